@@ -1,0 +1,79 @@
+"""``gazetell doctor``."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from .. import __version__
+from .terminal import print_json
+
+__all__ = ["doctor"]
+
+LIBRARIES = ("torch", "torchvision", "lightning", "tokenizers", "pillow", "numpy", "pycocoevalcap")
+
+
+def doctor(*, json: bool = False) -> None:
+    """Show versions, devices, and what can be used here.
+
+    Args:
+        json: Print one JSON object instead of lines.
+    """
+    found: dict[str, str] = {
+        "gazetell": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+    }
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    import torch
+
+    from ..models.precision import choose_device, choose_precision
+
+    device = choose_device()
+    precision = choose_precision(device)
+    kind = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "?"
+    found["device"] = f"{device.type} ({kind}), {torch.get_num_threads()} of {os.cpu_count()} cores"
+    found["precision"] = f"{precision.name}: {precision.reason}"
+    found["java"] = _java()
+    usage = shutil.disk_usage(Path.cwd())
+    found["disk"] = f"{usage.free / 1e9:.1f} GB free in {Path.cwd()}"
+    found["published weights"] = _weights()
+    if json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        print(f"{name:<18} {value}")
+
+
+def _java() -> str:
+    """The Java version, for METEOR and SPICE."""
+    if shutil.which("java") is None:
+        return "not found: METEOR and SPICE are not computed"
+    try:
+        run = subprocess.run(
+            ["java", "-version"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"does not run: {error}"
+    return (run.stderr or run.stdout).strip().splitlines()[0]
+
+
+def _weights() -> str:
+    """Whether torchvision's weights can be downloaded from here."""
+    from torchvision.models import RegNet_X_400MF_Weights
+
+    url = RegNet_X_400MF_Weights.IMAGENET1K_V2.url
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return "can be downloaded"
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        return f"cannot be reached ({reason}); pass a local file: --encoder-weights FILE"

@@ -1,0 +1,91 @@
+"""``gazetell features``."""
+
+import time
+from pathlib import Path
+
+from ..data.records import Dataset
+from ..features import build_cache, cache_folder
+from ..models.encoders import Encoder, EncoderConfig
+from ..models.precision import choose_device, choose_precision
+from ..progress import bar
+from .terminal import on_terminal, report
+
+__all__ = ["features"]
+
+
+def features(
+    data: Path,
+    *,
+    recipe: str | None = None,
+    encoder: str = "regnet_x_400mf",
+    encoder_weights: str = "IMAGENET1K_V2",
+    encoder_layer: str | None = None,
+    encoder_size: int | None = None,
+    encoder_mean: tuple[float, float, float] | None = None,
+    encoder_std: tuple[float, float, float] | None = None,
+    encoder_padding: str | None = None,
+    flip: bool = False,
+    batch: int = 64,
+    workers: int = 1,
+    device: str = "auto",
+    precision: str = "auto",
+) -> None:
+    """Encode the pictures of a prepared dataset once; goes on where it was stopped.
+
+    Args:
+        data: A prepared dataset.
+        recipe: Take the encoder's options from a training recipe; any given beside it wins.
+        encoder: A torchvision CNN.
+        encoder_weights: A torchvision weights name, a .safetensors or .pth file, or none.
+        encoder_layer: The node whose output is the grid; the last spatial map if not given.
+        encoder_size: Input side in pixels; the weights' own if not given.
+        encoder_mean: Mean of each channel; the weights' own if not given.
+        encoder_std: Standard deviation of each channel; the weights' own if not given.
+        encoder_padding: stock, or same for weights converted from TensorFlow.
+        flip: Also encode each picture mirrored.
+        batch: Pictures a forward pass.
+        workers: Processes that open pictures meanwhile.
+        device: auto, cpu or cuda.
+        precision: auto, bf16 or fp32.
+    """
+    dataset = Dataset.open(data)
+    config = EncoderConfig(
+        encoder,
+        encoder_weights,
+        encoder_layer,
+        encoder_size,
+        encoder_mean,
+        encoder_std,
+        encoder_padding,
+    )
+    network = Encoder(config)
+    folder, names = cache_folder(dataset, network, flip=flip)
+    where = choose_device(device)
+    report(
+        f"{encoder} grid {network.height}x{network.width}x{network.trunk_channels}, "
+        f"{len(names)} pictures, {where.type}, {choose_precision(where, precision).name}"
+    )
+    began, first = time.perf_counter(), 0
+    with bar("features", on_terminal()) as update:
+
+        def progress(done: int, total: int) -> None:
+            nonlocal first
+            first = first or done
+            update(done, total)
+
+        cache = build_cache(
+            network,
+            dataset.root,
+            names,
+            folder,
+            flip=flip,
+            batch=batch,
+            workers=workers,
+            device=where,
+            precision=precision,
+            progress=progress,
+        )
+    seconds = time.perf_counter() - began
+    size = cache.grids.nbytes / 1e6
+    report(f"{size:.0f} MB in {seconds:.0f} s ({len(names) * (1 + flip) / seconds:.0f} pictures/s)")
+    print(folder)

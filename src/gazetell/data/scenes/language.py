@@ -1,0 +1,229 @@
+"""Captions: the same content in several wordings.
+
+What is told depends on the scene alone, so that the captions of one picture agree in content:
+
+- one thing: its size, colour, shape and place;
+- things of one kind: how many, often their sizes, and for two of them how they lie;
+- two kinds: both, counted, and their relation where it is clear;
+- three or four kinds: the thing between the two others where that is clear, else how many things
+  there are and the two outermost ones.
+
+How it is told is drawn by lot. All statements hold with a margin (``geometry.py``).
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from .geometry import CLEAR, EDGE, WAYS, Thing, at, between, holds, outermost, place_of
+from .words import COUNTS, article, plural
+from .world import Scene
+
+__all__ = ["captions"]
+
+NUMBERS = {number: word for word, number in COUNTS.items()}
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+SIDES = {"left": "on the left", "right": "on the right", "above": "at the top",
+         "below": "at the bottom"}  # fmt: skip
+
+
+def captions(scene: Scene, n: int = 5, seed: int | str = 0) -> tuple[str, ...]:
+    """``n`` different true captions of a scene, lower case, without punctuation.
+
+    The same scene, ``n`` and seed give the same captions.
+    """
+    rng = random.Random(f"captions {seed}")
+    tell = _teller(scene)
+    found: dict[str, None] = {}
+    # Every scene has some dozens of wordings; the bound only guards against an endless loop.
+    for _ in range(200 * n):
+        if len(found) == n:
+            break
+        found[tell(rng)] = None
+    return tuple(found)
+
+
+Teller = Callable[[random.Random], str]
+
+
+def _teller(scene: Scene) -> Teller:
+    """The way to tell this scene."""
+    groups = _grouped(scene.things)
+    pattern = scene.background.pattern
+    if len(scene.things) == 1:
+        return lambda rng: _one(rng, scene.things[0], pattern)
+    if len(groups) == 1:
+        return lambda rng: _alike(rng, groups[0], pattern)
+    if len(groups) == 2:
+        return lambda rng: _two_kinds(rng, groups)
+    if len(scene.things) == 3:
+        for index, thing in enumerate(scene.things):
+            one, other = scene.things[:index] + scene.things[index + 1 :]
+            if between(thing, one, other, clear=True):
+                return lambda rng: _between(rng, thing, one, other)
+    return lambda rng: _many(rng, scene.things)
+
+
+def _grouped(things: Sequence[Thing]) -> list[list[Thing]]:
+    kinds: dict[tuple[str, str], list[Thing]] = {}
+    for thing in things:
+        kinds.setdefault((thing.colour, thing.shape), []).append(thing)
+    return list(kinds.values())
+
+
+def _pick(rng: random.Random, weights: dict[str, int]) -> str:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def _size(rng: random.Random, size: str) -> str:
+    """A word for a size, mostly the usual one."""
+    usual, other = {"large": ("large", "big"), "small": ("small", "tiny")}[size]
+    return usual if rng.random() < 0.75 else other
+
+
+def _name(things: Sequence[Thing], size: str = "") -> str:
+    """Colour and shape of things of one kind, with a size word before."""
+    thing = things[0]
+    noun = thing.shape if len(things) == 1 else plural(thing.shape)
+    return " ".join(filter(None, (size, thing.colour, noun)))
+
+
+def _counted(things: Sequence[Thing], size: str = "") -> str:
+    name = _name(things, size)
+    return article(name) if len(things) == 1 else f"{NUMBERS[len(things)]} {name}"
+
+
+def _introduced(rng: random.Random, core: str) -> str:
+    """The sentence around what is told."""
+    several = core.split()[0] in ("two", "three", "four")
+    return _pick(
+        rng,
+        {
+            core: 40,
+            f"there {'are' if several else 'is'} {core}": 25,
+            f"the picture shows {core}": 15,
+            f"you can see {core}": 10,
+            f"a picture of {core}": 10,
+        },
+    )
+
+
+def _on_background(rng: random.Random, core: str, pattern: str, chance: float) -> str:
+    return f"{core} on a {pattern} background" if rng.random() < chance else core
+
+
+def _one(rng: random.Random, thing: Thing, pattern: str) -> str:
+    place = place_of(thing, margin=CLEAR) or "middle"
+    named = article(_name([thing], _size(rng, thing.size)))
+    if " " in place:
+        vertical, horizontal = place.split()
+        upper = "upper" if vertical == "top" else "lower"
+        where = _pick(
+            rng,
+            {
+                f"at the {place}": 40,
+                f"in the {place} corner": 40,
+                f"in the {upper} {horizontal}": 20,
+            },
+        )
+    elif place == "middle":
+        where = _pick(rng, {"in the middle": 65, "in the center": 35})
+    elif place in ("left", "right"):
+        where = _pick(rng, {f"on the {place}": 60, f"on the {place} side": 40})
+    else:
+        where = _pick(rng, {f"at the {place}": 75, f"in the {place} half": 25})
+    if rng.random() < 0.2:
+        return _introduced(rng, f"{named} on a {pattern} background")
+    ending = _pick(rng, {"": 70, " of the picture": 30})
+    if rng.random() < 0.12:
+        return f"the {named.split(' ', 1)[1]} is {where}{ending}"
+    return _introduced(rng, f"{named} {where}{ending}")
+
+
+def _alike(rng: random.Random, things: list[Thing], pattern: str) -> str:
+    sizes = {size: [one for one in things if one.size == size] for size in ("large", "small")}
+    word = {size: _size(rng, size) for size in sizes}
+    core = _counted(things)
+    if rng.random() < 0.75:
+        if sizes["large"] and sizes["small"]:
+            # "one large and two small red rings": the larger number comes last and has the noun.
+            order = sorted(sizes, key=lambda size: len(sizes[size]))
+            first, last = (sizes[size] for size in order)
+            if len(last) == 1:
+                core = f"a {word[order[0]]} and a {_name(last, word[order[1]])}"
+            else:
+                count = NUMBERS[len(first)]
+                core = f"{count} {word[order[0]]} and {_counted(last, word[order[1]])}"
+        else:
+            core = _counted(things, word[things[0].size])
+    if len(things) == 2 and rng.random() < 0.7:
+        level = any(holds(way, things[:1], things[1:], clear=True) for way in ("left", "right"))
+        return _introduced(rng, f"{core} {'side by side' if level else 'one above the other'}")
+    return _introduced(rng, _on_background(rng, core, pattern, 0.4))
+
+
+def _two_kinds(rng: random.Random, groups: list[list[Thing]]) -> str:
+    way = next((name for name in WAYS if holds(name, *groups, clear=True)), None)
+    if way in ("right", "below"):
+        way, groups = OPPOSITE[way], groups[::-1]
+    sizes = ["", ""]
+    singles = len(groups[0]) == len(groups[1]) == 1
+    if singles and groups[0][0].size != groups[1][0].size and rng.random() < 0.75:
+        sizes = [_size(rng, group[0].size) for group in groups]
+    first, second = (_counted(group, size) for group, size in zip(groups, sizes, strict=True))
+    if way is None:
+        # The smaller group comes last; a fixed order keeps the captions alike.
+        if len(groups[0]) < len(groups[1]) or (
+            len(groups[0]) == len(groups[1]) and groups[0][0].x > groups[1][0].x
+        ):
+            first, second = second, first
+        joint = _pick(rng, {"and": 75, "with": 25})
+        return _introduced(rng, f"{first} {joint} {second}")
+    forms = {f"{first} {_relation(rng, way)} {second}": 60,
+             f"{second} {_relation(rng, OPPOSITE[way])} {first}": 15}  # fmt: skip
+    if all(at(EDGE[way], one, margin=CLEAR) for one in groups[0]) and all(
+        at(EDGE[OPPOSITE[way]], one, margin=CLEAR) for one in groups[1]
+    ):
+        forms[f"{first} {SIDES[way]} and {second} {SIDES[OPPOSITE[way]]}"] = 25
+    if singles and rng.random() < 0.15:
+        one, other = (_name(group, size) for group, size in zip(groups, sizes, strict=True))
+        return f"the {one} is {_relation(rng, way)} the {other}"
+    return _introduced(rng, _pick(rng, forms))
+
+
+def _relation(rng: random.Random, way: str) -> str:
+    if way in ("left", "right"):
+        return _pick(rng, {f"to the {way} of": 75, f"{way} of": 25})
+    return way if rng.random() < 0.75 else {"above": "over", "below": "under"}[way]
+
+
+def _between(rng: random.Random, thing: Thing, one: Thing, other: Thing) -> str:
+    # The outer two in reading order: left to right, or top to bottom when they are stacked.
+    across = abs(one.x - other.x) >= abs(one.y - other.y)
+    if (one.x > other.x) if across else (one.y > other.y):
+        one, other = other, one
+    middle, first, second = (_counted([each]) for each in (thing, one, other))
+    core = f"{middle} between {first} and {second}"
+    if rng.random() < 0.2:
+        return _introduced(rng, f"three {_common([thing, one, other])} with {core}")
+    return _introduced(rng, core)
+
+
+def _common(things: Sequence[Thing]) -> str:
+    """The noun for things of several kinds, with what they share."""
+    shapes = {thing.shape for thing in things}
+    colours = {thing.colour for thing in things}
+    if len(shapes) == 1:
+        return plural(things[0].shape)
+    return f"{things[0].colour} shapes" if len(colours) == 1 else "shapes"
+
+
+def _many(rng: random.Random, things: Sequence[Thing]) -> str:
+    way, one, other = outermost(things)
+    first, last = _counted([one]), _counted([other])
+    sides = SIDES[way], SIDES[OPPOSITE[way]]
+    several = f"{NUMBERS[len(things)]} {_common(things)}"
+    joint = _pick(rng, {"with": 75, "including": 25})
+    core = f"{several} {joint} {first} {sides[0]} and {last} {sides[1]}"
+    if rng.random() < 0.2:
+        return f"{several} where {first} is {sides[0]} and {last} is {sides[1]}"
+    return _introduced(rng, core)

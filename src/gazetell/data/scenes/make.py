@@ -1,0 +1,226 @@
+"""Making the data set: a folder of pictures, their truth, and the prepared records.
+
+::
+
+    dataset.json  captions.jsonl  questions.jsonl     the prepared data set (``records.py``)
+    images/scene-000000.png ...                       the pictures
+    scenes.jsonl                                      {"id", "things", "background"} a line
+    recipe.json                                       {"version", "seed", "train", ...}
+
+Scene ``i`` depends on the version, the seed, ``i`` and its split alone, not on the number of
+workers; the same arguments give the same bytes with the same Pillow, numpy and zlib.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from ...errors import DataError, UsageError
+from ...files import read_json, read_jsonl, write_error, write_json, write_jsonl
+from ..records import SPLITS, Box, CaptionRecord, Dataset, QuestionRecord
+from .draw import draw
+from .geometry import extent
+from .language import captions
+from .png import pack
+from .questions import questions
+from .words import names
+from .world import Scene, sample_scene
+
+__all__ = ["VERSION", "boxes", "generate", "read_truth"]
+
+VERSION = 1  # of the scenes: raised whenever the same arguments give other data
+_OWN = {"images", "scenes.jsonl", "recipe.json", "captions.jsonl", "questions.jsonl"}
+
+
+def boxes(scene: Scene) -> tuple[Box, ...]:
+    """One box a thing, with the words that name it (``words.names``), within the picture."""
+    return tuple(
+        Box(names(thing), *(min(1.0, max(0.0, round(edge, 4))) for edge in extent(thing)))
+        for thing in scene.things
+    )
+
+
+def generate(
+    folder: str | os.PathLike[str],
+    *,
+    train: int = 3000,
+    val: int = 400,
+    test: int = 600,
+    captions_per_image: int = 5,
+    questions_per_image: int = 6,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Make the scenes data set in a folder; see the module for what lies in it.
+
+    Args:
+        folder: new, empty, or a scenes folder, which is made anew.
+        train: pictures in the training split.
+        val: pictures in the validation split.
+        test: pictures in the test split.
+        captions_per_image: captions a picture, 1 to 10.
+        questions_per_image: questions a picture, 0 for none; pictures that give fewer sure
+            questions have fewer.
+        seed: any integer; other seeds give other scenes, with the same contents in each split.
+        workers: processes that make pictures; the result is the same for any number.
+        progress: called with (pictures done, pictures in all).
+
+    Returns:
+        The prepared data set, as ``Dataset.open(folder)`` would.
+
+    Raises:
+        UsageError: an argument out of range, or the folder holds something else.
+        WriteError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    sizes = dict(zip(SPLITS, (train, val, test), strict=True))
+    _check(sizes, captions_per_image, questions_per_image, workers)
+    _clear(folder)
+    splits = [name for name in SPLITS for _ in range(sizes[name])]
+    scenes = _scenes(folder, splits, seed, workers, progress)
+
+    told, asked = [], []
+    for name, split, scene in zip(_ids(splits), splits, scenes, strict=True):
+        own, image = f"{VERSION} {seed} {name}", f"images/{name}.png"
+        told.append(
+            CaptionRecord(
+                name, image, captions(scene, captions_per_image, own), split, boxes(scene)
+            )
+        )
+        asked += [
+            QuestionRecord(
+                f"{name}-q{number}", image, one.text, (one.answer,), split, one.type,
+                one.answer_type,
+            )
+            for number, one in enumerate(questions(scene, questions_per_image, own), start=1)
+        ]  # fmt: skip
+    rows = zip(_ids(splits), scenes, strict=True)
+    write_jsonl(folder / "scenes.jsonl", ({"id": name, **scene.to_dict()} for name, scene in rows))
+    recipe = {
+        "version": VERSION,
+        "seed": seed,
+        **sizes,
+        "captions_per_image": captions_per_image,
+        "questions_per_image": questions_per_image,
+    }
+    write_json(folder / "recipe.json", recipe)
+    dataset = Dataset("scenes", "scenes", folder, tuple(told), tuple(asked), folder)
+    dataset.save(folder)
+    return dataset
+
+
+def read_truth(folder: str | os.PathLike[str]) -> dict[str, Scene]:
+    """The scenes of a generated folder, by record id.
+
+    Raises:
+        DataError: no scenes there, scenes of another version, or a malformed row.
+    """
+    folder = Path(folder)
+    if not (folder / "recipe.json").is_file() or not (folder / "scenes.jsonl").is_file():
+        raise DataError(f"{folder}: holds no generated scenes (recipe.json, scenes.jsonl)")
+    recipe = read_json(folder / "recipe.json")
+    version = recipe.get("version") if isinstance(recipe, dict) else None
+    if version != VERSION:
+        raise DataError(
+            f"{folder / 'recipe.json'}: version {version}, expected {VERSION}; generate it anew"
+        )
+    scenes = {}
+    for number, row in read_jsonl(folder / "scenes.jsonl"):
+        try:
+            scenes[row["id"]] = Scene.from_dict(row)
+        except (DataError, KeyError) as error:
+            raise DataError(f"{folder / 'scenes.jsonl'}:{number}: {error}") from error
+    return scenes
+
+
+def _check(sizes: dict[str, int], told: int, asked: int, workers: int) -> None:
+    for name, size in sizes.items():
+        if size < 0:
+            raise UsageError(f"{name}: expected a number of pictures, found {size}")
+    if not sum(sizes.values()):
+        raise UsageError("train, val, test: expected at least one picture in all")
+    if not 1 <= told <= 10:
+        raise UsageError(f"captions_per_image: expected 1 to 10, found {told}")
+    if not 0 <= asked <= 12:
+        raise UsageError(f"questions_per_image: expected 0 to 12, found {asked}")
+    if workers < 1:
+        raise UsageError(f"workers: expected at least 1, found {workers}")
+
+
+def _clear(folder: Path) -> None:
+    """Refuse a folder of something else; remove what an earlier run left in ours.
+
+    Ours is one whose ``dataset.json`` says so or, after an interrupted run, one that holds
+    nothing but what this module writes.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; expected a new or empty folder")
+    try:
+        about = folder / "dataset.json"
+        if about.is_file():
+            kind = read_json(about)
+            ours = isinstance(kind, dict) and kind.get("kind") == "scenes"
+        else:
+            ours = not folder.exists() or {path.name for path in folder.iterdir()} <= _OWN
+        if not ours:
+            raise UsageError(f"{folder}: holds something else; expected a new or empty folder")
+        about.unlink(missing_ok=True)
+        for name in _OWN - {"images"}:
+            (folder / name).unlink(missing_ok=True)
+        for path in (folder / "images").glob("scene-*.png"):
+            path.unlink()
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def _ids(splits: list[str]) -> Iterator[str]:
+    return (f"scene-{index:06d}" for index in range(len(splits)))
+
+
+def _scenes(
+    folder: Path,
+    splits: list[str],
+    seed: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Scene]:
+    """Sample the scenes and write their pictures, in order."""
+    jobs = [
+        (folder / "images" / f"{name}.png", f"scene {VERSION} {seed} {name}", split)
+        for name, split in zip(_ids(splits), splits, strict=True)
+    ]
+    if workers == 1:
+        return _watched(map(_make_one, jobs), len(jobs), progress)
+    pool = ProcessPoolExecutor(workers)
+    try:
+        return _watched(pool.map(_make_one, jobs, chunksize=50), len(jobs), progress)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make_one(job: tuple[Path, str, str]) -> Scene:
+    """Sample one scene and write its picture."""
+    image, seed, split = job
+    scene = sample_scene(random.Random(seed), split=split)
+    try:
+        # Straight to its place: without dataset.json, written last, the folder is no data set.
+        image.write_bytes(pack(draw(scene)))
+    except OSError as error:
+        raise write_error(image, error) from error
+    return scene
+
+
+def _watched(
+    scenes: Iterable[Scene], total: int, progress: Callable[[int, int], None] | None
+) -> list[Scene]:
+    """Collect scenes, telling of progress now and then."""
+    found = []
+    for scene in scenes:
+        found.append(scene)
+        if progress and (len(found) % 50 == 0 or len(found) == total):
+            progress(len(found), total)
+    return found

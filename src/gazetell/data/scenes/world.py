@@ -1,0 +1,279 @@
+"""The scene model: things on a background, and how scenes are drawn by lot.
+
+A scene is the whole truth about a picture: captions, questions, boxes and the judge all read it,
+and nothing reads the pixels. Positions and lengths are fractions of the picture's side, origin
+top left, x to the right and y down.
+
+Scenes are split by content. The content of a scene is the multiset of its (colour, shape) pairs;
+a hash of it, which depends on no seed, says to which split the content belongs. A scene of the
+test split therefore never has the content of any training scene, of this data set or of one made
+with another seed; every single colour and shape occurs in all splits.
+"""
+
+import colorsys
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import DataError, UsageError
+from .geometry import CLEAR, EDGE, WAYS, Thing, at, holds, outermost, place_of
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLOURS",
+    "MAX_THINGS",
+    "SHAPES",
+    "SIZES",
+    "Background",
+    "Scene",
+    "Thing",
+    "content",
+    "sample_scene",
+    "split_of",
+]
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+SIZES = ("small", "large")
+BACKGROUNDS = ("plain", "shaded", "striped", "checkered", "speckled")
+MAX_THINGS = 4
+
+# Hue in degrees and its jitter, saturation, value. Neighbours in hue differ in lightness too.
+COLOURS: dict[str, tuple[float, float, float, float]] = {
+    "red": (356, 4, 0.84, 0.83),
+    "orange": (26, 4, 0.92, 0.96),
+    "yellow": (52, 4, 0.80, 0.96),
+    "green": (132, 12, 0.70, 0.60),
+    "blue": (214, 7, 0.80, 0.84),
+    "purple": (276, 6, 0.60, 0.70),
+    "pink": (332, 6, 0.40, 0.98),
+}
+
+# Radius of the circle around a thing, in fractions of the side (pixels of 128 in the numerator).
+RADII = {"small": (15 / 128, 17 / 128), "large": (26 / 128, 29 / 128)}
+GAP, MARGIN = 3 / 128, 2 / 128
+# How far a thing may be turned, in degrees; a cross turned by 45 would be another figure.
+TURN = {"circle": 0, "ring": 0, "square": 20, "triangle": 25, "star": 30, "cross": 18}
+
+COUNT_WEIGHTS = {1: 20, 2: 32, 3: 28, 4: 20}
+# How many things of each kind a scene of so many things has, with weights.
+PATTERNS: dict[int, dict[tuple[int, ...], int]] = {
+    1: {(1,): 1},
+    2: {(1, 1): 75, (2,): 25},
+    3: {(2, 1): 45, (1, 1, 1): 35, (3,): 20},
+    4: {(2, 2): 35, (3, 1): 25, (4,): 15, (1, 1, 1, 1): 15, (2, 1, 1): 10},
+}
+SHARES = (("train", 0.76), ("val", 0.88), ("test", 1.0))  # cumulative shares of all contents
+
+Kind = tuple[str, str]  # colour, shape
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is behind the things: a pattern in two muted colours.
+
+    ``angle`` in degrees, ``scale`` is the period of the pattern as a fraction of the side,
+    ``seed`` fixes the speckles and the noise, ``noise`` is its standard deviation in grey levels.
+    """
+
+    pattern: str
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+    angle: float
+    scale: float
+    noise: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The truth of one picture."""
+
+    things: tuple[Thing, ...]
+    background: Background
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scene as plain JSON values."""
+        return {"things": [vars(one) for one in self.things], "background": vars(self.background)}
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> "Scene":
+        """The scene of ``to_dict``.
+
+        Raises:
+            DataError: a field is missing, has the wrong shape or an unknown word.
+        """
+        try:
+            things = tuple(Thing(**{**one, "rgb": tuple(one["rgb"])}) for one in row["things"])
+            back = row["background"]
+            back = {**back, "low": tuple(back["low"]), "high": tuple(back["high"])}
+            scene = cls(things, Background(**back))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"is no scene: {error}") from error
+        for one in things:
+            if one.shape not in SHAPES or one.colour not in COLOURS or one.size not in SIZES:
+                raise DataError(f"is no scene: unknown {one.size} {one.colour} {one.shape}")
+        if scene.background.pattern not in BACKGROUNDS:
+            raise DataError(f"is no scene: unknown background {scene.background.pattern!r}")
+        return scene
+
+
+def content(kinds: Sequence[Kind]) -> str:
+    """The key of a multiset of (colour, shape) pairs, for example ``blue star|red ring``."""
+    return "|".join(sorted(f"{colour} {shape}" for colour, shape in kinds))
+
+
+def split_of(key: str) -> str:
+    """The split that a content belongs to, whatever the seed."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    share = int.from_bytes(digest, "big") / 2**64
+    return next(name for name, bound in SHARES if share < bound)
+
+
+def sample_scene(
+    rng: random.Random, *, split: str | None = None, count: int | None = None
+) -> Scene:
+    """Draw a scene by lot.
+
+    Args:
+        rng: the source of chance; the same state gives the same scene.
+        split: only contents of this split (default: any).
+        count: how many things, 1 to 4 (default: by lot).
+
+    Raises:
+        UsageError: an unknown split or a count out of range.
+    """
+    if split is not None and split not in dict(SHARES):
+        raise UsageError(f"split: expected train, val or test, found {split!r}")
+    if count is None:
+        count = _weighted(rng, COUNT_WEIGHTS)
+    elif count not in PATTERNS:
+        raise UsageError(f"count: expected 1 to {MAX_THINGS}, found {count}")
+    while True:
+        groups = _sample_groups(rng, count)
+        kinds = [kind for kind, times in groups for _ in range(times)]
+        if split in (None, split_of(content(kinds))):
+            break
+    things: list[Thing] | None = None
+    while things is None:
+        things = _arrange(rng, groups)
+    return Scene(tuple(things), _sample_background(rng))
+
+
+def _weighted(rng: random.Random, weights: dict[Any, int]) -> Any:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def _sample_groups(rng: random.Random, count: int) -> list[tuple[Kind, int]]:
+    """Kinds, all different, and how many things of each; sometimes one colour or one shape."""
+    pattern: tuple[int, ...] = _weighted(rng, PATTERNS[count])
+    colours, shapes = list(COLOURS), list(SHAPES)
+    chance = rng.random()
+    if chance < 0.15:
+        shapes = [rng.choice(shapes)]
+    elif chance < 0.25:
+        colours = [rng.choice(colours)]
+    kinds = [(colour, shape) for colour in colours for shape in shapes]
+    return list(zip(rng.sample(kinds, len(pattern)), pattern, strict=True))
+
+
+def _arrange(rng: random.Random, groups: list[tuple[Kind, int]]) -> list[Thing] | None:
+    """Sizes and places for the kinds; None when this draw cannot be told clearly in words."""
+    kinds = [kind for kind, times in groups for _ in range(times)]
+    # Things of one kind are often of one size; four large ones would not fit.
+    alike = len(groups) == 1 and rng.random() < 0.6
+    sizes = [rng.choice(SIZES)] * len(kinds) if alike else [rng.choice(SIZES) for _ in kinds]
+    if len(kinds) > 2 and sizes.count("large") > 2:
+        return None
+    radii = [rng.uniform(*RADII[size]) for size in sizes]
+    spots = _scatter(rng, radii)
+    if spots is None:
+        return None
+    order = list(range(len(kinds)))
+    rng.shuffle(order)
+    tidy = len(groups) == 2 and (len(kinds) == 2 or rng.random() < 0.75)
+    if tidy:
+        # The first kind takes the spots on one side, so that a relation between both holds.
+        axis = rng.randrange(2)
+        order.sort(key=lambda index: spots[index][axis], reverse=rng.random() < 0.5)
+    things = [
+        _sample_thing(rng, kind, sizes[index], radii[index], spots[index])
+        for kind, index in zip(kinds, order, strict=True)
+    ]
+    if not _tellable(groups, things, tidy):
+        return None
+    rng.shuffle(things)
+    return things
+
+
+def _tellable(groups: list[tuple[Kind, int]], things: list[Thing], tidy: bool) -> bool:
+    """Whether what captions say of such a scene is clear to the eye."""
+    if len(things) == 1:
+        return place_of(things[0], margin=CLEAR) is not None
+    if len(things) == 2 or (len(groups) == 2 and tidy):
+        first, second = things[: groups[0][1]], things[groups[0][1] :]
+        if len(groups) == 1:
+            first, second = things[:1], things[1:]
+        return any(holds(name, first, second, clear=True) for name in WAYS)
+    if len(groups) > 2:
+        way, one, other = outermost(things)
+        far = {"left": "right", "above": "bottom"}[way]
+        return at(EDGE[way], one, margin=CLEAR) and at(far, other, margin=CLEAR)
+    return True
+
+
+def _scatter(rng: random.Random, radii: list[float]) -> list[tuple[float, float]] | None:
+    """Centres of discs that keep a gap; None when a disc found no room."""
+    spots: list[tuple[float, float]] = []
+    for index, radius in enumerate(radii):
+        for _ in range(25):
+            reach = radius + MARGIN
+            x, y = rng.uniform(reach, 1 - reach), rng.uniform(reach, 1 - reach)
+            if all(
+                (x - u) ** 2 + (y - v) ** 2 >= (radius + radii[other] + GAP) ** 2
+                for other, (u, v) in enumerate(spots[:index])
+            ):
+                spots.append((x, y))
+                break
+        else:
+            return None
+    return spots
+
+
+def _sample_thing(
+    rng: random.Random, kind: Kind, size: str, radius: float, spot: tuple[float, float]
+) -> Thing:
+    colour, shape = kind
+    hue, spread, saturation, value = COLOURS[colour]
+    rgb = _rgb(
+        hue + rng.uniform(-spread, spread),
+        saturation + rng.uniform(-0.05, 0.05),
+        min(1.0, value + rng.uniform(-0.05, 0.05)),
+    )
+    angle = rng.uniform(-TURN[shape], TURN[shape])
+    # Rounded so that a scene read back from JSON is the same and short to read.
+    x, y = round(spot[0], 4), round(spot[1], 4)
+    return Thing(shape, colour, size, x, y, round(radius, 4), round(angle, 1), rgb)
+
+
+def _sample_background(rng: random.Random) -> Background:
+    # Light or dark, never in between and never saturated: no thing is lost on it.
+    light = rng.random() < 0.65
+    hue, saturation = rng.uniform(0, 360), rng.uniform(0.02, 0.14)
+    value = rng.uniform(0.78, 0.95) if light else rng.uniform(0.16, 0.32)
+    step = rng.uniform(0.07, 0.13) * (-1 if light else 1)
+    return Background(
+        pattern=rng.choice(BACKGROUNDS),
+        low=_rgb(hue, saturation, value),
+        high=_rgb(hue + rng.uniform(-25, 25), saturation, value + step),
+        angle=round(rng.uniform(0, 180), 1),
+        scale=round(rng.uniform(0.09, 0.2), 4),
+        noise=rng.choice((2, 3, 5)),
+        seed=rng.randrange(2**32),
+    )
+
+
+def _rgb(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 360 / 360, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)

@@ -1,0 +1,264 @@
+"""Words and their ids: the tokenizer of captions and questions.
+
+A word-level tokenizer of the ``tokenizers`` library, kept as its one ``tokenizer.json``:
+
+- normaliser: invisible format characters removed, typographic apostrophes made plain, lower case
+  (an option), Unicode form NFC;
+- pre-tokeniser: a word is a run of letters, marks and digits, with apostrophes and hyphens inside
+  it kept ("don't", "t-shirt"); an emoji is a word of its own; punctuation is dropped, as the
+  classic captioning recipes do, or kept as one token a character;
+- model: a table from word to id. Ids 0 to 3 are ``<pad> <start> <end> <unk>``.
+
+The special tokens are plain entries of that table, not "added tokens" of the library: those are
+looked for in raw text, and a caption that says "<end>" would end itself. The pre-tokeniser takes
+``<`` and ``>`` off every word, so no text can produce one.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, SupportsIndex
+
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, trainers
+
+from ..errors import DataError, ModelError, UsageError
+from ..files import atomic_path, read_text
+
+__all__ = ["SPECIAL", "Punctuation", "Tokenizer"]
+
+SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
+Punctuation = Literal["drop", "keep"]
+
+# Joiners (U+200C, U+200D) hold words of Persian and emoji sequences together; every other format
+# character (zero-width space, byte order mark, direction marks, soft hyphen) is noise.
+_INVISIBLE = r"[\p{Cf}&&[^\u200c\u200d]]"
+_LETTER = r"[^\p{P}\p{S}\p{Z}\p{Cc}\p{Cf}]"
+_WORD = rf"{_LETTER}+(?:['\-\u200c\u200d]+{_LETTER}+)*"
+_EMOJI = r"\p{So}[\p{M}\p{Sk}]*(?:\u200d\p{So}[\p{M}\p{Sk}]*)*"
+_PATTERN: dict[Punctuation, str] = {
+    "drop": rf"{_WORD}|{_EMOJI}",
+    "keep": rf"{_WORD}|{_EMOJI}|[\p{{P}}\p{{S}}]",
+}
+_NO_SPACE_BEFORE = frozenset(".,!?;:)]}%…")
+_NO_SPACE_AFTER = frozenset("([{")
+_PIECE = 10_000
+
+
+class Tokenizer:
+    """Turns text into word ids and back; make one with ``train`` or ``load``.
+
+    ``pad``, ``start``, ``end`` and ``unk`` are the ids of the special tokens, the same in every
+    tokenizer. Instances are immutable and may be shared by threads and pickled to workers.
+    """
+
+    pad, start, end, unk = range(len(SPECIAL))
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        """Wrap a tokenizer of the library.
+
+        Raises:
+            ModelError: it is not of the form described at the top of this module.
+        """
+        table = inner.get_vocab(with_added_tokens=False)
+        self._words = tuple(sorted(table, key=table.__getitem__))
+        if not isinstance(inner.model, models.WordLevel) or inner.get_added_tokens_decoder():
+            raise ModelError("is no word-level tokenizer of gazetell")
+        if self._words[: len(SPECIAL)] != SPECIAL or sorted(table.values()) != list(
+            range(len(table))
+        ):
+            raise ModelError(f"lacks {' '.join(SPECIAL)} as ids 0 to 3, words numbered from 4")
+        self._inner = inner
+
+    @classmethod
+    def train(
+        cls,
+        captions: Iterable[str],
+        *,
+        min_frequency: int = 5,
+        max_words: int | None = None,
+        lower: bool = True,
+        punctuation: Punctuation = "drop",
+    ) -> "Tokenizer":
+        """Collect the words of ``captions``, most frequent first, ties in alphabetical order.
+
+        Args:
+            captions: the training captions, never those of another split.
+            min_frequency: a rarer word becomes ``<unk>``.
+            max_words: keep only the most frequent so many (special tokens not counted).
+            lower: make everything lower case.
+            punctuation: "drop" leaves it out of captions; "keep" makes each mark a token.
+
+        Raises:
+            UsageError: an option out of range.
+            DataError: no word is frequent enough.
+        """
+        if min_frequency < 1:
+            raise UsageError(f"min_frequency is {min_frequency}; expected at least 1")
+        if max_words is not None and max_words < 1:
+            raise UsageError(f"max_words is {max_words}; expected at least 1")
+        if punctuation not in _PATTERN:
+            raise UsageError(f"punctuation is {punctuation!r}; expected 'drop' or 'keep'")
+        counter = _build({}, lower, punctuation)
+        counter.train_from_iterator(
+            map(_encodable, captions),
+            trainers.WordLevelTrainer(
+                # The library counts, sorts and cuts; its own default would cut at 30,000.
+                vocab_size=max_words or 2**31,
+                min_frequency=min_frequency,
+                special_tokens=[],
+                show_progress=False,
+            ),
+        )
+        table = counter.get_vocab()
+        if not table:
+            raise DataError(
+                f"no word occurs {min_frequency} times in the training captions; "
+                "expected more captions or a lower min_frequency"
+            )
+        words = (*SPECIAL, *sorted(table, key=table.__getitem__))
+        return cls(_build({word: number for number, word in enumerate(words)}, lower, punctuation))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
+        """Read a ``tokenizer.json``.
+
+        Raises:
+            ModelError: missing, truncated, or not written by ``save``.
+        """
+        try:
+            text = read_text(path)
+        except DataError as error:
+            raise ModelError(str(error)) from error
+        try:
+            # Python's parser first: its message has the place, and what it lets through
+            # the library refuses without a panic.
+            json.loads(text)
+            inner = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(f"{path}: is no tokenizer file ({error})") from error
+        try:
+            return cls(inner)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the ``tokenizer.json``, which ``tokenizers.Tokenizer.from_file`` reads as well.
+
+        Raises:
+            WriteError: the file system refused.
+        """
+        with atomic_path(path) as temporary:
+            # Not the library's save(): its errors are no OSError.
+            temporary.write_text(self._inner.to_str(pretty=True) + "\n", encoding="utf-8")
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, V, special tokens included."""
+        return len(self._words)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The words by id, special tokens included."""
+        return self._words
+
+    def encode(self, text: str, max_length: int | None = None) -> list[int]:
+        """The ids of ``text`` between ``<start>`` and ``<end>``.
+
+        Args:
+            text: any string; empty gives ``[start, end]``.
+            max_length: the most ids to return, ``<start>`` and ``<end>`` among them (at least
+                2). Words past it are cut off, ``<end>`` is kept.
+        """
+        return _cut(self._inner.encode(_encodable(text)).ids, max_length)
+
+    def encode_batch(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+        """``encode`` for many texts, in the library's own threads."""
+        rows: list[list[int]] = []
+        # A piece at a time: the library's result objects are far larger than the ids.
+        for begin in range(0, len(texts), _PIECE):
+            batch = [_encodable(text) for text in texts[begin : begin + _PIECE]]
+            coded = self._inner.encode_batch_fast(batch)
+            rows.extend(_cut(row.ids, max_length) for row in coded)
+        return rows
+
+    def words(self, ids: Iterable[SupportsIndex]) -> list[str]:
+        """The words of ``ids``, special tokens left out.
+
+        Raises:
+            ModelError: an id outside the vocabulary.
+        """
+        return [self._words[number] for number in self._checked(ids) if number >= len(SPECIAL)]
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """The text of ``ids``, special tokens left out; kept punctuation is set without spaces."""
+        text = ""
+        glue = True
+        for word in self.words(ids):
+            text += word if glue or word in _NO_SPACE_BEFORE else f" {word}"
+            glue = word in _NO_SPACE_AFTER
+        return text
+
+    def _checked(self, ids: Iterable[SupportsIndex]) -> Iterator[int]:
+        for item in ids:
+            number = item.__index__()
+            if not 0 <= number < len(self._words):
+                raise ModelError(
+                    f"token id {number} is outside the vocabulary of {len(self._words)} words"
+                )
+            yield number
+
+    def __contains__(self, word: str) -> bool:
+        return self._inner.token_to_id(word) is not None
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Tokenizer) and self._inner.to_str() == other._inner.to_str()
+
+    def __hash__(self) -> int:
+        return hash(self._words)
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size})"
+
+
+def _build(table: dict[str, int], lower: bool, punctuation: Punctuation) -> tokenizers.Tokenizer:
+    """A tokenizer of the library over a table from word to id."""
+    unknown = SPECIAL[Tokenizer.unk]
+    inner = tokenizers.Tokenizer(models.WordLevel(table, unk_token=unknown))
+    steps = [
+        normalizers.Replace(Regex(_INVISIBLE), ""),
+        normalizers.Replace(Regex("[\u2018\u2019\u02bc]"), "'"),
+        *([normalizers.Lowercase()] if lower else []),
+        # Last, because lower case may bring a letter and a mark together that compose.
+        normalizers.NFC(),
+    ]
+    inner.normalizer = normalizers.Sequence(steps)
+    # Inverted: the pattern says what a token is, and what lies between is removed.
+    inner.pre_tokenizer = pre_tokenizers.Split(
+        Regex(_PATTERN[punctuation]), behavior="removed", invert=True
+    )
+    if table:
+        first, last = SPECIAL[Tokenizer.start], SPECIAL[Tokenizer.end]
+        inner.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A {last}",
+            special_tokens=[(first, Tokenizer.start), (last, Tokenizer.end)],
+        )
+    return inner
+
+
+def _encodable(text: str) -> str:
+    """``text`` without the lone surrogates that a JSON file can smuggle in."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _cut(ids: list[int], max_length: int | None) -> list[int]:
+    """``ids`` shortened to ``max_length``, the last id kept."""
+    if max_length is None or len(ids) <= max_length:
+        return ids
+    if max_length < 2:
+        raise UsageError(f"max_length is {max_length}; expected at least 2 (<start> and <end>)")
+    return [*ids[: max_length - 1], ids[-1]]

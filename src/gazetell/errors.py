@@ -1,0 +1,46 @@
+"""One family of exceptions: a one-line message for a person, and the exit status of the command.
+
+The message names the file, the line or the option, and says what was expected. The command line
+prints it after ``error:`` and exits with ``exit_code``; a programmer catches ``GazetellError``.
+Everything else that is raised is a defect of gazetell.
+"""
+
+
+class GazetellError(Exception):
+    """Base of every error that a user can cause or must know of."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        # One line, whatever a wrapped library's message looked like.
+        super().__init__(" ".join(str(message).split()))
+
+
+class UsageError(GazetellError):
+    """An option or argument that cannot be used as given."""
+
+    exit_code = 2
+
+
+class DataError(GazetellError):
+    """A dataset file, a row of it or a prepared folder that is missing or malformed."""
+
+    exit_code = 3
+
+
+class ImageError(GazetellError):
+    """A picture that cannot be opened: missing, truncated, too large, or no image at all."""
+
+    exit_code = 4
+
+
+class ModelError(GazetellError):
+    """A model folder, weights file or checkpoint that is missing, foreign or does not fit."""
+
+    exit_code = 5
+
+
+class WriteError(GazetellError):
+    """Output that could not be written (full disk, no permission). Nothing half-written stays."""
+
+    exit_code = 6

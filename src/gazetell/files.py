@@ -1,0 +1,121 @@
+"""Reading and writing small files so that nothing is ever half-written.
+
+A file is written beside its target and renamed over it, so a reader sees the old or the new
+content and a full disk leaves the old one. JSON is UTF-8; JSON Lines is one object a line.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, WriteError
+
+__all__ = [
+    "atomic_path",
+    "read_json",
+    "read_jsonl",
+    "read_text",
+    "write_error",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
+
+
+def write_error(path: str | os.PathLike[str], error: OSError) -> WriteError:
+    """The one-line error for a failed write to ``path``."""
+    return WriteError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it over ``path`` when the block succeeds.
+
+    The suffix of ``path`` is kept, so that libraries that choose a format by it work.
+
+    Raises:
+        WriteError: the file system refused (full disk, no permission, no such folder).
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object a line, atomically; return how many."""
+    count = 0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a UTF-8 file (a byte order mark is dropped).
+
+    Raises:
+        DataError: missing, unreadable, or not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: is not UTF-8 text (byte {error.start}); expected a UTF-8 file"
+        ) from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        DataError: missing, not UTF-8, or not JSON (with line and column).
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}: is not JSON ({error.msg}, column {error.colno})"
+        ) from error
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield ``(line number, object)`` for each non-blank line.
+
+    Raises:
+        DataError: missing, not UTF-8, or a line that is no JSON object.
+    """
+    # Not splitlines(): a JSON string may hold U+2028 and its like unescaped.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: is not JSON ({error.msg})") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+        yield number, row

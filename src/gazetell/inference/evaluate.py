@@ -1,0 +1,241 @@
+"""Evaluation: a trained captioner against a split of a prepared dataset.
+
+Besides the official metrics: how varied the captions are, what one reference scores against the
+others (the level of a person), on datasets with boxes how often the gaze points at what a word
+names, and on scenes how many captions are true.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import scenes
+from ..data.batches import PixelSource
+from ..data.images import open_image
+from ..data.records import CaptionRecord, Dataset
+from ..errors import DataError, UsageError
+from ..features import FeatureCache, cache_folder
+from ..files import write_json, write_jsonl
+from ..metrics import caption_scores, score_captions
+from ..models.encoders import Grid
+from ..progress import bar
+from .predictor import Caption, Captioner, shown
+
+__all__ = ["Evaluation", "Pointing", "evaluate", "pointing"]
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """How often the gaze of a word peaks inside a box of what the word names.
+
+    Attributes:
+        score: share of the words whose attention is largest at a cell with its centre in one of
+            the boxes that the word names.
+        chance: the same for a gaze that peaks at a cell drawn at random.
+        words: how many words were counted: those that name a box.
+    """
+
+    score: float
+    chance: float
+    words: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on a split.
+
+    Attributes:
+        figures: JSON values: ``metrics`` and the rest, as ``gazetell evaluate --json`` prints.
+        records: of the split.
+        captions: the model's, in the records' order, without pictures.
+        scores: CIDEr of each.
+        verdicts: on scenes, whether each is true of its picture, and why not.
+    """
+
+    figures: dict[str, Any]
+    records: Sequence[CaptionRecord]
+    captions: Sequence[Caption]
+    scores: Sequence[float]
+    verdicts: Sequence[scenes.Verdict] | None
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``metrics.json`` and ``predictions.jsonl``."""
+        folder = Path(folder)
+        rows = []
+        for n, (record, caption) in enumerate(zip(self.records, self.captions, strict=True)):
+            row = {"id": record.id, "caption": caption.text, "log_prob": caption.log_prob}
+            row["cider"] = round(self.scores[n], 5)
+            if self.verdicts is not None:
+                row |= {"true": self.verdicts[n].true, "reason": self.verdicts[n].reason}
+            rows.append(row)
+        write_jsonl(folder / "predictions.jsonl", rows)
+        write_json(folder / "metrics.json", self.figures)
+
+    def with_picture(self, index: int, root: Path) -> Caption:
+        """A caption with its picture, to show its gaze."""
+        picture = shown(open_image(root / self.records[index].image))
+        return replace(self.captions[index], image=picture)
+
+
+def evaluate(
+    model: Captioner,
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    batch: int = 64,
+    limit: int = 0,
+    java: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> Evaluation:
+    """Caption a split and measure.
+
+    Args:
+        model: a loaded captioner.
+        dataset: a prepared dataset.
+        split: of the dataset.
+        batch: pictures a forward pass.
+        limit: only the first so many pictures; 0 for all.
+        java: also compute METEOR and SPICE, where Java and pycocoevalcap are there.
+        progress: show a progress bar on standard error.
+        options: decoding, see ``Captioner.caption``.
+
+    Raises:
+        DataError: the split has no pictures or no references.
+        UsageError: a decoding option out of its range.
+    """
+    if limit < 0:
+        raise UsageError(f"--limit {limit}: expected 0 or more")
+    records = [record for record in dataset.split(split) if record.captions][: limit or None]
+    if not records:
+        raise DataError(f"{dataset.folder}: split {split!r} has no reference captions")
+    chosen = model.options(**options)
+    captions: list[Caption] = []
+    seconds = 0.0
+    with bar("captions", progress) as update:
+        for grid in _grids(model, dataset, records, batch):
+            began = time.perf_counter()
+            captions += model.decode(grid, chosen)
+            seconds += time.perf_counter() - began
+            update(len(captions), len(records))
+    references = {record.id: record.captions for record in records}
+    predictions = {r.id: c.text for r, c in zip(records, captions, strict=True)}
+    verdicts = _verdicts(dataset, records, captions)
+    pointed = pointing(records, captions)
+    texts = [caption.text for caption in captions]
+    seen = {
+        model.tokenizer.decode(ids)
+        for record in dataset.captions
+        if record.split == "train"
+        for ids in model.tokenizer.encode_batch(record.captions)
+    }
+    figures: dict[str, Any] = {
+        "metrics": score_captions(references, predictions, java=java),
+        "dataset": dataset.name,
+        "split": split,
+        "pictures": len(records),
+        "beam": chosen.beam,
+        "distinct": len(set(texts)) / len(texts),
+        "unseen": sum(text not in seen for text in texts) / len(texts),
+        "vocabulary": len({word for caption in captions for word in caption.words}),
+        "mean_length": sum(len(caption.words) for caption in captions) / len(captions),
+        "decoding_pictures_per_second": round(len(captions) / seconds, 1),
+        "human": _human(records, predictions),
+        "pointing": None if pointed is None else pointed.__dict__,
+        "truth": None if verdicts is None else sum(v.true for v in verdicts) / len(verdicts),
+    }
+    scores = caption_scores(references, predictions)
+    return Evaluation(figures, records, captions, [scores[r.id] for r in records], verdicts)
+
+
+def _grids(
+    model: Captioner, dataset: Dataset, records: Sequence[CaptionRecord], batch: int
+) -> Iterator[Grid]:
+    """The grids of the records, from a complete cache where there is one."""
+    encoder = model.encoder
+    cache = _cache(model, dataset)
+    pixels = None if cache else PixelSource(dataset.root, [], encoder.pixels, encoder.size)
+    for begin in range(0, len(records), batch):
+        names = [record.image for record in records[begin : begin + batch]]
+        if cache is not None:
+            cells = cache.load(names).float().to(model.device)
+            with torch.inference_mode(), model.precision.autocast(model.device):
+                yield encoder.finish(Grid.of(cells, cache.height, cache.width))
+        elif pixels is not None:
+            yield model.encode(pixels.load(names, np.zeros(len(names), bool)))
+
+
+def _cache(model: Captioner, dataset: Dataset) -> FeatureCache | None:
+    if dataset.folder is None or not model.encoder.frozen:
+        return None
+    for flip in (False, True):
+        folder, _ = cache_folder(dataset, model.encoder, flip=flip)
+        if (folder / "features.json").is_file():
+            try:
+                return FeatureCache(folder)
+            except DataError:
+                # Incomplete or damaged: the pictures themselves are as good.
+                continue
+    return None
+
+
+def _human(
+    records: Sequence[CaptionRecord], predictions: dict[str, str]
+) -> dict[str, float | None] | None:
+    """CIDEr and BLEU-4 of the first reference against the others, and of the model against those.
+
+    None where a picture has but one reference.
+    """
+    if any(len(record.captions) < 2 for record in records):
+        return None
+    others = {record.id: record.captions[1:] for record in records}
+    person = score_captions(others, {record.id: record.captions[0] for record in records})
+    own = score_captions(others, predictions)
+    return {
+        "cider": person["cider"],
+        "bleu_4": person["bleu_4"],
+        "model_cider": own["cider"],
+        "model_bleu_4": own["bleu_4"],
+    }
+
+
+def _verdicts(
+    dataset: Dataset, records: Sequence[CaptionRecord], captions: Sequence[Caption]
+) -> list[scenes.Verdict] | None:
+    """Whether each caption is true of its scene; None for datasets whose truth is not known."""
+    if dataset.kind != "scenes" or dataset.folder is None:
+        return None
+    truth = scenes.read_truth(dataset.folder)
+    return [scenes.judge(c.text, truth[r.id]) for r, c in zip(records, captions, strict=True)]
+
+
+def pointing(records: Sequence[CaptionRecord], captions: Sequence[Caption]) -> Pointing | None:
+    """The pointing score (after Zhang et al. 2016, Excitation Backprop: the pointing game).
+
+    None where no word names a box or the model has no attention.
+    """
+    hits, chances = [], []
+    for record, caption in zip(records, captions, strict=True):
+        if caption.attention is None:
+            return None
+        for word, gaze in zip(caption.words, caption.attention, strict=True):
+            boxes = [box for box in record.boxes if word in box.words]
+            if not boxes:
+                continue
+            height, width = gaze.shape
+            y = (np.arange(height)[:, None] + 0.5) / height
+            x = (np.arange(width)[None, :] + 0.5) / width
+            inside = np.zeros(gaze.shape, bool)
+            for box in boxes:
+                inside |= (box.x0 <= x) & (x <= box.x1) & (box.y0 <= y) & (y <= box.y1)
+            hits.append(bool(inside.flat[int(gaze.argmax())]))
+            chances.append(float(inside.mean()))
+    if not hits:
+        return None
+    return Pointing(float(np.mean(hits)), float(np.mean(chances)), len(hits))

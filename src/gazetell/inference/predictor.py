@@ -1,0 +1,224 @@
+"""Using a trained model: ``load`` it, ``caption`` pictures, look at the gaze.
+
+model = gazetell.load("runs/demo")
+caption = model.caption("scene.png")
+caption.text, caption.words, caption.attention, caption.log_prob
+caption.save_gaze("gaze.png")
+"""
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data.images import open_image
+from ..data.text import Tokenizer
+from ..errors import ModelError
+from ..models.checkpoint import ModelFolder, load_model
+from ..models.decoding import Decoded, DecodingOptions, decode
+from ..models.encoders import Grid
+from ..models.precision import choose_device, choose_precision
+from . import gaze
+
+__all__ = ["Caption", "Captioner", "load"]
+
+# Pictures are kept with a caption for the gaze at no more than this many pixels a side.
+SHOWN = 640
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption and its evidence.
+
+    Attributes:
+        text: the sentence.
+        words: its words, T of them.
+        attention: (T, height, width), where the model looked for each word, each map summing to
+            1 with row 0 on top; None for a model without attention.
+        log_prob: natural logarithm of the sentence's probability, its end counted.
+        ended: False if the sentence was cut at the greatest length.
+        image: the picture, at most 640 px a side.
+    """
+
+    text: str
+    words: list[str]
+    attention: np.ndarray | None
+    log_prob: float
+    ended: bool = True
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
+
+    def save_gaze(self, path: str | os.PathLike[str]) -> None:
+        """Save where the model looked for each word.
+
+        Args:
+            path: ``.png`` (a strip; also ``.jpg``, ``.webp``), ``.html`` (interactive) or
+                ``.gif`` (animated).
+
+        Raises:
+            UsageError: another suffix, or a model without attention.
+            WriteError: the file cannot be written.
+        """
+        gaze.save(path, self._picture(), self.words, self.attention)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, the attention rounded to 4 digits."""
+        maps = None if self.attention is None else np.round(self.attention.astype(float), 4)
+        return {
+            "caption": self.text,
+            "words": self.words,
+            "log_prob": round(self.log_prob, 5),
+            "ended": self.ended,
+            "attention": None if maps is None else maps.tolist(),
+        }
+
+    def _picture(self) -> Image.Image:
+        if self.image is None:
+            raise ModelError("this caption has no picture: it was made from features alone")
+        return self.image
+
+    def _repr_html_(self) -> str:
+        """The interactive gaze in a notebook."""
+        if self.attention is not None and self.words:
+            return gaze.html(self._picture(), self.words, self.attention)
+        buffer = io.BytesIO()
+        self._picture().save(buffer, "PNG")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        # The text comes from our own vocabulary, which is built from a dataset: escape it.
+        from html import escape
+
+        return f'<img src="data:image/png;base64,{data}"><p>{escape(self.text)}</p>'
+
+
+class Captioner:
+    """A loaded captioning model; see ``load``.
+
+    Args:
+        model: a model folder's content.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``bf16`` or ``fp32``.
+    """
+
+    def __init__(
+        self, model: ModelFolder, *, device: str = "auto", precision: str = "auto"
+    ) -> None:
+        self.device = choose_device(device)
+        self.precision = choose_precision(self.device, precision)
+        self.encoder = model.encoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.captioner = model.captioner.to(self.device).eval()
+        self.tokenizer: Tokenizer = model.tokenizer
+        self.decoding: DecodingOptions = model.decoding
+        self.about = model.about
+
+    def caption(
+        self, image: bytes | str | os.PathLike[str] | Image.Image, **options: Any
+    ) -> Caption:
+        """Tell what a picture shows.
+
+        Args:
+            image: a path, the bytes of a file, or a PIL image.
+            options: fields of ``DecodingOptions`` that differ from the model's own, such as
+                ``beam=5``, ``max_length=12`` or ``sample=True, beam=1``.
+
+        Raises:
+            ImageError: the picture cannot be opened.
+            UsageError: an option out of its range.
+        """
+        return self.captions([image], **options)[0]
+
+    def captions(
+        self, images: Sequence[bytes | str | os.PathLike[str] | Image.Image], **options: Any
+    ) -> list[Caption]:
+        """Caption several pictures in one batch; see ``caption``."""
+        if not images:
+            return []
+        chosen = self.options(**options)
+        pictures = [open_image(image) for image in images]
+        pixels = np.stack([self.encoder.pixels(picture) for picture in pictures])
+        found = self.decode(self.encode(torch.from_numpy(pixels)), chosen)
+        return [
+            replace(caption, image=shown(picture))
+            for caption, picture in zip(found, pictures, strict=True)
+        ]
+
+    def options(self, **changes: Any) -> DecodingOptions:
+        """The model's decoding options with some changed."""
+        if changes.get("sample") and "beam" not in changes:
+            changes["beam"] = 1
+        return replace(self.decoding, **changes)
+
+    @torch.inference_mode()
+    def encode(self, images: torch.Tensor) -> Grid:
+        """The grid of uint8 images (B, 3, S, S)."""
+        with self.precision.autocast(self.device):
+            return self.encoder(images.to(self.device))
+
+    @torch.inference_mode()
+    def decode(self, grid: Grid, options: DecodingOptions) -> list[Caption]:
+        """Captions, without pictures, of the finished grid (B, R, C) of an encoder."""
+        with self.precision.autocast(self.device):
+            found = decode(
+                self.captioner,
+                grid,
+                options,
+                start=self.tokenizer.start,
+                end=self.tokenizer.end,
+                banned=(self.tokenizer.pad, self.tokenizer.unk),
+            )
+        return [self._caption(caption, grid) for caption in found]
+
+    def _caption(self, found: Decoded, grid: Grid) -> Caption:
+        maps = None
+        if found.attention is not None:
+            maps = found.attention.numpy().reshape(-1, grid.height, grid.width)
+        return Caption(
+            self.tokenizer.decode(found.tokens),
+            self.tokenizer.words(found.tokens),
+            maps,
+            found.log_prob,
+            found.ended,
+        )
+
+
+def shown(picture: Image.Image) -> Image.Image:
+    """A picture no larger than is needed to show it."""
+    if max(picture.size) > SHOWN:
+        picture = picture.copy()
+        picture.thumbnail((SHOWN, SHOWN))
+    return picture
+
+
+def load(
+    path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto"
+) -> Captioner:
+    """Load a trained model.
+
+    Args:
+        path: a model folder, or ``hf://owner/name`` for one on the Hugging Face hub.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``bf16`` or ``fp32``.
+
+    Raises:
+        ModelError: no model there, or one whose pieces do not fit together.
+    """
+    return Captioner(load_model(fetch(path)), device=device, precision=precision)
+
+
+def fetch(path: str | os.PathLike[str]) -> Path:
+    """The local folder of a model, fetched from the hub where ``path`` is ``hf://owner/name``."""
+    name = os.fspath(path)
+    if not name.startswith("hf://"):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    wanted: Iterable[str] = ("*.json", "*.safetensors", "README.md")
+    try:
+        return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=list(wanted)))
+    except Exception as error:  # the hub's own errors have no common base
+        raise ModelError(f"{name}: cannot be fetched: {error}") from error

@@ -1,0 +1,78 @@
+"""Which device and number format to compute in, and why: one choice for all of gazetell."""
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+
+from ..errors import UsageError
+
+__all__ = ["Precision", "choose_device", "choose_precision"]
+
+
+class Precision(NamedTuple):
+    """A number format for matrix products and the reason for it."""
+
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """``bf16`` or ``fp32``."""
+        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        """Run matrix products and convolutions in this format."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device to compute on: a GPU where there is one, else the CPU.
+
+    Raises:
+        UsageError: a device that is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {name!r} cannot be used; expected auto, cpu or cuda") from error
+    return device
+
+
+def choose_precision(device: torch.device, name: str = "auto") -> Precision:
+    """bfloat16 where the hardware multiplies it faster than float32, else float32.
+
+    Raises:
+        UsageError: a name other than auto, bf16 and fp32.
+    """
+    if name == "bf16":
+        return Precision(torch.bfloat16, "asked for")
+    if name == "fp32":
+        return Precision(torch.float32, "asked for")
+    if name != "auto":
+        raise UsageError(f"precision {name!r}: expected auto, bf16 or fp32")
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision(torch.bfloat16, "the GPU multiplies bf16")
+        return Precision(torch.float32, "the GPU does not multiply bf16")
+    if device.type != "cpu":
+        return Precision(torch.float32, f"bf16 is not tested on {device.type}")
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if torch.backends.mkldnn.is_available() and flag in _cpu_flags():
+            return Precision(torch.bfloat16, f"the CPU has {flag}")
+    return Precision(torch.float32, "the CPU has neither amx_bf16 nor avx512_bf16")
+
+
+def _cpu_flags() -> set[str]:
+    """The CPU's feature flags (Linux on x86; none known elsewhere)."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            lines = (line for line in file if line.startswith("flags"))
+            return set(next(lines, "").split())
+    except OSError:
+        return set()

@@ -1,0 +1,118 @@
+"""Published or local weights for a torchvision network, and the transform that belongs to them."""
+
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torchvision import models as zoo
+
+from ..errors import ModelError, UsageError
+
+__all__ = ["load_pretrained", "read_state_dict"]
+
+
+def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, Any]:
+    """Load ``weights`` into ``network`` strictly and return their transform.
+
+    Args:
+        network: a torchvision model with its classifier.
+        name: its torchvision name.
+        weights: a torchvision enum name (``IMAGENET1K_V2``) or a local file.
+
+    Returns:
+        What is known of ``size``, ``mean``, ``std`` and ``padding``: from the enum's transform,
+        or from the metadata of a safetensors file.
+
+    Raises:
+        UsageError: neither a file nor an enum name of this network.
+        ModelError: weights that cannot be downloaded or read, or that do not fit.
+    """
+    if Path(weights).suffix in (".safetensors", ".pth", ".pt"):
+        state, transform = read_state_dict(weights)
+    else:
+        state, transform = _published(name, weights)
+    # Training wrappers prefix every name.
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(f"{weights}: does not fit {name}: {first[:200]}") from error
+    return transform
+
+
+def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a ``.safetensors`` or ``.pth`` file and the transform its metadata tell.
+
+    A ``.pth`` file is read with ``weights_only=True``: no code in it is run.
+
+    Raises:
+        ModelError: missing, truncated, or no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return state, _transform(file.metadata() or {}, path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: is no weights file that can be read: {error}") from error
+    except Exception as error:  # torch.load lets pickle's own errors through
+        raise ModelError(
+            f"{path}: is no plain state dict (weights_only): {type(error).__name__}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{path}: expected a state dict (name to tensor), found something else")
+    return state, {}
+
+
+def _transform(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    """``size``, ``mean``, ``std``, ``padding`` from the metadata of a safetensors file."""
+    transform: dict[str, Any] = {}
+    try:
+        if "size" in metadata:
+            transform["size"] = int(metadata["size"])
+        for key in ("mean", "std"):
+            if key in metadata:
+                values = tuple(float(part) for part in metadata[key].split(","))
+                if len(values) != 3:
+                    raise ValueError(f"{key} has {len(values)} numbers")
+                transform[key] = values
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: metadata are malformed ({error}); expected size as a number, "
+            "mean and std as three numbers with commas"
+        ) from error
+    if "padding" in metadata:
+        transform["padding"] = metadata["padding"]
+    return transform
+
+
+def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and transform of a torchvision weight enum."""
+    enum = zoo.get_model_weights(name)
+    if weights not in enum.__members__:
+        raise UsageError(
+            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none, or one of "
+            f"{', '.join(enum.__members__)}"
+        )
+    entry = enum[weights]
+    try:
+        state = entry.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"weights {name} {weights} cannot be downloaded ({error}); fetch {entry.url} where "
+            f"there is a network and pass the file: --encoder-weights {Path(entry.url).name}"
+        ) from error
+    preset = entry.transforms()
+    return dict(state), {
+        "size": preset.crop_size[0],
+        "mean": tuple(preset.mean),
+        "std": tuple(preset.std),
+    }

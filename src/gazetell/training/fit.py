@@ -1,0 +1,387 @@
+"""Fitting: from options and a prepared dataset to a model folder, by Lightning's Trainer.
+
+A run folder is a model folder with the history of its making::
+
+    training.json        the resolved options, the data, versions
+    metrics.jsonl        a row an epoch: losses, CIDEr, BLEU-4, learning rate, seconds
+    tensorboard/         the same as curves
+    checkpoints/         best.ckpt, last.ckpt: to resume, not to distribute
+    config.json, ...     the model folder, written when training is done
+
+Order, dropout and augmentation depend on seed and epoch alone and ``last.ckpt`` is written at the
+end of each epoch: a run that is killed and resumed ends as if it had not been.
+"""
+
+import logging
+import os
+import platform
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader, DistributedSampler
+
+from .. import __version__
+from ..data.batches import CaptionData, PixelSource, Source
+from ..data.records import CaptionRecord, Dataset
+from ..data.text import Tokenizer
+from ..errors import DataError, ModelError, UsageError
+from ..features import FeatureCache, build_cache, cache_folder
+from ..files import read_json, read_jsonl, write_error, write_json, write_jsonl
+from ..models.captioners import CaptionerConfig, build_captioner
+from ..models.checkpoint import ModelFolder, save_model
+from ..models.decoding import DecodingOptions
+from ..models.encoders import Encoder
+from ..models.precision import choose_device, choose_precision
+from ..progress import bar
+from .options import TrainOptions
+from .tasks import CaptionTask
+
+__all__ = ["resume", "train"]
+
+Report = Callable[[str], None]
+
+
+def train(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: TrainOptions,
+    *,
+    report: Report = print,
+    progress: bool = False,
+) -> ModelFolder:
+    """Train a captioner and write its run folder.
+
+    Args:
+        data: a prepared dataset with captions in ``train`` and ``val``.
+        out: the run folder; must be new or empty.
+        options: of the run.
+        report: takes one line of plain text at a time.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        The best model by CIDEr on the validation split, as written.
+
+    Raises:
+        UsageError: options that do not fit together, or a folder that holds a run.
+        DataError: a dataset without the splits, or unreadable.
+        WriteError: the disk is full.
+    """
+    out = Path(out)
+    if (out / "training.json").exists():
+        raise UsageError(
+            f"{out}: holds a run already; go on with --resume {out}, or name another folder"
+        )
+    dataset = Dataset.open(data)
+    run = {
+        "data": str(Path(data).resolve()),
+        "options": options.to_dict(),
+        "command": shlex.join(["gazetell", *sys.argv[1:]]) if sys.argv else "",
+        "gazetell": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    write_json(out / "training.json", run)
+    return _fit(dataset, out, options, None, report, progress)
+
+
+def resume(
+    out: str | os.PathLike[str], *, report: Report = print, progress: bool = False
+) -> ModelFolder:
+    """Go on with a run that was stopped or killed, to the end it would have had.
+
+    Raises:
+        ModelError: no run there.
+    """
+    out = Path(out)
+    if not (out / "training.json").is_file():
+        raise ModelError(f"{out}: holds no run to resume (no training.json)")
+    try:
+        run = read_json(out / "training.json")
+        options = TrainOptions.from_dict(run["options"], str(out / "training.json"))
+        dataset = Dataset.open(run["data"])
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{out / 'training.json'}: is malformed: {error}") from error
+    last = out / "checkpoints" / "last.ckpt"
+    report(f"resuming {out}" + ("" if last.is_file() else " from the beginning: no checkpoint yet"))
+    return _fit(dataset, out, options, last if last.is_file() else None, report, progress)
+
+
+def _fit(
+    dataset: Dataset,
+    out: Path,
+    options: TrainOptions,
+    checkpoint: Path | None,
+    report: Report,
+    progress: bool,
+) -> ModelFolder:
+    _quiet()
+    if options.overfit:
+        options = replace(
+            options, dropout=0.0, flip=False, label_smoothing=0.0, limit=0, captions_per_image=0
+        )
+    training, validation = _records(dataset, options)
+    L.seed_everything(options.seed, verbose=False)
+    device = choose_device(options.device)
+    precision = choose_precision(device, options.precision)
+    encoder = Encoder(options.encoder_config())
+    tokenizer = Tokenizer.train(
+        (caption for record in training for caption in record.captions),
+        min_frequency=options.min_frequency,
+        max_words=options.max_words or None,
+    )
+    captioner = build_captioner(
+        CaptionerConfig(
+            architecture=options.architecture,
+            channels=encoder.channels,
+            vocabulary=tokenizer.vocab_size,
+            embedding=options.embedding,
+            hidden=options.hidden,
+            dropout=options.dropout,
+        )
+    )
+    weights = sum(p.numel() for p in captioner.parameters())
+    report(
+        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {tokenizer.vocab_size} words; "
+        f"{options.encoder} grid {encoder.height}x{encoder.width}x{encoder.channels}; "
+        f"{len(training)} training and {len(validation)} validation pictures; "
+        f"{device.type}, {precision.name} ({precision.reason})"
+    )
+    source = _source(dataset, encoder, options, [*training, *validation], device, report, progress)
+    task = CaptionTask(encoder, captioner, tokenizer, options, validation)
+    epochs = EpochLog(out / "metrics.jsonl", report)
+    best = ModelCheckpoint(
+        out / "checkpoints",
+        filename="best",
+        monitor="val_cider",
+        mode="max",
+        save_last=False,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(
+        out / "checkpoints",
+        filename="last",
+        monitor=None,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [
+        epochs,
+        EarlyStopping("val_cider", mode="max", patience=options.patience),
+        best,
+        last,
+    ]
+    if progress:
+        callbacks.append(RichProgressBar(refresh_rate=5, console_kwargs={"stderr": True}))
+    trainer = L.Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices="auto" if device.type == "cuda" else 1,
+        precision="bf16-mixed" if precision.name == "bf16" else "32-true",
+        max_epochs=options.epochs,
+        check_val_every_n_epoch=options.eval_every,
+        gradient_clip_val=options.clip or None,
+        logger=TensorBoardLogger(out, name="", version="tensorboard"),
+        callbacks=callbacks,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+        default_root_dir=out,
+    )
+    batches = CaptionBatches(training, validation, tokenizer, source, options)
+    try:
+        # Our own checkpoint, which also holds the state of callbacks and optimiser.
+        trainer.fit(task, datamodule=batches, ckpt_path=checkpoint, weights_only=False)
+        if not Path(best.best_model_path).is_file():
+            raise ModelError(f"{out}: no epoch was finished, so there is no model")
+        state = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+    except OSError as error:
+        raise write_error(out, error) from error
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    task.load_state_dict(state["state_dict"])
+    rows = [row for _, row in read_jsonl(out / "metrics.jsonl")]
+    about = {
+        "dataset": dataset.name,
+        "pictures": len(training),
+        "seed": options.seed,
+        "epochs": len(rows),
+        "precision": precision.name,
+        "gazetell": __version__,
+        "torch": torch.__version__,
+    }
+    model = ModelFolder(
+        captioner.cpu().eval(),
+        encoder.cpu().eval(),
+        tokenizer,
+        DecodingOptions(max_length=options.max_length),
+        about,
+    )
+    save_model(out, model)
+    report(f"model written to {out}; best CIDEr on val {float(best.best_model_score or 0):.4f}")
+    return model
+
+
+def _records(
+    dataset: Dataset, options: TrainOptions
+) -> tuple[Sequence[CaptionRecord], Sequence[CaptionRecord]]:
+    """Training and validation records."""
+    training = [record for record in dataset.split("train") if record.captions]
+    if not training:
+        raise DataError(f"{dataset.folder}: split 'train' has no captions")
+    if options.overfit:
+        return training[: options.overfit], training[: options.overfit]
+    validation = [record for record in dataset.split("val") if record.captions]
+    if not validation:
+        raise DataError(f"{dataset.folder}: split 'val' has no captions")
+    limit = options.limit or None
+    return training[:limit], validation[:limit]
+
+
+def _source(
+    dataset: Dataset,
+    encoder: Encoder,
+    options: TrainOptions,
+    records: Sequence[CaptionRecord],
+    device: torch.device,
+    report: Report,
+    progress: bool,
+) -> Source:
+    """Cached grids of a frozen encoder, else the pictures themselves."""
+    needed = list(dict.fromkeys(record.image for record in records))
+    if not encoder.frozen or options.features == "none":
+        return PixelSource(dataset.root, needed, encoder.pixels, encoder.size)
+    folder, names = cache_folder(dataset, encoder, flip=options.flip)
+    if (options.limit or options.overfit) and not (folder / "features.json").is_file():
+        # A quick try does not encode everything; a full cache serves it where there is one.
+        return PixelSource(dataset.root, needed, encoder.pixels, encoder.size)
+    if (folder / "features.json").is_file():
+        try:
+            return FeatureCache(folder)
+        except DataError as error:
+            report(str(error))
+    with bar("features", progress) as update:
+        return build_cache(
+            encoder,
+            dataset.root,
+            names,
+            folder,
+            flip=options.flip,
+            workers=options.workers,
+            device=device,
+            precision=options.precision,
+            progress=update,
+        )
+
+
+class CaptionBatches(L.LightningDataModule):
+    """Loaders for the Trainer, made anew each epoch so that the draws depend on it alone."""
+
+    def __init__(
+        self,
+        training: Sequence[CaptionRecord],
+        validation: Sequence[CaptionRecord],
+        tokenizer: Tokenizer,
+        source: Source,
+        options: TrainOptions,
+    ) -> None:
+        super().__init__()
+        self.source, self.options = source, options
+        self.training = CaptionData(
+            training,
+            tokenizer,
+            source,
+            max_length=options.max_length,
+            captions_per_image=options.captions_per_image,
+            flip=0.5 if options.flip else 0.0,
+            seed=options.seed,
+        )
+        self.validation = CaptionData(validation, tokenizer, source, max_length=options.max_length)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled by seed and epoch."""
+        self.training.epoch = self.trainer.current_epoch if self.trainer else 0
+        return self._loader(self.training, self.options.batch, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """In order."""
+        return self._loader(self.validation, 64, shuffle=False)
+
+    def _loader(self, data: CaptionData, batch: int, shuffle: bool) -> DataLoader[Any]:
+        trainer = self.trainer
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            data,
+            num_replicas=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+            shuffle=shuffle,
+            seed=self.options.seed,
+        )
+        sampler.set_epoch(data.epoch)
+        # Worker processes pay off only where pictures are opened again and again.
+        opens = isinstance(self.source, PixelSource) and not self.source.kept
+        return DataLoader(
+            data,
+            batch,
+            sampler=sampler,
+            collate_fn=_as_is,
+            num_workers=self.options.workers if opens else 0,
+        )
+
+
+def _as_is(batch: Any) -> Any:
+    """The dataset makes whole batches."""
+    return batch
+
+
+class EpochLog(Callback):
+    """Writes a row an epoch to ``metrics.jsonl`` and a line to the report."""
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self.path, self.report = path, report
+        self.began = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the time."""
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the row; rows that a killed run wrote for this or later epochs are replaced."""
+        if not trainer.is_global_zero:
+            return
+        seconds = time.perf_counter() - self.began
+        values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
+        row["train_loss"] = round(values["train_loss_epoch"], 5)
+        validated = (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
+        for name in ("val_loss", "val_cider", "val_bleu_4") if validated else ():
+            if name in values:
+                row[name] = round(values[name], 5)
+        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = round(seconds, 2)
+        rows = [r for _, r in read_jsonl(self.path)] if self.path.is_file() else []
+        write_jsonl(self.path, [*(r for r in rows if r["epoch"] < row["epoch"]), row])
+        shown = "  ".join(
+            f"{name} {row[name]:.4f}"
+            for name in ("train_loss", "val_loss", "val_cider", "val_bleu_4")
+            if name in row
+        )
+        self.report(f"epoch {row['epoch']}/{trainer.max_epochs}  {shown}  {seconds:.0f} s")
+
+
+def _quiet() -> None:
+    """Keep Lightning's advice to its own developers off the user's terminal."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

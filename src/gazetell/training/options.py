@@ -1,0 +1,205 @@
+"""What a training run is made of: one flat set of options, and the recipes that preset them.
+
+A recipe is a TOML file; its tables are headings for the reader and its keys are the options'
+names::
+
+    [encoder]
+    encoder = "mobilenet_v2"
+    [training]
+    learning_rate = 1e-3
+"""
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, UsageError
+from ..files import read_text
+from ..models.captioners import CAPTIONERS
+from ..models.encoders import EncoderConfig
+
+__all__ = ["TrainOptions", "read_recipe", "recipe_names"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of a training run.
+
+    Attributes:
+        architecture: The captioner.
+        embedding: Width of the word embeddings.
+        hidden: Width of the recurrent state.
+        dropout: Dropout on word embeddings and on the output.
+        min_frequency: A word must occur so often in the training captions to get into the
+            vocabulary.
+        max_words: Most words in the vocabulary; 0 for no limit.
+        max_length: Most words of a caption, in training and when decoding.
+        encoder: A torchvision CNN, or small-cnn to be trained from scratch.
+        encoder_weights: A torchvision weights name (IMAGENET1K_V2), a .safetensors or .pth file,
+            or none.
+        encoder_layer: The node whose output is the grid; the last spatial map if not given.
+        encoder_size: Input side in pixels; the weights' own if not given.
+        encoder_mean: Mean of each channel, of pixels in 0 to 1; the weights' own if not given.
+        encoder_std: Standard deviation of each channel; the weights' own if not given.
+        encoder_padding: stock, or same for weights converted from TensorFlow; the weights' own if
+            not given.
+        encoder_trainable: none, all, or last:N for the last N stages.
+        encoder_project: Project the grid to so many channels by a 1x1 convolution.
+        features: Cache the grids of a frozen encoder (auto), or encode anew each epoch (none).
+        epochs: Most passes over the training pictures.
+        batch: Pictures a step; each comes with its captions.
+        captions_per_image: Captions of a picture a pass, drawn anew each time; 0 for all.
+        flip: Show half of the pictures mirrored. Unfit where captions say left and right.
+        learning_rate: Peak learning rate of AdamW.
+        encoder_learning_rate: Peak learning rate of a trained encoder.
+        weight_decay: Weight decay of AdamW, on matrices.
+        warmup: Share of all steps in which the learning rate rises to its peak.
+        schedule: After the warm-up: cosine to zero, or constant.
+        clip: Largest norm of the gradient; 0 for no limit.
+        label_smoothing: Share of the target probability spread over all words.
+        patience: Stop after so many passes without a better CIDEr on the validation split.
+        eval_every: Caption the validation pictures every so many passes.
+        limit: Use only the first so many pictures of each split, for a quick try; 0 for all.
+        overfit: Train and validate on the same so many pictures, without dropout: a check that
+            the model can learn at all; 0 for off.
+        seed: Of initialisation, order and dropout.
+        device: auto, cpu or cuda.
+        precision: auto, bf16 or fp32.
+        workers: Processes that open pictures when they do not fit into memory.
+    """
+
+    architecture: str = "attention-lstm"
+    embedding: int = 256
+    hidden: int = 512
+    dropout: float = 0.4
+    min_frequency: int = 5
+    max_words: int = 0
+    max_length: int = 20
+    encoder: str = "regnet_x_400mf"
+    encoder_weights: str = "IMAGENET1K_V2"
+    encoder_layer: str | None = None
+    encoder_size: int | None = None
+    encoder_mean: tuple[float, float, float] | None = None
+    encoder_std: tuple[float, float, float] | None = None
+    encoder_padding: str | None = None
+    encoder_trainable: str = "none"
+    encoder_project: int | None = None
+    features: str = "auto"
+    epochs: int = 20
+    batch: int = 32
+    captions_per_image: int = 0
+    flip: bool = False
+    learning_rate: float = 1e-3
+    encoder_learning_rate: float = 1e-4
+    weight_decay: float = 1e-2
+    warmup: float = 0.05
+    schedule: str = "cosine"
+    clip: float = 5.0
+    label_smoothing: float = 0.1
+    patience: int = 5
+    eval_every: int = 1
+    limit: int = 0
+    overfit: int = 0
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("architecture", self.architecture in CAPTIONERS, f"one of {', '.join(CAPTIONERS)}"),
+            ("features", self.features in ("auto", "none"), "auto or none"),
+            ("schedule", self.schedule in ("cosine", "constant"), "cosine or constant"),
+            ("learning_rate", 0 < self.learning_rate <= 1, "above 0, at most 1"),
+            ("encoder_learning_rate", 0 < self.encoder_learning_rate <= 1, "above 0, at most 1"),
+            ("weight_decay", 0 <= self.weight_decay <= 1, "0 to 1"),
+            ("warmup", 0 <= self.warmup < 1, "0 up to below 1"),
+            ("clip", self.clip >= 0, "0 or more"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 up to below 1"),
+            *(
+                (name, getattr(self, name) >= 1, "1 or more")
+                for name in ("epochs", "batch", "min_frequency", "max_length", "patience")
+            ),
+            ("eval_every", 1 <= self.eval_every <= self.epochs, "1 to the number of epochs"),
+            *(
+                (name, getattr(self, name) >= 0, "0 or more")
+                for name in ("max_words", "captions_per_image", "limit", "overfit", "workers")
+            ),
+        )
+        for name, fine, expected in checks:
+            if not fine:
+                value = getattr(self, name)
+                raise UsageError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's part."""
+        return EncoderConfig(
+            name=self.encoder,
+            weights=self.encoder_weights,
+            layer=self.encoder_layer,
+            size=self.encoder_size,
+            mean=self.encoder_mean,
+            std=self.encoder_std,
+            padding=self.encoder_padding,
+            trainable=self.encoder_trainable,
+            project=self.encoder_project,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str) -> "TrainOptions":
+        """From ``to_dict``'s values or a recipe's.
+
+        Raises:
+            DataError: an option that does not exist; ``source`` is named.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise DataError(
+                f"{source}: unknown option {unknown[0]!r}; options: {', '.join(sorted(known))}"
+            )
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise DataError(
+                f"{source}: an option has a value of the wrong type: {error}"
+            ) from error
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with gazetell."""
+    folder = resources.files(__package__) / "recipes"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The options of a recipe, by name or file.
+
+    Raises:
+        UsageError: no such recipe.
+        DataError: not TOML, or an option that does not exist.
+    """
+    if name in recipe_names():
+        source = f"recipe {name}"
+        text = (resources.files(__package__) / "recipes" / f"{name}.toml").read_text("utf-8")
+    elif Path(name).suffix == ".toml":
+        source, text = name, read_text(name)
+    else:
+        raise UsageError(
+            f"--recipe {name}: expected a .toml file or one of {', '.join(recipe_names())}"
+        )
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{source}: is not TOML: {error}") from error
+    values: dict[str, Any] = {}
+    for key, value in tables.items():
+        values |= value if isinstance(value, dict) else {key: value}
+    TrainOptions.from_dict(values, source)
+    return values

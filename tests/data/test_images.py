@@ -1,0 +1,368 @@
+"""Opening pictures: formats, modes, orientation, limits, and everything that is no picture."""
+
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, ImageOps
+
+from gazetell.data.images import image_files, open_image
+from gazetell.errors import DataError, ImageError
+
+
+def gradient(width: int = 40, height: int = 30) -> Image.Image:
+    """Red grows to the right, green downwards: every orientation looks different."""
+    red = np.linspace(0, 250, width)[None, :].repeat(height, 0)
+    green = np.linspace(0, 250, height)[:, None].repeat(width, 1)
+    return Image.fromarray(np.stack([red, green, 0 * red + 40], 2).astype(np.uint8))
+
+
+def packed(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def difference(one: Image.Image, two: Image.Image) -> float:
+    assert one.size == two.size
+    a, b = (np.asarray(image.convert("RGB"), np.float64) for image in (one, two))
+    return float(np.abs(a - b).mean())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("source", ["path", "string", "bytes", "image"])
+def test_formats_and_sources(kind, source, tmp_path):
+    data = packed(gradient(), kind)
+    path = tmp_path / "no-suffix-needed"
+    path.write_bytes(data)
+    given_as = {"path": path, "string": str(path), "bytes": data, "image": Image.open(path)}
+    image = open_image(given_as[source])
+    assert image.mode == "RGB"
+    assert image.info == {}
+    assert difference(image, gradient()) < 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("near", [None, 16])
+def test_orientation_is_applied_once(orientation, kind, near):
+    stored = gradient(160, 120)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = packed(stored, kind, exif=exif)
+    # Pillow's own transposition of the pixels as they were saved is the reference.
+    tagged = stored.copy()
+    tagged.getexif()[0x0112] = orientation
+    upright = ImageOps.exif_transpose(tagged)
+    image = open_image(data, near=near)
+    again = open_image(image)
+    assert again.tobytes() == image.tobytes()
+    assert difference(image, upright.resize(image.size, Image.Resampling.BOX)) < 6
+
+
+def test_damaged_exif_is_no_reason_to_refuse_a_picture():
+    data = packed(gradient(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\xffnonsense")
+    assert open_image(data).size == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("size", "near", "expected"),
+    [
+        ((1600, 1200), 224, (400, 300)),
+        ((1600, 1200), 150, (200, 150)),
+        ((1600, 1200), 151, (400, 300)),
+        ((1600, 1200), 1300, (1600, 1200)),
+        ((1600, 100), 224, (1600, 100)),
+        ((1, 1), 224, (1, 1)),
+    ],
+)
+def test_near_never_decodes_below_the_target(size, near, expected):
+    image = open_image(packed(gradient(*size), "JPEG"), near=near)
+    assert image.size == expected
+
+
+def test_near_leaves_other_formats_and_given_images_alone(tmp_path):
+    assert open_image(packed(gradient(800, 600), "PNG"), near=10).size == (800, 600)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(packed(gradient(800, 600), "JPEG"))
+    with Image.open(path) as mine:
+        assert open_image(mine, near=10).size == (800, 600)
+        assert mine.size == (800, 600)
+    with pytest.raises(ValueError, match="near is 0"):
+        open_image(path, near=0)
+
+
+def test_alpha_is_laid_on_white():
+    pixels = np.zeros((1, 3, 4), np.uint8)
+    pixels[0, :, 3] = (0, 128, 255)
+    image = open_image(packed(Image.fromarray(pixels), "PNG"))
+    assert [image.getpixel((x, 0)) for x in range(3)] == [
+        (255, 255, 255),
+        (127, 127, 127),
+        (0, 0, 0),
+    ]
+
+
+def test_grey_alpha_and_keyed_transparency():
+    grey_alpha = Image.fromarray(np.array([[[10, 0], [10, 255]]], np.uint8))
+    assert grey_alpha.mode == "LA"
+    image = open_image(packed(grey_alpha, "PNG"))
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(255,) * 3, (10,) * 3]
+    keyed = open_image(packed(Image.new("RGB", (2, 2), (9, 8, 7)), "PNG", transparency=(9, 8, 7)))
+    assert keyed.getpixel((0, 0)) == (255, 255, 255)
+    one_bit = open_image(packed(Image.new("1", (2, 2), 1), "PNG"))
+    assert one_bit.getpixel((1, 1)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_palette_with_transparency(kind):
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([200, 0, 0, 0, 0, 200])
+    palette.putpixel((1, 0), 1)
+    image = open_image(packed(palette, kind, transparency=0))
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.getpixel((1, 0)) == (0, 0, 200)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk(kind):
+    image = open_image(packed(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), kind))
+    red, green, blue = image.getpixel((4, 4))
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_grey_of_16_bits_is_scaled_not_clipped(kind):
+    values = np.array([[0, 257, 32896, 65535]], np.uint16)
+    image = open_image(packed(Image.fromarray(values), kind))
+    assert [image.getpixel((x, 0)) for x in range(4)] == [
+        (value,) * 3 for value in (0, 1, 128, 255)
+    ]
+
+
+def test_grey_of_16_bits_with_a_transparent_key():
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        [
+            chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)),
+            chunk(b"tRNS", struct.pack(">H", 514)),
+            chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">HH", 514, 1028))),
+            chunk(b"IEND", b""),
+        ]
+    )
+    image = open_image(data)
+    assert [image.getpixel((x, 0))[0] for x in (0, 1)] == [255, 4]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 255]], np.int32), (0, 255)),
+        (np.array([[0, 65535]], np.int32), (0, 255)),
+        (np.array([[-100, 100_000]], np.int32), (0, 255)),
+        (np.array([[7, 7]], np.int32), (7, 7)),
+        (np.array([[0.0, 1.0]], np.float32), (0, 255)),
+        (np.array([[0.0, 200.0]], np.float32), (0, 200)),
+        (np.array([[0.0, np.nan]], np.float32), (0, 0)),
+        (np.array([[-3.0, 5.0]], np.float32), (0, 255)),
+    ],
+)
+def test_wide_grey(values, expected):
+    image = open_image(packed(Image.fromarray(values), "TIFF"))
+    assert (image.getpixel((0, 0))[0], image.getpixel((1, 0))[0]) == expected
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "WEBP", "MPO"):
+        data = packed(frames[0], kind, save_all=True, append_images=frames[1:])
+        red, _, blue = open_image(data, near=2).getpixel((1, 1))
+        assert red > 240
+        assert blue < 15
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_one_pixel(kind):
+    assert open_image(packed(Image.new("RGB", (1, 1), "white"), kind)).getpixel((0, 0)) >= (250,) * 3
+
+
+def png_header(width: int, height: int) -> bytes:
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    idat = b"IDAT" + zlib.compress(b"\0" * 100)
+    return data + struct.pack(">I", len(idat) - 4) + idat + struct.pack(">I", zlib.crc32(idat))
+
+
+@pytest.mark.parametrize("side", [10_001, 30_000])
+def test_a_header_over_the_limit_is_refused_before_decoding(side, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded before the check")
+    )
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(side, side))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ImageError, match=f"bomb.png: is {side} x {side} pixels; .*100,000,000"):
+            open_image(path)
+
+
+def test_the_limit_is_the_callers_and_no_warning_is_given(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    data = packed(gradient(), "PNG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_image(data).size == (40, 30)
+        assert open_image(data, max_pixels=1200).size == (40, 30)
+        with pytest.raises(ImageError, match="picture: is 40 x 30 pixels; expected at most 1,199"):
+            open_image(data, max_pixels=1199)
+    assert Image.MAX_IMAGE_PIXELS == 10
+    with pytest.raises(ImageError, match="40 x 30"):
+        open_image(gradient(), max_pixels=100)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("near", [None, 8])
+def test_truncated(kind, near, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = packed(Image.fromarray(noise), kind)
+    path = tmp_path / f"half.{kind.lower()}"
+    for keep in (len(data) // 2, 40):
+        path.write_bytes(data[:keep])
+        with pytest.raises(ImageError, match=r"half\.\w+: is a damaged or truncated") as caught:
+            open_image(path, near=near)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_picture(tmp_path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("this is not a picture")
+    (tmp_path / "vector.svg").write_text("<svg/>")
+    (tmp_path / "other.jpg").write_bytes(packed(gradient(), "PPM"))
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    cases = {
+        "empty.jpg": r"empty\.jpg: is empty \(0 bytes\); expected a JPEG",
+        "text.jpg": r"text\.jpg: is no picture; expected a JPEG",
+        "vector.svg": r"vector\.svg: is no picture",
+        "other.jpg": r"other\.jpg: is no picture",
+        "folder.jpg": r"folder\.jpg: is a folder",
+        "pipe.jpg": r"pipe\.jpg: is no regular file",
+        "missing.jpg": r"missing\.jpg: no such file",
+        "missing\0.jpg": "is no path",
+        "text.jpg/below.jpg": "cannot be read: Not a directory",
+    }
+    for name, message in cases.items():
+        with pytest.raises(ImageError, match=message) as caught:
+            open_image(f"{tmp_path}/{name}")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ImageError, match="picture: is empty"):
+        open_image(b"")
+    with pytest.raises(ImageError, match="picture: is no picture"):
+        open_image(b"GIF7 or so, in plain words")
+    with pytest.raises(ImageError, match="found list"):
+        open_image([1, 2, 3])  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="0 x 0"):
+        open_image(Image.new("RGB", (0, 0)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]),
+    place=st.floats(0, 1),
+    patch=st.binary(min_size=1, max_size=6),
+)
+def test_a_corrupted_file_opens_or_is_an_image_error(kind, place, patch):
+    data = bytearray(packed(gradient(16, 16), kind))
+    at = int(place * (len(data) - 1))
+    data[at : at + len(patch)] = patch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            assert open_image(bytes(data), max_pixels=10_000).mode == "RGB"
+        except ImageError as error:
+            assert "\n" not in str(error)
+
+
+def test_given_image_is_left_as_it_was():
+    mine = gradient().convert("RGBA")
+    mine.info["note"] = "mine"
+    result = open_image(mine)
+    result.putpixel((0, 0), (1, 2, 3))
+    assert mine.mode == "RGBA"
+    assert mine.info == {"note": "mine"}
+    assert mine.getpixel((0, 0)) != (1, 2, 3, 255)
+    rgb = gradient()
+    open_image(rgb).putpixel((0, 0), (1, 2, 3))
+    assert rgb.getpixel((0, 0)) != (1, 2, 3)
+
+
+def test_threads():
+    data = packed(gradient(400, 300), "JPEG")
+    expected = open_image(data).tobytes()
+    wrong = []
+
+    def work() -> None:
+        for _ in range(5):
+            if open_image(data).tobytes() != expected:
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.fixture
+def album(tmp_path) -> Path:
+    for name in ("b.JPG", "a.png", "notes.txt", "._a.png", "sub/c.webp", ".hidden/d.jpg", "x[1].gif"):
+        path = tmp_path / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (tmp_path / "bare").mkdir()
+    return tmp_path
+
+
+def names(files, album: Path) -> list[str]:
+    return [path.relative_to(album).as_posix() for path in files]
+
+
+def test_image_files_of_a_folder(album):
+    (album / "album" / "sub" / "loop").symlink_to(album / "album")
+    found = names(image_files([album / "album"]), album)
+    assert found == ["album/a.png", "album/b.JPG", "album/sub/c.webp", "album/x[1].gif"]
+
+
+def test_image_files_of_files_and_patterns(album):
+    base = album / "album"
+    # A file is taken whatever its suffix, and one whose name looks like a pattern is a file.
+    files = [base / "notes.txt", base / "x[1].gif", f"{base}/*.png", f"{base}/**/*", base / "b.JPG"]
+    assert names(image_files(files), album) == [
+        "album/notes.txt",
+        "album/x[1].gif",
+        "album/a.png",
+        "album/b.JPG",
+        "album/sub/c.webp",
+    ]
+    assert list(image_files([])) == []
+
+
+def test_image_files_refuses_at_once(album):
+    with pytest.raises(DataError, match=r"nothing\.jpg: no such file"):
+        image_files([album / "album" / "a.png", album / "nothing.jpg"])
+    with pytest.raises(DataError, match="bare: no pictures"):
+        image_files([album / "bare"])
+    with pytest.raises(DataError, match="no picture matches"):
+        image_files([f"{album}/bare/*.jpg"])

@@ -1,0 +1,274 @@
+"""Flickr8k and Flickr30k: the official form, the forms found on the web, and damaged ones."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gazetell.data.readers import BadRows, flickr8k, flickr30k
+from gazetell.data.readers.rows import caption_text, seeded_split, split_name
+from gazetell.errors import DataError, UsageError
+
+LISTS = {
+    "train": "Flickr_8k.trainImages.txt",
+    "val": "Flickr_8k.devImages.txt",
+    "test": "Flickr_8k.testImages.txt",
+}
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def pictures(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"")
+
+
+def official(folder: Path, *extra: str, images: str = "Flicker8k_Dataset") -> Path:
+    rows = [f"{name}.jpg#{n}\tCaption {n} of {name} ." for name in "abcd" for n in range(2)]
+    write(folder / "Flickr8k.token.txt", *rows, *extra)
+    for name, split in zip("abc", ("train", "val", "test"), strict=True):
+        write(folder / LISTS[split], f"{name}.jpg")
+    pictures(folder / images, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    return folder
+
+
+@pytest.mark.parametrize("images", ["Flicker8k_Dataset", "Flickr8k_Dataset/Flicker8k_Dataset"])
+def test_the_official_form(tmp_path, images):
+    bad = BadRows()
+    dataset = flickr8k(official(tmp_path, images=images), bad=bad)
+    assert {record.id: record.split for record in dataset.captions} == {
+        "a": "train",
+        "b": "val",
+        "c": "test",
+    }
+    assert dataset.captions[0].captions == ("Caption 0 of a .", "Caption 1 of a .")
+    assert dataset.path(dataset.captions[0]) == tmp_path / images / "a.jpg"
+    assert dataset.kind == "flickr8k"
+    assert bad.notes == ["1 pictures of no split were left out"]
+    assert bad.rows == []
+
+
+def test_texts_in_a_folder_of_their_own_and_pictures_elsewhere(tmp_path):
+    official(tmp_path / "flickr" / "Flickr8k_text", images="../../other/pictures")
+    dataset = flickr8k(tmp_path / "flickr", images=tmp_path / "other" / "pictures")
+    assert len(dataset.captions) == 3
+    assert dataset.root == tmp_path / "other" / "pictures"
+
+
+def test_names_with_a_stray_suffix_are_left_out_with_the_other_pictures_of_no_split(tmp_path):
+    bad = BadRows()
+    dataset = flickr8k(official(tmp_path, "2258277193_5869.jpg.1#0\tPeople ."), bad=bad)
+    assert len(dataset.captions) == 3
+    assert bad.notes == ["2 pictures of no split were left out"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("a.jpg#2 no tab", "expected name.jpg#0<TAB>caption"),
+        ("a.jpg\tno number", "expected name.jpg#0<TAB>caption"),
+        ("a.jpg#x\tno number", "expected name.jpg#0<TAB>caption"),
+        ("a.jpg#2\t  ", "caption is empty"),
+        ("#2\tno name", "picture name is empty"),
+    ],
+)
+def test_bad_rows(tmp_path, row, reason):
+    official(tmp_path, row, "a.jpg#3\tהכלב רץ 😀")
+    with pytest.raises(DataError, match=rf"token\.txt:9: {reason}"):
+        flickr8k(tmp_path)
+    bad = BadRows(skip=True)
+    dataset = flickr8k(tmp_path, bad=bad)
+    assert dataset.captions[0].captions[-1] == "הכלב רץ 😀"
+    assert len(dataset.captions[0].captions) == 3
+    assert [(found.where, found.row) for found in bad.rows] == [
+        (f"{tmp_path / 'Flickr8k.token.txt'}:9", row)
+    ]
+    assert bad.rows[0].reason.startswith(reason)
+
+
+def test_a_listed_picture_without_captions(tmp_path):
+    official(tmp_path)
+    write(tmp_path / LISTS["val"], "b.jpg", "z.jpg")
+    with pytest.raises(DataError, match=r"token\.txt: has no caption of z\.jpg"):
+        flickr8k(tmp_path)
+    bad = BadRows(skip=True)
+    assert len(flickr8k(tmp_path, bad=bad).captions) == 3
+    assert len(bad.rows) == 1
+
+
+def test_a_picture_in_two_lists(tmp_path):
+    official(tmp_path)
+    write(tmp_path / LISTS["test"], "c.jpg", "a.jpg")
+    with pytest.raises(DataError, match=r"testImages\.txt:2: a\.jpg is also in the list of train"):
+        flickr8k(tmp_path)
+    dataset = flickr8k(tmp_path, bad=BadRows(skip=True))
+    assert dataset.captions[0].split == "train"
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        flickr8k(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"no captions; expected one of Flickr8k\.token\.txt"):
+        flickr8k(tmp_path)
+    token = write(tmp_path / "captions.txt", "")
+    with pytest.raises(DataError, match="no folder of pictures; expected one of Flicker8k"):
+        flickr8k(tmp_path)
+    pictures(tmp_path / "Images", "a.jpg")
+    with pytest.raises(DataError, match=r"captions\.txt:1: is empty"):
+        flickr8k(tmp_path)
+    write(token, "<html>not found</html>")
+    with pytest.raises(DataError, match=r"captions\.txt:1: expected 'name\.jpg#0<TAB>caption'"):
+        flickr8k(tmp_path)
+    token.write_bytes(b"image,caption\na.jpg,caf\xe9\n")
+    with pytest.raises(DataError, match="is not UTF-8"):
+        flickr8k(tmp_path)
+    write(token, "image,caption")
+    with pytest.raises(DataError, match="holds no caption"):
+        flickr8k(tmp_path)
+    official(tmp_path)
+    (tmp_path / LISTS["val"]).unlink()
+    with pytest.raises(DataError, match=r"has split lists, but not Flickr_8k\.devImages\.txt"):
+        flickr8k(tmp_path)
+    for name in LISTS.values():
+        write(tmp_path / name, "")
+    with pytest.raises(DataError, match="the split lists name no pictures"):
+        flickr8k(tmp_path)
+
+
+def comma_table(folder: Path, *extra: str) -> Path:
+    rows = [f"p{n}.jpg,A dog runs ." for n in range(20)]
+    pictures(folder / "Images", "p0.jpg")
+    return write(folder / "captions.txt", "image,caption", *rows, *extra)
+
+
+def test_the_comma_form_with_a_seeded_split(tmp_path):
+    comma_table(tmp_path, 'p0.jpg,"A ""big"" dog, and a cat ."')
+    one = flickr8k(tmp_path, val=3, test=0.1, seed=1)
+    assert Counter(r.split for r in one.captions) == {"train": 15, "val": 3, "test": 2}
+    assert one.captions[0].captions == ("A dog runs .", 'A "big" dog, and a cat .')
+    assert one == flickr8k(tmp_path, val=3, test=0.1, seed=1)
+    assert one != flickr8k(tmp_path, val=3, test=0.1, seed=2)
+    with pytest.raises(UsageError, match="test 1000: only 20 pictures"):
+        flickr8k(tmp_path)
+
+
+def test_the_comma_form_with_split_lists(tmp_path):
+    comma_table(tmp_path)
+    for place, split in enumerate(LISTS):
+        write(tmp_path / LISTS[split], f"p{place}.jpg")
+    bad = BadRows()
+    dataset = flickr8k(tmp_path, bad=bad)
+    assert [record.split for record in dataset.captions] == ["train", "val", "test"]
+    assert bad.notes == ["17 pictures of no split were left out"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("p0.jpg,a dog, unquoted", "expected 2 fields, found 3"),
+        ("p0.jpg", "expected 2 fields, found 1"),
+        ('p0.jpg,"open quote', "is no row of CSV"),
+        ("p0.jpg,", "caption is empty"),
+    ],
+)
+def test_bad_rows_of_the_comma_form(tmp_path, row, reason):
+    comma_table(tmp_path, row, "p0.jpg,last")
+    with pytest.raises(DataError, match=rf"captions\.txt:22: {reason}"):
+        flickr8k(tmp_path, val=1, test=1)
+    bad = BadRows(skip=True)
+    dataset = flickr8k(tmp_path, val=1, test=1, bad=bad)
+    assert dataset.captions[0].captions == ("A dog runs .", "last")
+    assert len(bad.rows) == 1
+
+
+def test_flickr30k_token_file(tmp_path):
+    rows = [f"{n}.jpg#{k}\tTwo men ." for n in range(10) for k in range(5)]
+    write(tmp_path / "results_20130124.token", *rows)
+    pictures(tmp_path / "flickr30k-images", "0.jpg")
+    dataset = flickr30k(tmp_path, val=2, test=3)
+    assert Counter(r.split for r in dataset.captions) == {"train": 5, "val": 2, "test": 3}
+    assert {len(record.captions) for record in dataset.captions} == {5}
+
+
+def test_flickr30k_bar_form_and_its_fused_row(tmp_path):
+    folder = tmp_path / "flickr30k_images"
+    rows = ["image_name| comment_number| comment"]
+    rows += [f"{n}.jpg| {k}| Two | men ." for n in range(10) for k in range(2)]
+    rows.insert(3, "0.jpg| 4   A dog runs across the grass .")
+    table = write(folder / "results.csv", *rows)
+    pictures(folder / "flickr30k_images", "0.jpg")
+    with pytest.raises(DataError, match=r"results\.csv:4: expected image_name\| comment_number"):
+        flickr30k(tmp_path, val=1, test=1)
+    bad = BadRows(skip=True)
+    dataset = flickr30k(tmp_path, val=1, test=1, bad=bad)
+    assert dataset.root == folder / "flickr30k_images"
+    assert dataset.captions[0].captions == ("Two | men .", "Two | men .")
+    assert [row.where for row in bad.rows] == [f"{table}:4"]
+
+
+@given(
+    names=st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=60),
+    val=st.floats(0, 0.45),
+    test=st.floats(0, 0.45),
+    seed=st.integers(0, 5),
+)
+def test_seeded_split(names, val, test, seed):
+    splits = seeded_split(sorted(names), val=val, test=test, seed=seed)
+    assert splits == seeded_split(sorted(names, reverse=True), val=val, test=test, seed=seed)
+    assert splits.keys() == names
+    counts = Counter(splits.values())
+    assert counts["train"] >= 1
+    for split, share in (("val", val), ("test", test)):
+        assert abs(counts[split] - share * len(names)) <= 1
+        if len(names) >= 3:
+            assert (counts[split] > 0) == (share > 0)
+
+
+def test_seeded_split_is_fixed_for_ever():
+    # A golden split: a change here would change every user's test set.
+    splits = seeded_split([f"{n}.jpg" for n in range(10)], val=2, test=2, seed=0)
+    assert sorted(name for name in splits if splits[name] == "test") == GOLDEN["test"]
+    assert sorted(name for name in splits if splits[name] == "val") == GOLDEN["val"]
+
+
+GOLDEN: dict[str, list[str]] = {"test": [], "val": []}
+
+
+@pytest.mark.parametrize(
+    ("val", "test"), [(-0.1, 0.1), (0.5, 0.5), (float("nan"), 0.1), (1.0, 0), (-1, 0), (3, 1)]
+)
+def test_seeded_split_refuses(val, test):
+    with pytest.raises(UsageError):
+        seeded_split(["a", "b", "c"], val=val, test=test)
+
+
+def test_names_of_splits_and_captions():
+    assert [split_name(name) for name in ("Dev", " valid ", "TEST", "train", "")] == [
+        "val",
+        "val",
+        "test",
+        "train",
+        None,
+    ]
+    assert split_name(3) is None
+    assert caption_text("  a dog ") == ("a dog", "")
+    assert caption_text("a\ud83d")[0] is None
+    assert caption_text(None) == (None, "caption is missing")
+    assert caption_text(["a"])[1] == "caption is list; expected text"
+
+
+def test_bad_rows_can_be_written_to_any_file():
+    bad = BadRows(skip=True)
+    bad.add("x:1", "reason \ud83d", {"row": "\udc00" * 9000})
+    row = bad.rows[0]
+    (row.where + row.reason + row.row).encode()
+    assert len(row.row) < 5000
+    with pytest.raises(DataError, match="x:1: reason"):
+        BadRows().add("x:1", "reason \ud83d")

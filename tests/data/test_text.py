@@ -1,0 +1,270 @@
+"""Words and ids: training, round trips, special tokens in raw text, the file."""
+
+import json
+import pickle
+import re
+import string
+from collections import Counter
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gazetell.data.text import SPECIAL, Tokenizer
+from gazetell.errors import DataError, GazetellError, ModelError, UsageError, WriteError
+
+CAPTIONS = [
+    "A dog runs.",
+    "a Dog, and a cat!",
+    "The man's dog doesn't run",
+    "a t-shirt on the dog",
+    "a red t-shirt (large)",
+]
+WORDS = "a dog runs man's t-shirt שלום مرحبا 😀 👩‍👩‍👧 élan 日本 naïve 7".split()
+
+
+def every_word(punctuation="drop", lower=True) -> Tokenizer:
+    marks = list(string.punctuation) if punctuation == "keep" else []
+    text = [" ".join(WORDS), *marks]
+    return Tokenizer.train(text, min_frequency=1, punctuation=punctuation, lower=lower)
+
+
+def test_frequent_words_first_then_alphabetical():
+    tokenizer = Tokenizer.train(CAPTIONS, min_frequency=1)
+    # Independent count: no punctuation but apostrophes and hyphens inside words.
+    words = re.findall(r"[a-z]+(?:['-][a-z]+)*", " ".join(CAPTIONS).lower())
+    expected = sorted(Counter(words).items(), key=lambda item: (-item[1], item[0]))
+    assert tokenizer.vocabulary == (*SPECIAL, *(word for word, _ in expected))
+    assert tokenizer.vocab_size == len(expected) + 4
+    assert "t-shirt" in tokenizer
+    assert "doesn't" in tokenizer
+    assert "Dog" not in tokenizer
+
+
+def test_training_does_not_depend_on_order_or_run():
+    one = Tokenizer.train(CAPTIONS, min_frequency=1)
+    two = Tokenizer.train(iter(reversed(CAPTIONS)), min_frequency=1)
+    assert one == two
+    assert hash(one) == hash(two)
+
+
+def test_min_frequency_and_cap():
+    assert Tokenizer.train(CAPTIONS, min_frequency=4).vocabulary[4:] == ("a", "dog")
+    assert Tokenizer.train(CAPTIONS, min_frequency=1, max_words=1).vocabulary[4:] == ("a",)
+    # The library's own limit of 30,000 words must not apply.
+    many = (f"w{number}" for number in range(31_000))
+    assert Tokenizer.train(many, min_frequency=1).vocab_size == 31_004
+
+
+def test_training_refuses():
+    with pytest.raises(DataError, match="no word occurs 5 times"):
+        Tokenizer.train(CAPTIONS[:1])
+    with pytest.raises(DataError, match="no word"):
+        Tokenizer.train([], min_frequency=1)
+    with pytest.raises(UsageError, match="min_frequency is 0"):
+        Tokenizer.train(CAPTIONS, min_frequency=0)
+    with pytest.raises(UsageError, match="max_words is 0"):
+        Tokenizer.train(CAPTIONS, max_words=0)
+    with pytest.raises(UsageError, match="'drop' or 'keep'"):
+        Tokenizer.train(CAPTIONS, punctuation="both")  # type: ignore[arg-type]
+
+
+def test_special_ids():
+    tokenizer = Tokenizer.train(CAPTIONS, min_frequency=1)
+    assert (tokenizer.pad, tokenizer.start, tokenizer.end, tokenizer.unk) == (0, 1, 2, 3)
+    assert tokenizer.encode("") == [1, 2]
+    assert tokenizer.encode("...") == [1, 2]
+    assert tokenizer.encode("zebra") == [1, 3, 2]
+    assert tokenizer.decode([1, 3, 0, 2]) == ""
+
+
+def test_encode_and_decode():
+    tokenizer = Tokenizer.train(CAPTIONS, min_frequency=1)
+    ids = tokenizer.encode("The MAN\u2019S dog, runs!")
+    assert tokenizer.words(ids) == ["the", "man's", "dog", "runs"]
+    assert tokenizer.decode(ids) == "the man's dog runs"
+    assert ids[0] == 1
+    assert ids[-1] == 2
+
+
+def test_kept_punctuation_is_set_tidily():
+    tokenizer = every_word("keep")
+    text = "a dog, a dog runs (a dog)! a man's t-shirt."
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode("a dog , runs .")) == "a dog, runs."
+
+
+def test_case_can_be_kept():
+    tokenizer = Tokenizer.train(["A Dog"], min_frequency=1, lower=False)
+    assert tokenizer.words(tokenizer.encode("a A dog Dog")) == ["A", "Dog"]
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 6, 7, 100])
+def test_truncation_keeps_the_end(length):
+    tokenizer = Tokenizer.train(CAPTIONS, min_frequency=1)
+    whole = tokenizer.encode("a dog and a cat")
+    ids = tokenizer.encode("a dog and a cat", max_length=length)
+    assert len(ids) == min(length, 7)
+    assert ids[-1] == tokenizer.end
+    assert ids[:-1] == whole[: len(ids) - 1]
+    with pytest.raises(UsageError, match="max_length is 1"):
+        tokenizer.encode("", max_length=1)
+
+
+def test_long_captions_are_encoded_in_full():
+    tokenizer = every_word()
+    assert len(tokenizer.encode("dog " * 500)) == 502
+    assert len(tokenizer.encode("dog" * 10_000)) == 3
+
+
+def test_emoji_scripts_and_invisible_characters():
+    tokenizer = every_word()
+    text = "\ufeffשלום \u200f👩‍👩‍👧😀 do\u00adg ru\u200bns مرحبا"
+    assert tokenizer.words(tokenizer.encode(text)) == [
+        "שלום",
+        "👩‍👩‍👧",
+        "😀",
+        "dog",
+        "runs",
+        "مرحبا",
+    ]
+    decomposed = "e\u0301lan nai\u0308ve"
+    assert tokenizer.decode(tokenizer.encode(decomposed)) == "élan naïve"
+    assert tokenizer.decode(tokenizer.encode("a\x00dog\ta\u2028dog")) == "a dog a dog"
+
+
+def test_lone_surrogates_do_no_harm():
+    tokenizer = every_word()
+    assert tokenizer.words(tokenizer.encode("a \ud83d dog")) == ["a", "dog"]
+    assert tokenizer.encode_batch(["a \ud83d dog"]) == [tokenizer.encode("a \ud83d dog")]
+
+
+@pytest.mark.parametrize("punctuation", ["drop", "keep"])
+def test_raw_text_cannot_make_special_tokens(punctuation):
+    tokenizer = Tokenizer.train(
+        ["pad start end unk < > <end>"] * 2, min_frequency=1, punctuation=punctuation
+    )
+    for text in ("<end>", "a<pad>b", " <start> <unk>", "<e\u200bnd>", "＜end＞", "<END>"):
+        ids = tokenizer.encode(text)
+        assert not {0, 1, 2} & set(ids[1:-1]), text
+    assert not {"<pad>", "<start>", "<end>", "<unk>"} & set(tokenizer.vocabulary[4:])
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=30))
+def test_round_trip_of_known_words(words):
+    tokenizer = every_word()
+    text = " ".join(words)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert len(ids) == len(words) + 2
+
+
+TEXT = st.text(max_size=60) | st.text(
+    alphabet="ab<>'-.,!()[]{}\"’ \t\n\u200b\u200c\u200d\u0301\u0338=İΣßK😀👩🏽\u20e3\ufe0f", max_size=30
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=TEXT, other=TEXT, punctuation=st.sampled_from(["drop", "keep"]), lower=st.booleans())
+def test_any_text(text, other, punctuation, lower):
+    tokenizer = Tokenizer.train(
+        [text, "a"], min_frequency=1, punctuation=punctuation, lower=lower
+    )
+    for raw in (text, other, text + other):
+        ids = tokenizer.encode(raw)
+        assert (ids[0], ids[-1]) == (1, 2)
+        assert not {0, 1, 2} & set(ids[1:-1])
+        once = tokenizer.decode(ids)
+        assert tokenizer.decode(tokenizer.encode(once)) == once
+    # Every word of a text it was trained on is known.
+    assert tokenizer.unk not in tokenizer.encode(text)
+
+
+def test_batches_are_the_same_as_single_texts(monkeypatch):
+    monkeypatch.setattr("gazetell.data.text._PIECE", 3)
+    tokenizer = Tokenizer.train(CAPTIONS, min_frequency=2)
+    for length in (None, 4):
+        expected = [tokenizer.encode(text, length) for text in [*CAPTIONS, ""]]
+        assert tokenizer.encode_batch([*CAPTIONS, ""], length) == expected
+    assert tokenizer.encode_batch([]) == []
+
+
+def test_ids_outside_the_vocabulary():
+    tokenizer = Tokenizer.train(CAPTIONS, min_frequency=2)
+    for bad in (-1, tokenizer.vocab_size):
+        with pytest.raises(ModelError, match=f"token id {bad} is outside"):
+            tokenizer.decode([bad])
+
+
+def test_file(tmp_path):
+    path = tmp_path / "model" / "tokenizer.json"
+    for punctuation in ("drop", "keep"):
+        tokenizer = every_word(punctuation)
+        tokenizer.save(path)
+        loaded = Tokenizer.load(path)
+        assert loaded == tokenizer
+        assert loaded.vocabulary == tokenizer.vocabulary
+        text = "A man's dog, <end> 😀!"
+        assert loaded.encode(text) == tokenizer.encode(text)
+        # The library alone reads it to the same ids.
+        assert tokenizers.Tokenizer.from_file(str(path)).encode(text).ids == tokenizer.encode(text)
+    assert [entry.name for entry in path.parent.iterdir()] == ["tokenizer.json"]
+    assert pickle.loads(pickle.dumps(tokenizer)) == tokenizer
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "tokenizer.json"
+    Tokenizer.train(CAPTIONS, min_frequency=1).save(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(WriteError, match="tokenizer.json: cannot be written: No space"):
+        every_word().save(path)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_that_are_no_tokenizer(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(ModelError, match=r"tokenizer\.json: cannot be read"):
+        Tokenizer.load(path)
+    every_word().save(path)
+    good = path.read_text(encoding="utf-8")
+
+    def edited(change) -> str:
+        value = json.loads(good)
+        change(value)
+        return json.dumps(value)
+
+    def swap(value) -> None:
+        vocab = value["model"]["vocab"]
+        vocab["<pad>"], vocab["<end>"] = vocab["<end>"], vocab["<pad>"]
+
+    foreign = tokenizers.Tokenizer(tokenizers.models.BPE())
+    added = tokenizers.Tokenizer.from_str(good)
+    added.add_special_tokens(["<end>"])
+    cases = {
+        "empty": "",
+        "truncated": good[: len(good) // 2],
+        "no object": "[1, 2]",
+        "other object": "{}",
+        "foreign model": foreign.to_str(),
+        "added tokens": added.to_str(),
+        "swapped ids": edited(swap),
+        "hole in ids": edited(lambda value: value["model"]["vocab"].update(dog=99)),
+        "no vocabulary": edited(lambda value: value["model"].update(vocab={})),
+        "bad pattern": good.replace("Split", "Spilt"),
+    }
+    for name, text in cases.items():
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(GazetellError, match=r"tokenizer\.json: ") as caught:
+            Tokenizer.load(path)
+        assert isinstance(caught.value, ModelError), name
+        assert "\n" not in str(caught.value)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelError, match="is not UTF-8"):
+        Tokenizer.load(path)
