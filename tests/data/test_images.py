@@ -151,7 +151,9 @@ def test_grey_of_16_bits_is_scaled_not_clipped(kind):
 
 def test_grey_of_16_bits_with_a_transparent_key():
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     data = b"\x89PNG\r\n\x1a\n" + b"".join(
         [
@@ -194,7 +196,9 @@ def test_first_frame_of_an_animation():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
 def test_one_pixel(kind):
-    assert open_image(packed(Image.new("RGB", (1, 1), "white"), kind)).getpixel((0, 0)) >= (250,) * 3
+    assert (
+        open_image(packed(Image.new("RGB", (1, 1), "white"), kind)).getpixel((0, 0)) >= (250,) * 3
+    )
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -327,7 +331,15 @@ def test_threads():
 
 @pytest.fixture
 def album(tmp_path) -> Path:
-    for name in ("b.JPG", "a.png", "notes.txt", "._a.png", "sub/c.webp", ".hidden/d.jpg", "x[1].gif"):
+    for name in (
+        "b.JPG",
+        "a.png",
+        "notes.txt",
+        "._a.png",
+        "sub/c.webp",
+        ".hidden/d.jpg",
+        "x[1].gif",
+    ):
         path = tmp_path / "album" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")

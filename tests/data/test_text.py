@@ -161,16 +161,15 @@ def test_round_trip_of_known_words(words):
 
 
 TEXT = st.text(max_size=60) | st.text(
-    alphabet="ab<>'-.,!()[]{}\"’ \t\n\u200b\u200c\u200d\u0301\u0338=İΣßK😀👩🏽\u20e3\ufe0f", max_size=30
+    alphabet="ab<>'-.,!()[]{}\"’ \t\n\u200b\u200c\u200d\u0301\u0338=İΣßK😀👩🏽\u20e3\ufe0f",
+    max_size=30,
 )
 
 
 @settings(max_examples=200, deadline=None)
 @given(text=TEXT, other=TEXT, punctuation=st.sampled_from(["drop", "keep"]), lower=st.booleans())
 def test_any_text(text, other, punctuation, lower):
-    tokenizer = Tokenizer.train(
-        [text, "a"], min_frequency=1, punctuation=punctuation, lower=lower
-    )
+    tokenizer = Tokenizer.train([text, "a"], min_frequency=1, punctuation=punctuation, lower=lower)
     for raw in (text, other, text + other):
         ids = tokenizer.encode(raw)
         assert (ids[0], ids[-1]) == (1, 2)

@@ -177,7 +177,8 @@ def _check(root: Path, images: list[str], check: Check, workers: int) -> _Pictur
 
     def look(image: str) -> tuple[str | None, bytes]:
         path = root / image
-        if not path.is_file():
+        # Not Path.is_file(), which raises where a name is too long to be one.
+        if not os.path.isfile(path):
             return "", b""
         if check == "exists":
             return None, b""

@@ -141,6 +141,10 @@ def karpathy(
         if not isinstance(row, dict) or not _name(row.get("filename")):
             bad.add(where, "expected an object with filename, split and sentences", row)
             continue
+        folder = row.get("filepath") or ""
+        if not isinstance(folder, str):
+            bad.add(where, f"filepath is {type(folder).__name__}; expected a folder", row)
+            continue
         if row.get("split") == "restval" and restval is None:
             left_out += 1
             continue
@@ -152,7 +156,6 @@ def karpathy(
         if not captions:
             bad.add(where, "has no caption", row)
             continue
-        folder = row.get("filepath") or ""
         if folder not in prefixes:
             prefixes[folder] = f"{folder}/" if folder and (root / folder).is_dir() else ""
         image = prefixes[folder] + row["filename"]
@@ -214,4 +217,6 @@ def _key(value: Any) -> bool:
 
 def _name(value: Any) -> bool:
     """Whether a value may be a file name."""
-    return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
+    return (
+        isinstance(value, str) and bool(value.strip()) and "\0" not in value and is_unicode(value)
+    )
