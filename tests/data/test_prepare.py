@@ -1,4 +1,4 @@
-"""Preparing: the folder written, the summary, what is left out, and failures that leave no trace."""
+"""Preparing: the folder, the summary, what is left out, and failures that leave no trace."""
 
 import dataclasses
 import errno
@@ -26,7 +26,7 @@ def photo(path: Path, seed: int = 0, size: int = 24) -> Path:
     return path
 
 
-def dataset(tmp_path: Path, count: int = 6, captions=("A dog runs.", "A cat")) -> Dataset:
+def dataset(tmp_path: Path, count: int = 6, captions=("A dog runs.", "A dog and a dog")) -> Dataset:
     splits = ("train", "val", "test")
     for n in range(count):
         photo(tmp_path / "images" / f"{n}.png", n)
@@ -86,7 +86,7 @@ def test_a_relative_folder(tmp_path, monkeypatch):
 def test_summary(tmp_path):
     captions = ("A dog, a dog!", "The dog's שלום 😀", "dog " * 500)
     mine = dataset(tmp_path, 7, captions)
-    bad = BadRows(notes=["3 pictures of no split were left out"])
+    bad = BadRows(notes=["pictures of no split, left out: 3"])
     summary = prepare(mine, tmp_path / "out", bad=bad)
     assert summary.pictures == 7
     assert summary.captions == 21
@@ -100,7 +100,7 @@ def test_summary(tmp_path):
     assert lines[1] == "pictures   7 (train 3, val 2, test 2)"
     assert lines[3] == "words      6 in train, 2 of them at least 5 times"
     assert lines[4] == "lengths    0-5: 14, 51-500: 7 words (longest 500)"
-    assert lines[5] == "note: 3 pictures of no split were left out"
+    assert lines[5] == "note: pictures of no split, left out: 3"
     assert json.loads(json.dumps(summary.to_dict()))["lengths"] == {"4": 14, "500": 7}
     with pytest.raises(dataclasses.FrozenInstanceError):
         summary.words = 0  # type: ignore[misc]
@@ -128,12 +128,12 @@ def test_missing_pictures(tmp_path):
     assert summary.missing == ("1.png", "4.png")
     assert summary.pictures == 4
     assert summary.warnings == ("split val has no pictures",)
-    assert f"left out   2 missing pictures; see {tmp_path}/out/quarantine.jsonl" in summary.lines()
+    assert f"left out   missing pictures 2; see {tmp_path}/out/quarantine.jsonl" in summary.lines()
     rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").open()]
     assert [(row["where"], row["reason"]) for row in rows] == [
         (str(mine.root / name), "picture is missing") for name in ("1.png", "4.png")
     ]
-    assert json.loads(rows[0]["row"])["captions"] == ["A dog runs.", "A cat"]
+    assert json.loads(rows[0]["row"])["captions"] == ["A dog runs.", "A dog and a dog"]
     # "none" asks for nothing; the earlier quarantine is no longer true.
     assert prepare(mine, tmp_path / "out", check_images="none").pictures == 6
     assert not (tmp_path / "out" / "quarantine.jsonl").exists()
@@ -194,7 +194,7 @@ def test_warnings(tmp_path):
     bare = dataclasses.replace(
         mine, captions=(dataclasses.replace(mine.captions[0], captions=()), *mine.captions)
     )
-    assert "1 pictures of train have no caption" in prepare(bare, tmp_path / "out").warnings
+    assert "pictures of train without a caption: 1" in prepare(bare, tmp_path / "out").warnings
 
 
 def test_only_punctuation(tmp_path):
@@ -205,14 +205,14 @@ def test_only_punctuation(tmp_path):
 def test_pictures_in_two_splits(tmp_path):
     mine = dataset(tmp_path)
     (mine.root / "1.png").write_bytes((mine.root / "3.png").read_bytes())
-    warning = "1 pictures are in two splits, first: 3.png (train) and 1.png (val)"
+    warning = "pictures in two splits: 1, first: 3.png (train) and 1.png (val)"
     assert prepare(mine, tmp_path / "out", check_images="decode").warnings == (warning,)
     # Without reading the content only names can tell.
     assert prepare(mine, tmp_path / "out", check_images="exists").warnings == ()
     twice = (*mine.captions, dataclasses.replace(mine.captions[0], split="test"))
     named = dataclasses.replace(mine, captions=twice)
     assert prepare(named, tmp_path / "out").warnings == (
-        "1 pictures are in two splits, first: 0.png (train) and 0.png (test)",
+        "pictures in two splits: 1, first: 0.png (train) and 0.png (test)",
     )
 
 
@@ -225,7 +225,7 @@ def test_bad_rows_of_a_reader_and_missing_pictures_share_the_quarantine(tmp_path
     bad = BadRows(skip=True)
     summary = prepare(table(path, val=0, test=0, bad=bad), tmp_path / "out", bad=bad)
     assert (summary.bad_rows, summary.missing, summary.pictures) == (1, ("b.png",), 1)
-    assert any("1 bad rows, 1 missing pictures" in line for line in summary.lines())
+    assert any("bad rows 1, missing pictures 1;" in line for line in summary.lines())
     rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").open()]
     assert [row["where"] for row in rows] == [f"{path}:3", str(tmp_path / "b.png")]
 

@@ -122,16 +122,14 @@ def test_bad_rows(tmp_path, images, annotations, message):
     assert len(bad.rows) == 1
 
 
-def split_file(path: Path, *rows, dataset="coco") -> Path:
+def split_file(path: Path, *rows) -> Path:
     default = [
         picture("a.jpg", "train", cocoid=9),
         picture("b.jpg", "restval", cocoid=25),
         picture("c.jpg", "val", cocoid=42),
         picture("d.jpg", "test", cocoid=43),
     ]
-    path.write_text(
-        json.dumps({"dataset": dataset, "images": [*(default if dataset else []), *rows]})
-    )
+    path.write_text(json.dumps({"dataset": "coco", "images": [*default, *rows]}))
     return path
 
 
@@ -166,7 +164,7 @@ def test_restval(tmp_path):
     assert karpathy(path, tmp_path, restval="val").captions[1].split == "val"
     bad = BadRows()
     assert len(karpathy(path, tmp_path, restval=None, bad=bad).captions) == 3
-    assert bad.notes == ["1 restval pictures were left out"]
+    assert bad.notes == ["restval pictures, left out: 1"]
     with pytest.raises(UsageError, match="restval 'rest'"):
         karpathy(path, tmp_path, restval="rest")
 

@@ -51,7 +51,7 @@ def test_the_official_form(tmp_path, images):
     assert dataset.captions[0].captions == ("Caption 0 of a .", "Caption 1 of a .")
     assert dataset.path(dataset.captions[0]) == tmp_path / images / "a.jpg"
     assert dataset.kind == "flickr8k"
-    assert bad.notes == ["1 pictures of no split were left out"]
+    assert bad.notes == ["pictures of no split, left out: 1"]
     assert bad.rows == []
 
 
@@ -66,7 +66,7 @@ def test_names_with_a_stray_suffix_are_left_out_with_the_other_pictures_of_no_sp
     bad = BadRows()
     dataset = flickr8k(official(tmp_path, "2258277193_5869.jpg.1#0\tPeople ."), bad=bad)
     assert len(dataset.captions) == 3
-    assert bad.notes == ["2 pictures of no split were left out"]
+    assert bad.notes == ["pictures of no split, left out: 2"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_the_comma_form_with_split_lists(tmp_path):
     bad = BadRows()
     dataset = flickr8k(tmp_path, bad=bad)
     assert [record.split for record in dataset.captions] == ["train", "val", "test"]
-    assert bad.notes == ["17 pictures of no split were left out"]
+    assert bad.notes == ["pictures of no split, left out: 17"]
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ class Summary:
             "missing pictures": len(self.missing),
             "unreadable pictures": len(self.unreadable),
         }
-        found = [f"{count:,} {what}" for what, count in left_out.items() if count]
+        found = [f"{what} {count:,}" for what, count in left_out.items() if count]
         if found:
             lines.append(f"left out   {', '.join(found)}; see {Path(self.folder) / QUARANTINE}")
         lines.extend(f"note: {note}" for note in self.notes)
@@ -246,7 +246,7 @@ def _summary(dataset: Dataset, folder: Path, bad: BadRows, found: _Pictures) -> 
     warnings.extend(_shared(by_split, found.digests))
     bare = sum(1 for record in dataset.captions if record.split == "train" and not record.captions)
     if bare:
-        warnings.append(f"{bare:,} pictures of train have no caption")
+        warnings.append(f"pictures of train without a caption: {bare:,}")
     if train and not frequent:
         warnings.append(
             f"no word occurs {_FREQUENT} times in train; train with a lower minimum frequency"
@@ -305,7 +305,7 @@ def _shared(by_split: dict[str, set[str]], digests: dict[str, bytes]) -> Iterato
     if again:
         one, one_split, two, two_split = again[0]
         yield (
-            f"{len(again):,} pictures are in two splits, "
+            f"pictures in two splits: {len(again):,}, "
             f"first: {one} ({one_split}) and {two} ({two_split})"
         )
 

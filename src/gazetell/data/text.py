@@ -34,7 +34,7 @@ Punctuation = Literal["drop", "keep"]
 # character (zero-width space, byte order mark, direction marks, soft hyphen) is noise.
 _INVISIBLE = r"[\p{Cf}&&[^\u200c\u200d]]"
 _LETTER = r"[^\p{P}\p{S}\p{Z}\p{Cc}\p{Cf}]"
-_WORD = rf"{_LETTER}+(?:['\-\u200c\u200d]+{_LETTER}+)*"
+_WORD = rf"{_LETTER}+(?:['\-\u200c\u200d]{_LETTER}+)*"
 _EMOJI = r"\p{So}[\p{M}\p{Sk}]*(?:\u200d\p{So}[\p{M}\p{Sk}]*)*"
 _PATTERN: dict[Punctuation, str] = {
     "drop": rf"{_WORD}|{_EMOJI}",

@@ -162,7 +162,7 @@ def karpathy(
         key = str(row.get("cocoid", PurePosixPath(row["filename"]).stem))
         collector.add(where, image, key, split, captions, row)
     if left_out:
-        bad.notes.append(f"{left_out:,} restval pictures were left out")
+        bad.notes.append(f"restval pictures, left out: {left_out:,}")
     name = about.get("dataset")
     return _dataset(
         name if isinstance(name, str) and name else "karpathy",

@@ -152,7 +152,7 @@ def _dataset(
     if not pictures:
         raise DataError(f"{table}: holds no caption of a picture in a split")
     if unlisted:
-        bad.notes.append(f"{len(unlisted):,} pictures of no split were left out")
+        bad.notes.append(f"pictures of no split, left out: {len(unlisted):,}")
     for name in sorted((splits or {}).keys() - set(pictures)):
         bad.add(f"{table}", f"has no caption of {name}, which is in a split list", name)
     if splits is None:
