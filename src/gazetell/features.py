@@ -27,7 +27,7 @@ from .data.images import open_image
 from .data.records import Dataset as Records
 from .errors import DataError, GazetellError, ImageError, WriteError
 from .files import read_json, write_error, write_json
-from .models.encoders import Encoder
+from .models.encoders import Encoder, resize_pixels
 from .models.precision import choose_precision
 
 __all__ = ["FeatureCache", "build_cache", "cache_fingerprint", "cache_folder"]
@@ -39,7 +39,10 @@ Progress = Callable[[int, int], None]
 
 def cache_folder(dataset: Records, encoder: Encoder, *, flip: bool) -> tuple[Path, list[str]]:
     """Where the cache of a prepared dataset lies, and the pictures it holds."""
-    names = sorted({record.image for record in (*dataset.captions, *dataset.questions)})
+    names = sorted(
+        {record.image for record in dataset.captions}
+        | {record.image for record in dataset.questions}
+    )
     key = cache_fingerprint(encoder, names, flip=flip)[:12]
     folder = dataset.folder or dataset.root
     return folder / "features" / f"{encoder.config.name}-{encoder.size}-{key}", names
@@ -97,7 +100,7 @@ class FeatureCache:
         chosen = {last, *random.Random(self.fingerprint).sample(range(last + 1), min(blocks, last))}
         for block in sorted(chosen):
             data = self.grids[block * BLOCK : (block + 1) * BLOCK]
-            if zlib.crc32(np.ascontiguousarray(data)) != checksums[block]:
+            if zlib.crc32(data.tobytes()) != checksums[block]:
                 raise DataError(
                     f"{self.folder / 'grids.f16'}: block {block} is damaged (its checksum "
                     "differs); delete the folder and run gazetell features again"
@@ -153,11 +156,15 @@ def build_cache(
     """
     folder, names = Path(folder), list(names)
     device = device or torch.device("cpu")
-    encoder = encoder.to(device, memory_format=torch.channels_last).eval()
+    encoder = encoder.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     regions, channels = encoder.height * encoder.width, encoder.trunk_channels
+    record = 2 * (1 + flip) * regions * channels
     fingerprint = cache_fingerprint(encoder, names, flip=flip)
     about = _about(folder)
     if about is None:
+        _check_room(folder, record * len(names))
+        # The names do not change from block to block: they stand in a file of their own.
+        write_json(folder / "names.json", names)
         about = {
             "format": FORMAT,
             "fingerprint": fingerprint,
@@ -174,22 +181,24 @@ def build_cache(
             f"{folder}: holds features of another encoder or other pictures; "
             "expected an empty folder or the same (delete it or name another)"
         )
-    record = 2 * (1 + flip) * regions * channels
-    _check_room(folder, record * (len(names) - about["done"]))
+    else:
+        _check_room(folder, record * (len(names) - about["done"]))
+        _check_size(folder / "grids.f16", record * about["done"])
     try:
         with (folder / "grids.f16").open("r+b" if about["done"] else "wb") as file:
             # What was written after the last counted block is written anew.
             file.truncate(about["done"] * record)
             file.seek(0, os.SEEK_END)
-            todo = _Pictures(encoder, root, names[about["done"] :])
+            todo = _Pictures(encoder.size, root, names[about["done"] :])
             with torch.inference_mode(), choose_precision(device, precision).autocast(device):
                 blocks = _blocks(_encode(encoder, todo, batch, workers, device, flip))
                 for block in blocks:
-                    file.write(block)
+                    data = block.tobytes()
+                    file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                     about["done"] += len(block)
-                    about["checksums"].append(zlib.crc32(block))
+                    about["checksums"].append(zlib.crc32(data))
                     _write_about(folder, about)
                     if progress:
                         progress(about["done"], len(names))
@@ -201,8 +210,9 @@ def build_cache(
 class _Pictures(Dataset[Any]):
     """Opens pictures as the encoder's input; an unreadable one comes as its error."""
 
-    def __init__(self, encoder: Encoder, root: Path, names: Sequence[str]) -> None:
-        self.pixels, self.size, self.root, self.names = encoder.pixels, encoder.size, root, names
+    def __init__(self, size: int, root: Path, names: Sequence[str]) -> None:
+        # The size alone: a worker process has no use for a copy of the encoder.
+        self.size, self.root, self.names = size, root, names
 
     def __len__(self) -> int:
         return len(self.names)
@@ -210,9 +220,10 @@ class _Pictures(Dataset[Any]):
     def __getitem__(self, index: int) -> np.ndarray | GazetellError:
         # An exception would cross the process border as a page of text.
         try:
-            return self.pixels(open_image(self.root / self.names[index], near=self.size))
+            picture = open_image(self.root / self.names[index], near=self.size)
         except GazetellError as error:
             return error
+        return resize_pixels(picture, self.size)
 
 
 def _collate(items: list[np.ndarray | GazetellError]) -> torch.Tensor | GazetellError:
@@ -257,10 +268,10 @@ def _blocks(batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         count += len(records)
         while count >= BLOCK:
             joined = np.concatenate(held)
-            yield np.ascontiguousarray(joined[:BLOCK])
+            yield joined[:BLOCK]
             held, count = [joined[BLOCK:]], count - BLOCK
     if count:
-        yield np.ascontiguousarray(np.concatenate(held))
+        yield np.concatenate(held)
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -274,11 +285,17 @@ def _check_room(folder: Path, needed: int) -> None:
         raise WriteError(f"{folder}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
 
 
+def _check_size(path: Path, expected: int) -> None:
+    """Refuse to go on with a file that lost records which count as done."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size < expected:
+        raise DataError(
+            f"{path}: has {size} bytes, expected {expected} or more; delete the folder and redo it"
+        )
+
+
 def _write_about(folder: Path, about: dict[str, Any]) -> None:
-    """Save the state; the names, which do not change, stand in a file of their own."""
-    names = folder / "names.json"
-    if not names.is_file():
-        write_json(names, about["names"])
+    """Save the state."""
     write_json(folder / "features.json", {k: v for k, v in about.items() if k != "names"})
 
 

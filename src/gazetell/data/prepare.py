@@ -25,7 +25,7 @@ from .readers.rows import BadRow, BadRows
 from .records import SPLITS, CaptionRecord, Dataset, QuestionRecord
 from .text import Tokenizer
 
-__all__ = ["CHECKS", "Check", "Summary", "prepare"]
+__all__ = ["CHECKS", "Check", "Summary", "prepare", "summarise"]
 
 Check = Literal["exists", "decode", "none"]
 CHECKS = ("exists", "decode", "none")
@@ -170,6 +170,14 @@ def prepare(
     summary = _summary(dataset, folder, bad, found)
     _write(dataset, folder, quarantine)
     return summary
+
+
+def summarise(dataset: Dataset) -> Summary:
+    """Sum up a prepared dataset as it is, looking for its pictures on disk."""
+    records: tuple[CaptionRecord | QuestionRecord, ...] = (*dataset.captions, *dataset.questions)
+    images = list(dict.fromkeys(record.image for record in records))
+    found = _check(dataset.root, images, "exists", 2)
+    return _summary(dataset, dataset.folder or dataset.root, BadRows(), found)
 
 
 def _check(root: Path, images: list[str], check: Check, workers: int) -> _Pictures:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ..data.images import open_image
-from ..errors import ImageError
+from ..errors import ImageError, UsageError
 from .predictor import Caption, Captioner, shown
 
 __all__ = ["caption_many"]
@@ -30,13 +30,18 @@ def caption_many(
         items: paths or bytes, in any number; they are read as the work goes on.
         batch: pictures a forward pass.
         options: see ``Captioner.caption``.
+
+    Raises:
+        UsageError: an option out of its range.
     """
+    if batch < 1:
+        raise UsageError(f"batch {batch}: expected 1 or more")
     chosen = model.options(**options)
     rest = iter(items)
 
     def read(item: Item) -> tuple[np.ndarray, Image.Image] | ImageError:
         try:
-            picture = open_image(item, near=640)
+            picture = open_image(item, near=model.near)
         except ImageError as error:
             return error
         return model.encoder.pixels(picture), shown(picture)

@@ -6,11 +6,10 @@ caption.text, caption.words, caption.attention, caption.log_prob
 caption.save_gaze("gaze.png")
 """
 
-import base64
-import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +84,13 @@ class Caption:
 
     def _repr_html_(self) -> str:
         """The interactive gaze in a notebook."""
-        if self.attention is not None and self.words:
-            return gaze.html(self._picture(), self.words, self.attention)
-        buffer = io.BytesIO()
-        self._picture().save(buffer, "PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
-        # The text comes from our own vocabulary, which is built from a dataset: escape it.
-        from html import escape
-
-        return f'<img src="data:image/png;base64,{data}"><p>{escape(self.text)}</p>'
+        if self.image is not None and self.attention is not None and self.words:
+            return gaze.html(self.image, self.words, self.attention)
+        # The text comes from a vocabulary that was built from someone's dataset: escape it.
+        text = f"<p>{escape(self.text)}</p>"
+        if self.image is None:
+            return text
+        return f'<img src="{gaze.picture_uri(self.image, SHOWN)}" alt="">{text}'
 
 
 class Captioner:
@@ -115,6 +112,8 @@ class Captioner:
         self.tokenizer: Tokenizer = model.tokenizer
         self.decoding: DecodingOptions = model.decoding
         self.about = model.about
+        # Large JPEGs are decoded no larger than the network and the gaze need them.
+        self.near = max(SHOWN, self.encoder.size)
 
     def caption(
         self, image: bytes | str | os.PathLike[str] | Image.Image, **options: Any
@@ -139,7 +138,7 @@ class Captioner:
         if not images:
             return []
         chosen = self.options(**options)
-        pictures = [open_image(image) for image in images]
+        pictures = [open_image(image, near=self.near) for image in images]
         pixels = np.stack([self.encoder.pixels(picture) for picture in pictures])
         found = self.decode(self.encode(torch.from_numpy(pixels)), chosen)
         return [
@@ -217,8 +216,8 @@ def fetch(path: str | os.PathLike[str]) -> Path:
         return Path(name)
     from huggingface_hub import snapshot_download
 
-    wanted: Iterable[str] = ("*.json", "*.safetensors", "README.md")
+    wanted = ["*.json", "*.safetensors", "README.md"]
     try:
-        return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=list(wanted)))
+        return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=wanted))
     except Exception as error:  # the hub's own errors have no common base
         raise ModelError(f"{name}: cannot be fetched: {error}") from error

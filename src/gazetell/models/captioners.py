@@ -8,7 +8,6 @@ Shapes: ``B`` batch, ``R`` regions, ``C`` channels, ``T`` words, ``E`` embedding
 ``V`` vocabulary.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, UsageError
+from .deferred import DeferredKeys, DeferredWeight, look
 from .encoders import Grid
 
 __all__ = ["CAPTIONERS", "AttentionLSTM", "CaptionModel", "CaptionerConfig", "State"]
@@ -166,13 +166,17 @@ class AttentionLSTM(CaptionModel):
     def start(self, grid: Grid) -> State:
         """See ``CaptionModel.start``."""
         keys = self.keys(grid.cells)  # (B, R, C) -> (B, R, H)
-        mean = keys.float().mean(1)
+        # In float32 at least: the state sums over many steps.
+        mean = keys.to(torch.promote_types(keys.dtype, torch.float32)).mean(1)
         return State(recurrent=(mean, mean), memory=(keys,))
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
         """See ``CaptionModel.step``."""
         words = self.word_gates(self.dropout(self.embed(tokens)))
-        hidden, cell, attention = self._cell(words, *state.recurrent, *state.memory)
+        hidden, cell = state.recurrent
+        looked, attention = look(hidden, *state.memory)
+        gates = words + self.state_gates(torch.cat((looked, hidden.to(looked.dtype)), 1))
+        hidden, cell = lstm_update(gates, cell)
         logits = self.head(self.dropout(hidden))
         return logits, replace(state, recurrent=(hidden, cell)), attention
 
@@ -180,31 +184,29 @@ class AttentionLSTM(CaptionModel):
         self, state: State, tokens: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """See ``CaptionModel.unroll``."""
-        steps = tokens.shape[1]
-        active = active_rows(lengths, tokens.shape[0], steps)
-        words = self.word_gates(self.dropout(self.embed(tokens))).unbind(1)  # T of (B, 4H)
+        active = active_rows(lengths, *tokens.shape)
+        words = self.word_gates(self.dropout(self.embed(tokens)))  # (B, T, 4H)
         hidden, cell = state.recurrent
         (keys,) = state.memory
+        memory = DeferredKeys(keys)
+        weights = DeferredWeight(self.state_gates.weight, keys.dtype)
         outputs, attentions = [], []
-        for word, n in zip(words, active, strict=True):
-            if n < keys.shape[0]:  # a slice costs a zero-filled gradient: only where it shrinks
-                hidden, cell, keys = hidden[:n], cell[:n], keys[:n]
-            hidden, cell, attention = self._cell(word[:n], hidden, cell, keys)
+        for word, n in zip(words.unbind(1), active, strict=True):
+            if n < hidden.shape[0]:
+                hidden, cell = hidden[:n], cell[:n]
+            looked, attention = memory.look(hidden)
+            gates = word[:n] + weights(torch.cat((looked, hidden.to(looked.dtype)), 1))
+            hidden, cell = lstm_update(gates, cell)
             outputs.append(hidden)
             attentions.append(attention)
         return self.dropout(stack_steps(outputs)), stack_steps(attentions)
 
-    def _cell(
-        self, words: Tensor, hidden: Tensor, cell: Tensor, keys: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: look, then update. Word gates (B, 4H), state (B, H), keys (B, R, H)."""
-        scores = torch.bmm(keys, hidden.to(keys.dtype).unsqueeze(2)).squeeze(2)  # (B, R)
-        attention = (scores.float() / math.sqrt(hidden.shape[1])).softmax(1)
-        looked = torch.bmm(attention.to(keys.dtype).unsqueeze(1), keys).squeeze(1)  # (B, H)
-        gates = words + self.state_gates(torch.cat((looked, hidden.to(looked.dtype)), 1))
-        i, f, g, o = gates.float().chunk(4, 1)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        return o.sigmoid() * cell.tanh(), cell, attention
+
+def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """New hidden state and cell (B, H) from gates (B, 4H) in the order i, f, g, o."""
+    i, f, g, o = gates.to(cell.dtype).chunk(4, 1)
+    cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+    return o.sigmoid() * cell.tanh(), cell
 
 
 def active_rows(lengths: Tensor | None, batch: int, steps: int) -> list[int]:
@@ -213,6 +215,7 @@ def active_rows(lengths: Tensor | None, batch: int, steps: int) -> list[int]:
         return [batch] * steps
     if bool((lengths[1:] > lengths[:-1]).any()):
         raise ValueError("lengths must fall: sort the batch by length, longest first")
+    lengths = lengths.cpu()
     return [int((lengths > t).sum()) for t in range(steps)]
 
 

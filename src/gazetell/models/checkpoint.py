@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ..data.text import Tokenizer
-from ..errors import DataError, ModelError
+from ..errors import DataError, GazetellError, ModelError
 from ..files import atomic_path, read_json, write_json, write_text
 from .captioners import CaptionerConfig, CaptionModel, build_captioner
 from .decoding import DecodingOptions
@@ -50,8 +50,8 @@ def save_model(folder: str | os.PathLike[str], model: ModelFolder) -> None:
     """Write a model folder.
 
     Raises:
-        WriteError: the folder cannot be written; an older model in it stays whole until the last
-            of the new pieces is there, and is refused by its checksums after that.
+        WriteError: the folder cannot be written; an older model in it stays whole until the first
+            new piece is in place, and is refused by its checksums after that.
     """
     folder = Path(folder)
     state = {f"captioner.{k}": v for k, v in model.captioner.state_dict().items()}
@@ -97,7 +97,11 @@ def load_model(folder: str | os.PathLike[str]) -> ModelFolder:
         encoder = Encoder(EncoderConfig.from_dict(config["encoder"]), pretrained=False)
         captioner = build_captioner(CaptionerConfig.from_dict(config["captioner"]))
         decoding = DecodingOptions(**config["decoding"])
-    except (TypeError, ValueError) as error:
+        metrics = folder / "metrics.json"
+        measured = read_json(metrics) if metrics.is_file() else {}
+    except DataError as error:
+        raise ModelError(str(error)) from error
+    except (TypeError, ValueError, AttributeError, GazetellError) as error:
         raise ModelError(f"{folder / 'config.json'}: is malformed: {error}") from error
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     if tokenizer.vocab_size != captioner.config.vocabulary:
@@ -111,14 +115,13 @@ def load_model(folder: str | os.PathLike[str]) -> ModelFolder:
             f"the captioner expects {captioner.config.channels}"
         )
     _load_weights(folder / "model.safetensors", {"captioner": captioner, "encoder": encoder})
-    metrics = folder / "metrics.json"
     return ModelFolder(
         captioner.eval(),
         encoder.eval(),
         tokenizer,
         decoding,
         config["about"],
-        read_json(metrics) if metrics.is_file() else {},
+        measured,
     )
 
 
@@ -144,7 +147,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     except DataError as error:
         raise ModelError(str(error)) from error
     keys = {"format", "kind", "captioner", "encoder", "decoding", "about", "sha256"}
-    if not isinstance(config, dict) or not keys <= set(config):
+    if (
+        not isinstance(config, dict)
+        or not keys <= set(config)
+        or not all(isinstance(config[key], dict) for key in ("about", "sha256"))
+    ):
         raise ModelError(f"{path}: is no gazetell model (expected the keys {sorted(keys)})")
     if config["format"] != FORMAT or config["kind"] != "captioner":
         raise ModelError(

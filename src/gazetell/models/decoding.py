@@ -261,6 +261,8 @@ def _beam(
         scores = _log_probs(logits, tokens, options, end, never)
         vocabulary = scores.shape[1]
         totals = alive.unsqueeze(2) + scores.view(-1, beam, vocabulary)  # (B, K, V)
+        if gaze is None and attention is not None:
+            gaze = attention.new_empty((len(tokens), 0, attention.shape[1]))  # (N, T, R)
         _keep_best(best, live, totals[:, :, end], tokens, gaze, options, end)
         if step == options.max_length:
             break
@@ -269,9 +271,8 @@ def _beam(
         parents = torch.arange(len(live), device=device).unsqueeze(1) * beam + flat // vocabulary
         last = (flat % vocabulary).view(-1)
         tokens = torch.cat((tokens[parents.view(-1)], last.unsqueeze(1)), 1)
-        if attention is not None:
-            seen = attention.unsqueeze(1)  # (N, 1, R)
-            gaze = (seen if gaze is None else torch.cat((gaze, seen), 1))[parents.view(-1)]
+        if gaze is not None and attention is not None:
+            gaze = torch.cat((gaze, attention.unsqueeze(1)), 1)[parents.view(-1)]
         # What a prefix can reach at best: no further loss, spread over the greatest length.
         reach = alive[:, 0] / (options.max_length + 1) ** penalty
         found = torch.tensor(

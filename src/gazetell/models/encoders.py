@@ -9,19 +9,18 @@ regions in reading order (row 0 on top), ``C`` channels.
 """
 
 import hashlib
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import models as zoo
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from ..errors import ModelError, UsageError
+from .padding import SamePaddedConv2d, pad_as_tensorflow
 from .weights import load_pretrained
 
 __all__ = ["SMALL_CNN", "Encoder", "EncoderConfig", "Grid", "encoder_names"]
@@ -89,6 +88,12 @@ class EncoderConfig:
             raise UsageError(f"encoder trainable {self.trainable!r}: expected none, all or last:N")
         if self.size is not None and not 32 <= self.size <= 1024:
             raise UsageError(f"encoder size {self.size}: expected 32 to 1024 pixels")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and (len(values) != 3 or (name == "std" and min(values) <= 0)):
+                raise UsageError(f"encoder {name} {values}: expected three numbers, std above 0")
+        if self.project is not None and self.project < 1:
+            raise UsageError(f"encoder project {self.project}: expected a positive number")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -144,6 +149,8 @@ class Encoder(nn.Module):
             transform = {"size": 128, "mean": (0.5,) * 3, "std": (0.25,) * 3}
             if pretrained and config.weights != "none":
                 raise UsageError(f"{SMALL_CNN} has no published weights; expected weights none")
+            if config.layer:
+                raise UsageError(f"{SMALL_CNN} has one map: layer {config.layer!r} is unknown")
         else:
             network = zoo.get_model(config.name, weights=None)
             if pretrained and config.weights != "none":
@@ -156,7 +163,7 @@ class Encoder(nn.Module):
             "padding": config.padding or transform.get("padding", "stock"),
         }
         if chosen["padding"] == "same":
-            _pad_as_tensorflow(network)
+            pad_as_tensorflow(network)
         layer = config.layer or (
             "" if config.name == SMALL_CNN else last_spatial_node(network, config.name)
         )
@@ -234,14 +241,20 @@ class Encoder(nn.Module):
         """Channels, height and width of the grid for this input size."""
         was_training = self.trunk.training
         self.trunk.eval()
-        with torch.no_grad():
-            out = self.trunk(torch.zeros(1, 3, self.size, self.size))
+        try:
+            with torch.no_grad():
+                out = self.trunk(torch.zeros(1, 3, self.size, self.size))
+        except RuntimeError as error:
+            raise UsageError(
+                f"encoder {self.config.name} cannot take pictures of {self.size} pixels: {error}"
+            ) from error
         self.trunk.train(was_training)
         out = out["grid"] if isinstance(out, dict) else out
-        if out.dim() not in (2, 4):
+        if not isinstance(out, Tensor) or out.dim() not in (2, 4):
+            found = f"{out.dim()} dimensions" if isinstance(out, Tensor) else type(out).__name__
             raise UsageError(
-                f"layer {self.config.layer!r} of {self.config.name} gives a tensor of "
-                f"{out.dim()} dimensions; expected a spatial map (4) or a vector (2)"
+                f"layer {self.config.layer!r} of {self.config.name} gives {found}; "
+                "expected a spatial map (4 dimensions) or a vector (2)"
             )
         height, width = (out.shape[2], out.shape[3]) if out.dim() == 4 else (1, 1)
         return int(out.shape[1]), int(height), int(width)
@@ -302,36 +315,6 @@ class SmallCNN(nn.Sequential):
         y, x_ = torch.meshgrid(rows, columns, indexing="ij")
         where = torch.stack((x_, y)).expand(batch, 2, height, width)
         return super().forward(torch.cat((x, where), 1))
-
-
-class SamePaddedConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME: the odd pixel goes right and below."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Pad by the input's size, then convolve."""
-        pads: list[int] = []
-        for n, k, s, d in zip(
-            reversed(input.shape[2:]),
-            reversed(self.kernel_size),
-            reversed(self.stride),
-            reversed(self.dilation),
-            strict=True,
-        ):
-            total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
-            pads += [total // 2, total - total // 2]
-        return F.conv2d(
-            F.pad(input, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
-        )
-
-
-def _pad_as_tensorflow(network: nn.Module) -> None:
-    """Turn the padded strided convolutions into SAME ones, in place.
-
-    With stride 1 and odd kernels TensorFlow's padding is the stock symmetric one.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and module.padding != (0, 0):
-            module.__class__ = SamePaddedConv2d
 
 
 _LEAVES = {"leaf_modules": [SamePaddedConv2d]}

@@ -1,5 +1,6 @@
 """Published or local weights for a torchvision network, and the transform that belongs to them."""
 
+import re
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torchvision import models as zoo
+from torchvision.models import WeightsEnum
 
 from ..errors import ModelError, UsageError
 
 __all__ = ["load_pretrained", "read_state_dict"]
+
+# Published DenseNets still have names with a dot that the modules lost ("denselayer1.norm.1").
+_DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, Any]:
@@ -23,8 +28,9 @@ def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, An
         weights: a torchvision enum name (``IMAGENET1K_V2``) or a local file.
 
     Returns:
-        What is known of ``size``, ``mean``, ``std`` and ``padding``: from the enum's transform,
-        or from the metadata of a safetensors file.
+        What is known of ``size``, ``mean``, ``std`` and ``padding``: from the enum's transform
+        (also for a file that was downloaded under its published name), or from the metadata of a
+        safetensors file.
 
     Raises:
         UsageError: neither a file nor an enum name of this network.
@@ -32,10 +38,13 @@ def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, An
     """
     if Path(weights).suffix in (".safetensors", ".pth", ".pt"):
         state, transform = read_state_dict(weights)
+        for entry in zoo.get_model_weights(name):
+            if Path(entry.url).name == Path(weights).name:
+                transform = _preset(name, entry)
     else:
         state, transform = _published(name, weights)
     # Training wrappers prefix every name.
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {_DENSE.sub(r"\1\2", key.removeprefix("module.")): x for key, x in state.items()}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -67,7 +76,9 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ModelError(
             f"{path}: is no plain state dict (weights_only): {type(error).__name__}"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise ModelError(f"{path}: expected a state dict (name to tensor), found something else")
     return state, {}
 
@@ -90,6 +101,11 @@ def _transform(metadata: dict[str, str], path: Path) -> dict[str, Any]:
             "mean and std as three numbers with commas"
         ) from error
     if "padding" in metadata:
+        if metadata["padding"] not in ("stock", "same"):
+            raise ModelError(
+                f"{path}: metadata are malformed (padding {metadata['padding']!r}); "
+                "expected stock or same"
+            )
         transform["padding"] = metadata["padding"]
     return transform
 
@@ -110,9 +126,15 @@ def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, An
             f"weights {name} {weights} cannot be downloaded ({error}); fetch {entry.url} where "
             f"there is a network and pass the file: --encoder-weights {Path(entry.url).name}"
         ) from error
+    return dict(state), _preset(name, entry)
+
+
+def _preset(name: str, entry: WeightsEnum) -> dict[str, Any]:
+    """The transform of a torchvision weight enum."""
     preset = entry.transforms()
-    return dict(state), {
-        "size": preset.crop_size[0],
-        "mean": tuple(preset.mean),
-        "std": tuple(preset.std),
-    }
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    if name in ("googlenet", "inception_v3"):
+        # Torchvision normalises as for ImageNet and has these two undo it in their first step,
+        # which only its own constructor switches on; this is what comes out of both.
+        mean = std = (0.5, 0.5, 0.5)
+    return {"size": preset.crop_size[0], "mean": mean, "std": std}

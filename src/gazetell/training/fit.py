@@ -363,7 +363,7 @@ class EpochLog(Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items()}
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
         row["train_loss"] = round(values["train_loss_epoch"], 5)
-        validated = (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         for name in ("val_loss", "val_cider", "val_bleu_4") if validated else ():
             if name in values:
                 row[name] = round(values[name], 5)

@@ -1,0 +1,61 @@
+"""What many tests share: a small scenes dataset and an untrained model folder, made once."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is first imported. The tests are many small sums: threads that wait for each other
+# on a busy machine make them twenty times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset: 12 training, 6 validation and 6 test scenes. Not to be written to."""
+    from gazetell.data import scenes
+
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    scenes.generate(folder, train=12, val=6, test=6, captions_per_image=3, questions_per_image=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scenes_dataset(scenes_folder):
+    """The dataset in ``scenes_folder``, opened."""
+    from gazetell.data.records import Dataset
+
+    return Dataset.open(scenes_folder)
+
+
+@pytest.fixture
+def untrained(scenes_dataset):
+    """A function that builds an untrained model of the scenes' words; options by name."""
+    import torch
+
+    from gazetell.data.text import Tokenizer
+    from gazetell.models.captioners import CaptionerConfig, build_captioner
+    from gazetell.models.checkpoint import ModelFolder
+    from gazetell.models.encoders import Encoder, EncoderConfig
+
+    def build(seed: int = 0, size: int = 64, trainable: str = "none", **more) -> ModelFolder:
+        torch.manual_seed(seed)
+        texts = [text for record in scenes_dataset.captions for text in record.captions]
+        tokenizer = Tokenizer.train(texts, min_frequency=1)
+        encoder = Encoder(EncoderConfig("small-cnn", size=size, trainable=trainable)).eval()
+        config = CaptionerConfig(
+            channels=encoder.channels, vocabulary=tokenizer.vocab_size, embedding=12, hidden=16
+        )
+        return ModelFolder(build_captioner(config).eval(), encoder, tokenizer, **more)
+
+    return build
+
+
+@pytest.fixture
+def model_folder(untrained, tmp_path) -> Path:
+    """The folder of an untrained model, the test's own to damage."""
+    from gazetell.models.checkpoint import save_model
+
+    folder = tmp_path / "model"
+    save_model(folder, untrained(about={"dataset": "scenes", "seed": 0}))
+    return folder

@@ -1,0 +1,493 @@
+"""Encoders against torchvision's networks run by hand, and padding against a naive SAME."""
+
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models as zoo
+
+from gazetell.data.images import open_image
+from gazetell.errors import GazetellError, ModelError, UsageError
+from gazetell.features import _Pictures
+from gazetell.models import encoders
+from gazetell.models.encoders import Encoder, EncoderConfig, Grid, encoder_names
+from gazetell.models.padding import SamePaddedConv2d, pad_as_tensorflow
+
+SIZE = 64
+
+
+def images(count=2, size=SIZE, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, size, size), generator=random, dtype=torch.uint8)
+
+
+def small(seed=0, **options):
+    torch.manual_seed(seed)
+    return Encoder(EncoderConfig("small-cnn", **{"size": SIZE, **options}))
+
+
+def resnet_map(net, x):
+    x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+    return net.layer4(net.layer3(net.layer2(net.layer1(x))))
+
+
+# Name: last spatial node, and how torchvision's own network gets there.
+LAST = {
+    "mobilenet_v2": ("features.18", lambda net, x: net.features(x)),
+    "regnet_x_400mf": (
+        "trunk_output.block4.block4-11.activation",
+        lambda net, x: net.trunk_output(net.stem(x)),
+    ),
+    "resnet18": ("layer4.1.relu_1", resnet_map),
+    "squeezenet1_1": ("classifier.2", lambda net, x: net.classifier[:3](net.features(x))),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_the_grid_is_the_last_spatial_map_of_the_network(name, tmp_path):
+    torch.manual_seed(1)
+    network = zoo.get_model(name, weights=None).eval()
+    save_file(network.state_dict(), tmp_path / "net.safetensors")
+    encoder = Encoder(EncoderConfig(name, str(tmp_path / "net.safetensors"), size=SIZE)).eval()
+    layer, reference = LAST[name]
+    assert encoder.config.layer == layer
+
+    x = images().double() / 255
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for c in range(3):
+        x[:, c] = (x[:, c] - mean[c]) / std[c]
+    with torch.no_grad():
+        expected = reference(network, x.float())
+    grid = encoder(images())
+    assert (encoder.channels, encoder.height, encoder.width) == tuple(expected.shape[1:])
+    assert (grid.height, grid.width) == tuple(expected.shape[2:])
+    assert grid.cells.shape == (2, grid.height * grid.width, encoder.channels)
+    scale = float(expected.abs().max())
+    for r in range(grid.cells.shape[1]):  # regions in reading order
+        y, column = divmod(r, grid.width)
+        assert torch.allclose(grid.cells[:, r], expected[:, :, y, column], atol=1e-4 * scale)
+    assert torch.allclose(grid.pooled, expected.mean((2, 3)), atol=1e-4 * scale)
+
+
+def test_a_chosen_layer_and_a_flat_one():
+    middle = Encoder(EncoderConfig("resnet18", layer="layer2", size=SIZE))
+    assert (middle.channels, middle.height, middle.width) == (128, 8, 8)
+    assert middle(images()).cells.shape == (2, 64, 128)
+    flat = Encoder(EncoderConfig("resnet18", layer="flatten", size=SIZE))
+    assert (flat.channels, flat.height, flat.width) == (512, 1, 1)
+    grid = flat(images())
+    assert grid.cells.shape == (2, 1, 512)
+    assert torch.equal(grid.pooled, grid.cells[:, 0])
+
+
+def test_a_larger_picture_gives_a_finer_grid():
+    assert (small(size=128).height, small(size=64).height) == (8, 4)
+    assert small(size=64)(images()).cells.shape == (2, 16, 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"name": "resnet19"}, "resnet19"),
+        ({"name": "vit_b_16"}, "vit_b_16"),
+        ({"size": 16}, "size 16"),
+        ({"size": 2000}, "size 2000"),
+        ({"padding": "valid"}, "padding 'valid'"),
+        ({"trainable": "some"}, "trainable 'some'"),
+        ({"trainable": "last:0"}, "trainable 'last:0'"),
+        ({"trainable": "last:-1"}, "trainable 'last:-1'"),
+        ({"mean": (0.5, 0.5)}, "mean"),
+        ({"std": (0.5, 0.0, 0.5)}, "std"),
+        ({"project": 0}, "project 0"),
+        ({"name": "small-cnn", "weights": "IMAGENET1K_V1"}, "small-cnn"),
+        ({"name": "small-cnn", "layer": "3"}, "layer '3'"),
+    ],
+)
+def test_what_cannot_be_is_named(options, named):
+    with pytest.raises(UsageError, match=named) as caught:
+        Encoder(EncoderConfig(**{"name": "mobilenet_v2", "size": SIZE, **options}))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_layer_is_answered_with_those_there_are(monkeypatch):
+    with pytest.raises(UsageError, match=r"no layer 'features\.9'.*features\.5, mean"):
+        tiny(monkeypatch, layer="features.9")
+
+
+def fake_network(monkeypatch, network):
+    monkeypatch.setattr(encoders.zoo, "get_model", lambda name, weights: network)
+
+
+class Tiny(nn.Module):
+    """Two padded convolutions of stride 2, with a norm each, and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+        )  # fmt: skip
+        self.classifier = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def tiny(monkeypatch, seed=0, **options):
+    torch.manual_seed(seed)
+    fake_network(monkeypatch, Tiny())
+    return Encoder(EncoderConfig("mobilenet_v2", **{"size": SIZE, **options})).eval()
+
+
+def tiny_norm(x):
+    """A batch norm that has seen nothing yet."""
+    return x / math.sqrt(1 + 1e-5)
+
+
+class Sizes(nn.Module):
+    def forward(self, x):
+        return (x.flatten(2) * x.size(0)).unsqueeze(0).squeeze(0)
+
+
+def test_pictures_too_small_for_the_network_are_refused(monkeypatch):
+    fake_network(monkeypatch, nn.Sequential(nn.Conv2d(3, 8, 40, stride=8), nn.Conv2d(8, 4, 3)))
+    with pytest.raises(UsageError, match="resnet18 cannot take pictures of 48 pixels"):
+        Encoder(EncoderConfig("resnet18", size=48))
+
+
+@pytest.mark.parametrize(("layer", "found"), [("size", "int"), ("flatten", "3 dimensions")])
+def test_a_layer_that_is_no_map_is_refused(monkeypatch, layer, found):
+    fake_network(monkeypatch, Sizes())
+    with pytest.raises(UsageError, match=rf"layer '{layer}' of resnet18 gives {found}"):
+        Encoder(EncoderConfig("resnet18", layer=layer, size=SIZE))
+
+
+def test_a_network_without_a_map_is_refused(monkeypatch):
+    fake_network(monkeypatch, nn.Sequential(nn.Flatten(), nn.LazyLinear(5)))
+    with pytest.raises(UsageError, match="no spatial map"):
+        Encoder(EncoderConfig("resnet18", size=SIZE))
+
+
+def test_the_networks_are_the_convolutional_ones():
+    names = encoder_names()
+    assert {"vgg16", "resnet50", "regnet_x_400mf", "convnext_tiny"} <= set(names)
+    assert not [name for name in names if name.startswith(("vit", "swin", "maxvit"))]
+
+
+# -- padding ---------------------------------------------------------------------------------
+
+
+def naive_same(x, weight, stride, dilation):
+    """SAME by its definition: output i looks at i*stride - before + j*dilation, zero outside."""
+    out_channels, _, kh, kw = weight.shape
+    _, height, width = x.shape
+    rows, columns = math.ceil(height / stride), math.ceil(width / stride)
+    before = []
+    for n, k, places in ((height, kh, rows), (width, kw, columns)):
+        needed = (places - 1) * stride + (k - 1) * dilation + 1
+        before.append(max(needed - n, 0) // 2)
+    out = np.zeros((out_channels, rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            for a in range(kh):
+                for b in range(kw):
+                    y = i * stride - before[0] + a * dilation
+                    z = j * stride - before[1] + b * dilation
+                    if 0 <= y < height and 0 <= z < width:
+                        out[:, i, j] += weight[:, :, a, b] @ x[:, y, z]
+    return out
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(4, 9),
+    width=st.integers(4, 9),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+)
+def test_same_padding_is_tensorflows(height, width, kernel, stride, dilation):
+    torch.manual_seed(0)
+    layer = SamePaddedConv2d(2, 3, kernel, stride=stride, dilation=dilation, bias=False).double()
+    x = torch.randn(1, 2, height, width, dtype=torch.float64)
+    expected = naive_same(x[0].numpy(), layer.weight.detach().numpy(), stride, dilation)
+    assert np.allclose(layer(x)[0].detach().numpy(), expected, atol=1e-12)
+
+
+def test_an_even_input_is_padded_on_the_right_and_below():
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    layer = SamePaddedConv2d(1, 1, 3, stride=2, padding=1, bias=False)
+    nn.init.ones_(layer.weight)
+    found = layer(x)
+    padded = F.pad(x, (0, 1, 0, 1))  # left, right, top, bottom
+    assert torch.equal(found, F.conv2d(padded, layer.weight, stride=2))
+    assert found[0, 0, 0, 0] == x[0, 0, :3, :3].sum()
+    stock = F.conv2d(x, layer.weight, stride=2, padding=1)
+    assert stock[0, 0, 0, 0] == x[0, 0, :2, :2].sum()
+    assert found.shape == stock.shape
+
+
+def test_same_padding_touches_the_strided_convolutions_alone():
+    network = zoo.mobilenet_v2()
+    strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
+    pad_as_tensorflow(network)
+    changed = [m for m in network.modules() if isinstance(m, SamePaddedConv2d)]
+    assert changed == strided
+    assert len(changed) == 5
+    # On sides that leave nothing odd (2n + 1 for a kernel of 3) both are the same.
+    x, first = torch.randn(1, 3, 65, 65), changed[0]
+    assert torch.allclose(first(x), F.conv2d(x, first.weight, stride=2, padding=1), atol=1e-5)
+
+
+def test_an_encoder_with_same_padding_sees_another_grid(monkeypatch):
+    same, stock = tiny(monkeypatch, padding="same"), tiny(monkeypatch)
+    assert (same.config.padding, stock.config.padding) == ("same", "stock")
+    assert (same.height, same.width) == (stock.height, stock.width)
+    assert not torch.allclose(same(images()).cells, stock(images()).cells, atol=1e-3)
+    x = (images().float() - stock.mean) / stock.std
+    first, second = (same.trunk.get_submodule(name) for name in ("features.0", "features.3"))
+    x = F.relu(tiny_norm(F.conv2d(F.pad(x, (0, 1, 0, 1)), first.weight, stride=2)))
+    x = F.conv2d(F.pad(x, (0, 1, 0, 1)), second.weight, stride=2)
+    expected = F.relu(tiny_norm(x)).flatten(2).transpose(1, 2)
+    assert torch.allclose(same(images()).cells, expected, atol=1e-4)
+
+
+# -- normalisation ---------------------------------------------------------------------------
+
+
+def test_normalisation():
+    encoder = small(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0)).eval()
+    seen = []
+    encoder.trunk.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    x = images()
+    encoder(x)
+    expected = x.numpy().astype(np.float64) / 255
+    for c, (mean, std) in enumerate(zip((0.1, 0.2, 0.3), (0.5, 0.25, 2.0), strict=True)):
+        expected[:, c] = (expected[:, c] - mean) / std
+    assert np.allclose(seen[0].numpy(), expected, atol=1e-5)
+
+
+def test_the_transform_belongs_to_the_configuration(monkeypatch):
+    config = tiny(monkeypatch).config
+    assert config.mean == (0.485, 0.456, 0.406)
+    assert config.std == (0.229, 0.224, 0.225)
+    assert config.layer == "features.5"
+    assert EncoderConfig.from_dict(pickle.loads(pickle.dumps(config.to_dict()))) == config
+    with pytest.raises(ModelError, match="colour"):
+        EncoderConfig.from_dict({"colour": 1})
+
+
+# -- what is trained -------------------------------------------------------------------------
+
+
+def trained_parts(encoder, depth):
+    return {
+        ".".join(name.split(".")[:depth])
+        for name, parameter in encoder.trunk.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def step(encoder):
+    """A training forward and backward; the running statistics before and after."""
+    norms = {n: m for n, m in encoder.trunk.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    before = {n: (m.running_mean.clone(), m.running_var.clone()) for n, m in norms.items()}
+    encoder.train()
+    grid = encoder(images(4))
+    if grid.cells.requires_grad:
+        grid.cells.square().mean().backward()
+    moved = set()
+    for name, m in norms.items():
+        same = torch.equal(m.running_mean, before[name][0])
+        if not (same and torch.equal(m.running_var, before[name][1])):
+            moved.add(name)
+    return grid, moved, set(norms)
+
+
+def test_a_frozen_network_stays_as_it_is(monkeypatch):
+    encoder = tiny(monkeypatch, trainable="none")
+    assert encoder.frozen
+    grid, moved, _ = step(encoder)
+    assert not moved
+    assert not grid.cells.requires_grad
+    assert not encoder.trunk.training
+    assert not [p for p in encoder.parameters() if p.requires_grad]
+
+
+def test_the_last_stages_alone_are_trained():
+    encoder = Encoder(EncoderConfig("mobilenet_v2", size=SIZE, trainable="last:2"))
+    assert not encoder.frozen
+    assert trained_parts(encoder, 2) == {"features.17", "features.18"}
+    grid, moved, norms = step(encoder)
+    late = ("features.17.", "features.18.")
+    assert grid.cells.requires_grad
+    assert moved == {name for name in norms if name.startswith(late)}
+    for name, parameter in encoder.trunk.named_parameters():
+        assert (parameter.grad is not None) == name.startswith(late), name
+    encoder.eval()
+    encoder.train()
+    assert not encoder.trunk.get_submodule("features.3").training
+    assert encoder.trunk.get_submodule("features.18").training
+
+
+def test_stages_are_the_networks_own():
+    assert trained_parts(Encoder(EncoderConfig("resnet18", size=64, trainable="last:1")), 1) == {
+        "layer4"
+    }
+    # Of the small network a convolution and its norm are a stage each.
+    assert trained_parts(small(trainable="last:4"), 1) == {"12", "13", "15", "16"}
+    assert len(trained_parts(small(trainable="last:99"), 1)) == 12
+
+
+def test_everything_is_trained():
+    encoder = small(trainable="all")
+    grid, moved, norms = step(encoder)
+    assert moved == norms
+    assert grid.cells.requires_grad
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+def test_evaluation_moves_nothing():
+    encoder = small(trainable="all").eval()
+    first = encoder(images()).cells
+    encoder(images(seed=5))
+    assert torch.equal(encoder(images()).cells, first)
+
+
+# -- projection ------------------------------------------------------------------------------
+
+
+def test_the_projection_is_a_1x1_convolution():
+    encoder = small(project=7)
+    assert encoder.channels == 7
+    assert encoder.trunk_channels == 128
+    encoder.train()
+    trunk = encoder.encode(images())
+    maps = trunk.cells.transpose(1, 2).reshape(2, 128, 4, 4)
+    weight, bias = encoder.project.weight, encoder.project.bias
+    expected = F.conv2d(maps, weight[:, :, None, None], bias)
+    grid = encoder(images())
+    assert torch.allclose(grid.cells, expected.flatten(2).transpose(1, 2), atol=1e-5)
+    assert torch.allclose(grid.pooled, grid.cells.mean(1), atol=1e-6)
+    grid.cells.sum().backward()  # trained although the network is frozen
+    assert weight.grad is not None
+    assert encoder.frozen
+
+
+# -- fingerprint -----------------------------------------------------------------------------
+
+
+def test_the_fingerprint_tells_what_changes_the_grids():
+    base = small().fingerprint()
+    assert small().fingerprint() == base
+    assert small(seed=1).fingerprint() != base
+    assert small(size=96).fingerprint() != base
+    assert small(mean=(0.5, 0.5, 0.4)).fingerprint() != base
+    assert small(std=(0.25, 0.25, 0.3)).fingerprint() != base
+    assert small(trainable="all").fingerprint() == base
+    assert small(project=9).fingerprint() == base
+    touched = small()
+    touched.trunk[0].weight.data[0, 0, 0, 0] += 1e-4
+    assert touched.fingerprint() != base
+    moved = small()
+    moved.trunk[1].running_mean[0] += 1e-4
+    assert moved.fingerprint() != base
+
+
+def test_the_fingerprint_tells_layers_and_padding_and_not_the_name_of_the_weights(
+    monkeypatch, tmp_path
+):
+    state = Tiny().state_dict()
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "b.pth")
+
+    def fingerprint(file, **options):
+        return tiny(monkeypatch, weights=str(tmp_path / file), **options).fingerprint()
+
+    base = fingerprint("a.safetensors")
+    assert fingerprint("b.pth") == base
+    assert fingerprint("b.pth", layer="features.5") == base  # what it is when not named
+    assert fingerprint("b.pth", layer="features.2") != base
+    assert fingerprint("b.pth", padding="same") != base
+
+
+def test_the_fingerprint_survives_the_model_folder(monkeypatch):
+    encoder = tiny(monkeypatch)
+    values = json.loads(json.dumps(encoder.config.to_dict()))
+    again = Encoder(EncoderConfig.from_dict(values), pretrained=False).eval()
+    again.load_state_dict(encoder.state_dict())
+    again.to(memory_format=torch.channels_last)
+    assert again.config == encoder.config
+    assert again.fingerprint() == encoder.fingerprint()
+    assert torch.allclose(again(images()).cells, encoder(images()).cells, atol=1e-5)
+
+
+# -- pictures --------------------------------------------------------------------------------
+
+
+def test_pictures_are_squashed_and_not_cropped():
+    picture = np.zeros((50, 200, 3), np.uint8)
+    picture[:, :100] = (255, 0, 0)  # left half red
+    picture[:, 100:] = (0, 0, 255)
+    pixels = small().pixels(Image.fromarray(picture))
+    assert pixels.shape == (3, SIZE, SIZE)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert (pixels[0, :, :28] == 255).all()
+    assert (pixels[2, :, 36:] == 255).all()
+    assert (pixels[1] == 0).all()
+
+
+def test_a_picture_of_the_right_size_is_taken_as_it_is():
+    picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    pixels = small().pixels(Image.fromarray(picture))
+    assert np.array_equal(pixels, picture.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("corner", "cell"),
+    [((0, 0), 0), ((0, 1), 3), ((1, 0), 12), ((1, 1), 15)],
+)
+def test_a_bright_corner_lights_its_own_cell(corner, cell):
+    encoder = small().eval()
+    encoder.trunk = nn.AvgPool2d(16)  # the mean of each cell's pixels
+    picture = Image.new("RGB", (120, 80))
+    row, column = corner
+    picture.paste((255, 255, 255), (90 * column, 60 * row, 90 * column + 30, 60 * row + 20))
+    grid = encoder(torch.from_numpy(encoder.pixels(picture))[None])
+    assert (grid.height, grid.width) == (4, 4)
+    assert int(grid.cells[0].sum(1).argmax()) == cell
+
+
+def test_the_small_network_knows_where_its_cells_are():
+    grid = small().eval()(torch.full((1, 3, 128, 128), 128, dtype=torch.uint8))
+    cells = grid.cells[0].reshape(8, 8, -1)
+    middle = cells[2:6, 2:6]  # away from the padding
+    assert (middle[:, 0] - middle[:, -1]).abs().max() > 1e-4
+    assert (middle[0] - middle[-1]).abs().max() > 1e-4
+
+
+def test_a_worker_gets_no_copy_of_the_encoder(scenes_dataset):
+    record = scenes_dataset.captions[0]
+    pictures = _Pictures(SIZE, scenes_dataset.root, [record.image, "none.png"])
+    again = pickle.loads(pickle.dumps(pictures))
+    assert len(pickle.dumps(pictures)) < 10_000
+    expected = small().pixels(open_image(scenes_dataset.path(record), near=SIZE))
+    assert np.array_equal(again[0], expected)
+    assert isinstance(pickle.loads(pickle.dumps(again[1])), GazetellError)
+
+
+def test_a_grid_pools_its_cells():
+    cells = torch.randn(2, 6, 5)
+    grid = Grid.of(cells, 2, 3)
+    assert torch.allclose(grid.pooled, cells.sum(1) / 6)
+    assert (grid.height, grid.width) == (2, 3)
