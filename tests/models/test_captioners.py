@@ -71,7 +71,7 @@ def by_hand(captioner, cells, tokens):
         i, f, g, o = (gates[n * H : (n + 1) * H] for n in range(4))
         c = [sigmoid(f[j]) * c[j] + sigmoid(i[j]) * math.tanh(g[j]) for j in range(H)]
         h = [sigmoid(o[j]) * math.tanh(c[j]) for j in range(H)]
-        logits.append(affine(p["head.weight"], p["head.bias"], h))
+        logits.append(affine(p["head.1.weight"], p["head.1.bias"], h))
         attention.append(alpha)
     return logits, attention
 
@@ -83,8 +83,12 @@ def test_teacher_forcing_follows_the_equations():
     assert attention.shape == (B, T, R)
     for b in range(B):
         expected, gaze = by_hand(captioner, pictures.cells[b].tolist(), tokens[b].tolist())
-        assert torch.allclose(logits[b], torch.tensor(expected).double(), atol=1e-10, rtol=0)
-        assert torch.allclose(attention[b], torch.tensor(gaze).double(), atol=1e-10, rtol=0)
+        assert torch.allclose(
+            logits[b], torch.tensor(expected, dtype=torch.float64), atol=1e-10, rtol=0
+        )
+        assert torch.allclose(
+            attention[b], torch.tensor(gaze, dtype=torch.float64), atol=1e-10, rtol=0
+        )
 
 
 def test_the_recurrence_is_torchs_lstm():
@@ -154,6 +158,46 @@ def test_gradients_are_the_same_with_and_without_lengths():
         assert torch.allclose(one, other, atol=1e-9)
 
 
+def test_gradients_of_unrolling_are_those_of_stepping():
+    captioner, tokens = model(), words()
+    pull = torch.randn(B, T, V, dtype=torch.float64), torch.randn(B, T, R, dtype=torch.float64)
+
+    def stepped(cells):
+        state, found = captioner.start(Grid.of(cells, 2, 3)), []
+        for t in range(T):
+            logits, state, attention = captioner.step(tokens[:, t], state)
+            found.append((logits, attention))
+        return (torch.stack(column, 1) for column in zip(*found, strict=True))
+
+    def gradients(run, retain=False):
+        cells = grid().cells.requires_grad_()
+        logits, attention = run(cells)
+        loss = (logits * pull[0]).sum() + (attention * pull[1]).sum()
+        wanted = [cells, *captioner.parameters()]
+        found = torch.autograd.grad(loss, wanted, retain_graph=retain)
+        if retain:  # a second pass over the same graph finds the same
+            again = torch.autograd.grad(loss, wanted)
+            assert all(torch.equal(x, y) for x, y in zip(found, again, strict=True))
+        return found
+
+    expected = gradients(stepped)
+    found = gradients(lambda cells: captioner(Grid.of(cells, 2, 3), tokens), retain=True)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-10, rtol=1e-10)
+
+
+def test_a_gradient_of_some_steps_alone():
+    captioner, tokens, pictures = model(), words(), grid()
+    state = captioner.start(pictures)
+    outputs, attention = captioner.unroll(state, tokens)
+    short, gaze = captioner.unroll(captioner.start(pictures), tokens[:, :3])
+    losses = outputs[:, 2].sum() + attention[:, 1, 0].sum(), short[:, 2].sum() + gaze[:, 1, 0].sum()
+    parameters = [p for n, p in captioner.named_parameters() if not n.startswith("head")]
+    found, expected = (torch.autograd.grad(loss, parameters) for loss in losses)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-12, rtol=0)
+
+
 def test_lengths_that_rise_are_refused():
     with pytest.raises(ValueError, match="longest first"):
         model().unroll(model().start(grid()), words(), torch.tensor([3, 4, 2, 1]))
@@ -162,7 +206,7 @@ def test_lengths_that_rise_are_refused():
 
 
 def test_steps_are_stacked_with_zeros_behind():
-    stacked = stack_steps([torch.ones(3, 2), torch.ones(1, 2) * 2])
+    stacked = stack_steps([torch.ones(3, 2), torch.ones(1, 2) * 2], 3)
     assert stacked.shape == (3, 2, 2)
     assert stacked[:, 0].eq(1).all()
     assert stacked[0, 1].eq(2).all()
@@ -244,13 +288,20 @@ def test_the_forget_gate_begins_open():
 @pytest.mark.parametrize("architecture", CAPTIONERS)
 def test_sixteen_bits_come_close(architecture):
     captioner = model(architecture=architecture).float()
-    pictures = Grid.of(grid().cells.float(), 2, 3)
-    exact, gaze = captioner(pictures, words())
+    pictures, lengths = Grid.of(grid().cells.float(), 2, 3), torch.tensor([7, 6, 6, 2])
+    exact, gaze = captioner(pictures, words(), lengths)
     with torch.autocast("cpu", torch.bfloat16):
-        rough, rough_gaze = captioner(pictures, words())
+        rough, rough_gaze = captioner(pictures, words(), lengths)
     assert rough_gaze.dtype == torch.float32
     assert torch.allclose(rough.float(), exact, atol=0.1)
     assert torch.allclose(rough_gaze, gaze, atol=0.05)
+    parameters = list(captioner.parameters())
+    gradients = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(x.float().square().sum(), parameters)])
+        for x in (exact, rough)
+    ]
+    assert gradients[1].dtype == torch.float32
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.999
 
 
 @pytest.mark.parametrize("architecture", CAPTIONERS)

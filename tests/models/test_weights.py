@@ -102,7 +102,7 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path, protocol):
     if protocol == "torch":
         torch.save({"weight": Trap(mark)}, file)
     else:
-        file.write_bytes(pickle.dumps(Trap(mark)))
+        file.write_bytes(pickle.dumps(Trap(mark), 2))
     with pytest.raises(ModelError, match=r"net\.pth: is no"):
         read_state_dict(file)
     assert not mark.exists()

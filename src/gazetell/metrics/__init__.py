@@ -1,0 +1,132 @@
+"""Captioning metrics: strings in, numbers out.
+
+`score_captions` gives BLEU-1..4, ROUGE-L and CIDEr as the official COCO caption evaluation
+(pycocoevalcap) prints them, without Java, and METEOR and SPICE with it.
+
+The parts can be used alone: `words` splits captions as that evaluation does, `ngrams` and `cider`
+score tokens of any kind, `java` runs METEOR and SPICE. Nothing here reads files or imports the
+rest of gazetell.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from .cider import CiderD, cider_d
+from .java import JavaScore, meteor, spice
+from .ngrams import bleu, rouge_l
+from .words import split
+
+__all__ = [
+    "METRICS",
+    "CiderD",
+    "JavaScore",
+    "bleu",
+    "caption_scores",
+    "cider_d",
+    "meteor",
+    "rouge_l",
+    "score_captions",
+    "spice",
+    "split",
+]
+
+METRICS = (
+    "bleu_1",
+    "bleu_2",
+    "bleu_3",
+    "bleu_4",
+    "rouge_l",
+    "cider",
+    "cider_d",
+    "meteor",
+    "spice",
+)
+"""The keys of `score_captions`, in the order of a table."""
+
+logger = logging.getLogger(__name__)
+
+
+def score_captions(
+    references: Mapping[str, Sequence[str]],
+    predictions: Mapping[str, str],
+    *,
+    java: bool = False,
+) -> dict[str, float | None]:
+    """Score captions against references, as the official COCO caption evaluation does.
+
+    ``cider`` and ``cider_d`` are the same number under its two names: what pycocoevalcap, and
+    every table of results, calls CIDEr is CIDEr-D (see `gazetell.metrics.cider`). Document
+    frequencies are those of the references given, so a score depends on the set of pictures.
+
+    Args:
+        references: the reference captions of each picture, at least one.
+        predictions: the caption of each of the same pictures; one without words scores as empty.
+        java: also compute METEOR and SPICE, which need Java and pycocoevalcap.
+
+    Returns:
+        The scores under `METRICS`, in [0, 1] (CIDEr in [0, 10]). None means not computed; for
+        METEOR and SPICE with ``java`` the reason is logged as a warning.
+
+    Raises:
+        ValueError: no pictures, different pictures in the two, or one without references.
+    """
+    candidates, texts = _split_all(references, predictions)
+    spaced = [_at_blanks(words) for words in candidates]
+    spaced_texts = [[_at_blanks(words) for words in captions] for captions in texts]
+    bleus, _ = bleu(spaced, spaced_texts)
+    cider, _ = cider_d(spaced, spaced_texts)
+    scores: dict[str, float | None] = dict.fromkeys(METRICS)
+    scores |= {f"bleu_{n}": score for n, score in enumerate(bleus, start=1)}
+    scores |= {"rouge_l": rouge_l(candidates, texts)[0], "cider": cider, "cider_d": cider}
+    if java:
+        lines = [" ".join(words) for words in candidates]
+        reference_lines = [[" ".join(words) for words in captions] for captions in texts]
+        for name, metric in (("meteor", meteor), ("spice", spice)):
+            result = metric(lines, reference_lines)
+            scores[name] = result.score
+            if result.score is None:
+                logger.warning("%s not computed: %s", name.upper(), result.reason)
+    return scores
+
+
+def caption_scores(
+    references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
+) -> dict[str, float]:
+    """The CIDEr of each picture's caption, for lists of the best and the worst.
+
+    Args:
+        references: the reference captions of each picture, at least one.
+        predictions: the caption of each of the same pictures.
+
+    Returns:
+        A score in [0, 10] for each picture, in the order of ``predictions``. Their mean is the
+        ``cider`` of `score_captions`.
+
+    Raises:
+        ValueError: no pictures, different pictures in the two, or one without references.
+    """
+    candidates, texts = _split_all(references, predictions)
+    _, scores = cider_d(
+        [_at_blanks(words) for words in candidates],
+        [[_at_blanks(words) for words in captions] for captions in texts],
+    )
+    return dict(zip(predictions, scores.tolist(), strict=True))
+
+
+def _split_all(
+    references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
+) -> tuple[list[list[str]], list[list[list[str]]]]:
+    """The words of predictions and references, pictures in the order of ``predictions``."""
+    if references.keys() != predictions.keys():
+        first = sorted(references.keys() ^ predictions.keys(), key=str)[0]
+        missing = "prediction" if first in references else "reference"
+        raise ValueError(f"picture {first!r} has no {missing}")
+    return (
+        [split(caption) for caption in predictions.values()],
+        [[split(caption) for caption in references[picture]] for picture in predictions],
+    )
+
+
+def _at_blanks(words: list[str]) -> list[str]:
+    """Words cut at no-break spaces too, as pycocoevalcap cuts for BLEU and CIDEr, not ROUGE-L."""
+    return " ".join(words).split()

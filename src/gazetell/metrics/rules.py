@@ -236,7 +236,7 @@ RULES: tuple[Rule, ...] = (
     _rule("a", r"(?:[A-Za-z]\.)+"),
     _rule("a1", rf"({_LD}+(?:\.{_LD}+)*\.(?:{_EXTENSIONS}))[ \t\n\u00a0.?!,]", any_case=True),
     # A full stop before a comma belongs to the word.
-    *(_rule("a1", rf"({shape}\.)[,;:]") for shape in (_WORD, _COMPOUND, _DOTTED, _AMPERSAND)),
+    *(_rule("a1", rf"({shape}\.)[,;:、]") for shape in (_WORD, _COMPOUND, _DOTTED, _AMPERSAND)),
     # Emoticons, runs and single signs.
     _rule(".", r"([<>]?[:;=]['\-*o]?[()DPdpO\[\]{@|\\])[^A-Za-z0-9]", _in_letters),
     _rule("a.", r"[\-^x=~<>']_[\-^x=~<>']"),
@@ -249,7 +249,9 @@ RULES: tuple[Rule, ...] = (
         "[\u207a\u207b\u208a\u208b]?(?:[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+|[\u2080-\u2089]+)",
     ),
     _rule(".", f"[{_SYMBOL}]"),
-    _rule(".", f"[{''.join(_QUOTES)}]{{2}}", lambda token: ["".join(map(_QUOTES.get, token))]),
+    _rule(
+        ".", f"[{''.join(_QUOTES)}]{{2}}", lambda token: ["".join(_QUOTES[mark] for mark in token)]
+    ),
     _rule(".", f"[{''.join(_PRINTED)}]", lambda token: [_PRINTED[token]]),
     _rule(".", r"[()\[\]{}]", lambda token: [_BRACKETS[token]]),
     _rule(".", r"[\"'`‘’‛“”«»‹›,;:.–—―-]", _nothing),

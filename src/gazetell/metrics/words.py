@@ -24,13 +24,17 @@ from .rules import ABBREVIATION, JOINED, RULES, Rule
 
 __all__ = ["PUNCTUATION", "split"]
 
-PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+PUNCTUATION = frozenset({
+    "''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-",
+    ".", "?", "!", ",", ":", "-", "--", "...", ";",
+})  # fmt: skip
 """What the evaluation drops. Words are in lower case by then, so the brackets never match."""
 
 # Characters of Windows-1252 that reached the text undecoded; a soft hyphen is not there at all.
 _REPAIR = str.maketrans(
     {"\x80": "€", "\x85": "…", "\x91": "‘", "\x92": "’", "\x93": "“", "\x94": "”"}
-    | {"\x96": "–", "\x97": "—", "\n": " ", "\u00ad": None}
+    | {"\x96": "–", "\x97": "—", "\u00ad": None}
+    | dict.fromkeys("\n\r\x0b\x0c\u2028\u2029", " ")
 )
 # Letters, at most one mark of punctuation, then a blank: nothing else can start here.
 _SIMPLE = re.compile(r"([A-Za-z]*)([.,!?]?)[ \n]")

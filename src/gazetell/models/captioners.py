@@ -101,9 +101,10 @@ class CaptionModel(nn.Module, ABC):
         self.config = config
         self.embed = nn.Embedding(config.vocabulary, config.embedding)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.hidden, config.vocabulary)
-        nn.init.normal_(self.embed.weight, std=0.1)
-        nn.init.zeros_(self.head.bias)
+        # Dropout stands before the vocabulary, where training has left the padding out already.
+        self.head = nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(config.hidden, config.vocabulary)
+        )
 
     @abstractmethod
     def start(self, grid: Grid) -> State:
@@ -134,10 +135,11 @@ class CaptionModel(nn.Module, ABC):
 class AttentionLSTM(CaptionModel):
     """LSTM with scaled dot-product attention over the grid.
 
-    The regions are projected to H once and serve as keys and values ``k_i``; with their mean the
-    recurrence begins, and at each step the hidden state asks where to look::
+    The regions, each normalised over its channels, are projected to H once and serve as keys and
+    values ``k_i``; with their mean the recurrence begins, and at each step the hidden state asks
+    where to look::
 
-        k_i = W_k a_i + b_k              h_0 = c_0 = mean_i k_i
+        k_i = W_k LayerNorm(a_i) + b_k   h_0 = c_0 = mean_i k_i
         e_ti = k_i . h_{t-1} / sqrt(H)   alpha_t = softmax(e_t)
         z_t = sum_i alpha_ti k_i
         h_t, c_t = LSTM([x_t ; z_t], h_{t-1}, c_{t-1})
@@ -153,6 +155,9 @@ class AttentionLSTM(CaptionModel):
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__(config)
         hidden = config.hidden
+        # Raw activations of a CNN differ widely in size; unnormalised, the attention saturates on
+        # one cell within the first hundred steps and hardly learns to move from there.
+        self.normalise = nn.LayerNorm(config.channels)
         self.keys = nn.Linear(config.channels, hidden)
         # Gates in the order input, forget, cell, output: the share of the word, which is known
         # for all steps at once, and the share of what is looked at and of the last state.
@@ -165,7 +170,7 @@ class AttentionLSTM(CaptionModel):
 
     def start(self, grid: Grid) -> State:
         """See ``CaptionModel.start``."""
-        keys = self.keys(grid.cells)  # (B, R, C) -> (B, R, H)
+        keys = self.keys(self.normalise(grid.cells))  # (B, R, C) -> (B, R, H)
         # In float32 at least: the state sums over many steps.
         mean = keys.to(torch.promote_types(keys.dtype, torch.float32)).mean(1)
         return State(recurrent=(mean, mean), memory=(keys,))
@@ -177,7 +182,7 @@ class AttentionLSTM(CaptionModel):
         looked, attention = look(hidden, *state.memory)
         gates = words + self.state_gates(torch.cat((looked, hidden.to(looked.dtype)), 1))
         hidden, cell = lstm_update(gates, cell)
-        logits = self.head(self.dropout(hidden))
+        logits = self.head(hidden)
         return logits, replace(state, recurrent=(hidden, cell)), attention
 
     def unroll(
@@ -199,7 +204,8 @@ class AttentionLSTM(CaptionModel):
             hidden, cell = lstm_update(gates, cell)
             outputs.append(hidden)
             attentions.append(attention)
-        return self.dropout(stack_steps(outputs)), stack_steps(attentions)
+        batch = len(tokens)
+        return stack_steps(outputs, batch), stack_steps(attentions, batch)
 
 
 def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,9 +225,8 @@ def active_rows(lengths: Tensor | None, batch: int, steps: int) -> list[int]:
     return [int((lengths > t).sum()) for t in range(steps)]
 
 
-def stack_steps(steps: list[Tensor]) -> Tensor:
+def stack_steps(steps: list[Tensor], batch: int) -> Tensor:
     """Stack tensors (n_t, D) of falling n_t along time, zero-padded: (B, T, D)."""
-    batch = steps[0].shape[0]
     padded = [nn.functional.pad(x, (0, 0, 0, batch - x.shape[0])) for x in steps]
     return torch.stack(padded, 1)
 

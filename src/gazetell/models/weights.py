@@ -68,8 +68,10 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                return state, _transform(file.metadata() or {}, path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+                metadata = file.metadata() or {}
+        else:
+            metadata = {}
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ModelError(f"{path}: is no weights file that can be read: {error}") from error
     except Exception as error:  # torch.load lets pickle's own errors through
@@ -80,7 +82,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise ModelError(f"{path}: expected a state dict (name to tensor), found something else")
-    return state, {}
+    return state, _transform(metadata, path)
 
 
 def _transform(metadata: dict[str, str], path: Path) -> dict[str, Any]:

@@ -188,7 +188,6 @@ def _fit(
         precision="bf16-mixed" if precision.name == "bf16" else "32-true",
         max_epochs=options.epochs,
         check_val_every_n_epoch=options.eval_every,
-        gradient_clip_val=options.clip or None,
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         callbacks=callbacks,
         enable_progress_bar=progress,

@@ -103,6 +103,11 @@ class CaptionTask(L.LightningModule):
         for name in ("cider", "bleu_4"):
             self.log(f"val_{name}", scores[name] or 0.0, prog_bar=name == "cider", sync_dist=True)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradient; the Trainer's own clipping refuses fused optimisers."""
+        if self.options.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.options.clip)
+
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up; matrices decay, biases, norms and embeddings do not."""
         groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -115,7 +120,8 @@ class CaptionTask(L.LightningModule):
             decay = 0.0 if plain else self.options.weight_decay
             groups.setdefault((rate, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
-            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()]
+            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()],
+            fused=True,
         )
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         warmup = int(self.options.warmup * total)

@@ -1,0 +1,42 @@
+"""Device and number format: what is asked for, what the hardware has, what is refused."""
+
+import pytest
+import torch
+
+from gazetell.errors import UsageError
+from gazetell.models import precision
+from gazetell.models.precision import choose_device, choose_precision
+
+CPU = torch.device("cpu")
+
+
+def test_devices():
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("gpu", "cuda:99", ""):
+        with pytest.raises(UsageError, match=f"device '{name}' cannot be used"):
+            choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [({"amx_bf16"}, "bf16"), ({"avx512_bf16", "avx"}, "bf16"), ({"avx"}, "fp32"), (set(), "fp32")],
+)
+def test_the_cpu_tells_its_format(monkeypatch, flags, dtype):
+    monkeypatch.setattr(precision, "_cpu_flags", lambda: flags)
+    chosen = choose_precision(CPU)
+    assert chosen.name == dtype
+    assert "CPU" in chosen.reason
+
+
+def test_what_is_asked_for_wins():
+    assert choose_precision(CPU, "bf16").dtype == torch.bfloat16
+    assert choose_precision(CPU, "fp32").dtype == torch.float32
+    with pytest.raises(UsageError, match="precision 'fp16'"):
+        choose_precision(CPU, "fp16")
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_matrix_products_run_in_it(name, dtype):
+    with choose_precision(CPU, name).autocast(CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype

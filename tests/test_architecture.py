@@ -1,0 +1,170 @@
+"""The plan of the house: which floor may stand on which, and how large a room may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gazetell
+
+ROOT = Path(gazetell.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+
+# From the ground up: each floor may import itself and what is named here, and nothing else of
+# ours. Training and inference stand side by side; metrics know nothing of us.
+MAY = {
+    "errors": set(),
+    "files": {"errors"},
+    "progress": {"errors"},
+    "metrics": set(),
+    "data": {"errors", "files"},
+    "models": {"errors", "files", "data"},
+    "features": {"errors", "files", "data", "models"},
+    "training": {"errors", "files", "progress", "metrics", "data", "models", "features"},
+    "inference": {"errors", "files", "progress", "metrics", "data", "models", "features"},
+    "cli": {
+        *("errors", "files", "progress", "metrics", "data", "models", "features"),
+        *("training", "inference"),
+    },
+    "__main__": {"cli"},
+}
+# The root package tells the version to everyone and lends its public names from inference, late.
+VERSION = ("", "__version__")
+
+
+def floor(module):
+    """``("gazetell", "data", "text")`` stands on the floor ``data``, the root on ``""``."""
+    return module[1] if len(module) > 1 else ""
+
+
+def dotted(path):
+    """A file as the parts of its module's name."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imports(path, tree=None):
+    """Yield (module it comes from, name or None) of everything of ours a file imports."""
+    here = dotted(path)
+    package = here if path.name == "__init__.py" else here[:-1]
+    for node in ast.walk(tree or ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "gazetell":
+                    yield tuple(alias.name.split(".")), None
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*base, *(node.module or "").split(".")) if node.module else base
+            if module[:1] == ("gazetell",):
+                for alias in node.names:
+                    yield module, alias.name
+
+
+def reached(path, tree=None):
+    """The floors that a file imports from, the version left out."""
+    for module, name in imports(path, tree):
+        # ``from .. import data`` reaches the floor that the name says.
+        target = (*module, name) if len(module) == 1 and name else module
+        if len(module) == 1 and name == VERSION[1]:
+            continue
+        yield floor(target)
+
+
+def test_every_floor_has_its_place_in_the_plan():
+    floors = {floor(dotted(path)) for path in MODULES} - {""}
+    assert floors <= set(MAY)
+    assert {"errors", "data", "models", "training", "inference", "cli"} <= floors
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downwards(path):
+    own = floor(dotted(path))
+    if not own:
+        return  # the root: see below
+    upward = set(reached(path)) - MAY[own] - {own}
+    assert not upward, f"{path.name} on floor {own} imports {sorted(upward)}"
+
+
+def test_the_plan_is_seen_to_be_broken():
+    """The reader of imports finds every form of them."""
+    path = ROOT / "data" / "text.py"
+    text = """
+import gazetell.training.fit
+from ..inference import gaze
+from .. import cli, __version__
+from .records import Dataset
+def late():
+    from gazetell.features import FeatureCache
+import torch
+from torch import nn
+"""
+    assert list(reached(path, ast.parse(text))) == [
+        "training",
+        "inference",
+        "cli",
+        "data",
+        "features",
+    ]
+    package = ROOT / "data" / "__init__.py"
+    assert list(reached(package, ast.parse("from .text import Tokenizer"))) == ["data"]
+    assert list(reached(package, ast.parse("from ..models import encoders"))) == ["models"]
+
+
+def test_the_root_imports_nothing_at_once():
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not list(imports(ROOT / "__init__.py", ast.Module(at_once, [])))
+
+
+def test_no_circle_of_imports_among_modules():
+    """Also within a floor: a module never comes back to itself."""
+    files = {dotted(path): path for path in MODULES}
+    graph = {}
+    for module, path in files.items():
+        targets = set()
+        for source, name in imports(path):
+            for target in ((*source, name), source):
+                if target in files and target != module:
+                    targets.add(target)
+                    break
+        graph[module] = targets - {("gazetell",)}
+
+    done, path_to = set(), []
+
+    def visit(module):
+        assert module not in path_to, " -> ".join(".".join(m) for m in [*path_to, module])
+        if module in done:
+            return
+        path_to.append(module)
+        for target in graph[module]:
+            visit(target)
+        path_to.pop()
+        done.add(module)
+
+    for module in graph:
+        visit(module)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_room_is_too_large(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= 400, f"{path.name} has {lines} lines: two things live in one room"
+
+
+def test_every_room_says_what_it_is():
+    for path in MODULES:
+        text = path.read_text(encoding="utf-8")
+        assert not text or ast.get_docstring(ast.parse(text)), path
+    assert not [path for path in MODULES if path.stem in ("utils", "helpers", "misc", "common")]
+
+
+HEAVY = ("torch", "torchvision", "lightning", "matplotlib", "huggingface_hub", "tokenizers")
+
+
+@pytest.mark.parametrize("module", ["gazetell", "gazetell.data.records", "gazetell.errors"])
+def test_a_light_import_stays_light(module):
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({HEAVY})))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
