@@ -43,10 +43,14 @@ def untrained(scenes_dataset):
         texts = [text for record in scenes_dataset.captions for text in record.captions]
         tokenizer = Tokenizer.train(texts, min_frequency=1)
         encoder = Encoder(EncoderConfig("small-cnn", size=size, trainable=trainable)).eval()
+        encoder.trunk[-2].weight.data *= 1000  # cells of about 1, so that pictures differ
         config = CaptionerConfig(
             channels=encoder.channels, vocabulary=tokenizer.vocab_size, embedding=12, hidden=16
         )
-        return ModelFolder(build_captioner(config).eval(), encoder, tokenizer, **more)
+        captioner = build_captioner(config).eval()
+        for parameter in captioner.parameters():
+            parameter.data *= 4  # decided opinions: captions of some words that differ
+        return ModelFolder(captioner, encoder, tokenizer, **more)
 
     return build
 

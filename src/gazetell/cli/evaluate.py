@@ -44,7 +44,11 @@ def evaluate(
         precision: auto, bf16 or fp32.
     """
     model = load(run, device=device, precision=precision)
-    given: dict[str, Any] = {"beam": beam, "max_length": max_length, "length_penalty": length_penalty}
+    given: dict[str, Any] = {
+        "beam": beam,
+        "max_length": max_length,
+        "length_penalty": length_penalty,
+    }
     result = measure(
         model,
         Dataset.open(data),

@@ -33,8 +33,9 @@ class Rule(NamedTuple):
 # Letters and digits are Python's, less numerals in circles and the like, letters that came into
 # Unicode after the tokeniser's table was made, and all beyond U+FFFF: it does not read those.
 _NO_LETTER = (
-    "\u00b2\u00b3\u00b9\u00bc-\u00be\u037f\u0528-\u052f\u1c80-\u1cbf\u2070\u2074-\u2079\u2080-\u2089"
-    "\u2150-\u2182\u2185-\u2189\u2460-\u249b\u24ea-\u24ff\u2776-\u2793\u3007\u3021-\u3029\u3038-\u303a\u3220-\u3229"
+    "\u00b2\u00b3\u00b9\u00bc-\u00be\u037f\u0528-\u052f\u1c80-\u1cbf\u2070\u2074-\u2079"
+    "\u2080-\u2089\u2150-\u2182\u2185-\u2189\u2460-\u249b\u24ea-\u24ff\u2776-\u2793"
+    "\u3007\u3021-\u3029\u3038-\u303a\u3220-\u3229"
     "\u3280-\u3289\ua794-\ua79f\ua7ab-\ua7f7\uab30-\uab69\uab70-\uabbf\U00010000-\U0010ffff"
 )
 # Combining marks and a few signs count as letters, but never join a digit that precedes them.
@@ -90,7 +91,6 @@ _WWW = r"[wW]{3}\.(?:[^ \t\n\f\r\"<>|.!?(){},]+\.)"
 _HOST = r"(?:[^ \t\n\f\r\"`'<>|.!?(){},-_$]+\.)"
 _DOMAIN = "(?i:com|net|org|edu)"
 
-
 # Abbreviations whose full stop is theirs: before anything, or only if no letter follows at once
 # ("inc.xy" is "inc." "xy", "mr.xy" is a word with a dot in it).
 _ENDING = (
@@ -105,6 +105,7 @@ _TITLES = (
     "pfc|ph|pres|profs?|pvt|reps?|rev|sens?|sfc|sgt|spc|st|ste|supts?|treas|vs|wm"
 )
 _COMPANIES = "[Pp](?:p?tes?|p?tys?)"  # not in capitals
+_TRADE = "[Mm][ft]g"  # not in capitals, and no letter may follow at once
 _STATES = "Ark|Az|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash"  # not in small letters
 _NUMBERED = "art|ca|figs?|nos?|op|pp|prop"  # an abbreviation only before a number: "no. 5"
 
@@ -133,7 +134,7 @@ _QUOTES = {"‘": "`", "‛": "`", "‹": "`", "`": "`", "’": "'", "›": "'",
 _QUOTES |= {"“": "``", "«": "``", "”": "''", "»": "''", "„": "„"}
 
 ABBREVIATION = re.compile(
-    rf"(?:{_ENDING}|{_TITLES}|{_COMPANIES}|{_STATES}|{_STATES.upper()}|{_NUMBERED})", re.IGNORECASE
+    rf"(?:{_ENDING}|{_TITLES}|{_COMPANIES}|{_TRADE}|{_STATES}|{_NUMBERED})", re.IGNORECASE
 )
 """A superset of the words that may keep a full stop."""
 
@@ -167,7 +168,10 @@ def _rule(
     write: Callable[[str], list[str]] | None = None,
     any_case: bool = False,
 ) -> Rule:
-    """Compile a rule; a pattern that ignores case is told so."""
+    """Compile a rule. ``any_case`` is not for a pattern with `_L` or its like.
+
+    The letters they leave out would take their capitals or small letters with them.
+    """
     return Rule(starts, re.compile(pattern, re.IGNORECASE if any_case else 0), write)
 
 
@@ -191,7 +195,7 @@ RULES: tuple[Rule, ...] = (
     _rule(".", r"&(?:#[0-9]+|QUOT|odq|cdq);"),
     # Words, and words that lose an ending: dog 's, do n't, can not.
     _rule("a", _WORD),
-    _rule("a", rf"({_WORD}){_APOSTROPHE}(?:[msd]|ll|re|ve)", any_case=True),
+    _rule("a", rf"({_WORD}){_APOSTROPHE}(?i:[msd]|ll|re|ve)"),
     _rule("a", rf"([A-Za-z]*[A-MO-Z])n{_QUOTE}t", any_case=True),
     _rule("a", rf"n{_QUOTE}t", _straight, any_case=True),
     _rule(".", rf"('(?:[msd]|ll|re|ve)){_NO_ASCII_LETTER}", any_case=True),
@@ -206,12 +210,12 @@ RULES: tuple[Rule, ...] = (
     _rule("a", rf"((?:{_ENDING})\.)[\s\S]{{2}}", any_case=True),
     _rule("a", rf"((?:{_COMPANIES}|{_STATES}|{_STATES.upper()})\.)[\s\S]{{2}}"),
     _rule("a", rf"(?:{_TITLES})\.", any_case=True),
-    _rule("a", r"[Mm](?:f|t)g\."),
+    _rule("a", rf"{_TRADE}\."),
     _rule("a", rf"((?:{_NUMBERED})\.){_BLANK}*[0-9]", any_case=True),
     # Words with an apostrophe in them: D'Angelo, Hawai'i, y' all, 'em, '90s.
     _rule("a", rf"[A-HJ-XZn]{_QUOTE}{_PLAIN_L}{{2,}}"),
     _rule("a", rf"{_PLAIN_L}+[aeiouyAEIOUY]{_QUOTE}[aeiouA-Z]{_PLAIN_L}*"),
-    _rule("a", rf"(y{_APOSTROPHE}){_PLAIN_L}", any_case=True),
+    _rule("a", rf"([yY]{_APOSTROPHE}){_PLAIN_L}"),
     _rule("a.", _APOSTROPHE_WORDS, any_case=True),
     _rule("a", r"cont'd\.?"),
     _rule(".", rf"({_APOSTROPHE}[0-9]{{2}}){_BLANK_NL}"),
@@ -234,7 +238,7 @@ RULES: tuple[Rule, ...] = (
     _rule("a", r"[A-Z]+\$"),
     _rule("a", rf"([A-Za-z])\.{_BLANK}+(?:{_STARTERS}|{_TAG}){_BLANK_NL}"),
     _rule("a", r"(?:[A-Za-z]\.)+"),
-    _rule("a1", rf"({_LD}+(?:\.{_LD}+)*\.(?:{_EXTENSIONS}))[ \t\n\u00a0.?!,]", any_case=True),
+    _rule("a1", rf"({_LD}+(?:\.{_LD}+)*\.(?i:{_EXTENSIONS}))[ \t\n\u00a0.?!,]"),
     # A full stop before a comma belongs to the word.
     *(_rule("a1", rf"({shape}\.)[,;:、]") for shape in (_WORD, _COMPOUND, _DOTTED, _AMPERSAND)),
     # Emoticons, runs and single signs.

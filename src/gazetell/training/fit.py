@@ -17,38 +17,32 @@ import os
 import platform
 import shlex
 import sys
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.data import DataLoader, DistributedSampler
 
 from .. import __version__
-from ..data.batches import CaptionData, PixelSource, Source
 from ..data.records import CaptionRecord, Dataset
 from ..data.text import Tokenizer
 from ..errors import DataError, ModelError, UsageError
-from ..features import FeatureCache, build_cache, cache_folder
-from ..files import read_json, read_jsonl, write_error, write_json, write_jsonl
+from ..files import read_json, read_jsonl, write_error, write_json
 from ..models.captioners import CaptionerConfig, build_captioner
 from ..models.checkpoint import ModelFolder, save_model
 from ..models.decoding import DecodingOptions
 from ..models.encoders import Encoder
 from ..models.precision import choose_device, choose_precision
-from ..progress import bar
+from .history import EpochLog, Report
+from .loaders import CaptionBatches, picture_source
 from .options import TrainOptions
 from .tasks import CaptionTask
 
 __all__ = ["resume", "train"]
-
-Report = Callable[[str], None]
 
 
 def train(
@@ -156,7 +150,9 @@ def _fit(
         f"{len(training)} training and {len(validation)} validation pictures; "
         f"{device.type}, {precision.name} ({precision.reason})"
     )
-    source = _source(dataset, encoder, options, [*training, *validation], device, report, progress)
+    source = picture_source(
+        dataset, encoder, options, [*training, *validation], device, report, progress
+    )
     task = CaptionTask(encoder, captioner, tokenizer, options, validation)
     epochs = EpochLog(out / "metrics.jsonl", report)
     best = ModelCheckpoint(
@@ -246,136 +242,6 @@ def _records(
         raise DataError(f"{dataset.folder}: split 'val' has no captions")
     limit = options.limit or None
     return training[:limit], validation[:limit]
-
-
-def _source(
-    dataset: Dataset,
-    encoder: Encoder,
-    options: TrainOptions,
-    records: Sequence[CaptionRecord],
-    device: torch.device,
-    report: Report,
-    progress: bool,
-) -> Source:
-    """Cached grids of a frozen encoder, else the pictures themselves."""
-    needed = list(dict.fromkeys(record.image for record in records))
-    if not encoder.frozen or options.features == "none":
-        return PixelSource(dataset.root, needed, encoder.pixels, encoder.size)
-    folder, names = cache_folder(dataset, encoder, flip=options.flip)
-    if (options.limit or options.overfit) and not (folder / "features.json").is_file():
-        # A quick try does not encode everything; a full cache serves it where there is one.
-        return PixelSource(dataset.root, needed, encoder.pixels, encoder.size)
-    if (folder / "features.json").is_file():
-        try:
-            return FeatureCache(folder)
-        except DataError as error:
-            report(str(error))
-    with bar("features", progress) as update:
-        return build_cache(
-            encoder,
-            dataset.root,
-            names,
-            folder,
-            flip=options.flip,
-            workers=options.workers,
-            device=device,
-            precision=options.precision,
-            progress=update,
-        )
-
-
-class CaptionBatches(L.LightningDataModule):
-    """Loaders for the Trainer, made anew each epoch so that the draws depend on it alone."""
-
-    def __init__(
-        self,
-        training: Sequence[CaptionRecord],
-        validation: Sequence[CaptionRecord],
-        tokenizer: Tokenizer,
-        source: Source,
-        options: TrainOptions,
-    ) -> None:
-        super().__init__()
-        self.source, self.options = source, options
-        self.training = CaptionData(
-            training,
-            tokenizer,
-            source,
-            max_length=options.max_length,
-            captions_per_image=options.captions_per_image,
-            flip=0.5 if options.flip else 0.0,
-            seed=options.seed,
-        )
-        self.validation = CaptionData(validation, tokenizer, source, max_length=options.max_length)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled by seed and epoch."""
-        self.training.epoch = self.trainer.current_epoch if self.trainer else 0
-        return self._loader(self.training, self.options.batch, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """In order."""
-        return self._loader(self.validation, 64, shuffle=False)
-
-    def _loader(self, data: CaptionData, batch: int, shuffle: bool) -> DataLoader[Any]:
-        trainer = self.trainer
-        sampler: DistributedSampler[Any] = DistributedSampler(
-            data,
-            num_replicas=trainer.world_size if trainer else 1,
-            rank=trainer.global_rank if trainer else 0,
-            shuffle=shuffle,
-            seed=self.options.seed,
-        )
-        sampler.set_epoch(data.epoch)
-        # Worker processes pay off only where pictures are opened again and again.
-        opens = isinstance(self.source, PixelSource) and not self.source.kept
-        return DataLoader(
-            data,
-            batch,
-            sampler=sampler,
-            collate_fn=_as_is,
-            num_workers=self.options.workers if opens else 0,
-        )
-
-
-def _as_is(batch: Any) -> Any:
-    """The dataset makes whole batches."""
-    return batch
-
-
-class EpochLog(Callback):
-    """Writes a row an epoch to ``metrics.jsonl`` and a line to the report."""
-
-    def __init__(self, path: Path, report: Report) -> None:
-        self.path, self.report = path, report
-        self.began = 0.0
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the time."""
-        self.began = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the row; rows that a killed run wrote for this or later epochs are replaced."""
-        if not trainer.is_global_zero:
-            return
-        seconds = time.perf_counter() - self.began
-        values = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
-        row["train_loss"] = round(values["train_loss_epoch"], 5)
-        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        for name in ("val_loss", "val_cider", "val_bleu_4") if validated else ():
-            if name in values:
-                row[name] = round(values[name], 5)
-        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        row["seconds"] = round(seconds, 2)
-        rows = [r for _, r in read_jsonl(self.path)] if self.path.is_file() else []
-        write_jsonl(self.path, [*(r for r in rows if r["epoch"] < row["epoch"]), row])
-        shown = "  ".join(
-            f"{name} {row[name]:.4f}"
-            for name in ("train_loss", "val_loss", "val_cider", "val_bleu_4")
-            if name in row
-        )
-        self.report(f"epoch {row['epoch']}/{trainer.max_epochs}  {shown}  {seconds:.0f} s")
 
 
 def _quiet() -> None:

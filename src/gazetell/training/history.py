@@ -1,0 +1,50 @@
+"""The history of a run: a row an epoch in ``metrics.jsonl``, a line in the report."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from ..files import read_jsonl, write_jsonl
+
+__all__ = ["EpochLog", "Report"]
+
+Report = Callable[[str], None]
+
+
+class EpochLog(Callback):
+    """Writes a row an epoch to ``metrics.jsonl`` and a line to the report."""
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self.path, self.report = path, report
+        self.began = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the time."""
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the row; rows that a killed run wrote for this or later epochs are replaced."""
+        if not trainer.is_global_zero:
+            return
+        seconds = time.perf_counter() - self.began
+        values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
+        row["train_loss"] = round(values["train_loss_epoch"], 5)
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        for name in ("val_loss", "val_cider", "val_bleu_4") if validated else ():
+            if name in values:
+                row[name] = round(values[name], 5)
+        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = round(seconds, 2)
+        rows = [r for _, r in read_jsonl(self.path)] if self.path.is_file() else []
+        write_jsonl(self.path, [*(r for r in rows if r["epoch"] < row["epoch"]), row])
+        shown = "  ".join(
+            f"{name} {row[name]:.4f}"
+            for name in ("train_loss", "val_loss", "val_cider", "val_bleu_4")
+            if name in row
+        )
+        self.report(f"epoch {row['epoch']}/{trainer.max_epochs}  {shown}  {seconds:.0f} s")
