@@ -149,7 +149,7 @@ def test_figures_of_a_split(model, dataset):
     for one, own in zip(records, found.captions, strict=True):
         alone = model.caption(dataset.path(one))
         assert own.text == alone.text
-        assert np.allclose(own.attention, alone.attention, atol=1e-5)
+        assert np.allclose(own.attention, alone.attention, atol=1e-3)
         assert own.image is None
     texts = [own.text for own in found.captions]
     references = {one.id: one.captions for one in records}
@@ -291,7 +291,7 @@ def test_a_cache_is_used_and_says_the_same(model, dataset, monkeypatch, flip):
         cached = evaluate(model, dataset)
     for one, other in zip(cached.captions, direct.captions, strict=True):
         assert one.text == other.text
-        assert np.allclose(one.attention, other.attention, atol=1e-3)  # float16 in the cache
+        assert np.allclose(one.attention, other.attention, atol=0.02)  # float16 in the cache
     # A damaged cache is passed over.
     data = bytearray((folder / "grids.f16").read_bytes())
     data[-1] ^= 1

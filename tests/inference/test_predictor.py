@@ -33,8 +33,8 @@ def pictures(scenes_dataset):
 
 def same(one, other):
     assert (one.text, one.words, one.ended) == (other.text, other.words, other.ended)
-    assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
-    assert np.allclose(one.attention, other.attention, atol=1e-5)
+    assert one.log_prob == pytest.approx(other.log_prob, abs=2e-3)
+    assert np.allclose(one.attention, other.attention, atol=1e-3)
     return True
 
 
@@ -62,8 +62,8 @@ def test_the_caption_is_what_decoding_says_of_the_squashed_picture(model, untrai
     (found,) = decode(parts.captioner, grid, parts.decoding, start=1, end=2, banned=(0, 3))
     caption = model.caption(Image.open(pictures[0]).convert("RGB").resize((64, 64), 3))
     assert caption.words == parts.tokenizer.words(found.tokens)
-    assert caption.log_prob == pytest.approx(found.log_prob, abs=1e-4)
-    assert np.allclose(caption.attention.reshape(-1, 16), found.attention, atol=1e-5)
+    assert caption.log_prob == pytest.approx(found.log_prob, abs=2e-3)
+    assert np.allclose(caption.attention.reshape(-1, 16), found.attention, atol=1e-3)
 
 
 def test_a_picture_may_be_a_path_bytes_or_an_image(model, pictures):

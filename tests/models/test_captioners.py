@@ -54,9 +54,17 @@ def affine(weight, bias, x):
     return [dot(row, x) + b for row, b in zip(weight, bias, strict=True)]
 
 
+def layer_norm(weight, bias, x):
+    mean = sum(x) / len(x)
+    variance = sum((value - mean) ** 2 for value in x) / len(x)
+    scaled = [(value - mean) / math.sqrt(variance + 1e-5) for value in x]
+    return [w * value + b for w, value, b in zip(weight, scaled, bias, strict=True)]
+
+
 def by_hand(captioner, cells, tokens):
     """The docstring's equations for one picture, in lists of Python floats."""
     p = {name: tensor.tolist() for name, tensor in captioner.state_dict().items()}
+    cells = [layer_norm(p["normalise.weight"], p["normalise.bias"], cell) for cell in cells]
     keys = [affine(p["keys.weight"], p["keys.bias"], cell) for cell in cells]
     h = c = [sum(key[j] for key in keys) / len(keys) for j in range(H)]
     logits, attention = [], []
@@ -100,7 +108,7 @@ def test_the_recurrence_is_torchs_lstm():
         cell.weight_hh.copy_(state.weight[:, H:])
         cell.bias_ih.copy_(word.bias)
         cell.bias_hh.zero_()
-    keys = captioner.keys(pictures.cells)
+    keys = captioner.keys(captioner.normalise(pictures.cells))
     h = c = keys.mean(1)
     logits, _ = captioner(pictures, tokens)
     for t in range(T):

@@ -209,7 +209,7 @@ def test_top_k_and_top_p_keep_only_the_likeliest():
     table[..., 2:6] = torch.tensor([4.0, 3.0, 2.0, 1.0])
     table[..., 6:] = -9.0
     table[..., END] = -9.0
-    base = dict(beam=1, sample=True, min_length=1, max_length=1)
+    base = {"beam": 1, "sample": True, "min_length": 1, "max_length": 1}
 
     class Once(Toy):
         def step(self, tokens, state):

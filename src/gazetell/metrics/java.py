@@ -143,7 +143,7 @@ def _ask_meteor(
         except (OSError, ValueError) as error:
             if late.is_set():
                 raise _NotComputed(f"METEOR took longer than {timeout:g} s") from error
-            process.wait()
+            _end(process, grace=2.0)  # so that its last words are in the file
             raise _NotComputed(f"METEOR failed: {_last_line(errors) or error}") from error
 
 
@@ -159,15 +159,18 @@ def _hear(pipe: IO[bytes]) -> str:
     return line
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a program if it still runs, and collect it."""
-    process.kill()
+def _end(process: subprocess.Popen[bytes], grace: float = 0.0) -> None:
+    """Close a program's pipes, stop it if it still runs after ``grace`` seconds, collect it."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             # What is left unwritten is of no use to a program that is gone.
             with contextlib.suppress(OSError):
                 pipe.close()
-    process.wait()
+    try:
+        process.wait(timeout=grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _run_spice(

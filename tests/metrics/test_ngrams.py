@@ -1,0 +1,163 @@
+import math
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gazetell.metrics import bleu, rouge_l
+
+TEXT = st.lists(st.sampled_from("abcd"), max_size=8)
+TEXTS = st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=4)), min_size=1, max_size=5)
+
+
+def grams(tokens, n):
+    return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+
+
+def naive_bleu(candidates, references):
+    """BLEU of the set from its definition, on plain Python numbers."""
+    length = sum(map(len, candidates))
+    nearest = sum(
+        min((abs(len(text) - len(candidate)), len(text)) for text in texts)[1]
+        for candidate, texts in zip(candidates, references, strict=True)
+    )
+    scores, product = [], 1.0
+    for n in range(1, 5):
+        correct = guessed = 0
+        for candidate, texts in zip(candidates, references, strict=True):
+            for gram, count in grams(candidate, n).items():
+                guessed += count
+                correct += min(count, max(grams(text, n)[gram] for text in texts))
+        product *= (correct + 1e-15) / (guessed + 1e-9)
+        scores.append(product ** (1 / n))
+    ratio = (length + 1e-15) / (nearest + 1e-9)
+    return [score * math.exp(1 - 1 / ratio) if ratio < 1 else score for score in scores]
+
+
+def naive_common(a, b):
+    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1][j + 1] = (
+                table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
+            )
+    return table[-1][-1]
+
+
+def naive_rouge(candidate, texts):
+    candidate = candidate or [""]
+    common = [(naive_common(candidate, text or [""]), len(text or [""])) for text in texts]
+    precision = max(same / len(candidate) for same, _ in common)
+    recall = max(same / size for same, size in common)
+    if not precision or not recall:
+        return 0.0
+    return (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+
+
+@given(TEXTS)
+def test_bleu_is_its_definition(pictures):
+    candidates, references = zip(*pictures, strict=True)
+    scores, each = bleu(candidates, references)
+    np.testing.assert_allclose(scores, naive_bleu(candidates, references), rtol=1e-9, atol=1e-12)
+    for i, (candidate, texts) in enumerate(pictures):
+        alone = naive_bleu([candidate], [texts])
+        np.testing.assert_allclose(each[:, i], alone, rtol=1e-9, atol=1e-12)
+
+
+@given(TEXTS)
+def test_rouge_is_its_definition(pictures):
+    candidates, references = zip(*pictures, strict=True)
+    score, each = rouge_l(candidates, references)
+    expected = [naive_rouge(*picture) for picture in pictures]
+    np.testing.assert_allclose(each, expected, atol=1e-12)
+    assert score == pytest.approx(sum(expected) / len(expected))
+
+
+@given(st.lists(st.lists(st.sampled_from("abcde"), min_size=4, max_size=9), min_size=1, max_size=4))
+def test_a_repeated_reference_scores_one(texts):
+    references = [[text, ["z"]] for text in texts]
+    assert bleu(texts, references)[0] == pytest.approx((1, 1, 1, 1))
+    assert rouge_l(texts, references)[0] == pytest.approx(1)
+
+
+@given(TEXTS, st.randoms(use_true_random=False))
+def test_order_does_not_matter(pictures, rng):
+    shuffled = [(candidate, rng.sample(texts, len(texts))) for candidate, texts in pictures]
+    rng.shuffle(shuffled)
+    first, second = (list(zip(*p, strict=True)) for p in (pictures, shuffled))
+    assert bleu(*first)[0] == pytest.approx(bleu(*second)[0])
+    assert rouge_l(*first)[0] == pytest.approx(rouge_l(*second)[0])
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=40))
+def test_rouge_of_long_texts(a, b):
+    assert rouge_l([a], [[b]])[0] == pytest.approx(naive_rouge(a, [b]))
+
+
+def test_bleu_counts_a_word_no_oftener_than_a_reference_has_it():
+    scores, _ = bleu([["the"] * 7], [[["the", "cat", "is", "on", "the", "mat"]]])
+    assert scores[0] == pytest.approx(2 / 7)
+
+
+def test_bleu_punishes_brevity_against_the_nearest_length():
+    references = [
+        [["a", "b", "c", "d", "e", "f"], ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]]
+    ]
+    scores, _ = bleu([["a", "b", "c", "d"]], references)
+    assert scores[3] == pytest.approx(math.exp(1 - 6 / 4))
+
+
+def test_rouge_takes_precision_and_recall_from_different_references():
+    score, _ = rouge_l([["a", "b"]], [[["a", "b", "c", "d"], ["a"]]])
+    assert score == pytest.approx(1.0)  # precision from the first, recall from the second
+
+
+def test_empty_candidates():
+    scores, each = bleu([[], ["a"]], [[["a", "b"]], [["a"]]])
+    assert each[:, 0].max() == 0
+    assert 0 < scores[0] < 1
+    assert rouge_l([[]], [[["a"]]])[0] == 0
+    assert rouge_l([[]], [[[]]])[0] == 1  # as pycocoevalcap has it
+
+
+@pytest.mark.parametrize("metric", [bleu, rouge_l])
+@pytest.mark.parametrize(
+    ("candidates", "references", "message"),
+    [
+        ([], [], "no pictures"),
+        ([["a"]], [], "1 candidates"),
+        ([["a"]], [[]], "picture 0 has no references"),
+    ],
+)
+def test_misuse(metric, candidates, references, message):
+    with pytest.raises(ValueError, match=message):
+        metric(candidates, references)
+
+
+def test_equal_to_pycocoevalcap_on_random_captions():
+    pytest.importorskip("pycocoevalcap")
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    rng = random.Random(1)
+    for _ in range(1000):
+        vocabulary = [f"w{i}" for i in range(rng.choice([2, 5, 30]))]
+        pictures = rng.randint(1, 5)
+        candidates = [rng.choices(vocabulary, k=rng.choice([0, 1, 3, 9])) for _ in range(pictures)]
+        references = [
+            [rng.choices(vocabulary, k=rng.choice([0, 1, 4, 9])) for _ in range(rng.randint(1, 5))]
+            for _ in range(pictures)
+        ]
+        gts = {i: [" ".join(text) for text in texts] for i, texts in enumerate(references)}
+        res = {i: [" ".join(text)] for i, text in enumerate(candidates)}
+        theirs, each = Bleu(4).compute_score(gts, res, verbose=0)
+        scores, own = bleu(candidates, references)
+        np.testing.assert_allclose(scores, theirs, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(own, each, rtol=0, atol=1e-9)
+        theirs, each = Rouge().compute_score(gts, res)
+        score, own = rouge_l(candidates, references)
+        assert score == pytest.approx(theirs, abs=1e-9)
+        np.testing.assert_allclose(own, each, rtol=0, atol=1e-9)

@@ -1,0 +1,67 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from gazetell.metrics import METRICS, caption_scores, score_captions
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "captions_scores.json"
+CASES = json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_equal_to_the_official_evaluation(case):
+    scores = score_captions(case["references"], case["predictions"])
+    assert list(scores) == list(METRICS)
+    for name, expected in case["scores"].items():
+        assert scores[name] == pytest.approx(expected, abs=1e-9), name
+    assert scores["cider_d"] == scores["cider"]
+    assert scores["meteor"] is None
+    assert scores["spice"] is None
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_each_picture_as_the_official_evaluation(case):
+    scores = caption_scores(case["references"], case["predictions"])
+    assert scores == pytest.approx(case["cider"], abs=1e-9)
+    assert list(scores) == list(case["predictions"])
+
+
+def test_scores_are_numbers_that_json_can_hold():
+    scores = score_captions({"1": ("A dog.",), "2": ("A cat.",)}, {"2": "a cat", "1": "a dog"})
+    assert json.loads(json.dumps(scores)) == scores
+    assert scores["bleu_1"] == pytest.approx(1)
+    assert scores["cider"] == pytest.approx(5)  # two words have no trigrams
+
+
+def test_a_fraction_is_one_word_for_rouge_only():
+    # pycocoevalcap cuts at the no-break space for BLEU and CIDEr, not for ROUGE-L.
+    scores = score_captions({"1": ["1 1/2"]}, {"1": "1/2"})
+    assert scores["rouge_l"] == 0
+    assert scores["bleu_1"] > 0.3
+
+
+def test_order_of_pictures_does_not_matter():
+    references, predictions = CASES[1]["references"], CASES[1]["predictions"]
+    turned = dict(reversed(predictions.items()))
+    assert score_captions(references, turned) == pytest.approx(
+        score_captions(references, predictions), nan_ok=True
+    )
+    assert caption_scores(references, turned) == pytest.approx(
+        caption_scores(references, predictions)
+    )
+
+
+@pytest.mark.parametrize("function", [score_captions, caption_scores])
+@pytest.mark.parametrize(
+    ("references", "predictions", "message"),
+    [
+        ({}, {}, "no pictures"),
+        ({"1": ["a"], "7": ["b"]}, {"1": "a"}, "picture '7' has no prediction"),
+        ({"1": ["a"]}, {"1": "a", "3": "b"}, "picture '3' has no reference"),
+        ({"1": []}, {"1": "a"}, "has no references"),
+    ],
+)
+def test_misuse(function, references, predictions, message):
+    with pytest.raises(ValueError, match=message):
+        function(references, predictions)
