@@ -4,10 +4,10 @@ A scene is the whole truth about a picture: captions, questions, boxes and the j
 and nothing reads the pixels. Positions and lengths are fractions of the picture's side, origin
 top left, x to the right and y down.
 
-Scenes are split by content. The content of a scene is the multiset of its (colour, shape) pairs;
-a hash of it, which depends on no seed, says to which split the content belongs. A scene of the
-test split therefore never has the content of any training scene, of this data set or of one made
-with another seed; every single colour and shape occurs in all splits.
+Scenes are split by content. The content of a scene says of each thing its size, colour, shape and
+quarter of the picture; a hash of it, which depends on no seed, says to which split the content
+belongs. A scene of the test split therefore never has the content of any training scene, of this
+data set or of one made with another seed; every single colour and shape occurs in all splits.
 """
 
 import colorsys
@@ -51,12 +51,12 @@ COLOURS: dict[str, tuple[float, float, float, float]] = {
 }
 
 # Radius of the circle around a thing, in fractions of the side (pixels of 128 in the numerator).
-RADII = {"small": (15 / 128, 17 / 128), "large": (26 / 128, 29 / 128)}
+RADII = {"small": (16 / 128, 18 / 128), "large": (27 / 128, 30 / 128)}
 GAP, MARGIN = 3 / 128, 2 / 128
 # How far a thing may be turned, in degrees; a cross turned by 45 would be another figure.
-TURN = {"circle": 0, "ring": 0, "square": 20, "triangle": 25, "star": 30, "cross": 18}
+TURN = {"circle": 0, "ring": 0, "square": 12, "triangle": 15, "star": 12, "cross": 12}
 
-COUNT_WEIGHTS = {1: 20, 2: 32, 3: 28, 4: 20}
+COUNT_WEIGHTS = {1: 35, 2: 35, 3: 18, 4: 12}
 # How many things of each kind a scene of so many things has, with weights.
 PATTERNS: dict[int, dict[tuple[int, ...], int]] = {
     1: {(1,): 1},
@@ -119,9 +119,15 @@ class Scene:
         return scene
 
 
-def content(kinds: Sequence[Kind]) -> str:
-    """The key of a multiset of (colour, shape) pairs, for example ``blue star|red ring``."""
-    return "|".join(sorted(f"{colour} {shape}" for colour, shape in kinds))
+def content(things: Sequence[Thing]) -> str:
+    """The key of a scene, for example ``large blue star top left|small red ring bottom right``."""
+    return "|".join(
+        sorted(
+            f"{thing.size} {thing.colour} {thing.shape} "
+            f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
+            for thing in things
+        )
+    )
 
 
 def split_of(key: str) -> str:
@@ -152,13 +158,9 @@ def sample_scene(
         raise UsageError(f"count: expected 1 to {MAX_THINGS}, found {count}")
     while True:
         groups = _sample_groups(rng, count)
-        kinds = [kind for kind, times in groups for _ in range(times)]
-        if split in (None, split_of(content(kinds))):
-            break
-    things: list[Thing] | None = None
-    while things is None:
         things = _arrange(rng, groups)
-    return Scene(tuple(things), _sample_background(rng))
+        if things is not None and split in (None, split_of(content(things))):
+            return Scene(tuple(things), _sample_background(rng))
 
 
 def _weighted(rng: random.Random, weights: dict[Any, int]) -> Any:
