@@ -6,12 +6,14 @@ failed, 2 an option, 3 data, 4 a picture, 5 a model, 6 writing, 130 interrupted.
 
 import os
 import sys
+import warnings
 from typing import Any
 
 from cyclopts import App, CycloptsError
 
 from .. import __version__
 from ..errors import GazetellError
+from .terminal import STDIN
 
 __all__ = ["app", "main"]
 
@@ -52,8 +54,12 @@ app.config = (_recipe,)
 
 def main() -> None:
     """Run the command line and exit."""
+    # Damaged metadata of a picture say nothing about its pixels.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
-        status = app(print_error=False, exit_on_error=False)
+        # The parser takes a lone hyphen for an option without a name.
+        tokens = [STDIN if token == "-" else token for token in sys.argv[1:]]
+        status = app(tokens, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         # Its own box would be several lines.
         print("error: " + " ".join(str(error).split()), file=sys.stderr)

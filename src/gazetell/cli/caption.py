@@ -9,12 +9,11 @@ from typing import Any
 from ..data.images import image_files
 from ..errors import ImageError, UsageError
 from ..inference.bulk import caption_many
+from ..inference.gaze import FORMATS
 from ..inference.predictor import Caption, load
-from .terminal import report
+from .terminal import STDIN, report
 
 __all__ = ["caption"]
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".html", ".gif")
 
 
 def caption(
@@ -73,7 +72,9 @@ def caption(
         "seed": seed,
     }
     items = _items(pictures)
-    one_file = gaze is not None and gaze.suffix.lower() in SUFFIXES
+    one_file = gaze is not None and gaze.suffix != "" and not gaze.is_dir()
+    if one_file and gaze is not None and gaze.suffix.lower() not in FORMATS:
+        raise UsageError(f"--gaze {gaze}: expected a folder, or a file {', '.join(FORMATS)}")
     if one_file and len(items) > 1:
         raise UsageError(f"--gaze {gaze}: one file for {len(items)} pictures; expected a folder")
     captioner = load(model, device=device, precision=precision)
@@ -99,7 +100,7 @@ def caption(
 
 def _items(pictures: tuple[str, ...]) -> list[Any]:
     """Paths, and the bytes of standard input for ``-``."""
-    if "-" not in pictures:
+    if STDIN not in pictures:
         return list(image_files(pictures))
     if len(pictures) > 1:
         raise UsageError("- reads one picture from standard input; expected no other pictures")

@@ -63,7 +63,7 @@ def demo(
     report("2/4  training an attention LSTM from scratch")
     values = read_recipe("scenes") | {"seed": seed}
     if epochs is not None:
-        values |= {"epochs": epochs, "eval_every": min(values["eval_every"], epochs)}
+        values |= {"epochs": epochs}
     options = TrainOptions.from_dict(values, "demo")
     train(data, out, options, report=report, progress=on_terminal())
     report(f"3/4  captioning {test_pictures} scenes it never saw, beam {BEAM}")

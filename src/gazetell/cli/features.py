@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import torch
+
 from ..data.records import Dataset
 from ..features import build_cache, cache_folder
 from ..models.encoders import Encoder, EncoderConfig
@@ -27,6 +29,7 @@ def features(
     flip: bool = False,
     batch: int = 64,
     workers: int = 1,
+    seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
 ) -> None:
@@ -45,6 +48,7 @@ def features(
         flip: Also encode each picture mirrored.
         batch: Pictures a forward pass.
         workers: Processes that open pictures meanwhile.
+        seed: Of the weights, where they are none.
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
     """
@@ -58,6 +62,8 @@ def features(
         encoder_std,
         encoder_padding,
     )
+    # As a training run of this seed does: random weights then have one cache, not one a run.
+    torch.manual_seed(seed)
     network = Encoder(config)
     folder, names = cache_folder(dataset, network, flip=flip)
     where = choose_device(device)
@@ -65,14 +71,8 @@ def features(
         f"{encoder} grid {network.height}x{network.width}x{network.trunk_channels}, "
         f"{len(names)} pictures, {where.type}, {choose_precision(where, precision).name}"
     )
-    began, first = time.perf_counter(), 0
-    with bar("features", on_terminal()) as update:
-
-        def progress(done: int, total: int) -> None:
-            nonlocal first
-            first = first or done
-            update(done, total)
-
+    began = time.perf_counter()
+    with bar("features", on_terminal()) as progress:
         cache = build_cache(
             network,
             dataset.root,

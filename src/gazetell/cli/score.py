@@ -19,7 +19,7 @@ def score(*, references: Path, predictions: Path, java: bool = False, json: bool
         json: Print one JSON object instead of lines.
     """
     wanted, found = read_references(references), read_predictions(predictions)
-    match(wanted, found)
+    match(wanted, found, references_name=str(references), predictions_name=str(predictions))
     scores = score_captions(wanted, found, java=java)
     if json:
         print_json(scores)

@@ -4,7 +4,9 @@ import json
 import sys
 from typing import Any
 
-__all__ = ["on_terminal", "print_json", "report"]
+__all__ = ["STDIN", "on_terminal", "print_json", "report"]
+
+STDIN = "<standard input>"  # what a lone hyphen on the command line becomes
 
 
 def report(line: str) -> None:

@@ -47,5 +47,7 @@ def recipe_defaults(app: App, commands: tuple[str, ...], arguments: Any) -> None
     for argument in arguments:
         if argument.name == "--recipe" and argument.tokens:
             values = read_recipe(argument.tokens[-1].value)
+            if "features" in commands:  # its batch and the like are another thing
+                values = {k: v for k, v in values.items() if k == "flip" or "encoder" in k}
             Dict(values, use_commands_as_keys=False, allow_unknown=True)(app, commands, arguments)
             return

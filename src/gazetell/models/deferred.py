@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 __all__ = ["DeferredKeys", "DeferredWeight", "look"]
 
@@ -68,6 +69,7 @@ class _BeginKeys(torch.autograd.Function):
         return keys.new_zeros(())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
         batch = ctx.shape[0]
         # T tensors (n_t, D) -> (N, T, D), zero where a row was no longer active.
@@ -91,6 +93,7 @@ class _Look(torch.autograd.Function):
         return looked, attention
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dlooked: Tensor, dattention: Tensor) -> tuple[Any, ...]:
         hidden, attention, keys = ctx.saved_tensors
         keys = keys[: hidden.shape[0]]
@@ -111,6 +114,7 @@ class _BeginWeight(torch.autograd.Function):
         return weight.new_zeros(())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
         inputs, slopes = (torch.cat(column) for column in zip(*ctx.tape, strict=True))
         ctx.tape.clear()
@@ -128,6 +132,7 @@ class _Multiply(torch.autograd.Function):
         return x @ weight.t()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensors
         ctx.tape.append((x, dy.to(x.dtype)))

@@ -287,14 +287,19 @@ class SmallCNN(nn.Sequential):
     Four 3x3 convolutions of stride 2 and two of stride 1, each with batch norm. The input gains
     two channels with each pixel's x and y in [-1, 1] (Liu et al. 2018, CoordConv), so that cells
     know where they are and words like "left" can be learned.
+
+    A convolution of stride 2 padded alike on both sides is centred half a pixel to the upper left
+    of its cell; three such layers shift the map by half a cell. The fourth is padded on the right
+    and below alone, which takes that back: the gaze lies on the objects.
     """
 
     def __init__(self, widths: tuple[int, ...] = (24, 48, 96, 128)) -> None:
         blocks: list[nn.Module] = []
         before = 5
         for width in widths:
+            kind = SamePaddedConv2d if width == widths[-1] else nn.Conv2d
             blocks += [
-                nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
+                kind(before, width, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),
             ]

@@ -54,13 +54,14 @@ class TrainOptions:
         flip: Show half of the pictures mirrored. Unfit where captions say left and right.
         learning_rate: Peak learning rate of AdamW.
         encoder_learning_rate: Peak learning rate of a trained encoder.
+        beta2: Decay of AdamW's second moments; below 0.999 suits short runs.
         weight_decay: Weight decay of AdamW, on matrices.
         warmup: Share of all steps in which the learning rate rises to its peak.
         schedule: After the warm-up: cosine to zero, or constant.
         clip: Largest norm of the gradient; 0 for no limit.
         label_smoothing: Share of the target probability spread over all words.
         patience: Stop after so many passes without a better CIDEr on the validation split.
-        eval_every: Caption the validation pictures every so many passes.
+        eval_every: Caption the validation pictures every so many passes; a divisor of epochs.
         limit: Use only the first so many pictures of each split, for a quick try; 0 for all.
         overfit: Train and validate on the same so many pictures, without dropout: a check that
             the model can learn at all; 0 for off.
@@ -93,6 +94,7 @@ class TrainOptions:
     flip: bool = False
     learning_rate: float = 1e-3
     encoder_learning_rate: float = 1e-4
+    beta2: float = 0.999
     weight_decay: float = 1e-2
     warmup: float = 0.05
     schedule: str = "cosine"
@@ -114,6 +116,7 @@ class TrainOptions:
             ("schedule", self.schedule in ("cosine", "constant"), "cosine or constant"),
             ("learning_rate", 0 < self.learning_rate <= 1, "above 0, at most 1"),
             ("encoder_learning_rate", 0 < self.encoder_learning_rate <= 1, "above 0, at most 1"),
+            ("beta2", 0 < self.beta2 < 1, "above 0, below 1"),
             ("weight_decay", 0 <= self.weight_decay <= 1, "0 to 1"),
             ("warmup", 0 <= self.warmup < 1, "0 up to below 1"),
             ("clip", self.clip >= 0, "0 or more"),
@@ -122,10 +125,22 @@ class TrainOptions:
                 (name, getattr(self, name) >= 1, "1 or more")
                 for name in ("epochs", "batch", "min_frequency", "max_length", "patience")
             ),
-            ("eval_every", 1 <= self.eval_every <= self.epochs, "1 to the number of epochs"),
+            # Else the last passes would be trained and never looked at.
+            (
+                "eval_every",
+                self.eval_every >= 1 and self.epochs % self.eval_every == 0,
+                f"a divisor of --epochs {self.epochs}",
+            ),
             *(
                 (name, getattr(self, name) >= 0, "0 or more")
-                for name in ("max_words", "captions_per_image", "limit", "overfit", "workers")
+                for name in (
+                    "max_words",
+                    "captions_per_image",
+                    "limit",
+                    "overfit",
+                    "workers",
+                    "seed",
+                )
             ),
         )
         for name, fine, expected in checks:

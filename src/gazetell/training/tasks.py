@@ -45,9 +45,13 @@ class CaptionTask(L.LightningModule):
         self.tokenizer, self.options, self.validation = tokenizer, options, validation
         self.generated: dict[int, str] = {}
 
-    def on_train_epoch_start(self) -> None:
-        """Make dropout depend on seed and epoch alone, so a resumed run repeats it."""
-        torch.manual_seed(self.options.seed * 100_003 + self.current_epoch)
+    def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
+        """Make dropout depend on seed and epoch alone, so a resumed run repeats it.
+
+        Not at the start of the epoch: making a loader draws a number too, before it or after.
+        """
+        if batch_idx == 0:
+            torch.manual_seed(self.options.seed * 100_003 + self.current_epoch)
 
     def grid(self, pictures: Tensor) -> Grid:
         """The grid of uint8 images (B, 3, S, S), or of cached cells (B, R, C)."""
@@ -121,6 +125,7 @@ class CaptionTask(L.LightningModule):
             groups.setdefault((rate, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()],
+            betas=(0.9, self.options.beta2),
             fused=True,
         )
         total = max(int(self.trainer.estimated_stepping_batches), 1)

@@ -51,11 +51,12 @@ COLOURS: dict[str, tuple[float, float, float, float]] = {
 }
 
 # Radius of the circle around a thing, in fractions of the side (pixels of 128 in the numerator).
-RADII = {"small": (16 / 128, 18 / 128), "large": (27 / 128, 30 / 128)}
+RADII = {"small": (17 / 128, 19 / 128), "large": (28 / 128, 31 / 128)}
 GAP, MARGIN = 3 / 128, 2 / 128
 # How far a thing may be turned, in degrees; a cross turned by 45 would be another figure.
 TURN = {"circle": 0, "ring": 0, "square": 12, "triangle": 15, "star": 12, "cross": 12}
 
+BACKGROUND_WEIGHTS = dict(zip(BACKGROUNDS, (40, 24, 12, 12, 12), strict=True))
 COUNT_WEIGHTS = {1: 35, 2: 35, 3: 18, 4: 12}
 # How many things of each kind a scene of so many things has, with weights.
 PATTERNS: dict[int, dict[tuple[int, ...], int]] = {
@@ -266,7 +267,7 @@ def _sample_background(rng: random.Random) -> Background:
     value = rng.uniform(0.78, 0.95) if light else rng.uniform(0.16, 0.32)
     step = rng.uniform(0.07, 0.13) * (-1 if light else 1)
     return Background(
-        pattern=rng.choice(BACKGROUNDS),
+        pattern=_weighted(rng, BACKGROUND_WEIGHTS),
         low=_rgb(hue, saturation, value),
         high=_rgb(hue + rng.uniform(-25, 25), saturation, value + step),
         angle=round(rng.uniform(0, 180), 1),
