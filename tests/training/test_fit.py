@@ -124,9 +124,9 @@ def test_it_can_overfit(data, tmp_path):
     run = tmp_path / "run"
     chosen = options(
         overfit=4,
-        batch=1,
-        epochs=60,
-        eval_every=60,
+        batch=4,
+        epochs=150,
+        eval_every=150,
         hidden=64,
         learning_rate=1e-2,
         encoder_learning_rate=2e-3,

@@ -26,8 +26,8 @@ BEAM = 3
 def demo(
     *,
     out: Path = Path("runs/demo"),
-    train_pictures: int = 8000,
-    val_pictures: int = 200,
+    train_pictures: int = 7800,
+    val_pictures: int = 100,
     test_pictures: int = 600,
     epochs: int | None = None,
     seed: int = 0,

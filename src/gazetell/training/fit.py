@@ -220,7 +220,7 @@ def _fit(
         captioner.cpu().eval(),
         encoder.cpu().eval(),
         tokenizer,
-        DecodingOptions(max_length=options.max_length),
+        DecodingOptions(max_length=options.max_length, length_penalty=options.length_penalty),
         about,
     )
     save_model(out, model)

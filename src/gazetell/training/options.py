@@ -36,6 +36,7 @@ class TrainOptions:
             vocabulary.
         max_words: Most words in the vocabulary; 0 for no limit.
         max_length: Most words of a caption, in training and when decoding.
+        length_penalty: Exponent of beam search's length normalisation that the model decodes with.
         encoder: A torchvision CNN, or small-cnn to be trained from scratch.
         encoder_weights: A torchvision weights name (IMAGENET1K_V2), a .safetensors or .pth file,
             or none.
@@ -78,6 +79,7 @@ class TrainOptions:
     min_frequency: int = 5
     max_words: int = 0
     max_length: int = 20
+    length_penalty: float = 0.7
     encoder: str = "regnet_x_400mf"
     encoder_weights: str = "IMAGENET1K_V2"
     encoder_layer: str | None = None
@@ -116,6 +118,7 @@ class TrainOptions:
             ("schedule", self.schedule in ("cosine", "constant"), "cosine or constant"),
             ("learning_rate", 0 < self.learning_rate <= 1, "above 0, at most 1"),
             ("encoder_learning_rate", 0 < self.encoder_learning_rate <= 1, "above 0, at most 1"),
+            ("length_penalty", 0 <= self.length_penalty <= 5, "0 to 5"),
             ("beta2", 0 < self.beta2 < 1, "above 0, below 1"),
             ("weight_decay", 0 <= self.weight_decay <= 1, "0 to 1"),
             ("warmup", 0 <= self.warmup < 1, "0 up to below 1"),
