@@ -24,7 +24,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from .. import __version__
@@ -37,7 +37,7 @@ from ..models.checkpoint import ModelFolder, save_model
 from ..models.decoding import DecodingOptions
 from ..models.encoders import Encoder
 from ..models.precision import choose_device, choose_precision
-from .history import EpochLog, Report
+from .history import EpochLog, ProgressBar, Report
 from .loaders import CaptionBatches, picture_source
 from .options import TrainOptions
 from .tasks import CaptionTask
@@ -177,7 +177,7 @@ def _fit(
         last,
     ]
     if progress:
-        callbacks.append(RichProgressBar(refresh_rate=5, console_kwargs={"stderr": True}))
+        callbacks.append(ProgressBar())
     trainer = L.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices="auto" if device.type == "cuda" else 1,

@@ -6,13 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from ..files import read_jsonl, write_jsonl
 
-__all__ = ["EpochLog", "Report"]
+__all__ = ["EpochLog", "ProgressBar", "Report"]
 
 Report = Callable[[str], None]
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar on standard error, without the number of the logger's version."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=5, console_kwargs={"stderr": True})
+
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What is shown behind the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
 class EpochLog(Callback):
