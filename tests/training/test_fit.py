@@ -120,6 +120,27 @@ def test_kill_9_then_resume_ends_in_the_same_weights(data, tmp_path):
     assert rows(run) == rows(tmp_path / "whole")
 
 
+def test_ctrl_c_says_how_to_go_on(data, tmp_path):
+    run = tmp_path / "run"
+    lines = []
+
+    def interrupt(line):
+        lines.append(line)
+        if line.startswith("epoch 2/3"):
+            raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(data, run, options(), report=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # the Trainer leaves it ignored
+    assert f"--resume {run}" in lines[-1]
+    train(data, tmp_path / "whole", options(), report=lambda line: None)
+    resume(run, report=lambda line: None)
+    assert same(state(run), state(tmp_path / "whole"))
+
+
 def test_it_can_overfit(data, tmp_path):
     run = tmp_path / "run"
     chosen = options(

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from .terminal import on_terminal, print_json, report
 
 if TYPE_CHECKING:
+    from ..data.prepare import Summary
     from ..data.readers import BadRows
     from ..data.records import Dataset
 
@@ -46,8 +47,12 @@ def _prepare(read: Callable[["BadRows"], "Dataset"], out: Path, common: Preparin
     from ..data.readers import BadRows
 
     bad = BadRows(skip=common.skip_bad)
-    summary = prepare(read(bad), out, check_images=common.check, bad=bad)
-    if common.json:
+    _show(prepare(read(bad), out, check_images=common.check, bad=bad), common.json)
+
+
+def _show(summary: "Summary", json: bool) -> None:
+    """Print a summary."""
+    if json:
         print_json(summary.to_dict())
     else:
         print("\n".join(summary.lines()))
@@ -252,11 +257,7 @@ def scenes(
             workers=workers,
             progress=update,
         )
-    summary = summarise(dataset)
-    if json:
-        print_json(summary.to_dict())
-    else:
-        print("\n".join(summary.lines()))
+    _show(summarise(dataset), json)
 
 
 @app.command
@@ -270,8 +271,4 @@ def show(folder: Path, *, json: bool = False) -> None:
     from ..data.prepare import summarise
     from ..data.records import Dataset
 
-    summary = summarise(Dataset.open(folder))
-    if json:
-        print_json(summary.to_dict())
-    else:
-        print("\n".join(summary.lines()))
+    _show(summarise(Dataset.open(folder)), json)

@@ -1,6 +1,7 @@
 """``gazetell demo``: the whole path on generated data, from nothing to a report."""
 
 import shlex
+import shutil
 import time
 from pathlib import Path
 
@@ -67,7 +68,6 @@ def demo(
     options = TrainOptions.from_dict(values, "demo")
     train(data, out, options, report=report, progress=on_terminal())
     report(f"3/4  captioning {test_pictures} scenes it never saw, beam {BEAM}")
-    dataset = Dataset.open(data)
     result = evaluate(load(out), dataset, split="test", beam=BEAM, progress=on_terminal())
     result.save(out / "evaluation" / f"test-beam{BEAM}")
     update_metrics(out, result.figures)
@@ -86,8 +86,6 @@ def _clear(out: Path, again: bool) -> None:
         raise UsageError(f"--out {out}: holds something else; expected a new or empty folder")
     if not again:
         raise UsageError(f"--out {out}: holds a demo; make it anew with --again, or name another")
-    import shutil
-
     shutil.rmtree(out)
 
 

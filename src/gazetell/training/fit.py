@@ -201,10 +201,11 @@ def _fit(
         if not Path(best.best_model_path).is_file():
             raise ModelError(f"{out}: no epoch was finished, so there is no model")
         state = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+    except SystemExit as stop:  # what the Trainer makes of Ctrl-C
+        report(f"stopped; go on with: gazetell train --resume {out}")
+        raise KeyboardInterrupt from stop
     except OSError as error:
         raise write_error(out, error) from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     task.load_state_dict(state["state_dict"])
     rows = [row for _, row in read_jsonl(out / "metrics.jsonl")]
     about = {
