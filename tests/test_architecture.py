@@ -24,9 +24,13 @@ MAY = {
     "features": {"errors", "files", "data", "models"},
     "training": {"errors", "files", "progress", "metrics", "data", "models", "features"},
     "inference": {"errors", "files", "progress", "metrics", "data", "models", "features"},
-    "cli": {
+    "reproduce": {
         *("errors", "files", "progress", "metrics", "data", "models", "features"),
         *("training", "inference"),
+    },
+    "cli": {
+        *("errors", "files", "progress", "metrics", "data", "models", "features"),
+        *("training", "inference", "reproduce"),
     },
     "__main__": {"cli"},
 }

@@ -18,7 +18,7 @@ __all__ = ["caption"]
 
 def caption(
     *pictures: str,
-    model: str,
+    model: tuple[str, ...] = (),
     beam: int | None = None,
     max_length: int | None = None,
     length_penalty: float | None = None,
@@ -38,7 +38,7 @@ def caption(
 
     Args:
         pictures: Files, folders, globs, or - for one picture from standard input.
-        model: A model folder, or hf://owner/name.
+        model: A model folder, or hf://owner/name; given several times, an ensemble.
         beam: Beam of the search, 1 for greedy; the model's own if not given.
         max_length: Most words of a caption; the model's own if not given.
         length_penalty: Exponent of the length normalisation; the model's own if not given.
@@ -57,6 +57,8 @@ def caption(
     """
     if not pictures:
         raise UsageError("expected pictures: files, folders, globs, or - for standard input")
+    if not model:
+        raise UsageError("expected --model, a model folder or hf://owner/name")
     if json and csv:
         raise UsageError("--json and --csv: expected one of them")
     if batch < 1:
@@ -77,7 +79,7 @@ def caption(
         raise UsageError(f"--gaze {gaze}: expected a folder, or a file {', '.join(FORMATS)}")
     if one_file and len(items) > 1:
         raise UsageError(f"--gaze {gaze}: one file for {len(items)} pictures; expected a folder")
-    captioner = load(model, device=device, precision=precision)
+    captioner = load(*model, device=device, precision=precision)
     options = {key: value for key, value in given.items() if value is not None}
     failed = []
     write = _writer(json, csv, len(items) > 1)

@@ -215,6 +215,45 @@ def table(
 
 
 @app.command
+def course(
+    file: Path,
+    *,
+    out: Path,
+    unknown: Literal["drop", "keep"] = "drop",
+    test_from_val: float = 0.5,
+    seed: int = 0,
+    common: Common = Preparing(),
+) -> None:
+    """The coco.pt of EECS 498-007, assignment 4: its images go to OUT/images.
+
+    Args:
+        file: The file of torch.save.
+        out: The prepared folder to write.
+        unknown: Leave training captions with an unknown word out, or keep them for training with
+            --min-frequency 2 or more. Those of val and test stay.
+        test_from_val: Share of the pictures of val that becomes test, drawn by the seed.
+        seed: Of the draw.
+        common: Options of every source.
+    """
+    from ..data import readers
+    from ..progress import bar
+
+    def read(bad: "BadRows") -> "Dataset":
+        with bar("pictures", on_terminal()) as update:
+            return readers.course(
+                file,
+                out / "images",
+                unknown=unknown,
+                test_from_val=test_from_val,
+                seed=seed,
+                bad=bad,
+                progress=update,
+            )
+
+    _prepare(read, out, common)
+
+
+@app.command
 def scenes(
     *,
     out: Path,

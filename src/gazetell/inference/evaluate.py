@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..data import scenes
 from ..data.batches import PixelSource
@@ -140,7 +139,9 @@ def evaluate(
         "dataset": dataset.name,
         "split": split,
         "pictures": len(records),
+        "members": model.members,
         "beam": chosen.beam,
+        "length_penalty": chosen.length_penalty,
         "distinct": len(set(texts)) / len(texts),
         "unseen": sum(text not in seen for text in texts) / len(texts),
         "vocabulary": len({word for caption in captions for word in caption.words}),
@@ -165,8 +166,7 @@ def _grids(
         names = [record.image for record in records[begin : begin + batch]]
         if cache is not None:
             cells = cache.load(names).float().to(model.device)
-            with torch.inference_mode(), model.precision.autocast(model.device):
-                yield encoder.finish(Grid.of(cells, cache.height, cache.width))
+            yield Grid.of(cells, cache.height, cache.width)
         elif pixels is not None:
             yield model.encode(pixels.load(names, np.zeros(len(names), bool)))
 

@@ -23,6 +23,7 @@ from ..errors import ModelError
 from ..models.checkpoint import ModelFolder, load_model
 from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Grid
+from ..models.ensemble import Ensemble
 from ..models.precision import choose_device, choose_precision
 from . import gaze
 
@@ -94,21 +95,37 @@ class Caption:
 
 
 class Captioner:
-    """A loaded captioning model; see ``load``.
+    """A loaded captioning model, or several that tell captions together; see ``load``.
 
     Args:
         model: a model folder's content.
+        others: of the same vocabulary and the same CNN: an ensemble.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``bf16`` or ``fp32``.
+
+    Raises:
+        ModelError: models that do not fit together.
     """
 
     def __init__(
-        self, model: ModelFolder, *, device: str = "auto", precision: str = "auto"
+        self,
+        model: ModelFolder,
+        *others: ModelFolder,
+        device: str = "auto",
+        precision: str = "auto",
     ) -> None:
+        for number, other in enumerate(others, 2):
+            if other.tokenizer != model.tokenizer:
+                raise ModelError(f"model {number} of the ensemble has another vocabulary")
+            if other.encoder.fingerprint() != model.encoder.fingerprint():
+                raise ModelError(f"model {number} of the ensemble has another encoder")
         self.device = choose_device(device)
         self.precision = choose_precision(self.device, precision)
         self.encoder = model.encoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.captioner = model.captioner.to(self.device).eval()
+        members = [(m.encoder, m.captioner) for m in (model, *others)]
+        self.decoder = Ensemble(members).to(self.device).eval()
+        self.members = len(members)
         self.tokenizer: Tokenizer = model.tokenizer
         self.decoding: DecodingOptions = model.decoding
         self.about = model.about
@@ -154,16 +171,16 @@ class Captioner:
 
     @torch.inference_mode()
     def encode(self, images: torch.Tensor) -> Grid:
-        """The grid of uint8 images (B, 3, S, S)."""
+        """The CNN's grid of uint8 images (B, 3, S, S), before any projection."""
         with self.precision.autocast(self.device):
-            return self.encoder(images.to(self.device))
+            return self.encoder.encode(images.to(self.device))
 
     @torch.inference_mode()
     def decode(self, grid: Grid, options: DecodingOptions) -> list[Caption]:
-        """Captions, without pictures, of the finished grid (B, R, C) of an encoder."""
+        """Captions, without pictures, of grids (B, R, C) as ``encode`` makes them."""
         with self.precision.autocast(self.device):
             found = decode(
-                self.captioner,
+                self.decoder,
                 grid,
                 options,
                 start=self.tokenizer.start,
@@ -194,19 +211,25 @@ def shown(picture: Image.Image) -> Image.Image:
 
 
 def load(
-    path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto"
+    path: str | os.PathLike[str],
+    *others: str | os.PathLike[str],
+    device: str = "auto",
+    precision: str = "auto",
 ) -> Captioner:
-    """Load a trained model.
+    """Load a trained model, or several as an ensemble.
 
     Args:
         path: a model folder, or ``hf://owner/name`` for one on the Hugging Face hub.
+        others: further models of the same vocabulary and CNN, whose word probabilities are
+            averaged with the first one's.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``bf16`` or ``fp32``.
 
     Raises:
         ModelError: no model there, or one whose pieces do not fit together.
     """
-    return Captioner(load_model(fetch(path)), device=device, precision=precision)
+    models = [load_model(fetch(name)) for name in (path, *others)]
+    return Captioner(*models, device=device, precision=precision)
 
 
 def fetch(path: str | os.PathLike[str]) -> Path:

@@ -1,7 +1,8 @@
 """Captioning metrics: strings in, numbers out.
 
 `score_captions` gives BLEU-1..4, ROUGE-L and CIDEr as the official COCO caption evaluation
-(pycocoevalcap) prints them, without Java, and METEOR and SPICE with it.
+(pycocoevalcap) prints them, without Java, and METEOR and SPICE with it. `compare_captions` tells
+whether one set of captions scores better than another by more than the choice of pictures.
 
 The parts can be used alone: `words` splits captions as that evaluation does, `ngrams` and `cider`
 score tokens of any kind, `java` runs METEOR and SPICE. Nothing here reads files or imports the
@@ -12,17 +13,20 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from .cider import CiderD, cider_d
+from .compare import Difference, compare_captions
 from .java import JavaScore, meteor, spice
 from .ngrams import bleu, rouge_l
-from .words import split
+from .words import at_blanks, split, split_all
 
 __all__ = [
     "METRICS",
     "CiderD",
+    "Difference",
     "JavaScore",
     "bleu",
     "caption_scores",
     "cider_d",
+    "compare_captions",
     "meteor",
     "rouge_l",
     "score_captions",
@@ -70,9 +74,9 @@ def score_captions(
     Raises:
         ValueError: no pictures, different pictures in the two, or one without references.
     """
-    candidates, texts = _split_all(references, predictions)
-    spaced = [_at_blanks(words) for words in candidates]
-    spaced_texts = [[_at_blanks(words) for words in captions] for captions in texts]
+    candidates, texts = split_all(references, predictions)
+    spaced = [at_blanks(words) for words in candidates]
+    spaced_texts = [[at_blanks(words) for words in captions] for captions in texts]
     bleus, _ = bleu(spaced, spaced_texts)
     cider, _ = cider_d(spaced, spaced_texts)
     scores: dict[str, float | None] = dict.fromkeys(METRICS)
@@ -105,28 +109,9 @@ def caption_scores(
     Raises:
         ValueError: no pictures, different pictures in the two, or one without references.
     """
-    candidates, texts = _split_all(references, predictions)
+    candidates, texts = split_all(references, predictions)
     _, scores = cider_d(
-        [_at_blanks(words) for words in candidates],
-        [[_at_blanks(words) for words in captions] for captions in texts],
+        [at_blanks(words) for words in candidates],
+        [[at_blanks(words) for words in captions] for captions in texts],
     )
     return dict(zip(predictions, scores.tolist(), strict=True))
-
-
-def _split_all(
-    references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
-) -> tuple[list[list[str]], list[list[list[str]]]]:
-    """The words of predictions and references, pictures in the order of ``predictions``."""
-    if references.keys() != predictions.keys():
-        first = sorted(references.keys() ^ predictions.keys(), key=str)[0]
-        missing = "prediction" if first in references else "reference"
-        raise ValueError(f"picture {first!r} has no {missing}")
-    return (
-        [split(caption) for caption in predictions.values()],
-        [[split(caption) for caption in references[picture]] for picture in predictions],
-    )
-
-
-def _at_blanks(words: list[str]) -> list[str]:
-    """Words cut at no-break spaces too, as pycocoevalcap cuts for BLEU and CIDEr, not ROUGE-L."""
-    return " ".join(words).split()

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bleu", "rouge_l"]
+__all__ = ["bleu", "bleu_counts", "bleu_of_counts", "rouge_l"]
 
 Tokens = Sequence[Hashable]
 Scores = NDArray[np.float64]
@@ -51,8 +51,26 @@ def bleu(
     Raises:
         ValueError: no pictures, unequal numbers, or a picture without references.
     """
+    counts = bleu_counts(candidates, references)
+    total = bleu_of_counts(counts.sum(axis=0, keepdims=True))[:, 0]
+    return tuple(float(value) for value in total), bleu_of_counts(counts)
+
+
+def bleu_counts(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Scores:
+    """What BLEU counts in each picture; the counts of a set are their sum.
+
+    Args:
+        candidates: one token sequence a picture; may be empty.
+        references: the reference token sequences of each picture.
+
+    Returns:
+        Whole numbers, shape (pictures, 10). Columns: words, words of the nearest reference, then
+        correct n-grams for n = 1..4, then guessed ones.
+
+    Raises:
+        ValueError: no pictures, unequal numbers, or a picture without references.
+    """
     _check(candidates, references)
-    # Columns: words, words of the nearest reference, then correct and guessed for n = 1..4.
     counts = np.zeros((len(candidates), 2 + 2 * ORDERS))
     for row, candidate, texts in zip(counts, candidates, references, strict=True):
         length = len(candidate)
@@ -62,12 +80,11 @@ def bleu(
         for ngram, count in _ngrams(candidate).items():
             row[1 + len(ngram)] += min(count, max(text.get(ngram, 0) for text in known))
         row[2 + ORDERS :] = [max(0, length - n) for n in range(ORDERS)]
-    total = _bleu(counts.sum(axis=0, keepdims=True))[:, 0]
-    return tuple(float(value) for value in total), _bleu(counts)
+    return counts
 
 
-def _bleu(counts: Scores) -> Scores:
-    """BLEU-1..4, shape (4, rows), of rows of counts as `bleu` lays them out."""
+def bleu_of_counts(counts: Scores) -> Scores:
+    """BLEU-1..4, shape (4, rows), of rows of counts, (rows, 10) as `bleu_counts` lays them out."""
     length, nearest = counts[:, 0], counts[:, 1]
     correct, guessed = counts[:, 2 : 2 + ORDERS].T, counts[:, 2 + ORDERS :].T
     precision = (correct + TINY) / (guessed + SMALL)  # (4, rows)

@@ -19,10 +19,11 @@ Reference: Chen et al. 2015, Microsoft COCO Captions: Data Collection and Evalua
 """
 
 import re
+from collections.abc import Mapping, Sequence
 
 from .rules import ABBREVIATION, JOINED, RULES, Rule
 
-__all__ = ["PUNCTUATION", "split"]
+__all__ = ["PUNCTUATION", "at_blanks", "split", "split_all"]
 
 PUNCTUATION = frozenset({
     "''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-",
@@ -73,6 +74,36 @@ def split(text: str) -> list[str]:
                 continue
         at = _scan(text, at, words)
     return words
+
+
+def split_all(
+    references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
+) -> tuple[list[list[str]], list[list[list[str]]]]:
+    """The words of predictions and references, pictures in the order of ``predictions``.
+
+    Args:
+        references: the reference captions of each picture.
+        predictions: the caption of each of the same pictures.
+
+    Returns:
+        The words of each prediction, and those of each reference of each picture.
+
+    Raises:
+        ValueError: different pictures in the two.
+    """
+    if references.keys() != predictions.keys():
+        first = sorted(references.keys() ^ predictions.keys(), key=str)[0]
+        missing = "prediction" if first in references else "reference"
+        raise ValueError(f"picture {first!r} has no {missing}")
+    return (
+        [split(caption) for caption in predictions.values()],
+        [[split(caption) for caption in references[picture]] for picture in predictions],
+    )
+
+
+def at_blanks(words: list[str]) -> list[str]:
+    """Words cut at no-break spaces too, as pycocoevalcap cuts for BLEU and CIDEr, not ROUGE-L."""
+    return " ".join(words).split()
 
 
 def _scan(text: str, at: int, words: list[str]) -> int:

@@ -24,7 +24,14 @@ from .captioners import CaptionerConfig, CaptionModel, build_captioner
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig
 
-__all__ = ["ModelFolder", "load_model", "read_config", "save_model", "update_metrics"]
+__all__ = [
+    "ModelFolder",
+    "load_model",
+    "read_config",
+    "save_model",
+    "update_decoding",
+    "update_metrics",
+]
 
 FORMAT = 1
 PIECES = ("model.safetensors", "tokenizer.json")
@@ -131,6 +138,12 @@ def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> N
     config = read_config(folder)
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "README.md", model_card(config, metrics))
+
+
+def update_decoding(folder: str | os.PathLike[str], decoding: DecodingOptions) -> None:
+    """Make these the model's own decoding options."""
+    folder = Path(folder)
+    write_json(folder / "config.json", read_config(folder) | {"decoding": asdict(decoding)})
 
 
 def read_config(folder: Path) -> dict[str, Any]:

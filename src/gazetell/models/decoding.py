@@ -16,25 +16,24 @@ Shapes: ``B`` pictures, ``K`` beam, ``N = B*K`` rows, ``T`` words so far, ``V`` 
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .captioners import State
 from .encoders import Grid
 
 __all__ = ["Decoded", "Decoder", "DecodingOptions", "decode"]
 
 
 class Decoder(Protocol):
-    """What decoding needs of a captioner."""
+    """What decoding needs of a captioner; a state is anything with ``State``'s two methods."""
 
-    def start(self, grid: Grid) -> State:
+    def start(self, grid: Grid) -> Any:
         """The state before the first word."""
 
-    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State, Tensor | None]:
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any, Tensor | None]:
         """Logits (N, V), state and attention (N, R) after reading tokens (N,)."""
 
 
@@ -109,6 +108,7 @@ def decode(
     start: int,
     end: int,
     banned: tuple[int, ...] = (),
+    samples: int = 1,
 ) -> list[Decoded]:
     """Caption every picture of a grid.
 
@@ -119,14 +119,15 @@ def decode(
         start: id of ``<start>``.
         end: id of ``<end>``.
         banned: ids that are never emitted (``<pad>``, ``<unk>``); ``start`` is always banned.
+        samples: so many captions of each picture, one after the other; needs ``beam`` 1.
 
     Returns:
-        One caption a picture, at least ``min_length`` words long, ended or cut at ``max_length``.
+        The captions, at least ``min_length`` words long, ended or cut at ``max_length``.
     """
     never = tuple({start, *banned} - {end})
     if options.beam > 1:
         return _beam(decoder, grid, options, start, end, never)
-    return _greedy(decoder, grid, options, start, end, never)
+    return _greedy(decoder, grid, options, start, end, never, samples)
 
 
 def _log_probs(
@@ -179,12 +180,15 @@ def _greedy(
     start: int,
     end: int,
     never: tuple[int, ...],
+    samples: int,
 ) -> list[Decoded]:
-    batch, device = grid.cells.shape[0], grid.cells.device
+    batch, device = grid.cells.shape[0] * samples, grid.cells.device
     random = None
     if options.sample:
         random = torch.Generator(device).manual_seed(options.seed)
     state = decoder.start(grid)
+    if samples > 1:
+        state = state.select(torch.arange(batch, device=device) // samples)
     last = torch.full((batch,), start, device=device)
     tokens = torch.empty((batch, 0), dtype=torch.long, device=device)
     log_prob = torch.zeros(batch, device=device)

@@ -9,6 +9,8 @@ step is done one product gives the whole gradient::
     dW   = sum_t  dy_t^T x_t                     weights: one product over n and t
 
 Each step takes a token that the tape's ``begin`` made: autograd visits ``begin`` after all steps.
+A graph that is kept for a second backward pass must be asked for the shared tensors (keys, weight)
+in the first one, too: else the first pass's notes stay on the tape.
 
 Shapes: ``N`` rows, ``n <= N`` rows active at a step, ``R`` regions, ``H`` hidden, ``T`` steps.
 """
@@ -19,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from .base import stack_steps
 
 __all__ = ["DeferredKeys", "DeferredWeight", "look"]
 
@@ -74,8 +78,7 @@ class _BeginKeys(torch.autograd.Function):
         batch = ctx.shape[0]
         # T tensors (n_t, D) -> (N, T, D), zero where a row was no longer active.
         hidden, attention, looked, scores = (
-            torch.stack([_pad(x, batch) for x in column], 1)
-            for column in zip(*ctx.tape, strict=True)
+            stack_steps(column, batch) for column in zip(*ctx.tape, strict=True)
         )
         ctx.tape.clear()
         grad = torch.bmm(scores.transpose(1, 2), hidden)  # (N, R, T) x (N, T, H)
@@ -137,8 +140,3 @@ class _Multiply(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         ctx.tape.append((x, dy.to(x.dtype)))
         return dy.to(x.dtype) @ weight, None, dy.new_zeros((), dtype=ctx.token_dtype), None
-
-
-def _pad(x: Tensor, rows: int) -> Tensor:
-    """Zero rows below x (n, D): (rows, D)."""
-    return x if x.shape[0] == rows else torch.nn.functional.pad(x, (0, 0, 0, rows - x.shape[0]))

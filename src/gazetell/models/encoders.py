@@ -269,6 +269,9 @@ class Encoder(nn.Module):
         for stage in frozen:
             stage.requires_grad_(False)
         self._trunk_frozen = trained == 0
+        if self.config.weights != "none":
+            # Fine-tuning keeps the statistics of ImageNet: those of a small batch are worse.
+            frozen = [*frozen, *(m for m in self.trunk.modules() if isinstance(m, nn.BatchNorm2d))]
         # A plain list inside a tuple, so that torch does not register the modules twice.
         self._frozen_modules = (*([self.trunk] if self._trunk_frozen else []), *frozen)
         self.train(self.training)

@@ -29,17 +29,17 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from .. import __version__
 from ..data.records import CaptionRecord, Dataset
-from ..data.text import Tokenizer
 from ..errors import DataError, ModelError, UsageError
 from ..files import read_json, read_jsonl, write_error, write_json
-from ..models.captioners import CaptionerConfig, build_captioner
-from ..models.checkpoint import ModelFolder, save_model
+from ..models.checkpoint import ModelFolder, load_model, save_model
 from ..models.decoding import DecodingOptions
-from ..models.encoders import Encoder
 from ..models.precision import choose_device, choose_precision
+from .averaging import EMA
 from .history import EpochLog, ProgressBar, Report
 from .loaders import CaptionBatches, picture_source
 from .options import TrainOptions
+from .pieces import build_pieces
+from .reward import RewardTask
 from .tasks import CaptionTask
 
 __all__ = ["resume", "train"]
@@ -76,6 +76,12 @@ def train(
             f"{out}: holds a run already; go on with --resume {out}, or name another folder"
         )
     dataset = Dataset.open(data)
+    # Absolute, since the run may be resumed from another folder.
+    if options.word_vectors:
+        options = replace(options, word_vectors=str(Path(options.word_vectors).resolve()))
+    if options.init_from:
+        earlier = str(Path(options.init_from).resolve())
+        options = replace(options, init_from=earlier).taking_over(load_model(earlier))
     run = {
         "data": str(Path(data).resolve()),
         "options": options.to_dict(),
@@ -121,28 +127,19 @@ def _fit(
     _quiet()
     if options.overfit:
         options = replace(
-            options, dropout=0.0, flip=False, label_smoothing=0.0, limit=0, captions_per_image=0
+            options,
+            dropout=0.0,
+            grid_dropout=0.0,
+            flip=False,
+            label_smoothing=0.0,
+            limit=0,
+            captions_per_image=0,
         )
     training, validation = _records(dataset, options)
     L.seed_everything(options.seed, verbose=False)
     device = choose_device(options.device)
     precision = choose_precision(device, options.precision)
-    encoder = Encoder(options.encoder_config())
-    tokenizer = Tokenizer.train(
-        (caption for record in training for caption in record.captions),
-        min_frequency=options.min_frequency,
-        max_words=options.max_words or None,
-    )
-    captioner = build_captioner(
-        CaptionerConfig(
-            architecture=options.architecture,
-            channels=encoder.channels,
-            vocabulary=tokenizer.vocab_size,
-            embedding=options.embedding,
-            hidden=options.hidden,
-            dropout=options.dropout,
-        )
-    )
+    encoder, captioner, tokenizer = build_pieces(options, training, report)
     weights = sum(p.numel() for p in captioner.parameters())
     report(
         f"{options.architecture}: {weights / 1e6:.2f} M parameters, {tokenizer.vocab_size} words; "
@@ -153,7 +150,10 @@ def _fit(
     source = picture_source(
         dataset, encoder, options, [*training, *validation], device, report, progress
     )
-    task = CaptionTask(encoder, captioner, tokenizer, options, validation)
+    pieces = encoder, captioner, tokenizer, options, validation
+    task = (
+        RewardTask(*pieces, training=training) if options.reward != "none" else CaptionTask(*pieces)
+    )
     epochs = EpochLog(out / "metrics.jsonl", report)
     best = ModelCheckpoint(
         out / "checkpoints",
@@ -176,6 +176,8 @@ def _fit(
         best,
         last,
     ]
+    if options.ema:
+        callbacks.append(EMA(options.ema))
     if progress:
         callbacks.append(ProgressBar())
     trainer = L.Trainer(
@@ -211,6 +213,8 @@ def _fit(
     about = {
         "dataset": dataset.name,
         "pictures": len(training),
+        "captions": sum(len(record.captions) for record in training),
+        "parameters": weights,
         "seed": options.seed,
         "epochs": len(rows),
         "precision": precision.name,

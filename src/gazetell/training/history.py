@@ -50,16 +50,16 @@ class EpochLog(Callback):
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
         row["train_loss"] = round(values["train_loss_epoch"], 5)
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        for name in ("val_loss", "val_cider", "val_bleu_4") if validated else ():
-            if name in values:
-                row[name] = round(values[name], 5)
+        names = ["train_reward", "reward_share"]
+        names += ["val_loss", "val_cider", "val_bleu_4"] if validated else []
+        row |= {name: round(values[name], 5) for name in names if name in values}
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(seconds, 2)
         rows = [r for _, r in read_jsonl(self.path)] if self.path.is_file() else []
         write_jsonl(self.path, [*(r for r in rows if r["epoch"] < row["epoch"]), row])
         shown = "  ".join(
             f"{name} {row[name]:.4f}"
-            for name in ("train_loss", "val_loss", "val_cider", "val_bleu_4")
+            for name in ("train_loss", "train_reward", "val_loss", "val_cider", "val_bleu_4")
             if name in row
         )
         self.report(f"epoch {row['epoch']}/{trainer.max_epochs}  {shown}  {seconds:.0f} s")

@@ -10,7 +10,7 @@ names::
 """
 
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import DataError, UsageError
 from ..files import read_text
 from ..models.captioners import CAPTIONERS
+from ..models.checkpoint import ModelFolder
 from ..models.encoders import EncoderConfig
 
 __all__ = ["TrainOptions", "read_recipe", "recipe_names"]
@@ -29,9 +30,16 @@ class TrainOptions:
 
     Attributes:
         architecture: The captioner.
+        init_from: Begin with the weights of this model folder; its architecture, sizes, vocabulary
+            and encoder are taken over, the rest is this run's: a second stage.
+        word_vectors: Begin with these word embeddings, a text file of GloVe, word2vec or fastText,
+            also gzip'd (see gazetell vectors); its width must be --embedding.
+        freeze_words: Do not train the word embeddings.
         embedding: Width of the word embeddings.
         hidden: Width of the recurrent state.
+        attention: Width of the additive attention of show-attend-tell and dual-attention.
         dropout: Dropout on word embeddings and on the output.
+        grid_dropout: Dropout on the regions of the grid.
         min_frequency: A word must occur so often in the training captions to get into the
             vocabulary.
         max_words: Most words in the vocabulary; 0 for no limit.
@@ -61,6 +69,16 @@ class TrainOptions:
         schedule: After the warm-up: cosine to zero, or constant.
         clip: Largest norm of the gradient; 0 for no limit.
         label_smoothing: Share of the target probability spread over all words.
+        attention_penalty: Weight of the doubly stochastic penalty (Xu et al. 2015): the mean, over
+            captions and regions, of the squared lack of attention to 1 in a whole caption.
+        scheduled_sampling: Share of the words read in training that the model drew itself, in place
+            of the reference's, reached linearly from 0.
+        ema: Decay a step of an exponential moving average of the weights, which is what is
+            validated and kept; 0 for off, 0.999 is usual.
+        reward: none for cross-entropy, cider for self-critical training on CIDEr-D.
+        reward_baseline: What a sampled caption must beat: mean, the other samples of the picture,
+            or greedy, the caption of the greedy search.
+        samples: Captions sampled of a picture in self-critical training.
         patience: Stop after so many passes without a better CIDEr on the validation split.
         eval_every: Caption the validation pictures every so many passes; a divisor of epochs.
         limit: Use only the first so many pictures of each split, for a quick try; 0 for all.
@@ -73,9 +91,14 @@ class TrainOptions:
     """
 
     architecture: str = "attention-lstm"
+    init_from: str | None = None
+    word_vectors: str | None = None
+    freeze_words: bool = False
     embedding: int = 256
     hidden: int = 512
+    attention: int = 256
     dropout: float = 0.4
+    grid_dropout: float = 0.0
     min_frequency: int = 5
     max_words: int = 0
     max_length: int = 20
@@ -102,6 +125,12 @@ class TrainOptions:
     schedule: str = "cosine"
     clip: float = 5.0
     label_smoothing: float = 0.1
+    attention_penalty: float = 0.0
+    scheduled_sampling: float = 0.0
+    ema: float = 0.0
+    reward: str = "none"
+    reward_baseline: str = "mean"
+    samples: int = 5
     patience: int = 5
     eval_every: int = 1
     limit: int = 0
@@ -123,6 +152,17 @@ class TrainOptions:
             ("weight_decay", 0 <= self.weight_decay <= 1, "0 to 1"),
             ("warmup", 0 <= self.warmup < 1, "0 up to below 1"),
             ("clip", self.clip >= 0, "0 or more"),
+            ("scheduled_sampling", 0 <= self.scheduled_sampling <= 1, "0 to 1"),
+            ("ema", 0 <= self.ema < 1, "0 up to below 1"),
+            ("reward", self.reward in ("none", "cider"), "none or cider"),
+            ("reward_baseline", self.reward_baseline in ("mean", "greedy"), "mean or greedy"),
+            # A single sample has no others to be compared with.
+            (
+                "samples",
+                self.samples >= (2 if self.reward_baseline == "mean" else 1),
+                "1 or more, 2 with --reward-baseline mean",
+            ),
+            ("attention_penalty", self.attention_penalty >= 0, "0 or more"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "0 up to below 1"),
             *(
                 (name, getattr(self, name) >= 1, "1 or more")
@@ -150,6 +190,25 @@ class TrainOptions:
             if not fine:
                 value = getattr(self, name)
                 raise UsageError(f"--{name.replace('_', '-')} {value}: expected {expected}")
+
+    def taking_over(self, model: ModelFolder) -> "TrainOptions":
+        """These options with the architecture, the sizes and the encoder of a model."""
+        captioner, encoder = model.captioner.config, model.encoder.config
+        return replace(
+            self,
+            architecture=captioner.architecture,
+            embedding=captioner.embedding,
+            hidden=captioner.hidden,
+            attention=captioner.attention,
+            encoder=encoder.name,
+            encoder_weights=encoder.weights,
+            encoder_layer=encoder.layer,
+            encoder_size=encoder.size,
+            encoder_mean=encoder.mean,
+            encoder_std=encoder.std,
+            encoder_padding=encoder.padding,
+            encoder_project=encoder.project,
+        )
 
     def encoder_config(self) -> EncoderConfig:
         """The encoder's part."""

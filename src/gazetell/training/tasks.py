@@ -17,12 +17,12 @@ from ..data.batches import CaptionBatch
 from ..data.records import CaptionRecord
 from ..data.text import Tokenizer
 from ..metrics import score_captions
-from ..models.captioners import CaptionModel
-from ..models.decoding import DecodingOptions, decode
+from ..models.captioners import CaptionModel, State
+from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Encoder, Grid
 from .options import TrainOptions
 
-__all__ = ["CaptionTask"]
+__all__ = ["CaptionTask", "doubly_stochastic"]
 
 
 class CaptionTask(L.LightningModule):
@@ -60,18 +60,75 @@ class CaptionTask(L.LightningModule):
         cells = pictures.float()
         return self.encoder.finish(Grid.of(cells, self.encoder.height, self.encoder.width))
 
-    def loss(self, grid: Grid, batch: CaptionBatch, smoothing: float = 0.0) -> Tensor:
-        """Mean cross-entropy a word in nats."""
+    def loss(
+        self,
+        grid: Grid,
+        batch: CaptionBatch,
+        smoothing: float = 0.0,
+        penalty: float = 0.0,
+        sampled: float = 0.0,
+    ) -> Tensor:
+        """Mean cross-entropy a word in nats, and the penalty of the attention."""
         state = self.captioner.start(grid).select(batch.owner)
         inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
-        outputs, _ = self.captioner.unroll(state, inputs, batch.lengths)  # (N, T, H)
+        if sampled:
+            inputs = self.mix(state, batch, sampled)[:, :-1]
+        outputs, attention = self.captioner.unroll(state, inputs, batch.lengths)  # (N, T, H)
         real = targets != self.tokenizer.pad
         logits = self.captioner.head(outputs[real])  # (M, V)
-        return F.cross_entropy(logits.float(), targets[real], label_smoothing=smoothing)
+        loss = F.cross_entropy(logits.float(), targets[real], label_smoothing=smoothing)
+        if penalty and attention is not None:
+            loss = loss + penalty * doubly_stochastic(attention)
+        return loss
+
+    def generate(self, grid: Grid, options: DecodingOptions, samples: int = 1) -> list[Decoded]:
+        """Captions of a grid, without unknown words."""
+        special = self.tokenizer
+        return decode(
+            self.captioner,
+            grid,
+            options,
+            start=special.start,
+            end=special.end,
+            banned=(special.pad, special.unk),
+            samples=samples,
+        )
+
+    def mix(self, state: State, batch: CaptionBatch, share: float) -> Tensor:
+        """Scheduled sampling: tokens (N, T+1) with a share of them drawn by the model.
+
+        A first pass over the references draws a word at each place, a second one is trained on
+        references in which some words are those draws: the model's own mistakes, of one word
+        each, without a step-by-step generation.
+
+        References:
+            Bengio et al. 2015, Scheduled Sampling for Sequence Prediction; Duckworth et al. 2019,
+            Parallel Scheduled Sampling (the two passes).
+        """
+        tokens = batch.tokens
+        with torch.no_grad():
+            outputs, _ = self.captioner.unroll(state, tokens[:, :-1], batch.lengths)
+            inner = tokens[:, 1:] > self.tokenizer.unk  # words, in the places after the first
+            logits = self.captioner.head(outputs[inner]).float()  # (M, V)
+            logits[:, : self.tokenizer.unk + 1] = -torch.inf
+            drawn = torch.multinomial(logits.softmax(1), 1).squeeze(1)
+        mixed = tokens.clone()
+        chosen = torch.rand(drawn.shape, device=drawn.device) < share
+        mixed[:, 1:][inner] = torch.where(chosen, drawn, tokens[:, 1:][inner])
+        return mixed
 
     def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
         """One step of teacher forcing."""
-        loss = self.loss(self.grid(batch.pictures), batch, self.options.label_smoothing)
+        options = self.options
+        grid = self.grid(batch.pictures)
+        done = self.global_step / max(self.trainer.estimated_stepping_batches, 1)
+        loss = self.loss(
+            grid,
+            batch,
+            options.label_smoothing,
+            options.attention_penalty,
+            options.scheduled_sampling * done,
+        )
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         self.log(
             "train_loss_epoch", loss, on_step=False, on_epoch=True, batch_size=len(batch.owner)
@@ -88,14 +145,8 @@ class CaptionTask(L.LightningModule):
         if len(batch.owner):
             loss = self.loss(grid, batch)
             self.log("val_loss", loss, batch_size=len(batch.owner), sync_dist=True)
-        found = decode(
-            self.captioner,
-            grid,
-            DecodingOptions(beam=1, max_length=self.options.max_length),
-            start=self.tokenizer.start,
-            end=self.tokenizer.end,
-            banned=(self.tokenizer.pad, self.tokenizer.unk),
-        )
+        greedy = DecodingOptions(beam=1, max_length=self.options.max_length)
+        found = self.generate(grid, greedy)
         for record, caption in zip(batch.records.tolist(), found, strict=True):
             self.generated[record] = self.tokenizer.decode(caption.tokens)
 
@@ -140,3 +191,19 @@ class CaptionTask(L.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def doubly_stochastic(attention: Tensor) -> Tensor:
+    """How far the attention to each region is from summing to 1 over a caption::
+
+        mean_n mean_i (1 - sum_t alpha_nti)^2
+
+    The mean over regions, not the paper's sum: a weight of 1 here is a weight of 1/R there.
+
+    Args:
+        attention: alpha (N, T, R), zero behind the end of a caption.
+
+    References:
+        Xu et al. 2015, equation 14.
+    """
+    return (1 - attention.sum(1)).square().mean()

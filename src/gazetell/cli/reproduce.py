@@ -1,0 +1,56 @@
+"""``gazetell reproduce``."""
+
+from pathlib import Path
+
+from ..data.prepare import prepare
+from ..data.readers import BadRows, flickr8k
+from ..errors import UsageError
+from ..reproduce.plan import plan_names, read_plan
+from ..reproduce.run import reproduce as make_table
+from .terminal import on_terminal, report
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    plan: str | None = None,
+    data: Path | None = None,
+    *,
+    out: Path | None = None,
+    encoder_weights: str | None = None,
+    split: str = "test",
+    java: bool = False,
+) -> None:
+    """Make a table of results: every model trained, measured and printed; a killed run goes on.
+
+    Args:
+        plan: A plan's name or .toml file; without it the plans are listed.
+        data: A prepared dataset; for the plan flickr8k also the folder of Flickr8k itself.
+        out: The folder of the table; runs/PLAN if not given.
+        encoder_weights: Instead of the recipes' own, where these cannot be downloaded.
+        split: That is measured.
+        java: Also METEOR, where Java and pycocoevalcap are there.
+    """
+    if plan is None:
+        print("\n".join(plan_names()))
+        return
+    chosen = read_plan(plan)
+    if data is None:
+        raise UsageError("expected a prepared dataset after the plan (see gazetell data)")
+    folder = out or Path("runs") / Path(plan).stem
+    if not (data / "dataset.json").is_file() and plan == "flickr8k":
+        if not (folder / "data" / "dataset.json").is_file():
+            bad = BadRows()
+            report(prepare(flickr8k(data, bad=bad), folder / "data", bad=bad).lines()[0])
+        data = folder / "data"
+    make_table(
+        chosen,
+        data,
+        folder,
+        encoder_weights=encoder_weights,
+        split=split,
+        java=java,
+        report=report,
+        show=lambda line: print(line, flush=True),
+        progress=on_terminal(),
+    )

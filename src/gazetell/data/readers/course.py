@@ -1,0 +1,304 @@
+"""The data file of a course, ``coco.pt``: images and captions as tensors.
+
+University of Michigan, EECS 498-007 / 598-005 "Deep Learning for Computer Vision", assignment 4:
+part of COCO (Chen et al., arXiv 1504.00325), a dict saved with ``torch.save``::
+
+    train_images    uint8 (N, 3, H, W)   val_images     likewise; H = W = 112
+    train_captions  int64 (N, T)         val_captions   likewise; T = 17
+    vocab           {"idx_to_token": [...], "token_to_idx": {...}}
+
+A row of captions holds the indices of ``<START>``, words and ``<END>``, then ``<NULL>``; a long
+caption is cut off without ``<END>``. Rows of a split with the same pixels are one picture with
+several captions.
+
+Rare words were replaced by ``<UNK>`` before they reached us, and no text has that meaning: a
+tokenizer would learn "unk" as a word and models would say it. So each one becomes a word of its
+own, "unknown-1", "unknown-2", ... In references that is right as it stands: no caption can match
+a word that is not known, as none could match the rare word. In captions that are trained on it
+falls below every minimum frequency but 1 and is the model's ``<unk>``, which is never said; with
+a minimum frequency of 1 it would be a word to say. Hence such captions are left out of train, and
+of train alone, unless ``unknown`` is "keep".
+"""
+
+import hashlib
+import io
+import itertools
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from ...errors import DataError, UsageError
+from ...files import atomic_path, write_error
+from ..records import CaptionRecord, Dataset
+from .rows import BadRows, caption_text, seeded_split
+
+__all__ = ["Unknown", "course"]
+
+Unknown = Literal["drop", "keep"]
+
+_KEYS = ("train_images", "train_captions", "val_images", "val_captions", "vocab")
+_NULL, _START, _END, _UNKNOWN = "<NULL>", "<START>", "<END>", "<UNK>"
+
+
+@dataclass
+class _Picture:
+    """A picture: the row of its split that it was first seen in, and its captions."""
+
+    row: int
+    captions: list[str]
+
+
+@dataclass
+class _Split:
+    """One of the file's two splits.
+
+    Attributes:
+        name: train or val.
+        images: uint8 (N, 3, H, W).
+        captions: int64 (N, T).
+        pictures: those with a caption, by a hash of their pixels.
+        unknown: captions with an unknown word.
+        lost: hashes of pictures that a caption was left out of.
+    """
+
+    name: str
+    images: np.ndarray
+    captions: np.ndarray
+    pictures: dict[bytes, _Picture] = field(default_factory=dict)
+    unknown: int = 0
+    lost: set[bytes] = field(default_factory=set)
+
+    def picture_name(self, picture: _Picture) -> str:
+        """``train-000012.png``: the key and the row tell where it stands in the file."""
+        return f"{self.name}-{picture.row:06d}.png"
+
+
+def course(
+    file: str | os.PathLike[str],
+    pictures: str | os.PathLike[str],
+    *,
+    unknown: Unknown = "drop",
+    test_from_val: float = 0.5,
+    seed: int = 0,
+    bad: BadRows | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Read a ``coco.pt`` and write its images as PNG files, the root of the dataset.
+
+    The file has no test split: it is drawn from the pictures of val. Nothing is written before
+    every row has been read. A picture that is there already is left as it is if it is the same,
+    so a run that was killed can be repeated.
+
+    Args:
+        file: the file; read without running code that it may hold.
+        pictures: the folder to write ``train-000000.png``, ``val-000000.png``, ... to, numbered
+            by row (those of the test split come from val and are named so).
+        unknown: what becomes of captions of train with ``<UNK>``: "drop" leaves them out, and
+            pictures that have no other caption; "keep" is for training with a minimum frequency
+            of at least 2 (see the module). Captions of val and test are always kept.
+        test_from_val: share of val's pictures that becomes the test split, in [0, 1).
+        seed: of that draw.
+        bad: what to do with bad rows (an index outside the vocabulary, a caption without words);
+            by default the first is an error.
+        progress: called with (pictures written, pictures in all).
+
+    Raises:
+        DataError: no file of ``torch.save``, one that holds more than tensors and plain values, a
+            key that is missing or of another type or shape, a bad row, or another picture of the
+            same name in ``pictures``.
+        UsageError: an option out of range.
+        WriteError: a picture cannot be written.
+    """
+    path, root, bad = Path(file), Path(pictures), bad or BadRows()
+    if unknown not in ("drop", "keep"):
+        raise UsageError(f"unknown {unknown!r}: expected drop or keep")
+    if not 0 <= test_from_val < 1:
+        raise UsageError(f"test_from_val {test_from_val}: expected a share from 0 to below 1")
+    train, val = _read(path, unknown, bad)
+    if not train.pictures:
+        raise DataError(f"{path}: train_captions: no row is left to train on")
+    bad.notes += _notes(train, val, unknown)
+
+    names = [val.picture_name(picture) for picture in val.pictures.values()]
+    drawn = seeded_split(names, val=0.0, test=float(test_from_val), seed=seed)
+    records = []
+    for split in (train, val):
+        for picture in split.pictures.values():
+            name = split.picture_name(picture)
+            place = "test" if drawn.get(name) == "test" else split.name
+            records.append(CaptionRecord(Path(name).stem, name, tuple(picture.captions), place))
+    _write(root, (train, val), progress)
+    return Dataset(path.stem, "course", root, tuple(records))
+
+
+def _read(path: Path, unknown: Unknown, bad: BadRows) -> tuple[_Split, _Split]:
+    """Both splits with their captions as text."""
+    data = _load(path)
+    words = _words(data["vocab"], path)
+    numbers = itertools.count(1)
+    splits = []
+    for name in ("train", "val"):
+        images = _array(data, f"{name}_images", "uint8", (None, 3, None, None), path)
+        captions = _array(data, f"{name}_captions", "int64", (None, None), path)
+        if len(images) != len(captions):
+            raise DataError(
+                f"{path}: {name}_images has {len(images):,} rows and {name}_captions "
+                f"{len(captions):,}; expected as many"
+            )
+        split = _Split(name, images, captions)
+        drop = name == "train" and unknown == "drop"
+        _collect(split, words, numbers, drop, f"{path}: {name}_captions", bad)
+        splits.append(split)
+    return splits[0], splits[1]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The dict of the file, its tensors mapped into memory where the file can be."""
+    import torch  # late: the other readers do without
+
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice to those who saved the file
+            # torch.save of before 1.6 wrote no zip file, and only a zip file can be mapped.
+            data = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # torch.load lets errors of many kinds through
+        raise DataError(
+            f"{path}: cannot be read ({type(error).__name__}); expected a whole file of "
+            "torch.save with nothing but tensors and plain values in it"
+        ) from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: holds {type(data).__name__}; expected a dict of {_list(_KEYS)}")
+    if missing := [key for key in _KEYS if key not in data]:
+        raise DataError(f"{path}: lacks {_list(missing)}; expected {_list(_KEYS)}")
+    return data
+
+
+def _list(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(names)
+
+
+def _words(vocab: Any, path: Path) -> list[str]:
+    """The words by index."""
+    where = f"{path}: vocab"
+    if not isinstance(vocab, dict) or "idx_to_token" not in vocab:
+        raise DataError(f"{where}: expected a dict with idx_to_token")
+    words = vocab["idx_to_token"]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise DataError(f"{where}: idx_to_token: expected a list of words")
+    if missing := [word for word in (_NULL, _START, _END) if word not in words]:
+        raise DataError(f"{where}: idx_to_token lacks {_list(missing)}")
+    return words
+
+
+def _array(
+    data: dict[str, Any], key: str, dtype: str, shape: tuple[int | None, ...], path: Path
+) -> np.ndarray:
+    """A tensor of the file as an array; None in ``shape`` stands for any number."""
+    import torch
+
+    value = data[key]
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_meta:
+        found = type(value).__name__
+    else:
+        found = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        fits = len(shape) == value.ndim and all(
+            want in (None, have) and (have or place == 0)
+            for place, (want, have) in enumerate(zip(shape, value.shape, strict=True))
+        )
+        if fits and value.dtype == getattr(torch, dtype):
+            return value.numpy()
+    wanted = "(N, 3, H, W)" if len(shape) == 4 else "(N, T)"
+    raise DataError(f"{path}: {key} is {found}; expected {dtype} {wanted}")
+
+
+def _collect(
+    split: _Split,
+    words: list[str],
+    numbers: Iterator[int],
+    drop: bool,
+    where: str,
+    bad: BadRows,
+) -> None:
+    """Turn the rows of a split into pictures with captions."""
+    silent, end = {words.index(_NULL), words.index(_START)}, words.index(_END)
+    for row, indices in enumerate(split.captions.tolist()):
+        at = f"{where}[{row}]"
+        if outside := [index for index in indices if not 0 <= index < len(words)]:
+            reason = f"index {outside[0]} is outside the vocabulary of {len(words):,} words"
+            bad.add(at, reason, indices)
+            continue
+        said = indices[: indices.index(end)] if end in indices else indices
+        found = [words[index] for index in said if index not in silent]
+        caption, reason = caption_text(
+            " ".join(f"unknown-{next(numbers)}" if word == _UNKNOWN else word for word in found)
+        )
+        if caption is None:
+            bad.add(at, reason, indices)
+            continue
+        digest = hashlib.blake2b(split.images[row].tobytes(), digest_size=16).digest()
+        if _UNKNOWN in found:
+            split.unknown += 1
+            if drop:
+                split.lost.add(digest)
+                continue
+        split.pictures.setdefault(digest, _Picture(row, [])).captions.append(caption)
+
+
+def _notes(train: _Split, val: _Split, unknown: Unknown) -> Iterator[str]:
+    """What the user should know of unknown words and of pictures in both splits."""
+    if train.unknown and unknown == "drop":
+        lost = len(train.lost - train.pictures.keys())
+        yield (
+            f"captions of train with {_UNKNOWN}, left out: {train.unknown:,}; "
+            f"pictures left out with them: {lost:,}"
+        )
+    elif train.unknown:
+        yield (
+            f"captions of train with {_UNKNOWN}, kept: {train.unknown:,}; "
+            "train with a minimum frequency of at least 2"
+        )
+    if val.unknown:
+        yield (
+            f"captions of val and test with {_UNKNOWN}, kept: {val.unknown:,}; "
+            "no caption can match that word"
+        )
+    if both := len(train.pictures.keys() & val.pictures.keys()):
+        yield f"pictures of train that are in val or test too: {both:,}"
+
+
+def _write(
+    root: Path, splits: tuple[_Split, ...], progress: Callable[[int, int], None] | None
+) -> None:
+    """Write the pictures, never over another one of the same name."""
+    jobs = [(split, picture) for split in splits for picture in split.pictures.values()]
+    for done, (split, picture) in enumerate(jobs, start=1):
+        path = root / split.picture_name(picture)
+        packed = io.BytesIO()
+        # (3, H, W) -> (H, W, 3)
+        pixels = np.ascontiguousarray(split.images[picture.row].transpose(1, 2, 0))
+        Image.fromarray(pixels).save(packed, format="PNG")
+        try:
+            there = path.read_bytes() if path.exists() else None
+        except OSError as error:
+            raise write_error(path, error) from error
+        if there is None:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(packed.getvalue())
+        elif there != packed.getvalue():
+            # Features computed of that picture would be taken for features of this one.
+            raise DataError(f"{path}: is another picture; expected a new or empty folder {root}")
+        if progress and (done % 50 == 0 or done == len(jobs)):
+            progress(done, len(jobs))

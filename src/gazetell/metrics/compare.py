@@ -1,0 +1,157 @@
+"""Whether one captioner is better than another: the paired bootstrap over pictures.
+
+Two models' captions of the same P pictures differ in score, and would differ otherwise on other
+pictures. To see by how much, as many pictures are drawn again with replacement, both models are
+scored on the same draw, and the difference is noted; the middle 95 % of the differences of many
+draws are its interval (percentile method). One that holds 0 shows no difference.
+
+BLEU is computed anew from the summed counts of each draw, for it is a score of the set. ROUGE-L
+and CIDEr are means over pictures; the document frequencies of CIDEr stay those of all references.
+
+The interval tells of the choice of pictures alone. It does not tell of the luck of a training run:
+the same model trained with another seed may differ by more.
+
+Legend: P pictures, S draws.
+
+References: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; Koehn 2004,
+Statistical Significance Tests for Machine Translation Evaluation.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cider import CiderD
+from .ngrams import ORDERS, bleu_counts, bleu_of_counts, rouge_l
+from .words import at_blanks, split_all
+
+__all__ = ["Difference", "compare_captions"]
+
+Scores = NDArray[np.float64]
+
+_COUNTS = 2 + 2 * ORDERS  # columns of bleu_counts
+_CELLS = 1 << 22  # of draws at a time
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of two captioners.
+
+    Attributes:
+        first: score of the first.
+        second: score of the second.
+        difference: first - second.
+        low: lower end of the interval of the difference.
+        high: upper end.
+        significant: whether the interval leaves 0 out.
+    """
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    significant: bool
+
+
+def compare_captions(
+    references: Mapping[str, Sequence[str]],
+    first: Mapping[str, str],
+    second: Mapping[str, str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Difference]:
+    """Compare two captioners on the same pictures.
+
+    Args:
+        references: the reference captions of each picture, at least one.
+        first: the caption of each of the same pictures by one captioner.
+        second: likewise by the other.
+        resamples: how many times pictures are drawn, S.
+        seed: of the draws; all metrics see the same draws.
+        level: of the interval, in (0, 1).
+
+    Returns:
+        ``bleu_1`` to ``bleu_4``, ``rouge_l`` and ``cider``. The scores are those of
+        `gazetell.metrics.score_captions`.
+
+    Raises:
+        ValueError: fewer than two pictures, different pictures in the three, a picture without
+            references, or an option out of range.
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; expected at least 1")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a share between 0 and 1")
+    # In one order of pictures: that of the references.
+    one, two = (_Scored.of(references, captions) for captions in (first, second))
+    if len(references) < 2:
+        raise ValueError("one picture to compare on; expected at least two")
+    low, high = _interval(one, two, resamples, seed, level)
+    found = {}
+    for place, name in enumerate(one.scores):
+        difference = one.scores[name] - two.scores[name]
+        ends = float(low[place]), float(high[place])
+        significant = not ends[0] <= 0 <= ends[1]
+        found[name] = Difference(one.scores[name], two.scores[name], difference, *ends, significant)
+    return found
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What a captioner scores: on the set, and in each picture what the scores of a draw need."""
+
+    scores: dict[str, float]
+    counts: Scores  # (P, 10), see bleu_counts
+    means: Scores  # (P, 2): ROUGE-L and CIDEr
+
+    @classmethod
+    def of(cls, references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> "_Scored":
+        ordered = {picture: captions[picture] for picture in references if picture in captions}
+        # Captions of other pictures stay, to be refused by name.
+        candidates, texts = split_all(references, {**ordered, **captions})
+        spaced = [at_blanks(words) for words in candidates]
+        spaced_texts = [[at_blanks(words) for words in group] for group in texts]
+        counts = bleu_counts(spaced, spaced_texts)
+        bleus = bleu_of_counts(counts.sum(axis=0, keepdims=True))[:, 0]
+        rouge, rouges = rouge_l(candidates, texts)
+        ciders = CiderD(spaced_texts).score(spaced)
+        scores = {f"bleu_{n}": float(score) for n, score in enumerate(bleus, start=1)}
+        scores |= {"rouge_l": rouge, "cider": float(ciders.mean())}
+        return cls(scores, counts, np.stack([rouges, ciders], axis=1))
+
+
+def _interval(
+    one: _Scored, two: _Scored, resamples: int, seed: int, level: float
+) -> tuple[Scores, Scores]:
+    """The ends of the intervals of all metrics, (6,) each."""
+    from scipy.stats import bootstrap  # late: slow to import
+
+    pictures = len(one.counts)
+    table = np.concatenate([one.counts, two.counts, one.means - two.means], axis=1)  # (P, 22)
+
+    def differences(drawn: NDArray[np.int64], axis: int = -1) -> Scores:
+        """Of all metrics, (6, S), for draws (S, P)."""
+        # How often each picture is drawn makes sums of one product of matrices.
+        rows = drawn + pictures * np.arange(len(drawn))[:, None]
+        times = np.bincount(rows.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        sums = times.astype(np.float64) @ table  # (S, 22); sums of counts are exact
+        bleus = bleu_of_counts(sums[:, :_COUNTS]) - bleu_of_counts(sums[:, _COUNTS : 2 * _COUNTS])
+        return np.concatenate([bleus, sums[:, 2 * _COUNTS :].T / pictures])
+
+    result: Any = bootstrap(
+        (np.arange(pictures),),
+        differences,
+        n_resamples=resamples,
+        batch=max(1, _CELLS // pictures),
+        vectorized=True,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return result.confidence_interval.low, result.confidence_interval.high

@@ -1,0 +1,149 @@
+"""The contract of all captioners: a grid of regions becomes a sentence, one word a step.
+
+``start(grid) -> state``; ``step(tokens, state) -> (logits, state, attention)``;
+``forward(grid, tokens) -> (logits, attention)`` for teacher forcing. A new architecture is a
+class with ``start``, ``step`` and ``unroll`` and an entry in ``captioners.CAPTIONERS``.
+
+Shapes: ``B`` batch, ``R`` regions, ``C`` channels, ``T`` words, ``E`` embedding, ``H`` hidden,
+``V`` vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError, UsageError
+from .encoders import Grid
+
+__all__ = ["CaptionModel", "CaptionerConfig", "State", "active_rows", "stack_steps"]
+
+
+@dataclass(frozen=True)
+class CaptionerConfig:
+    """The size of a captioner.
+
+    Attributes:
+        architecture: a key of ``CAPTIONERS``.
+        channels: C of the encoder's grid.
+        vocabulary: V, special tokens included.
+        embedding: E, width of the word embeddings.
+        hidden: H, width of the recurrent state.
+        attention: A, width of the additive attention; the other architectures have none.
+        dropout: probability, on word embeddings and on the output before the vocabulary.
+        grid_dropout: probability, on the numbers of the normalised regions.
+    """
+
+    architecture: str = "attention-lstm"
+    channels: int = 400
+    vocabulary: int = 1000
+    embedding: int = 256
+    hidden: int = 512
+    attention: int = 512
+    dropout: float = 0.3
+    grid_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "vocabulary", "embedding", "hidden", "attention"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: expected a positive number")
+        for name in ("dropout", "grid_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: expected 0 up to below 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "CaptionerConfig":
+        """From ``to_dict``'s values.
+
+        Raises:
+            ModelError: a field that this version does not know.
+        """
+        if unknown := set(values) - {field.name for field in fields(cls)}:
+            raise ModelError(f"captioner configuration has unknown fields: {sorted(unknown)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a captioner carries from step to step.
+
+    ``recurrent`` tensors (B, ...) change at each step; ``memory`` tensors (B, ...) hold what is
+    looked at and stay as ``start`` made them.
+    """
+
+    recurrent: tuple[Tensor, ...]
+    memory: tuple[Tensor, ...] = ()
+
+    def select(self, rows: Tensor) -> "State":
+        """The state of the given rows (N,), repeated where a row is named twice."""
+        return State(
+            tuple(tensor.index_select(0, rows) for tensor in self.recurrent),
+            tuple(tensor.index_select(0, rows) for tensor in self.memory),
+        )
+
+    def reorder(self, rows: Tensor) -> "State":
+        """As ``select`` where each row stays with its picture: the memory need not move."""
+        return replace(self, recurrent=tuple(x.index_select(0, rows) for x in self.recurrent))
+
+
+class CaptionModel(nn.Module, ABC):
+    """Base of the captioners: embeddings, the vocabulary layer, and teacher forcing."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocabulary, config.embedding)
+        self.dropout = nn.Dropout(config.dropout)
+        self.grid_dropout = nn.Dropout(config.grid_dropout)
+        # Dropout stands before the vocabulary, where training has left the padding out already.
+        self.head: nn.Module = nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(config.hidden, config.vocabulary)
+        )
+
+    @abstractmethod
+    def start(self, grid: Grid) -> State:
+        """The state before the first word, for cells (B, R, C)."""
+
+    @abstractmethod
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State, Tensor | None]:
+        """Read a word (B,), give logits (B, V) of the next, the new state, attention (B, R)."""
+
+    @abstractmethod
+    def unroll(
+        self, state: State, tokens: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Teacher forcing over tokens (B, T): outputs (B, T, H) for ``head``, attention (B, T, R).
+
+        With ``lengths`` (B,), on the CPU and in falling order, only real words are computed; what
+        lies behind them is zero.
+        """
+
+    def forward(
+        self, grid: Grid, tokens: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T, V) of the word after each of tokens (B, T), and attention (B, T, R)."""
+        outputs, attention = self.unroll(self.start(grid), tokens, lengths)
+        return self.head(outputs), attention
+
+
+def active_rows(lengths: Tensor | None, batch: int, steps: int) -> list[int]:
+    """How many of the rows, sorted by falling length, still have a word at each step."""
+    if lengths is None:
+        return [batch] * steps
+    if bool((lengths[1:] > lengths[:-1]).any()):
+        raise ValueError("lengths must fall: sort the batch by length, longest first")
+    lengths = lengths.cpu()
+    return [int((lengths > t).sum()) for t in range(steps)]
+
+
+def stack_steps(steps: Sequence[Tensor], batch: int) -> Tensor:
+    """Stack tensors (n_t, D) of falling n_t along time, zero-padded: (B, T, D)."""
+    padded = [nn.functional.pad(x, (0, 0, 0, batch - x.shape[0])) for x in steps]
+    return torch.stack(padded, 1)

@@ -1,0 +1,143 @@
+"""Self-critical sequence training: the reward of a sampled caption is its CIDEr-D.
+
+For S captions ``w_s`` sampled of a picture, with the rewards r(w_s) and a baseline b_s, the loss
+is::
+
+    - mean over words of  (r(w_s) - b_s) log p(w_s,t | w_s,<t)
+
+The baseline is the mean reward of the picture's other samples (``mean``), or the reward of its
+greedy caption (``greedy``). ``<end>`` is a word of captions and references alike: without it in
+the reward, a caption cut off before its end ("a man in a") would lose nothing.
+
+Samples are drawn without dropout; a run with ``dropout`` 0 learns from exactly the distribution
+that it draws from.
+
+Shapes: ``B`` pictures, ``S`` samples a picture, ``N = B*S`` captions, ``T`` words.
+
+References:
+    Rennie et al. 2017, Self-critical Sequence Training for Image Captioning; Luo 2020, A Better
+    Variant of Self-Critical Sequence Training (the mean of the others).
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.batches import CaptionBatch
+from ..data.records import CaptionRecord
+from ..metrics import CiderD
+from ..models.decoding import Decoded, DecodingOptions
+from ..models.encoders import Grid
+from .tasks import CaptionTask
+
+__all__ = ["RewardTask", "advantages"]
+
+
+class RewardTask(CaptionTask):
+    """Self-critical training of a captioner; validation as in ``CaptionTask``.
+
+    Args:
+        training: the training records, whose references the reward compares with.
+
+    Logs, besides, ``train_reward`` (mean CIDEr-D of the samples) and ``reward_share`` (the share of
+    the step's time that computing rewards takes).
+    """
+
+    def __init__(self, *pieces: Any, training: Sequence[CaptionRecord]) -> None:
+        super().__init__(*pieces)
+        longest = self.options.max_length
+        # As token ids from the first word to <end>, cut like the samples.
+        self.cider = CiderD(
+            [
+                [ids[1:] for ids in self.tokenizer.encode_batch(record.captions, longest + 2)]
+                for record in training
+            ]
+        )
+
+    def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
+        """One step of policy gradient."""
+        began = time.perf_counter()
+        grid = self.grid(batch.pictures)
+        samples = self.draw(grid, index)
+        asked = time.perf_counter()
+        rewards, gained = self.judge(grid, batch, samples)
+        answered = time.perf_counter()
+        loss = self.policy_loss(grid, samples, gained)
+        self.log("train_loss", loss, on_step=True, on_epoch=False)
+        self.log_dict(
+            {"train_loss_epoch": loss, "train_reward": float(rewards.mean())},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(samples),
+        )
+        self._times = began, answered - asked
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: CaptionBatch, batch_idx: int) -> None:
+        """Log the share of the reward, when the whole step is done."""
+        began, seconds = self._times
+        share = seconds / (time.perf_counter() - began)
+        self.log("reward_share", share, on_step=False, on_epoch=True, batch_size=1)
+
+    def draw(self, grid: Grid, step: int) -> list[Decoded]:
+        """S samples of each picture, those of a picture one after the other."""
+        seed = (self.options.seed * 1009 + self.current_epoch) * 1_000_003 + step
+        options = DecodingOptions(
+            beam=1, sample=True, max_length=self.options.max_length, seed=seed
+        )
+        self.captioner.eval()
+        found = self.generate(grid, options, self.options.samples)
+        self.captioner.train()
+        return found
+
+    def judge(
+        self, grid: Grid, batch: CaptionBatch, samples: Sequence[Decoded]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The reward of each sample and what it gains over its baseline, both (B, S)."""
+        records = batch.records.tolist()
+        each = self.options.samples
+        rewards = self.reward(samples, np.repeat(records, each).tolist()).reshape(-1, each)
+        if self.options.reward_baseline == "mean":
+            return rewards, advantages(rewards)
+        self.captioner.eval()
+        options = DecodingOptions(beam=1, max_length=self.options.max_length)
+        greedy = self.reward(self.generate(grid, options), records)
+        self.captioner.train()
+        return rewards, rewards - greedy[:, None]
+
+    def reward(self, captions: Sequence[Decoded], records: Sequence[int]) -> np.ndarray:
+        """CIDEr-D, ``<end>`` counted, of captions of the given training records."""
+        words = [c.tokens + [self.tokenizer.end] * c.ended for c in captions]
+        return self.cider.score(words, records)
+
+    def policy_loss(self, grid: Grid, samples: Sequence[Decoded], gained: np.ndarray) -> Tensor:
+        """The loss at the top of this module, for what each sample (B, S) gained."""
+        device = grid.cells.device
+        words = [s.tokens + [self.tokenizer.end] * s.ended for s in samples]
+        order = sorted(range(len(words)), key=lambda n: -len(words[n]))  # longest first
+        longest = len(words[order[0]])
+        tokens = torch.full((len(words), longest + 1), self.tokenizer.pad)
+        tokens[:, 0] = self.tokenizer.start
+        for row, n in enumerate(order):
+            tokens[row, 1 : len(words[n]) + 1] = torch.tensor(words[n])
+        lengths = torch.tensor([len(words[n]) for n in order])
+        owner = torch.tensor(order) // self.options.samples
+        tokens, owner = tokens.to(device), owner.to(device)
+        weight = torch.from_numpy(gained.reshape(-1)[order]).float().to(device)  # (N,)
+        state = self.captioner.start(grid).select(owner)
+        outputs, _ = self.captioner.unroll(state, tokens[:, :-1], lengths)
+        targets = tokens[:, 1:]
+        real = torch.arange(longest, device=device) < lengths.to(device).unsqueeze(1)
+        logits = self.captioner.head(outputs[real])  # (M, V)
+        nats = torch.nn.functional.cross_entropy(logits.float(), targets[real], reduction="none")
+        return (nats * weight.unsqueeze(1).expand_as(real)[real]).mean()
+
+
+def advantages(rewards: np.ndarray) -> np.ndarray:
+    """What each reward (B, S) is above the mean of the picture's others."""
+    each = rewards.shape[1]
+    return (rewards - rewards.mean(1, keepdims=True)) * each / (each - 1)

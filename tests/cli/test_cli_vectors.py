@@ -1,0 +1,120 @@
+"""``gazetell vectors``: the file it writes, and one line for each mistake."""
+
+import json
+import sys
+
+import pytest
+
+from gazetell import cli
+from gazetell.data.text import Tokenizer
+from gazetell.data.vectors import coverage, vectors_for
+
+
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Call ``gazetell vectors ...``; give exit status, standard output, standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gazetell", "vectors", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capfd.readouterr()
+        return stop.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A prepared folder of captions: two pictures of train, one of val."""
+
+    def write(*train):
+        folder = tmp_path / "data"
+        folder.mkdir()
+        about = {"format": 1, "name": "tiny", "kind": "table", "root": "."}
+        (folder / "dataset.json").write_text(json.dumps(about))
+        rows = [("0", train[::2], "train"), ("1", train[1::2], "train"), ("2", ["a bird"], "val")]
+        with (folder / "captions.jsonl").open("w") as file:
+            for name, captions, split in rows:
+                row = {"id": name, "image": "x.png", "captions": captions, "split": split}
+                file.write(json.dumps(row) + "\n")
+        return folder
+
+    return write
+
+
+SMALL = ("--size", 8, "--epochs", 2)
+
+
+def test_vectors_of_the_training_captions(run, dataset, tmp_path):
+    captions = ["A dog runs.", "a dog sleeps", "the dog", "a cat"]
+    data, out = dataset(*captions), tmp_path / "new" / "vectors.txt.gz"
+    status, printed, err = run(data, "--out", out, *SMALL, "--min-frequency", 1, "--model", "cbow")
+    assert status == 0
+    assert printed == f"{out}\n"
+    assert err.startswith("cbow: 8 words of 8 numbers, from 10 running words in 4 captions, 2 epo")
+    assert len(err.splitlines()) == 1
+    # The vocabulary is that of training: nothing is missing, and val adds no word.
+    tokenizer = Tokenizer.train(captions, min_frequency=1)
+    vectors = vectors_for(out, tokenizer)
+    assert coverage(vectors, tokenizer, captions).running == 1.0
+    assert vectors.total == len(vectors.found) == 8
+
+
+def test_the_seed_alone_decides(run, scenes_folder, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run(scenes_folder, "--out", tmp_path / name, *SMALL, "--seed", seed)[0] == 0
+    one, other, third = ((tmp_path / name).read_bytes() for name in "abc")
+    assert one == other != third
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--size", 0], 2, "size is 0; expected at least 1"),
+        (["--seed", -1], 2, "seed is -1; expected 0 to"),
+        (["--model", "glove"], 2, "skipgram"),
+        (["--min-frequency", 0], 2, "min_frequency is 0; expected at least 1"),
+        (["--min-frequency", 9], 3, "no word occurs 9 times in the training captions"),
+    ],
+)
+def test_bad_options(run, dataset, tmp_path, options, status, message):
+    out = tmp_path / "v.txt"
+    code, printed, err = run(dataset("a dog", "a cat"), "--out", out, *options)
+    assert (code, printed) == (status, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_out_is_required(run, dataset):
+    status, _, err = run(dataset("a dog"))
+    assert status == 2
+    assert "--out" in err
+
+
+def test_no_dataset(run, tmp_path):
+    status, _, err = run(tmp_path / "none", "--out", tmp_path / "v.txt")
+    assert status == 3
+    assert "is no prepared dataset" in err
+
+
+def test_no_captions(run, dataset, tmp_path):
+    status, _, err = run(dataset(), "--out", tmp_path / "v.txt")
+    assert status == 3
+    assert "split 'train' has no captions" in err
+
+
+def test_without_gensim(run, dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gensim.models", None)
+    status, _, err = run(dataset("a dog"), "--out", tmp_path / "v.txt", "--min-frequency", 1)
+    assert status == 2
+    assert "pip install 'gazetell[vectors]'" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_file_cannot_be_written(run, dataset, tmp_path):
+    data = dataset("a dog", "a cat")
+    status, printed, err = run(data, "--out", data, *SMALL, "--min-frequency", 1)
+    assert (status, printed) == (6, "")
+    assert err.splitlines()[-1].startswith(f"error: {data}: cannot be written")

@@ -1,0 +1,360 @@
+"""The file of a course: round trip of pixels and captions, unknown words, and damaged files."""
+
+import json
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from gazetell.data.prepare import prepare
+from gazetell.data.readers import BadRows, course
+from gazetell.data.records import Dataset
+from gazetell.data.text import Tokenizer
+from gazetell.errors import DataError, UsageError, WriteError
+from gazetell.metrics import score_captions
+
+WORDS = ["<NULL>", "<START>", "<END>", "<UNK>", "a", "dog", "cat", "runs", "on", "grass"]
+LENGTH = 8
+
+
+def indices(text, length=LENGTH, end=True):
+    """A caption as the course stores it."""
+    row = ["<START>", *text.split(), *(["<END>"] if end else [])]
+    assert len(row) <= length
+    return [WORDS.index(word) for word in row] + [0] * (length - len(row))
+
+
+def noise(count, seed=0, size=(5, 7)):
+    values = np.random.default_rng(seed).integers(0, 256, (count, 3, *size), dtype=np.uint8)
+    return torch.from_numpy(values)
+
+
+def content(train, val=(), **changes):
+    """What a file holds: captions by row, each row a picture of its own."""
+    return {
+        "train_images": noise(len(train)),
+        "train_captions": torch.tensor([indices(text) for text in train]).reshape(-1, LENGTH),
+        "val_images": noise(len(val), seed=1),
+        "val_captions": torch.tensor([indices(text) for text in val], dtype=torch.int64).reshape(
+            -1, LENGTH
+        ),
+        "vocab": {
+            "idx_to_token": list(WORDS),
+            "token_to_idx": {word: index for index, word in enumerate(WORDS)},
+        },
+        **changes,
+    }
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(*args, legacy=False, **changes):
+        path = tmp_path / "coco.pt"
+        value = content(*args, **changes)
+        torch.save(value, path, _use_new_zipfile_serialization=not legacy)
+        return path
+
+    return save
+
+
+def captions(dataset, split):
+    return [caption for r in dataset.captions if r.split == split for caption in r.captions]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pixels_and_captions_come_back(saved, tmp_path, legacy):
+    train, val = ["a dog runs", "a cat"], ["a dog on grass", "grass"]
+    path = saved(train, val, legacy=legacy)
+    dataset = course(path, tmp_path / "out/images")
+    assert (dataset.name, dataset.kind, dataset.root) == ("coco", "course", tmp_path / "out/images")
+    assert [r.id for r in dataset.captions] == [
+        *("train-000000", "train-000001"),
+        *("val-000000", "val-000001"),
+    ]
+    assert captions(dataset, "train") == train
+    assert sorted(captions(dataset, "val") + captions(dataset, "test")) == sorted(val)
+    assert Counter(r.split for r in dataset.captions) == {"train": 2, "val": 1, "test": 1}
+    data = torch.load(path, weights_only=True)
+    for record in dataset.captions:
+        split, row = record.id.split("-")
+        expected = data[f"{split}_images"][int(row)].permute(1, 2, 0).numpy()
+        with Image.open(dataset.path(record)) as image:
+            assert image.mode == "RGB"
+            np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+@settings(max_examples=20)
+@given(texts=st.lists(st.lists(st.sampled_from(WORDS[4:]), min_size=1, max_size=6), min_size=1))
+def test_captions_of_any_words_come_back(texts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("course")
+    texts = [" ".join(text) for text in texts]
+    images = noise(1).expand(len(texts), -1, -1, -1)
+    torch.save(content(texts, train_images=images), folder / "coco.pt")
+    dataset = course(folder / "coco.pt", folder / "images")
+    assert [r.captions for r in dataset.captions] == [tuple(texts)]
+
+
+def test_the_caption_ends_at_its_end_or_at_the_last_column(saved, tmp_path):
+    cut = indices("a dog runs on grass a cat", end=False)
+    dirty = indices("a dog")
+    dirty[-1] = WORDS.index("grass")
+    path = saved(["a"] * 2, train_captions=torch.tensor([cut, dirty]))
+    dataset = course(path, tmp_path / "images")
+    assert captions(dataset, "train") == ["a dog runs on grass a cat", "a dog"]
+
+
+def test_rows_of_the_same_pixels_are_one_picture(saved, tmp_path):
+    images = noise(4)
+    images[3] = images[1]
+    texts = ["a", "a dog", "a cat", "a dog runs"]
+    path = saved(texts, ["grass"], train_images=images, val_images=images[:1])
+    bad = BadRows()
+    dataset = course(path, tmp_path / "images", bad=bad)
+    train = [r for r in dataset.captions if r.split == "train"]
+    assert [r.captions for r in train] == [("a",), ("a dog", "a dog runs"), ("a cat",)]
+    assert [r.id for r in train] == ["train-000000", "train-000001", "train-000002"]
+    assert len(list((tmp_path / "images").iterdir())) == 4
+    assert bad.notes == ["pictures of train that are in val or test too: 1"]
+
+
+def test_unknown_words_are_left_out_of_train_and_match_nothing_in_val(saved, tmp_path):
+    images = noise(4)
+    images[2] = images[0]
+    path = saved(
+        ["a <UNK> dog", "a <UNK>", "a cat", "a dog"],
+        ["a <UNK> runs", "<UNK> on <UNK>"],
+        train_images=images,
+    )
+    bad = BadRows()
+    dataset = course(path, tmp_path / "images", test_from_val=0, bad=bad)
+    assert captions(dataset, "train") == ["a cat", "a dog"]
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {
+        *("train-000002.png", "train-000003.png"),
+        *("val-000000.png", "val-000001.png"),
+    }
+    assert bad.notes == [
+        "captions of train with <UNK>, left out: 2; pictures left out with them: 1",
+        "captions of val and test with <UNK>, kept: 2; no caption can match that word",
+    ]
+    words = [word for text in captions(dataset, "val") for word in text.split()]
+    unknown = [word for word in words if word not in WORDS]
+    assert len(set(unknown)) == 3
+    references = {r.id: r.captions for r in dataset.captions if r.split == "val"}
+    for said in ("unk", "unknown", "<UNK>"):
+        said_of_all = dict.fromkeys(references, said)
+        assert score_captions(references, said_of_all)["rouge_l"] == 0
+    # The tokenizer takes each for one word, whatever else it is trained on.
+    tokenizer = Tokenizer.train(captions(dataset, "train"), min_frequency=1)
+    assert tokenizer.encode("<UNK> dog")[1] == tokenizer.unk
+    for text in captions(dataset, "val"):
+        ids = tokenizer.encode(text)[1:-1]
+        assert len(ids) == len(text.split())
+        for word, number in zip(text.split(), ids, strict=True):
+            assert word not in unknown or number == tokenizer.unk
+
+
+def test_unknown_words_kept_in_train_become_the_tokenizers_unknown(saved, tmp_path):
+    path = saved(["a <UNK> dog"] * 6 + ["<UNK> <UNK>"] * 2, ["a"])
+    bad = BadRows()
+    dataset = course(path, tmp_path / "images", unknown="keep", bad=bad)
+    texts = captions(dataset, "train")
+    assert len(texts) == 8
+    tokenizer = Tokenizer.train(texts, min_frequency=2)
+    assert set(tokenizer.vocabulary[4:]) == {"a", "dog"}
+    a, dog = (tokenizer.encode(word)[1] for word in ("a", "dog"))
+    for text in texts[:6]:
+        assert tokenizer.encode(text)[1:-1] == [a, tokenizer.unk, dog]
+    assert tokenizer.encode(texts[-1])[1:-1] == [tokenizer.unk] * 2
+    assert bad.notes == [
+        "captions of train with <UNK>, kept: 8; train with a minimum frequency of at least 2"
+    ]
+
+
+def test_the_test_split_is_drawn_from_val(saved, tmp_path):
+    path = saved(["a"] * 3, ["a dog"] * 10)
+
+    def splits(**options):
+        dataset = course(path, tmp_path / "images", **options)
+        return {r.id: r.split for r in dataset.captions}
+
+    half = splits()
+    assert Counter(half.values()) == {"train": 3, "val": 5, "test": 5}
+    assert all(id.startswith("val") for id, split in half.items() if split != "train")
+    assert half == splits(seed=0)
+    assert half != splits(seed=1)
+    assert Counter(splits(test_from_val=0.2).values()) == {"train": 3, "val": 8, "test": 2}
+    assert Counter(splits(test_from_val=0).values()) == {"train": 3, "val": 10}
+    for share in (1.0, -0.1, float("nan")):
+        with pytest.raises(UsageError, match="test_from_val"):
+            splits(test_from_val=share)
+    with pytest.raises(UsageError, match="expected drop or keep"):
+        splits(unknown="other")
+
+
+def test_prepared_it_is_a_dataset_that_can_be_moved(saved, tmp_path):
+    path, out = saved(["a dog runs"] * 3, ["a cat"] * 2), tmp_path / "out"
+    summary = prepare(course(path, out / "images"), out, check_images="decode")
+    assert summary.splits == {"train": 3, "val": 1, "test": 1}
+    assert json.loads((out / "dataset.json").read_text())["root"] == "images"
+    moved = Dataset.open(out.rename(tmp_path / "moved"))
+    assert all(moved.path(record).is_file() for record in moved.captions)
+
+
+def test_it_can_be_repeated_but_never_writes_over_another_picture(saved, tmp_path):
+    path, root = saved(["a"] * 60), tmp_path / "images"
+    seen = []
+    course(path, root, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(50, 60), (60, 60)]
+    (root / "train-000005.png").unlink()
+    course(path, root)
+    assert len(list(root.iterdir())) == 60
+    other = root / "train-000007.png"
+    other.write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"train-000007\.png: is another picture"):
+        course(path, root)
+    assert other.read_bytes() == b"mine"
+
+
+def test_a_folder_that_cannot_be_written(saved, tmp_path):
+    path = saved(["a"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"train-000000\.png: cannot be written"):
+        course(path, tmp_path / "file")
+
+
+def outside(row, column, index):
+    rows = torch.tensor([indices("a dog"), indices("a cat")])
+    rows[row, column] = index
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"train_captions": outside(1, 2, len(WORDS))}, r"train_captions\[1\]: index 10 is outs"),
+        ({"train_captions": outside(0, 7, -1)}, r"train_captions\[0\]: index -1 is outside the"),
+        (
+            {"train_captions": torch.tensor([indices("a dog"), indices("")])},
+            r"train_captions\[1\]: caption is empty",
+        ),
+    ],
+)
+def test_bad_rows(saved, tmp_path, changes, reason):
+    path = saved(["a", "a"], **changes)
+    with pytest.raises(DataError, match=rf"coco\.pt: {reason}"):
+        course(path, tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+    bad = BadRows(skip=True)
+    dataset = course(path, tmp_path / "images", bad=bad)
+    assert len(dataset.captions) == len(bad.rows) == 1
+
+
+BAD_VOCABULARY = r"vocab: expected a dict with idx_to_token"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"train_images": torch.zeros(2, 3, 4, 4)},
+            r"train_images is float32 \(2, 3, 4, 4\); expected uint8 \(N, 3, H, W\)",
+        ),
+        (
+            {"val_images": torch.zeros(2, 4, 4, 3, dtype=torch.uint8)},
+            r"val_images is uint8 \(2, 4, 4, 3\); expected uint8 \(N, 3, H, W\)",
+        ),
+        (
+            {"train_images": torch.zeros(2, 3, 0, 4, dtype=torch.uint8)},
+            r"train_images is uint8 \(2, 3, 0, 4\)",
+        ),
+        ({"train_images": [1, 2]}, "train_images is list; expected uint8"),
+        (
+            {"train_images": torch.zeros(2, 3, 4, 4, dtype=torch.uint8).to_sparse()},
+            "train_images is Tensor; expected uint8",
+        ),
+        (
+            {"train_captions": torch.zeros(2, 8, dtype=torch.int32)},
+            r"train_captions is int32 \(2, 8\); expected int64 \(N, T\)",
+        ),
+        ({"train_images": noise(3)}, "train_images has 3 rows and train_captions 2"),
+        ({"vocab": WORDS}, BAD_VOCABULARY),
+        ({"vocab": {"token_to_idx": {}}}, BAD_VOCABULARY),
+        ({"vocab": {"idx_to_token": [1]}}, "vocab: idx_to_token: expected a list of words"),
+        ({"vocab": {"idx_to_token": ["<START>"]}}, "vocab: idx_to_token lacks <NULL>, <END>"),
+        (
+            {"train_captions": torch.tensor([indices("<UNK>")] * 2)},
+            "train_captions: no row is left to train on",
+        ),
+    ],
+)
+def test_content_of_another_form(saved, tmp_path, changes, reason):
+    with pytest.raises(DataError, match=rf"coco\.pt: {reason}"):
+        course(saved(["a", "a"], **changes), tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+
+
+def test_missing_keys_are_named(tmp_path):
+    path = tmp_path / "coco.pt"
+    data = content(["a"])
+    del data["val_captions"], data["vocab"]
+    torch.save(data, path)
+    with pytest.raises(DataError, match=r"coco\.pt: lacks val_captions, vocab; expected train_im"):
+        course(path, tmp_path / "images")
+    torch.save([1], path)
+    with pytest.raises(DataError, match=r"coco\.pt: holds list; expected a dict of train_images"):
+        course(path, tmp_path / "images")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.9, 0.99])
+def test_a_truncated_file(saved, tmp_path, share, legacy):
+    path = saved(["a dog"] * 9, legacy=legacy)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(DataError, match=r"coco\.pt: cannot be read"):
+        course(path, tmp_path / "images")
+
+
+def test_files_of_another_kind(tmp_path):
+    path = tmp_path / "coco.pt"
+    with pytest.raises(DataError, match=r"coco\.pt: no such file"):
+        course(path, tmp_path / "images")
+    for text in (b"no tensors", b"PK\x03\x04 nearly", b"\x80\x02}q\x00."):
+        path.write_bytes(text)
+        with pytest.raises(DataError, match=r"coco\.pt: (cannot be read|lacks)"):
+            course(path, tmp_path / "images")
+
+
+class Mischief:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "done")
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_code_in_a_file_does_not_run(tmp_path, form):
+    done, path = tmp_path / "done", tmp_path / "coco.pt"
+    data = content(["a"]) | {"vocab": Mischief(done)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(data))
+    else:
+        torch.save(data, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(DataError, match=r"coco\.pt: cannot be read .*tensors and plain values"):
+        course(path, tmp_path / "images")
+    assert not done.exists()
+    # The file is what it seems: a careless reader would have run it.
+    if form != "pickle":
+        torch.load(path, weights_only=False)
+    else:
+        pickle.loads(path.read_bytes())
+    assert done.exists()

@@ -1,0 +1,289 @@
+"""Word vectors in text files. The independent reference is gensim's own reader and writer."""
+
+import gzip
+
+import numpy as np
+import pytest
+from gensim.models import KeyedVectors
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gazetell.data.text import Tokenizer
+from gazetell.data.vectors import (
+    coverage,
+    embedding_matrix,
+    read_vectors,
+    vectors_for,
+    write_vectors,
+)
+from gazetell.errors import DataError, WriteError
+
+GLOVE = "the 0.5 -1 2e-1\n, 1 2 3\n. . . 4 5 6\ndog 7 8 9\nat name@domain.com 1 1 1\n"
+NAMED = {"the": [0.5, -1, 0.2], ",": [1, 2, 3], ". . .": [4, 5, 6], "at name@domain.com": [1, 1, 1]}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a file of vectors; give its path."""
+
+    def write(content, name="vectors.txt"):
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+def as_lists(vectors):
+    return {word: np.round(vector.astype(float), 6).tolist() for word, vector in vectors.items()}
+
+
+def saved_by_gensim(path, words, matrix, binary=False):
+    keyed = KeyedVectors(matrix.shape[1])
+    keyed.add_vectors(words, matrix)
+    keyed.save_word2vec_format(str(path), binary=binary)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GLOVE,
+        "5 3\n" + GLOVE,
+        "5 3\n" + GLOVE.replace("\n", " \n"),  # fastText ends each line with a blank
+        GLOVE.replace("\n", "\r\n") + "\r\n",
+        "\ufeff5 3\n" + GLOVE.rstrip(),
+        "5\t3\n" + GLOVE.replace(" ", "\t").replace(".\t.\t.", ". . .").replace("at\t", "at "),
+    ],
+    ids=["glove", "word2vec", "fasttext", "windows", "byte-order-mark", "tabs"],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_formats(file, content, zipped):
+    data = gzip.compress(content.encode()) if zipped else content
+    # The content tells what it is, whatever the name says.
+    vectors = read_vectors(file(data, "v.txt" if zipped else "v.gz"), [*NAMED, "cat", "name"])
+    assert (vectors.size, vectors.total) == (3, 5)
+    assert as_lists(vectors.found) == NAMED
+    assert all(v.dtype == np.float32 and v.shape == (3,) for v in vectors.found.values())
+
+
+def test_a_first_word_with_blanks_does_not_hide_the_size(file):
+    assert as_lists(read_vectors(file(". . 1 2\nnan 3 4\n"), [". .", "nan"]).found) == {
+        ". .": [1, 2],
+        "nan": [3, 4],
+    }
+
+
+def test_words_are_bytes_not_lines(file):
+    """A word may hold what Python takes for a line break or a blank, or be no UTF-8."""
+    content = "a\u0085b 1 2\nc\u00a0d 3 4\n\u2028 5 6\n".encode() + b"\xff\xfe 7 8\ne 9 10\n"
+    vectors = read_vectors(file(content), ["a\u0085b", "c\u00a0d", "\u2028", "e"], ignore_case=True)
+    assert vectors.total == 5
+    assert [v[0] for v in vectors.found.values()] == [1, 3, 5, 9]
+
+
+def test_the_first_of_equal_words_counts(file):
+    assert as_lists(read_vectors(file("a 1 2\nb 3 4\na 5 6\n"), ["a"]).found) == {"a": [1, 2]}
+
+
+CASED = "Paris 1 0\nPARIS 2 0\nparis 3 0\nROME 4 0\nRome 5 0\nÉcole 6 0\nİ 7 0\n"
+
+
+def test_lower_case_comes_second(file):
+    words = ["paris", "rome", "e\u0301cole", "école"]
+    exact = read_vectors(file(CASED), words)
+    assert as_lists(exact.found) == {"paris": [3, 0]}
+    either = read_vectors(file(CASED), words, ignore_case=True)
+    assert as_lists(either.found) == {"paris": [3, 0], "rome": [4, 0], "école": [6, 0]}
+
+
+def test_a_tokenizer_takes_cased_words_only_if_it_has_none(file):
+    captions = ["Paris Rome"] * 2
+    lower, cased = (Tokenizer.train(captions, min_frequency=1, lower=low) for low in (True, False))
+    path = file("PARIS 1 0\nParis 2 0\nrome 3 0\n")
+    assert as_lists(vectors_for(path, lower).found) == {"paris": [1, 0], "rome": [3, 0]}
+    assert as_lists(vectors_for(path, cased).found) == {"Paris": [2, 0]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "v.txt: is empty; expected a word and its numbers on each line"),
+        ("\n\n", "v.txt: is empty"),
+        ("hello\n", "v.txt:1: expected a word and its numbers"),
+        ("the dog runs\n", "v.txt:1: expected a word and its numbers"),
+        ("5 0\na 1\n", "v.txt:1: expected a word and its numbers"),
+        ("a 1 2\n\nb 1\n", "v.txt:3: expected a word and 2 numbers, found 1"),
+        ("a 1 2\nz 1\n", "v.txt:2: expected a word and 2 numbers, found 1"),
+        ("a 1 2\nz 1 2 3\n", "v.txt:2: expected a word and 2 numbers, found 3"),
+        ("2 2\na 1 2\nb 1 2 3\n", "v.txt:3: expected a word and 2 numbers, found 3"),
+        ("a 1 x 3\nb 1 2 3\n", "v.txt:1: expected a word and 1 numbers, found 3"),
+        ("a 1 2\nb 1 2,5\n", "v.txt:2: expected a word and 2 finite numbers, found '2,5'"),
+        ("a 1 2\nb 1  2\nb 1 \n", "v.txt:3: expected a word and 2 numbers, found 1"),
+        ("a 1 2\nb nan 2\n", "v.txt:2: expected a word and 2 finite numbers, found 'nan'"),
+        ("a 1 2\nb 1 -inf\n", "v.txt:2: expected a word and 2 finite numbers, found '-inf'"),
+        ("a 1 2\nb 1 1e39\n", "v.txt:2: expected a word and 2 finite numbers, found '1e39'"),
+        ("a 1 2\nnew york x 2\n", "v.txt:2: expected a word and 2 finite numbers, found 'x'"),
+        ("3 2\na 1 2\nb 3 4\n", "v.txt: holds 2 words, but line 1 says 3; is it truncated?"),
+        ("1 2\na 1 2\nb 3 4\n", "v.txt: holds 2 words, but line 1 says 1"),
+        ("4 2\n", "v.txt: holds 0 words, but line 1 says 4"),
+        (b"\x89PNG\r\n\x1a\n 1 2\x00 3 4\n", "v.txt:1: expected a word and its numbers"),
+        (b"\x93NUMPY\x01 1 2\n", "v.txt: is no text; expected word vectors as text"),
+        (b"PK\x03\x04glove.6B.50d.txt", "v.txt: is a zip archive; unpack it"),
+        (gzip.compress(GLOVE.encode())[:40], "v.txt: is a truncated or damaged gzip file"),
+        (b"\x1f\x8bnonsense", "v.txt: is a truncated or damaged gzip file"),
+    ],
+)
+def test_malformed_files(file, content, message):
+    with pytest.raises(DataError) as error:
+        read_vectors(file(content, "v.txt"), ["a", "b", "the"])
+    assert message in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(DataError, match=r"none\.txt: cannot be read: No such file"):
+        read_vectors(tmp_path / "none.txt", ["a"])
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        read_vectors(tmp_path, ["a"])
+
+
+def test_binary_word2vec(tmp_path):
+    matrix = np.random.default_rng(0).normal(size=(20, 50)).astype(np.float32)
+    words = [f"word{i}" for i in range(20)]
+    path = saved_by_gensim(tmp_path / "v.bin", words, matrix, binary=True)
+    with pytest.raises(DataError, match="is the binary word2vec format; expected word vectors as"):
+        read_vectors(path, words)
+
+
+def test_reads_what_gensim_writes(tmp_path):
+    matrix = np.random.default_rng(1).normal(size=(30, 7)).astype(np.float32)
+    words = [f"w{i}" for i in range(29)] + ["naïve"]
+    vectors = read_vectors(saved_by_gensim(tmp_path / "v.txt", words, matrix), words[10:])
+    assert vectors.total == 30
+    assert list(vectors.found) == words[10:]
+    np.testing.assert_array_equal(np.stack([*vectors.found.values()]), matrix[10:])
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v.txt.gz"])
+def test_gensim_reads_what_is_written(tmp_path, name):
+    matrix = np.random.default_rng(2).normal(size=(4, 6)).astype(np.float32)
+    words = ["<unk>", "don't", "café", "🐕"]
+    write_vectors(tmp_path / name, words, matrix)
+    keyed = KeyedVectors.load_word2vec_format(str(tmp_path / name))
+    assert keyed.index_to_key == words
+    np.testing.assert_array_equal(keyed.vectors, matrix)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_gzip_by_name_and_always_the_same(tmp_path):
+    for name in ("a.gz", "b.gz", "c.txt"):
+        write_vectors(tmp_path / name, ["x"], np.ones((1, 2), np.float32))
+    one, other, plain = ((tmp_path / name).read_bytes() for name in ("a.gz", "b.gz", "c.txt"))
+    assert one == other
+    assert gzip.decompress(one) == plain == b"1 2\nx 1 1\n"
+
+
+def test_nothing_half_written(tmp_path):
+    path = tmp_path / "v.txt"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="longer"):
+        write_vectors(path, ["a"], np.ones((2, 2), np.float32))
+    assert path.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [path]
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_vectors(path / "inside.txt", ["a"], np.ones((1, 2), np.float32))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[*HealthCheck])
+@given(
+    matrix=arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.integers(1, 5)),
+        elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+    ),
+    zipped=st.booleans(),
+)
+def test_numbers_come_back_as_they_were(tmp_path, matrix, zipped):
+    path = tmp_path / ("v.gz" if zipped else "v.txt")
+    words = ["a", "b c", "-", "nan"][: len(matrix)]
+    write_vectors(path, words, matrix)
+    vectors = read_vectors(path, words)
+    assert (vectors.size, vectors.total) == (matrix.shape[1], len(matrix))
+    for word, row in zip(words, matrix, strict=True):
+        assert vectors.found[word].tobytes() == row.tobytes()
+
+
+CAPTIONS = ["a dog and a cat", "a dog and a bird", "a dog", "a zebra runs", "a cat runs"]
+
+
+@pytest.fixture
+def tokenizer():
+    """Words by frequency: a, dog, and/cat/runs; bird and zebra are unknown."""
+    return Tokenizer.train(CAPTIONS, min_frequency=2)
+
+
+def test_embedding_matrix(file, tokenizer):
+    path = file("<unk> 9 9 9\na 1 2 3\nCat -4 5 6\nzebra 1 1 1\n")
+    vectors = vectors_for(path, tokenizer)
+    matrix, found = embedding_matrix(vectors, tokenizer, seed=3)
+    vocabulary = tokenizer.vocabulary
+    assert matrix.shape == (len(vocabulary), 3)
+    assert matrix.dtype == np.float32
+    assert {vocabulary[i] for i in np.flatnonzero(found)} == {"<unk>", "a", "cat"}
+    assert matrix[vocabulary.index("a")].tolist() == [1, 2, 3]
+    assert matrix[vocabulary.index("cat")].tolist() == [-4, 5, 6]
+    assert matrix[tokenizer.unk].tolist() == [9, 9, 9]
+    again, _ = embedding_matrix(vectors, tokenizer, seed=3)
+    np.testing.assert_array_equal(matrix, again)
+    other, _ = embedding_matrix(vectors, tokenizer, seed=4)
+    assert (np.any(matrix != other, axis=1) == ~found).all()
+
+
+def test_rows_not_found_are_as_loud_as_those_found(tmp_path):
+    words = [f"{a}{b}" for a in "abcdefghij" for b in "abcdefghijklmnopqrst"]
+    tokenizer = Tokenizer.train(words, min_frequency=1)
+    known = np.random.default_rng(0).normal(0, 0.3, (100, 50)).astype(np.float32)
+    write_vectors(tmp_path / "v.txt", words[:100], known)
+    matrix, found = embedding_matrix(vectors_for(tmp_path / "v.txt", tokenizer), tokenizer, 0)
+    assert found.sum() == 100
+    drawn = matrix[~found]
+    assert drawn.shape == (104, 50)
+    assert drawn.std() == pytest.approx(known.std(), rel=0.05)
+    assert drawn.mean() == pytest.approx(0, abs=0.02)
+    assert np.abs(drawn).sum(axis=1).min() > 0
+
+
+def test_no_word_of_the_vocabulary(file, tokenizer):
+    with pytest.raises(DataError, match=r"v\.txt: has none of the 5 words of the vocabulary"):
+        vectors_for(file("<unk> 1 2\nhund 3 4\n", "v.txt"), tokenizer)
+
+
+def test_coverage(file, tokenizer):
+    vectors = vectors_for(file("a 1 2\ncat 3 4\nx 5 6\n", "v.txt"), tokenizer)
+    report = coverage(vectors, tokenizer, CAPTIONS)
+    assert (report.vocabulary, report.found) == (5, 2)
+    # Counted by hand: 18 words, of which 7 are "a", 2 "cat" and 2 unknown.
+    assert report.running == pytest.approx(9 / 18)
+    assert report.missing == (("dog", 3), ("and", 2), ("runs", 2))
+    assert report.text.splitlines() == [
+        "v.txt: 3 words of 2 numbers; it has 2 of the 5 words of the vocabulary (40.0%) "
+        "and 50.0% of the running words",
+        "without a vector: dog (3), and (2), runs (2)",
+    ]
+
+
+def test_coverage_without_captions(file):
+    words = [chr(letter) for letter in range(ord("a"), ord("z") + 1)]
+    tokenizer = Tokenizer.train([" ".join(words[: i + 1]) for i in range(26)], min_frequency=1)
+    report = coverage(vectors_for(file("c 1 2\n", "v.txt"), tokenizer), tokenizer)
+    assert report.running is None
+    assert [word for word, _ in report.missing] == [*"abdefghijk"]  # most frequent first
+    assert report.text.endswith("(3.8%)\nwithout a vector: a, b, d, e, f, g, h, i, j, k, ...")
+
+
+def test_coverage_of_all(file, tokenizer):
+    content = "".join(f"{word} 1 2\n" for word in tokenizer.vocabulary)
+    report = coverage(vectors_for(file(content), tokenizer), tokenizer, CAPTIONS)
+    assert (report.found, report.running, report.missing) == (5, 1.0, ())
+    assert len(report.text.splitlines()) == 1

@@ -1,0 +1,101 @@
+"""Tiny captioners in float64, what they are given, and the sums of their equations by hand."""
+
+import math
+
+import torch
+
+from gazetell.models.captioners import CAPTIONERS, CaptionerConfig, build_captioner
+from gazetell.models.encoders import Grid
+
+# No two are alike, so that a transposed matrix shows.
+B, R, C, T, E, H, V, A = 4, 6, 5, 7, 3, 8, 11, 9
+
+WITHOUT_ATTENTION = ("rnn", "lstm")
+WITH_ATTENTION = [name for name in CAPTIONERS if name not in WITHOUT_ATTENTION]
+
+
+def model(architecture, seed=0, **options):
+    torch.manual_seed(seed)
+    sizes = {"channels": C, "vocabulary": V, "embedding": E, "hidden": H, "attention": A}
+    config = CaptionerConfig(architecture, **{**sizes, "dropout": 0.3, **options})
+    built = build_captioner(config).double().eval()
+    with torch.no_grad():  # biases that are not zero, so that a forgotten one shows
+        for parameter in built.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return built
+
+
+def grid(seed=1, batch=B):
+    random = torch.Generator().manual_seed(seed)
+    return Grid.of(torch.randn(batch, R, C, generator=random, dtype=torch.float64), 2, 3)
+
+
+def words(seed=2, batch=B, steps=T):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, V, (batch, steps), generator=random)
+
+
+def numbers(captioner):
+    """All weights as lists of Python floats."""
+    return {name: tensor.tolist() for name, tensor in captioner.state_dict().items()}
+
+
+def follows(captioner, by_hand):
+    """Whether teacher forcing gives what ``by_hand(p, cells, tokens)`` does for each picture."""
+    pictures, tokens = grid(), words()
+    logits, attention = captioner(pictures, tokens)
+    assert logits.shape == (B, T, V)
+    for b in range(B):
+        found = by_hand(numbers(captioner), pictures.cells[b].tolist(), tokens[b].tolist())
+        expected, gaze = (torch.tensor(x, dtype=torch.float64) for x in found)
+        assert torch.allclose(logits[b], expected, atol=1e-10, rtol=0)
+        if attention is not None:
+            assert torch.allclose(attention[b], gaze, atol=1e-10, rtol=0)
+    return True
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def softmax(scores):
+    total = sum(math.exp(score) for score in scores)
+    return [math.exp(score) / total for score in scores]
+
+
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def add(*vectors):
+    return [sum(values) for values in zip(*vectors, strict=True)]
+
+
+def times(matrix, x):
+    return [dot(row, x) for row in matrix]
+
+
+def mean(vectors):
+    return [sum(values) / len(vectors) for values in zip(*vectors, strict=True)]
+
+
+def weighted(weights, vectors):
+    return [dot(weights, values) for values in zip(*vectors, strict=True)]
+
+
+def normalised(x):
+    """Layer normalisation without learned scale."""
+    centre = sum(x) / len(x)
+    variance = sum((value - centre) ** 2 for value in x) / len(x)
+    return [(value - centre) / math.sqrt(variance + 1e-5) for value in x]
+
+
+def layer_norm(weight, bias, x):
+    return [w * value + b for w, value, b in zip(weight, normalised(x), bias, strict=True)]
+
+
+def lstm(gates, c):
+    """h and c after one step, from the affine sums of the gates i, f, g and o."""
+    i, f, g, o = (gates[n * H : (n + 1) * H] for n in range(4))
+    c = [sigmoid(f[j]) * c[j] + sigmoid(i[j]) * math.tanh(g[j]) for j in range(H)]
+    return [sigmoid(o[j]) * math.tanh(c[j]) for j in range(H)], c

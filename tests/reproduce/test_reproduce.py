@@ -1,0 +1,151 @@
+"""Tables: plans are checked before the work, rows are made once, the page says what was found."""
+
+import json
+
+import pytest
+
+from gazetell.data import scenes
+from gazetell.errors import DataError, UsageError
+from gazetell.reproduce import run as module
+from gazetell.reproduce.plan import plan_names, read_plan
+from gazetell.reproduce.run import reproduce
+from gazetell.reproduce.table import line, page
+
+PLAN = """
+title = "Scenes"
+beams = [1, 2]
+[[row]]
+name = "lstm"
+recipe = "scenes"
+options = {architecture = "lstm", encoder_trainable = "none", epochs = 1, embedding = 8, \
+hidden = 12, encoder_size = 32}
+seeds = [0, 1]
+[[row]]
+name = "lstm, CIDEr"
+init_from = "lstm"
+options = {reward = "cider", samples = 2, epochs = 1, precision = "fp32"}
+[[row]]
+name = "two lstm"
+members = ["lstm"]
+[[compare]]
+rows = ["lstm, CIDEr", "lstm"]
+[[published]]
+name = "Somebody 2015"
+bleu = "1 / 2 / 3 / 4"
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    scenes.generate(folder, train=12, val=4, test=5, questions_per_image=0, seed=1)
+    return folder
+
+
+def plan(tmp_path, text=PLAN):
+    (tmp_path / "plan.toml").write_text(text)
+    return read_plan(str(tmp_path / "plan.toml"))
+
+
+def test_a_table_is_made_once_and_goes_on_where_it_was(data, tmp_path, monkeypatch):
+    # Seeds draw other encoders here; give the ensemble one and the same.
+    text = PLAN.replace("seeds = [0, 1]", "seeds = [0]")
+    chosen = plan(tmp_path, text)
+    calls = []
+    real = module.train
+
+    def counted(data, run, *rest, **more):
+        calls.append(run.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(data, run, *rest, **more)
+
+    monkeypatch.setattr(module, "train", counted)
+    shown = []
+    silent = {"report": lambda line: None, "show": shown.append}
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(chosen, data, tmp_path / "out", **silent)
+    assert [text.split(" | ")[0] for text in shown[1:]] == ["| lstm", "| lstm"]
+    found = reproduce(chosen, data, tmp_path / "out", **silent)
+    assert calls == ["lstm-seed0", "lstm-cider-seed0", "lstm-cider-seed0"]
+    assert [(e["row"], e["beam"]) for e in found] == [
+        ("lstm", 1),
+        ("lstm", 2),
+        ("lstm, CIDEr", 1),
+        ("lstm, CIDEr", 2),
+        ("two lstm", 1),
+        ("two lstm", 2),
+    ]
+    assert json.loads((tmp_path / "out/results.json").read_text()) == found
+    text = (tmp_path / "out/results.md").read_text()
+    for entry in found:
+        assert line(entry) in text
+    assert "Somebody 2015" in text
+    assert "| lstm, CIDEr | lstm |" in text
+    again = reproduce(chosen, data, tmp_path / "out", **silent)
+    assert again == found
+    assert len(calls) == 3
+
+    saved = json.loads((tmp_path / "out/runs/lstm-seed0/training.json").read_text())
+    other = plan(tmp_path, text_of(PLAN.replace("hidden = 12", "hidden = 13"), seeds=False))
+    with pytest.raises(UsageError, match="was made with hidden 12, the plan says 13"):
+        reproduce(other, data, tmp_path / "out", **silent)
+    assert saved["options"]["hidden"] == 12
+
+
+def text_of(text, seeds):
+    return text if seeds else text.replace("seeds = [0, 1]", "seeds = [0]")
+
+
+def entry(row, seed, beam, bleu, cider):
+    metrics = dict.fromkeys(("bleu_1", "bleu_2", "bleu_3", "rouge_l"), 0.5)
+    metrics |= {"bleu_4": bleu, "cider": cider, "meteor": None}
+    figures = {"metrics": metrics, "decoding_pictures_per_second": 1234.5}
+    making = {"parameters": 5_240_000, "training_seconds": 90.0, "captions_per_second": 600.0}
+    return {"row": row, "seed": seed, "beam": beam, "figures": figures, **making}
+
+
+def test_a_page_has_rows_spread_and_differences(tmp_path):
+    found = [entry("lstm", 0, 1, 0.20, 0.50), entry("lstm", 1, 1, 0.22, 0.54)]
+    assert line(found[0]) == (
+        "| lstm | 0 | greedy | 50.0 | 50.0 | 50.0 | 20.0 |  | 50.0 | 50.0 | 5.2 M | 1.5 min | 600 "
+        "| 1,234 |"
+    )
+    value = {"difference": 0.012, "low": 0.001, "high": 0.02, "significant": True}
+    none = {"difference": 0.012, "low": -0.001, "high": 0.02, "significant": False}
+    difference = {"rows": ["a", "b"], "beam": 3, "metrics": {"bleu_4": value, "cider": none}}
+    text = page(plan(tmp_path), found, [difference])
+    # Standard deviations of 20, 22 and of 50, 54.
+    assert "- lstm, beam 1, 2 seeds: BLEU-4 21.0 ± 1.4, CIDEr 52.0 ± 2.8" in text
+    assert "| a | b | 3 | **+1.2 [+0.1, +2.0]** | +1.2 [-0.1, +2.0]: none shown |" in text
+
+
+def test_the_plans_that_come_along_are_sound():
+    assert "flickr8k" in plan_names()
+    for name in plan_names():
+        for row in read_plan(name).rows:
+            if not row.members:
+                assert row.train_options(1, "file.safetensors").seed == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("title = ", "is not TOML"),
+        ('title = "x"', "is no plan: KeyError 'beams'"),
+        (PLAN.replace('members = ["lstm"]', 'members = ["gru"]'), "needs 'gru'"),
+        (PLAN.replace('init_from = "lstm"', 'init_from = "two lstm"'), "needs 'two lstm'"),
+        (PLAN.replace("epochs = 1, embedding", "epoch = 1, embedding"), "unknown option 'epoch'"),
+        (PLAN.replace('"two lstm"', '"lstm"'), "two rows are named 'lstm'"),
+        (PLAN.replace('rows = ["lstm, CIDEr"', 'rows = ["gru"'), "compares 'gru'"),
+        (PLAN.replace("seeds = [0, 1]", "sead = [0, 1]"), "sead"),
+    ],
+)
+def test_a_plan_that_is_wrong_is_refused_before_the_work(text, expected, tmp_path):
+    with pytest.raises(DataError, match=expected):
+        plan(tmp_path, text)
+
+
+def test_no_such_plan():
+    with pytest.raises(UsageError, match="flickr8k"):
+        read_plan("flickr9k")
