@@ -40,8 +40,9 @@ class Reference(nn.Module):
         self.full_att = nn.Linear(config.attention, 1, bias=False)
         self.f_beta = nn.Linear(hidden, 1)
         self.cell = nn.LSTMCell(width + channels, hidden)
-        self.deep = nn.Linear(hidden + channels, width)
-        self.fc = nn.Linear(width, config.vocabulary)
+        self.deep_word = nn.Linear(width, hidden, bias=False)
+        self.deep = nn.Linear(channels, hidden)
+        self.fc = nn.Linear(hidden, config.vocabulary)
 
     def forward(self, grid: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Logits (N, T, V) for a grid (N, R, C) a caption and tokens (N, T), longest first."""
@@ -58,7 +59,7 @@ class Reference(nn.Module):
             looked = self.f_beta(h).sigmoid() * looked
             word = self.dropout(self.embedding(tokens[:n, t]))
             h, c = self.cell(torch.cat((word, looked), 1), (h, c))
-            deep = (word + self.deep(torch.cat((h, looked), 1))).tanh()
+            deep = self.deep_word(word) + h + self.deep(looked)
             predictions[:n, t] = self.fc(self.dropout(deep)).to(predictions.dtype)
         return predictions
 
@@ -77,6 +78,7 @@ class Reference(nn.Module):
         copied = {
             "embedding.weight": ours.embed.weight,
             "encoder_att.weight": ours.regions.weight,
+            "deep_word.weight": ours.head.word.weight,
             "full_att.weight": ours.score.unsqueeze(0),
             "cell.weight_ih": torch.cat((words.weight, looked), 1),
             "cell.weight_hh": ours.gates.weight[:, ours.config.channels :],
@@ -84,7 +86,7 @@ class Reference(nn.Module):
             "cell.bias_hh": torch.zeros_like(words.bias),
         }
         layers = {"decoder_att": ours.state, "f_beta": ours.gate}
-        layers |= {"deep": ours.head.inner, "fc": ours.head.words}
+        layers |= {"deep": ours.head.looked, "fc": ours.head.words}
         for kind in ("weight", "bias"):
             first = getattr(ours.first, kind).chunk(2)
             copied |= {f"init_h.{kind}": first[0], f"init_c.{kind}": first[1]}

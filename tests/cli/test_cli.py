@@ -36,20 +36,6 @@ def world(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """Call ``gazetell ...``; give exit status, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gazetell", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capfd.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
-
-
 def picture(world):
     return sorted((world / "data/images").iterdir())[0]
 

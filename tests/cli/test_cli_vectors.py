@@ -5,23 +5,8 @@ import sys
 
 import pytest
 
-from gazetell import cli
 from gazetell.data.text import Tokenizer
 from gazetell.data.vectors import coverage, vectors_for
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """Call ``gazetell vectors ...``; give exit status, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gazetell", "vectors", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capfd.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -49,7 +34,9 @@ SMALL = ("--size", 8, "--epochs", 2)
 def test_vectors_of_the_training_captions(run, dataset, tmp_path):
     captions = ["A dog runs.", "a dog sleeps", "the dog", "a cat"]
     data, out = dataset(*captions), tmp_path / "new" / "vectors.txt.gz"
-    status, printed, err = run(data, "--out", out, *SMALL, "--min-frequency", 1, "--model", "cbow")
+    status, printed, err = run(
+        "vectors", data, "--out", out, *SMALL, "--min-frequency", 1, "--model", "cbow"
+    )
     assert status == 0
     assert printed == f"{out}\n"
     assert err.startswith("cbow: 8 words of 8 numbers, from 10 running words in 4 captions, 2 epo")
@@ -63,7 +50,9 @@ def test_vectors_of_the_training_captions(run, dataset, tmp_path):
 
 def test_the_seed_alone_decides(run, scenes_folder, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert run(scenes_folder, "--out", tmp_path / name, *SMALL, "--seed", seed)[0] == 0
+        assert (
+            run("vectors", scenes_folder, "--out", tmp_path / name, *SMALL, "--seed", seed)[0] == 0
+        )
     one, other, third = ((tmp_path / name).read_bytes() for name in "abc")
     assert one == other != third
 
@@ -80,7 +69,7 @@ def test_the_seed_alone_decides(run, scenes_folder, tmp_path):
 )
 def test_bad_options(run, dataset, tmp_path, options, status, message):
     out = tmp_path / "v.txt"
-    code, printed, err = run(dataset("a dog", "a cat"), "--out", out, *options)
+    code, printed, err = run("vectors", dataset("a dog", "a cat"), "--out", out, *options)
     assert (code, printed) == (status, "")
     assert message in err
     assert len(err.splitlines()) == 1
@@ -88,26 +77,28 @@ def test_bad_options(run, dataset, tmp_path, options, status, message):
 
 
 def test_out_is_required(run, dataset):
-    status, _, err = run(dataset("a dog"))
+    status, _, err = run("vectors", dataset("a dog"))
     assert status == 2
     assert "--out" in err
 
 
 def test_no_dataset(run, tmp_path):
-    status, _, err = run(tmp_path / "none", "--out", tmp_path / "v.txt")
+    status, _, err = run("vectors", tmp_path / "none", "--out", tmp_path / "v.txt")
     assert status == 3
     assert "is no prepared dataset" in err
 
 
 def test_no_captions(run, dataset, tmp_path):
-    status, _, err = run(dataset(), "--out", tmp_path / "v.txt")
+    status, _, err = run("vectors", dataset(), "--out", tmp_path / "v.txt")
     assert status == 3
     assert "split 'train' has no captions" in err
 
 
 def test_without_gensim(run, dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gensim.models", None)
-    status, _, err = run(dataset("a dog"), "--out", tmp_path / "v.txt", "--min-frequency", 1)
+    status, _, err = run(
+        "vectors", dataset("a dog"), "--out", tmp_path / "v.txt", "--min-frequency", 1
+    )
     assert status == 2
     assert "pip install 'gazetell[vectors]'" in err
     assert len(err.splitlines()) == 1
@@ -115,6 +106,6 @@ def test_without_gensim(run, dataset, tmp_path, monkeypatch):
 
 def test_the_file_cannot_be_written(run, dataset, tmp_path):
     data = dataset("a dog", "a cat")
-    status, printed, err = run(data, "--out", data, *SMALL, "--min-frequency", 1)
+    status, printed, err = run("vectors", data, "--out", data, *SMALL, "--min-frequency", 1)
     assert (status, printed) == (6, "")
     assert err.splitlines()[-1].startswith(f"error: {data}: cannot be written")

@@ -1,29 +1,13 @@
 """``gazetell data course``: from the file of a course to a prepared dataset."""
 
 import json
-import sys
 
 import pytest
 import torch
 
-from gazetell import cli
 from gazetell.data.records import Dataset
 
 WORDS = ["<NULL>", "<START>", "<END>", "<UNK>", "a", "dog"]
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """Call ``gazetell data ...``; give exit status, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gazetell", "data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capfd.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -46,7 +30,7 @@ def file(tmp_path):
 
 def test_it_prepares_a_dataset(run, file, tmp_path):
     status, out, err = run(
-        "course", file, "--out", tmp_path / "out", "--test-from-val", 0.33, "--json"
+        "data", "course", file, "--out", tmp_path / "out", "--test-from-val", 0.33, "--json"
     )
     assert (status, err) == (0, "")
     summary = json.loads(out)
@@ -55,14 +39,14 @@ def test_it_prepares_a_dataset(run, file, tmp_path):
     dataset = Dataset.open(tmp_path / "out")
     assert dataset.root == tmp_path / "out/images"
     assert all(dataset.path(record).is_file() for record in dataset.captions)
-    status, out, _ = run("course", file, "--out", tmp_path / "out", "--unknown", "keep")
+    status, out, _ = run("data", "course", file, "--out", tmp_path / "out", "--unknown", "keep")
     assert status == 0
     assert "train with a minimum frequency of at least 2" in out
 
 
 def test_a_bad_file_leaves_nothing(run, file, tmp_path):
     file.write_bytes(file.read_bytes()[:900])
-    status, out, err = run("course", file, "--out", tmp_path / "out")
+    status, out, err = run("data", "course", file, "--out", tmp_path / "out")
     assert (status, out) == (3, "")
     assert err.startswith(f"error: {file}: cannot be read")
     assert len(err.splitlines()) == 1

@@ -1,11 +1,9 @@
 """``gazetell score --against``: two models on the same pictures."""
 
 import json
-import sys
 
 import pytest
 
-from gazetell import cli
 from gazetell.metrics import compare_captions
 
 ANIMALS = ("dog", "cat", "horse", "cow", "sheep", "bird", "goat", "pig")
@@ -15,20 +13,6 @@ REFERENCES = {
 RIGHT = {i: texts[0] for i, texts in REFERENCES.items()}
 WRONG = dict.fromkeys(REFERENCES, "two people sit on chairs")
 MIXED = {i: (RIGHT if int(i) % 2 else WRONG)[i] for i in REFERENCES}
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """Call ``gazetell score ...``; give exit status, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gazetell", "score", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capfd.readouterr()
-        return stop.value.code or 0, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -49,7 +33,7 @@ def files(tmp_path):
 
 
 def test_json_holds_what_the_library_says(run, files):
-    status, out, err = run(*files(RIGHT, MIXED), "--resamples", 200, "--seed", 3, "--json")
+    status, out, err = run("score", *files(RIGHT, MIXED), "--resamples", 200, "--seed", 3, "--json")
     assert (status, err) == (0, "")
     found = json.loads(out)
     metrics = found.pop("metrics")
@@ -59,7 +43,7 @@ def test_json_holds_what_the_library_says(run, files):
 
 
 def test_lines_say_whether_it_is_a_difference(run, files):
-    status, out, _ = run(*files(RIGHT, MIXED))
+    status, out, _ = run("score", *files(RIGHT, MIXED))
     assert status == 0
     head, *lines = out.splitlines()
     assert head.split()[:3] == ["predictions", "against", "difference"]
@@ -71,13 +55,13 @@ def test_lines_say_whether_it_is_a_difference(run, files):
     assert rouge[3] == f"{float(rouge[1]) - float(rouge[2]):+.4f}"
     assert 0 < float(rouge[4]) < float(rouge[3]) < float(rouge[6])
 
-    _, out, _ = run(*files(MIXED, MIXED))
+    _, out, _ = run("score", *files(MIXED, MIXED))
     lines = out.splitlines()[1:]
     assert all(line.endswith("+0.0000 to +0.0000  no difference shown") for line in lines)
 
 
 def test_without_against_it_scores(run, files):
-    status, out, _ = run(*files(RIGHT, WRONG)[:4])
+    status, out, _ = run("score", *files(RIGHT, WRONG)[:4])
     assert status == 0
     assert out.splitlines()[0].split() == ["bleu_1", "1.0000"]
 
@@ -91,7 +75,7 @@ def test_without_against_it_scores(run, files):
     ],
 )
 def test_options_out_of_range(run, files, more, message):
-    status, out, err = run(*files(RIGHT, WRONG), *more)
+    status, out, err = run("score", *files(RIGHT, WRONG), *more)
     assert (status, out) == (2, "")
     assert err.startswith(f"error: {message}")
     assert len(err.splitlines()) == 1
@@ -99,10 +83,10 @@ def test_options_out_of_range(run, files, more, message):
 
 def test_files_that_do_not_fit(run, files):
     fewer = {i: WRONG[i] for i in list(WRONG)[:-1]}
-    status, _, err = run(*files(RIGHT, fewer))
+    status, _, err = run("score", *files(RIGHT, fewer))
     assert status == 3
     assert "against.jsonl: lacks 1 of the 8 pictures" in err
     one = {"0": RIGHT["0"]}
-    status, _, err = run(*files(one, one, {"0": REFERENCES["0"]}))
+    status, _, err = run("score", *files(one, one, {"0": REFERENCES["0"]}))
     assert status == 3
     assert "has one picture; expected at least two" in err

@@ -63,10 +63,9 @@ def by_hand(p, cells, tokens):
 
 
 def deep_output(p, x, h, z):
-    """L_o tanh(x + L_h h + L_z z), with L_h and L_z side by side in one matrix."""
-    to_h = [row[:H] for row in p["head.inner.weight"]]
-    to_z = [row[H:] for row in p["head.inner.weight"]]
-    inner = [math.tanh(v) for v in add(x, times(to_h, h), times(to_z, z), p["head.inner.bias"])]
+    """L_o (L_x x + h + L_z z + b) + b_o."""
+    to_x, to_z = p["head.word.weight"], p["head.looked.weight"]
+    inner = add(times(to_x, x), h, times(to_z, z), p["head.looked.bias"])
     return add(times(p["head.words.weight"], inner), p["head.words.bias"])
 
 

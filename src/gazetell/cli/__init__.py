@@ -24,7 +24,7 @@ app = App(
 )
 VERBS = {
     "demo": "Generate scenes, train on them, evaluate, and write a report: minutes, no download.",
-    "data": "Prepare a dataset: COCO, Flickr8k, Flickr30k, your own table, or generated scenes.",
+    "data": "Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, your own table, or scenes.",
     "features": "Encode the pictures of a dataset once, for training with a frozen encoder.",
     "vectors": "Pretrain word vectors on the training captions of a dataset (word2vec).",
     "train": "Train a captioner, or go on with a run that was stopped.",

@@ -18,7 +18,7 @@ __all__ = ["app"]
 
 app = App(
     name="data",
-    help="Prepare a dataset: COCO, Flickr8k, Flickr30k, your own table, or generated scenes.",
+    help="Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, your own table, or scenes.",
 )
 
 

@@ -14,7 +14,10 @@ from .terminal import print_json
 
 __all__ = ["doctor"]
 
-LIBRARIES = ("torch", "torchvision", "lightning", "tokenizers", "pillow", "numpy", "pycocoevalcap")
+LIBRARIES = (
+    *("torch", "torchvision", "lightning", "tokenizers", "pillow", "numpy", "scipy"),
+    *("pycocoevalcap", "gensim"),
+)
 
 
 def doctor(*, json: bool = False) -> None:

@@ -14,6 +14,11 @@ A TOML file with a title, the beams, and its rows::
     init_from = "lstm"                      # a second stage, from the row's run of the same seed
     options = {reward = "cider"}
     [[row]]
+    name = "lstm, word vectors"
+    recipe = "flickr8k"
+    options = {architecture = "lstm"}
+    vectors = 256                           # word2vec of that size on the training captions
+    [[row]]
     name = "both"
     members = ["lstm", "lstm, CIDEr"]       # all their runs as an ensemble
     [[compare]]
@@ -47,6 +52,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     init_from: str | None = None
+    vectors: int = 0
     members: tuple[str, ...] = ()
 
     def run_name(self, seed: int) -> str:

@@ -3,6 +3,7 @@
 The folder of a table::
 
     runs/NAME-seedN/     a run folder each, with its evaluations
+    vectors-*.txt        word vectors trained on the captions, for the rows that ask for them
     results.json         all figures, after each row
     results.md           the table
 """
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.records import Dataset
+from ..data.text import Tokenizer
+from ..data.vectors import write_vectors
+from ..data.word2vec import Word2VecOptions, train_word2vec
 from ..errors import UsageError
 from ..files import read_json, read_jsonl, write_json, write_text
 from ..inference.evaluate import evaluate
@@ -72,6 +76,9 @@ def reproduce(
                 if row.init_from:
                     begin = out / "runs" / plan.row(row.init_from).run_name(seed)
                     options = replace(options, init_from=str(begin.resolve()))
+                if row.vectors:
+                    file = _vectors(row.vectors, options.min_frequency, dataset, out, report)
+                    options = replace(options, word_vectors=str(file.resolve()))
                 _train(runs[0], Path(data), options, report, progress)
                 about = _making(runs[0])
             for beam in plan.beams:
@@ -82,7 +89,7 @@ def reproduce(
                         model, dataset, split=split, java=java, progress=progress, beam=beam
                     )
                     result.save(folder)
-                    if len(runs) == 1:
+                    if len(runs) == 1 and beam == model.decoding.beam:
                         update_metrics(runs[0], result.figures)
                 figures = read_json(folder / "metrics.json")
                 entry = {"row": row.name, "seed": seed, "folder": str(folder.relative_to(out))}
@@ -129,6 +136,18 @@ def _train(run: Path, data: Path, options: TrainOptions, report: Report, progres
             )
     if not (run / "config.json").is_file():
         resume(run, report=report, progress=progress)
+
+
+def _vectors(size: int, frequency: int, dataset: Dataset, out: Path, report: Report) -> Path:
+    """Word vectors of the training captions, made once."""
+    path = out / f"vectors-{size}-frequency{frequency}.txt"
+    if not path.is_file():
+        report(f"training word vectors, {path.name}")
+        captions = [caption for r in dataset.split("train") for caption in r.captions]
+        tokenizer = Tokenizer.train(captions, min_frequency=frequency)
+        words, matrix, _ = train_word2vec(captions, tokenizer, Word2VecOptions(size=size))
+        write_vectors(path, words, matrix)
+    return path
 
 
 def _making(run: Path) -> dict[str, Any]:

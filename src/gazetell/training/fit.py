@@ -140,7 +140,8 @@ def _fit(
     device = choose_device(options.device)
     precision = choose_precision(device, options.precision)
     encoder, captioner, tokenizer = build_pieces(options, training, report)
-    weights = sum(p.numel() for p in captioner.parameters())
+    own = [captioner, encoder.project] if encoder.project is not None else [captioner]
+    weights = sum(p.numel() for part in own for p in part.parameters())
     report(
         f"{options.architecture}: {weights / 1e6:.2f} M parameters, {tokenizer.vocab_size} words; "
         f"{options.encoder} grid {encoder.height}x{encoder.width}x{encoder.channels}; "
