@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .base import CaptionerConfig, CaptionModel, State, active_rows, stack_steps
+from .base import CaptionerConfig, CaptionModel, State, active_rows, in_steps, stack_steps
 from .cells import lstm_update
 from .deferred import DeferredKeys, DeferredWeight, look
 from .encoders import Grid
@@ -75,17 +75,18 @@ class AttentionLSTM(CaptionModel):
     ) -> tuple[Tensor, Tensor]:
         """See ``CaptionModel.unroll``."""
         active = active_rows(lengths, *tokens.shape)
-        words = self.word_gates(self.dropout(self.embed(tokens)))  # (B, T, 4H)
+        embedded = self.embed(in_steps(tokens, active))
+        words = self.word_gates(self.dropout(embedded)).split(active)  # T tensors (n_t, 4H)
         hidden, cell = state.recurrent
         (keys,) = state.memory
         memory = DeferredKeys(keys)
         weights = DeferredWeight(self.state_gates.weight, keys.dtype)
         outputs, attentions = [], []
-        for word, n in zip(words.unbind(1), active, strict=True):
+        for word, n in zip(words, active, strict=True):
             if n < hidden.shape[0]:
                 hidden, cell = hidden[:n], cell[:n]
             looked, attention = memory.look(hidden)
-            gates = word[:n] + weights(torch.cat((looked, hidden.to(looked.dtype)), 1))
+            gates = word + weights(torch.cat((looked, hidden.to(looked.dtype)), 1))
             hidden, cell = lstm_update(gates, cell)
             outputs.append(hidden)
             attentions.append(attention)

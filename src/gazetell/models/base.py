@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import ModelError, UsageError
 from .encoders import Grid
 
-__all__ = ["CaptionModel", "CaptionerConfig", "State", "active_rows", "stack_steps"]
+__all__ = ["CaptionModel", "CaptionerConfig", "State", "active_rows", "in_steps", "stack_steps"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,11 @@ def active_rows(lengths: Tensor | None, batch: int, steps: int) -> list[int]:
         raise ValueError("lengths must fall: sort the batch by length, longest first")
     lengths = lengths.cpu()
     return [int((lengths > t).sum()) for t in range(steps)]
+
+
+def in_steps(tokens: Tensor, active: Sequence[int]) -> Tensor:
+    """Tokens (B, T) without padding, step after step: (M,), to be split by ``active``."""
+    return torch.cat([tokens[:n, t] for t, n in enumerate(active)])
 
 
 def stack_steps(steps: Sequence[Tensor], batch: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .additive import DeferredAdditive, look_additive
-from .base import CaptionerConfig, CaptionModel, State, active_rows, stack_steps
+from .base import CaptionerConfig, CaptionModel, State, active_rows, in_steps, stack_steps
 from .cells import lstm_update
 from .deferred import DeferredWeight
 from .encoders import Grid
@@ -116,7 +116,7 @@ class ShowAttendTell(CaptionModel):
     ) -> tuple[Tensor, Tensor]:
         """See ``CaptionModel.unroll``."""
         active = active_rows(lengths, *tokens.shape)
-        words = self.words(tokens)
+        words = (x.split(active) for x in self.words(in_steps(tokens, active)))
         hidden, cell = state.recurrent
         keys, values = state.memory
         memory = DeferredAdditive(keys, values, self.score)
@@ -124,12 +124,11 @@ class ShowAttendTell(CaptionModel):
             name: deferred(getattr(self, name), keys.dtype) for name in self.recurrent_layers
         }
         outputs, attentions = [], []
-        # Unbound at once: the gradient of a slice of time would be as large as the whole.
-        for n, *word in zip(active, *(x.unbind(1) for x in words), strict=True):
+        for n, *word in zip(active, *words, strict=True):
             if n < hidden.shape[0]:
                 hidden, cell = hidden[:n], cell[:n]
             output, attention, hidden, cell = self.advance(
-                tuple(x[:n] for x in word), hidden, cell, memory.look, products
+                tuple(word), hidden, cell, memory.look, products
             )
             outputs.append(output)
             attentions.append(attention)
