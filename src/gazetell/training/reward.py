@@ -9,8 +9,8 @@ The baseline is the mean reward of the picture's other samples (``mean``), or th
 greedy caption (``greedy``). ``<end>`` is a word of captions and references alike: without it in
 the reward, a caption cut off before its end ("a man in a") would lose nothing.
 
-Samples are drawn without dropout; a run with ``dropout`` 0 learns from exactly the distribution
-that it draws from.
+Samples are drawn without dropout and learned from with it, which keeps the model from learning the
+training pictures by heart; with ``dropout`` 0 both see exactly the same distribution.
 
 Shapes: ``B`` pictures, ``S`` samples a picture, ``N = B*S`` captions, ``T`` words.
 
