@@ -23,7 +23,7 @@ from .images import open_image
 from .records import CaptionRecord
 from .text import Tokenizer
 
-__all__ = ["CaptionBatch", "CaptionData", "PixelSource", "Source"]
+__all__ = ["CaptionBatch", "CaptionData", "PixelSource", "Source", "pad_captions"]
 
 # Pictures that fit into this much memory are opened once instead of once an epoch.
 KEEP_BYTES = 1 << 30
@@ -142,14 +142,20 @@ class CaptionData(Dataset[CaptionBatch]):
                 chosen = [chosen[pick] for pick in picks]
             captions += [(b, tokens) for tokens in chosen]
         captions.sort(key=lambda caption: -len(caption[1]))
-        longest = len(captions[0][1]) if captions else 2
-        tokens = torch.full((len(captions), longest), self.pad)
-        for n, (_, ids) in enumerate(captions):
-            tokens[n, : len(ids)] = torch.tensor(ids)
+        tokens, lengths = pad_captions([ids for _, ids in captions], self.pad)
         return CaptionBatch(
             pictures=self.source.load([self.records[i].image for i in indices], mirrored),
             records=torch.tensor(list(indices)),
             owner=torch.tensor([owner for owner, _ in captions], dtype=torch.long),
             tokens=tokens,
-            lengths=torch.tensor([len(ids) - 1 for _, ids in captions], dtype=torch.long),
+            lengths=lengths,
         )
+
+
+def pad_captions(captions: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Token ids from ``<start>`` on, longest first, as tokens (N, T+1) and lengths (N,)."""
+    longest = len(captions[0]) if captions else 2
+    tokens = torch.full((len(captions), longest), pad)
+    for n, ids in enumerate(captions):
+        tokens[n, : len(ids)] = torch.tensor(ids)
+    return tokens, torch.tensor([len(ids) - 1 for ids in captions], dtype=torch.long)

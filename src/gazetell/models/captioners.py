@@ -1,12 +1,10 @@
 """The captioners by name.
 
-=================  =========================================================
-``rnn``            vanilla RNN on the pooled picture
-``lstm``           LSTM on the pooled picture
-``attention-lstm`` LSTM with dot-product attention over the grid
-``show-attend-tell`` LSTM with additive attention, gated context, deep output
-``dual-attention`` the same with a second attention, over the word's embedding
-=================  =========================================================
+- ``rnn``: vanilla RNN on the pooled picture
+- ``lstm``: LSTM on the pooled picture
+- ``attention-lstm``: LSTM with dot-product attention over the grid
+- ``show-attend-tell``: LSTM with additive attention, gated context, deep output
+- ``dual-attention``: the same with a second attention, over the word's embedding
 """
 
 from ..errors import UsageError

@@ -81,10 +81,11 @@ def reproduce(
                     options = replace(options, word_vectors=str(file.resolve()))
                 _train(runs[0], Path(data), options, report, progress)
                 about = _making(runs[0])
+            model = None
             for beam in plan.beams:
                 folder = runs[0] / "evaluation" / _name(split, beam, len(runs), row)
                 if not (folder / "metrics.json").is_file():
-                    model = load(*runs)
+                    model = model or load(*runs)
                     result = evaluate(
                         model, dataset, split=split, java=java, progress=progress, beam=beam
                     )

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.batches import CaptionBatch
+from ..data.batches import CaptionBatch, pad_captions
 from ..data.records import CaptionRecord
 from ..metrics import CiderD
 from ..models.decoding import Decoded, DecodingOptions
@@ -89,10 +89,7 @@ class RewardTask(CaptionTask):
         options = DecodingOptions(
             beam=1, sample=True, max_length=self.options.max_length, seed=seed
         )
-        self.captioner.eval()
-        found = self.generate(grid, options, self.options.samples)
-        self.captioner.train()
-        return found
+        return self.generate(grid, options, self.options.samples)
 
     def judge(
         self, grid: Grid, batch: CaptionBatch, samples: Sequence[Decoded]
@@ -103,28 +100,25 @@ class RewardTask(CaptionTask):
         rewards = self.reward(samples, np.repeat(records, each).tolist()).reshape(-1, each)
         if self.options.reward_baseline == "mean":
             return rewards, advantages(rewards)
-        self.captioner.eval()
         options = DecodingOptions(beam=1, max_length=self.options.max_length)
         greedy = self.reward(self.generate(grid, options), records)
-        self.captioner.train()
         return rewards, rewards - greedy[:, None]
 
     def reward(self, captions: Sequence[Decoded], records: Sequence[int]) -> np.ndarray:
         """CIDEr-D, ``<end>`` counted, of captions of the given training records."""
-        words = [c.tokens + [self.tokenizer.end] * c.ended for c in captions]
-        return self.cider.score(words, records)
+        return self.cider.score([self.words(caption) for caption in captions], records)
+
+    def words(self, caption: Decoded) -> list[int]:
+        """The words of a caption, and ``<end>`` if it came to it."""
+        return caption.tokens + [self.tokenizer.end] * caption.ended
 
     def policy_loss(self, grid: Grid, samples: Sequence[Decoded], gained: np.ndarray) -> Tensor:
         """The loss at the top of this module, for what each sample (B, S) gained."""
         device = grid.cells.device
-        words = [s.tokens + [self.tokenizer.end] * s.ended for s in samples]
-        order = sorted(range(len(words)), key=lambda n: -len(words[n]))  # longest first
-        longest = len(words[order[0]])
-        tokens = torch.full((len(words), longest + 1), self.tokenizer.pad)
-        tokens[:, 0] = self.tokenizer.start
-        for row, n in enumerate(order):
-            tokens[row, 1 : len(words[n]) + 1] = torch.tensor(words[n])
-        lengths = torch.tensor([len(words[n]) for n in order])
+        captions = [[self.tokenizer.start, *self.words(sample)] for sample in samples]
+        order = sorted(range(len(captions)), key=lambda n: -len(captions[n]))  # longest first
+        tokens, lengths = pad_captions([captions[n] for n in order], self.tokenizer.pad)
+        longest = tokens.shape[1] - 1
         owner = torch.tensor(order) // self.options.samples
         tokens, owner = tokens.to(device), owner.to(device)
         weight = torch.from_numpy(gained.reshape(-1)[order]).float().to(device)  # (N,)

@@ -82,9 +82,10 @@ class CaptionTask(L.LightningModule):
         return loss
 
     def generate(self, grid: Grid, options: DecodingOptions, samples: int = 1) -> list[Decoded]:
-        """Captions of a grid, without unknown words."""
-        special = self.tokenizer
-        return decode(
+        """Captions of a grid, without unknown words and without dropout."""
+        special, training = self.tokenizer, self.captioner.training
+        self.captioner.eval()
+        found = decode(
             self.captioner,
             grid,
             options,
@@ -93,6 +94,8 @@ class CaptionTask(L.LightningModule):
             banned=(special.pad, special.unk),
             samples=samples,
         )
+        self.captioner.train(training)
+        return found
 
     def mix(self, state: State, batch: CaptionBatch, share: float) -> Tensor:
         """Scheduled sampling: tokens (N, T+1) with a share of them drawn by the model.
