@@ -37,8 +37,8 @@ from gazetell.models.captioners import CAPTIONERS, CaptionerConfig, CaptionModel
 from gazetell.models.decoding import Decoded, DecodingOptions, decode
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.models.precision import Precision, choose_device, choose_precision
+from gazetell.training.captioning import CaptionTask
 from gazetell.training.options import TrainOptions
-from gazetell.training.tasks import CaptionTask
 from plain_show_attend_tell import Reference
 
 PAD, UNK, START, END = range(4)

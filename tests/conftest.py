@@ -35,10 +35,10 @@ def untrained(scenes_dataset):
 
     from gazetell.data.text import Tokenizer
     from gazetell.models.captioners import CaptionerConfig, build_captioner
-    from gazetell.models.checkpoint import ModelFolder
+    from gazetell.models.checkpoint import CaptionerFolder
     from gazetell.models.encoders import Encoder, EncoderConfig
 
-    def build(seed: int = 0, size: int = 64, trainable: str = "none", **more) -> ModelFolder:
+    def build(seed: int = 0, size: int = 64, trainable: str = "none", **more) -> CaptionerFolder:
         torch.manual_seed(seed)
         texts = [text for record in scenes_dataset.captions for text in record.captions]
         tokenizer = Tokenizer.train(texts, min_frequency=1)
@@ -50,7 +50,56 @@ def untrained(scenes_dataset):
         captioner = build_captioner(config).eval()
         for parameter in captioner.parameters():
             parameter.data *= 3  # decided opinions: captions of some words that differ
-        return ModelFolder(captioner, encoder, tokenizer, **more)
+        return CaptionerFolder(captioner=captioner, encoder=encoder, tokenizer=tokenizer, **more)
+
+    return build
+
+
+@pytest.fixture
+def untrained_answerer(scenes_dataset):
+    """A function that builds an untrained model of the scenes' questions; options by name.
+
+    Its encoder is the one of ``untrained`` with the same seed.
+    """
+    import torch
+
+    from gazetell.data.answers import AnswerVocabulary
+    from gazetell.data.text import Tokenizer
+    from gazetell.models.answerers import AnswererConfig, build_answerer
+    from gazetell.models.checkpoint import AnswererFolder
+    from gazetell.models.encoders import Encoder, EncoderConfig
+
+    def build(
+        seed: int = 0,
+        architecture: str = "dmn-plus",
+        blind: bool = False,
+        trainable: str = "none",
+        **more,
+    ) -> AnswererFolder:
+        torch.manual_seed(seed)
+        training = scenes_dataset.questions_of("train")
+        tokenizer = Tokenizer.train([record.question for record in training], min_frequency=1)
+        answers = AnswerVocabulary.train(training)
+        encoder = Encoder(EncoderConfig("small-cnn", size=64, trainable=trainable)).eval()
+        encoder.trunk[-2].weight.data *= 1000  # cells of about 1, so that pictures differ
+        config = AnswererConfig(
+            architecture=architecture,
+            channels=encoder.channels,
+            vocabulary=tokenizer.vocab_size,
+            answers=len(answers),
+            embedding=12,
+            hidden=16,
+            layers=2,
+            width=20,
+            gate=10,
+            blind=blind,
+        )
+        answerer = build_answerer(config).eval()
+        for parameter in answerer.parameters():
+            parameter.data *= 3  # decided opinions: answers that differ
+        return AnswererFolder(
+            answerer=answerer, encoder=encoder, tokenizer=tokenizer, answers=answers, **more
+        )
 
     return build
 

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .inference.answering import Answer, Answerer
     from .inference.predictor import Caption, Captioner, load
 
-__all__ = ["Caption", "Captioner", "__version__", "load"]
+__all__ = ["Answer", "Answerer", "Caption", "Captioner", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the public names when they are first used: importing gazetell stays quick."""
+    if name in ("Answer", "Answerer"):
+        from .inference import answering
+
+        return getattr(answering, name)
     if name in ("Caption", "Captioner", "load"):
         from .inference import predictor
 

@@ -1,11 +1,14 @@
 """Reading and writing small files so that nothing is ever half-written.
 
 A file is written beside its target and renamed over it, so a reader sees the old or the new
-content and a full disk leaves the old one. JSON is UTF-8; JSON Lines is one object a line.
+content and a full disk leaves the old one. JSON is UTF-8; JSON Lines is one object a line. What
+is read may be gzip'd, which its first bytes tell.
 """
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +26,8 @@ __all__ = [
     "write_jsonl",
     "write_text",
 ]
+
+_GZIP = b"\x1f\x8b"
 
 
 def write_error(path: str | os.PathLike[str], error: OSError) -> WriteError:
@@ -75,13 +80,19 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) ->
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a UTF-8 file (a byte order mark is dropped).
+    """The text of a UTF-8 file, plain or gzip'd (a byte order mark is dropped).
 
     Raises:
-        DataError: missing, unreadable, or not UTF-8.
+        DataError: missing, unreadable, damaged, or not UTF-8.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        content = Path(path).read_bytes()
+        if content.startswith(_GZIP):
+            content = gzip.decompress(content)
+        # As a file opened as text gives it: every line end is a line feed.
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: is a truncated or damaged gzip file ({error})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -331,7 +331,7 @@ def test_models_lists(run):
     status, out, _ = run("models", "--json")
     lists = json.loads(out)
     assert status == 0
-    assert "attention-lstm" in lists["architectures"]
+    assert "attention-lstm" in lists["captioners"]
     assert {"regnet_x_400mf", "resnet152", "vgg16", "mobilenet_v2", "small-cnn"} <= set(
         lists["encoders"]
     )

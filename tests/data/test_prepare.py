@@ -113,7 +113,7 @@ def test_questions_alone(tmp_path):
     question = QuestionRecord("1", "a.png", "What?", ("dog",), "train")
     summary = prepare(Dataset("q", "vqa", tmp_path, questions=(question,)), tmp_path / "out")
     assert (summary.pictures, summary.captions, summary.questions) == (1, 0, 1)
-    assert "questions  1" in summary.lines()
+    assert "questions  1 (train 1, val 0, test 0)" in summary.lines()
     assert Dataset.open(tmp_path / "out").questions == (question,)
 
 

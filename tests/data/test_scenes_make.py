@@ -50,8 +50,12 @@ def test_records_pictures_and_truth_fit_together(made: Path) -> None:
         assert question.split == splits[owner]
         assert question.image == f"images/{owner}.png"
         assert len(question.answers) == 1
+        assert set(question.boxes) <= set(boxes(truth[owner]))
         assert question.question_type
         assert question.answer_type
+    pointed = [one for one in dataset.questions if one.question_type in ("colour", "shape")]
+    assert pointed
+    assert all(len(one.boxes) == 1 for one in pointed)
 
 
 def test_what_is_returned_is_what_is_opened(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Questions have one answer, checked by a reader of its own; yes and no are balanced."""
 
+import hashlib
 import random
 import re
 from collections import Counter
@@ -136,3 +137,41 @@ def test_number_and_reproducibility() -> None:
         assert all(isinstance(one, Question) for one in asked)
         assert len(questions(scene, 2, index)) == 2
         assert questions(scene, 0, index) == ()
+
+
+def test_questions_stay_what_they_were() -> None:
+    """A digest of questions made before they told what they are about: data stay comparable."""
+    digest = hashlib.sha256()
+    for index, scene in enumerate(SCENES[:200]):
+        for one in questions(scene, 6, index):
+            digest.update(f"{one.type} {one.text} {one.answer}\n".encode())
+    assert digest.hexdigest()[:16] == "54640f466353afe3"
+
+
+def about(scene: Scene, text: str) -> list:
+    """The things that a question is about, worked out from its words."""
+    for pattern in (
+        r"is there an? (.+)\?",
+        r"what (?:colour|shape) is the (.+)\?",
+        r"how many (.+) are there\?",
+        r"is the (.+) (?:on the left or on the right|at the top or at the bottom)\?",
+        r"where is the (.+) seen from the (.+)\?",
+        r"are there more (.+) than (.+)\?",
+        r"is the (.+) larger than the (.+)\?",
+        r"are the (.+) and the (.+) the same colour\?",
+    ):
+        if match := re.fullmatch(pattern, text):
+            return [one for phrase in match.groups() for one in named(scene, phrase)]
+    raise AssertionError(text)
+
+
+def test_what_a_question_is_about() -> None:
+    kinds: dict[str, Counter] = {}
+    for scene, question in ASKED:
+        expected = about(scene, question.text)
+        assert sorted(map(id, question.things)) == sorted(map(id, expected)), question
+        kinds.setdefault(question.type, Counter())[len(question.things)] += 1
+    assert set(kinds["colour"]) == set(kinds["shape"]) == {1}
+    assert set(kinds["where"]) == {1, 2}
+    assert 0 in kinds["exists"]  # nothing to look at
+    assert max(kinds["count"]) == 4

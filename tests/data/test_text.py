@@ -270,3 +270,26 @@ def test_files_that_are_no_tokenizer(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ModelError, match="is not UTF-8"):
         Tokenizer.load(path)
+
+
+# -- unknown words ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("A dog runs.", []),
+        ("A CAT runs, a cat!", ["CAT", "cat"]),  # as written, each once
+        ("\u201cdogs\u201d don\u2019t", ["dogs", "don\u2019t"]),
+        ("a\u200bdog ru\u00adns", ["a\u200bdog"]),  # invisible characters join and are as written
+        ("cafe\u0301 caf\u00e9", ["caf\u00e9"]),  # one word, however it is encoded
+        ("dog \U0001f415 \u72d7", ["\U0001f415", "\u72d7"]),
+        ("<unk> <pad>", ["unk", "pad"]),
+        ("", []),
+        ("?!", []),
+        ("\ud800 dog", ["\ufffd"]),
+    ],
+)
+def test_unknown_words(text, unknown):
+    words = Tokenizer.train(["a dog runs"], min_frequency=1)
+    assert words.unknown(text) == unknown

@@ -13,8 +13,9 @@ from gazetell.data import scenes
 from gazetell.data.records import Box, CaptionRecord, Dataset
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder
-from gazetell.inference import evaluate as module
-from gazetell.inference.evaluate import Pointing, evaluate, pointing
+from gazetell.inference import grids as module
+from gazetell.inference.evaluate import caption_pointing, evaluate
+from gazetell.inference.pointing import Pointing
 from gazetell.inference.predictor import Caption, Captioner
 
 # -- pointing --------------------------------------------------------------------------------
@@ -42,28 +43,28 @@ BALL = Box(("red", "ball"), 0.5, 0.0, 1.0, 0.5)  # the upper right quarter: 4 of
     ("cell", "hit"), [((0, 3), 1), ((1, 2), 1), ((2, 3), 0), ((0, 1), 0), ((3, 0), 0)]
 )
 def test_a_word_points_into_its_box_or_not(cell, hit):
-    found = pointing([record(BALL)], [caption(["a", "ball"], [at(0, 0), at(*cell)])])
+    found = caption_pointing([record(BALL)], [caption(["a", "ball"], [at(0, 0), at(*cell)])])
     assert found == Pointing(score=hit, chance=0.25, words=1)
 
 
 def test_a_word_may_name_several_boxes_and_words_that_name_none_do_not_count():
     other = Box(("ball",), 0.0, 0.5, 0.5, 1.0)
     captions = [caption(["two", "ball", "red", "red"], [at(0, 0), at(3, 0), at(3, 0), at(0, 3)])]
-    found = pointing([record(BALL, other)], captions)
+    found = caption_pointing([record(BALL, other)], captions)
     # ball may be in either quarter, red in the upper right one alone.
     assert found == Pointing(score=2 / 3, chance=pytest.approx((0.5 + 0.25 + 0.25) / 3), words=3)
 
 
 def test_there_is_no_score_without_boxes_or_gaze():
-    assert pointing([record()], [caption(["ball"], [at(0, 3)])]) is None
-    assert pointing([record(BALL)], [caption(["cube"], [at(0, 3)])]) is None
-    assert pointing([record(BALL)], [caption(["ball"], None)]) is None
-    assert pointing([], []) is None
+    assert caption_pointing([record()], [caption(["ball"], [at(0, 3)])]) is None
+    assert caption_pointing([record(BALL)], [caption(["cube"], [at(0, 3)])]) is None
+    assert caption_pointing([record(BALL)], [caption(["ball"], None)]) is None
+    assert caption_pointing([], []) is None
 
 
 def test_an_empty_caption_is_passed_over():
     captions = [caption([], np.zeros((0, 4, 4))), caption(["ball"], [at(0, 3)])]
-    assert pointing([record(BALL)] * 2, captions) == Pointing(1.0, 0.25, 1)
+    assert caption_pointing([record(BALL)] * 2, captions) == Pointing(1.0, 0.25, 1)
 
 
 fractions = st.integers(0, 24).map(lambda n: n / 24)
@@ -107,7 +108,7 @@ def test_pointing_equals_a_naive_count(pictures, height, width, seed):
                         peak = (row, column)
             hits.append(cells[peak[0] * width + peak[1]])
             chances.append(sum(cells) / len(cells))
-    found = pointing(records, captions)
+    found = caption_pointing(records, captions)
     if not hits:
         assert found is None
         return
@@ -120,7 +121,7 @@ def test_chance_is_what_a_gaze_at_random_gets():
     random = np.random.default_rng(0)
     box = Box(("ball",), 0.1, 0.2, 0.8, 0.6)
     captions = [caption(["ball"], random.random((1, 7, 7))) for _ in range(2000)]
-    found = pointing([record(box)] * 2000, captions)
+    found = caption_pointing([record(box)] * 2000, captions)
     assert found.score == pytest.approx(found.chance, abs=0.04)
 
 
@@ -220,7 +221,7 @@ def test_what_a_person_scores(model, dataset):
 
 def test_the_gaze_is_scored_where_there_are_boxes(model, dataset):
     found = evaluate(model, dataset, split="val")
-    expected = pointing(found.records, found.captions)
+    expected = caption_pointing(found.records, found.captions)
     assert found.figures["pointing"] == (None if expected is None else vars(expected))
     bare = tuple(replace(one, boxes=()) for one in dataset.captions)
     assert evaluate(model, replace(dataset, captions=bare)).figures["pointing"] is None

@@ -266,8 +266,8 @@ def test_a_folder_is_loaded(model_folder, untrained, pictures):
         load(model_folder / "none")
     with pytest.raises(UsageError, match="device 'tpu'"):
         load(model_folder, device="tpu")
-    with pytest.raises(AttributeError, match="Answerer"):
-        gazetell.Answerer  # noqa: B018
+    with pytest.raises(AttributeError, match="Painter"):
+        gazetell.Painter  # noqa: B018
 
 
 def test_sixteen_bits_say_much_the_same(untrained, pictures):

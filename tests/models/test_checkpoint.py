@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -11,10 +12,20 @@ import pytest
 import torch
 
 from gazetell import files
+from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.text import Tokenizer
 from gazetell.errors import ModelError, WriteError
 from gazetell.models import checkpoint
-from gazetell.models.checkpoint import load_model, read_config, save_model, update_metrics
+from gazetell.models.answerers import ANSWERERS
+from gazetell.models.checkpoint import (
+    AnswererFolder,
+    load_answerer,
+    load_captioner,
+    load_model,
+    read_config,
+    save_model,
+    update_metrics,
+)
 from gazetell.models.decoding import DecodingOptions, decode
 
 PIECES = {"config.json", "model.safetensors", "tokenizer.json", "metrics.json", "README.md"}
@@ -181,8 +192,10 @@ def test_a_foreign_configuration_is_named(model_folder, text):
 def test_another_version_is_named(model_folder):
     edit(model_folder, format=2)
     refused(model_folder, "config.json", "format 2 captioner", "reads format 1")
+    edit(model_folder, format=1, kind="painter")
+    refused(model_folder, "format 1 painter", "captioner or answerer")
     edit(model_folder, format=1, kind="answerer")
-    refused(model_folder, "format 1 answerer")
+    refused(model_folder, "expected the key 'answerer'")
 
 
 @pytest.mark.parametrize(
@@ -239,6 +252,161 @@ def test_damaged_metrics_are_named(model_folder):
 def test_no_pickle_is_written(model_folder):
     for path in model_folder.iterdir():
         assert path.suffix in (".json", ".safetensors", ".md")
+
+
+# -- answerers -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answerer_folder(untrained_answerer, tmp_path):
+    """The folder of an untrained answerer, the test's own to damage."""
+    folder = tmp_path / "answerer"
+    model = untrained_answerer(temperature=1.75, sigmoid=True, max_question=9)
+    save_model(folder, replace(model, about={"dataset": "scenes", "seed": 0}))
+    return folder
+
+
+def logits(model, seed=0):
+    """What an answerer makes of four random pictures and four questions of random words."""
+    random = torch.Generator().manual_seed(seed)
+    shape = (4, 3, model.encoder.size, model.encoder.size)
+    pictures = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
+    tokens = torch.randint(3, model.tokenizer.vocab_size, (4, 6), generator=random)
+    with torch.inference_mode():
+        found, _ = model.answerer(model.encoder(pictures), tokens, torch.tensor([6, 1, 4, 5]))
+    return found
+
+
+@pytest.mark.parametrize("architecture", ANSWERERS)
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_a_saved_answerer_says_the_same(untrained_answerer, tmp_path, architecture, sigmoid):
+    model = untrained_answerer(
+        architecture=architecture, temperature=0.375, sigmoid=sigmoid, max_question=12
+    )
+    save_model(tmp_path / "m", model)
+    assert {path.name for path in (tmp_path / "m").iterdir()} == PIECES | {"answers.json"}
+    again = load_model(tmp_path / "m")
+    assert isinstance(again, AnswererFolder)
+    assert torch.equal(logits(again), logits(model))
+    assert (again.temperature, again.sigmoid, again.max_question) == (0.375, sigmoid, 12)
+    assert again.answers == model.answers
+    assert again.tokenizer == model.tokenizer
+    assert again.answerer.config == model.answerer.config
+    assert not again.answerer.training
+
+
+def test_saving_a_loaded_answerer_gives_the_same_bytes(answerer_folder, tmp_path):
+    save_model(tmp_path / "copy", load_model(answerer_folder))
+    for path in answerer_folder.iterdir():
+        assert (tmp_path / "copy" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_blind_answerer_stays_blind(untrained_answerer, tmp_path):
+    save_model(tmp_path / "m", untrained_answerer(blind=True))
+    assert load_model(tmp_path / "m").answerer.config.blind
+
+
+def test_the_card_of_an_answerer(answerer_folder):
+    card = (answerer_folder / "README.md").read_text()
+    assert "pipeline_tag: visual-question-answering" in card
+    assert "# dmn-plus on scenes" in card
+    assert "model.ask(" in card
+    assert f"answers {read_config(answerer_folder)['answerer']['answers']}" in card
+    assert "Not evaluated yet" in card
+    measured = {"metrics": {"accuracy": 61.25, "ece": 0.04}, "split": "test", "questions": 80}
+    update_metrics(answerer_folder, measured)
+    card = (answerer_folder / "README.md").read_text()
+    assert "On test (80 questions):" in card
+    assert "| accuracy | 61.2500 |" in card
+    assert "beam" not in card
+    assert load_model(answerer_folder).metrics == measured
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "changed", "empty"])
+def test_damaged_answers_are_named(answerer_folder, damage):
+    path = answerer_folder / "answers.json"
+    text = path.read_text()
+    if damage == "missing":
+        path.unlink()
+        refused(answerer_folder, str(path), "is missing")
+        return
+    changed = text.replace("yes", "yep") if "yes" in text else text.replace('"1"', '"one more"')
+    path.write_text({"truncated": text[:-9], "changed": changed, "empty": ""}[damage])
+    refused(answerer_folder, str(path), "does not belong to config.json")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "answers.json"])
+def test_pieces_of_two_answerers_are_not_mixed(answerer_folder, untrained_answerer, tmp_path, name):
+    other = untrained_answerer(seed=5)
+    other.answers = AnswerVocabulary([*other.answers.answers[::-1]])
+    other.tokenizer = Tokenizer.train(["other words"], min_frequency=1)
+    save_model(tmp_path / "other", other)
+    shutil.copy(tmp_path / "other" / name, answerer_folder / name)
+    refused(answerer_folder, str(answerer_folder / name), "does not belong to config.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "answers.json"),
+        ("[]", "has no list of answers"),
+        ('{"answers": [1, 2]}', "has no list of answers"),
+        ('{"answers": []}', "expected a list of different answers"),
+        ('{"answers": ["yes", "Yes"]}', "expected a list of different answers"),
+        ('{"answers": ["yes", "no"]}', "has 2 answers, config.json expects"),
+    ],
+)
+def test_answers_that_cannot_be_are_named(answerer_folder, text, said):
+    """Even where the checksum says they belong."""
+    path = answerer_folder / "answers.json"
+    path.write_text(text)
+    sums = read_config(answerer_folder)["sha256"]
+    edit(answerer_folder, sha256=sums | {"answers.json": checkpoint._sha256(path)})
+    refused(answerer_folder, str(path), said)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", -1.0),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", "warm"),
+        ("temperature", None),
+        ("max_question", 0),
+        ("max_question", "long"),
+        ("sigmoid", "no"),
+        ("answerer", {"architecture": "of tomorrow"}),
+        ("answerer", {"attention": "sharp"}),
+        ("answerer", {"heads": 8}),
+        ("answerer", {"passes": 0}),
+    ],
+)
+def test_values_of_an_answerer_that_cannot_be_are_named(answerer_folder, key, value):
+    if isinstance(value, dict):
+        value = read_config(answerer_folder)[key] | value
+    edit(answerer_folder, **{key: value})
+    refused(answerer_folder, str(answerer_folder / "config.json"), "is malformed")
+
+
+@pytest.mark.parametrize("key", ["temperature", "sigmoid", "max_question"])
+def test_a_lacking_value_is_named(answerer_folder, key):
+    config = read_config(answerer_folder)
+    del config[key]
+    (answerer_folder / "config.json").write_text(json.dumps(config))
+    refused(answerer_folder, str(answerer_folder / "config.json"), key)
+
+
+def test_an_answerer_is_no_captioner(answerer_folder, model_folder):
+    with pytest.raises(ModelError, match="is an answerer; use it with: gazetell ask"):
+        load_captioner(answerer_folder)
+    with pytest.raises(ModelError, match="is a captioner; use it with: gazetell caption"):
+        load_answerer(model_folder)
+    edit(answerer_folder, kind="captioner")
+    refused(answerer_folder, "expected the key 'captioner'")
+    edit(model_folder, kind="answerer", answerer=read_config(model_folder)["captioner"])
+    refused(model_folder, "answers.json")
 
 
 # -- a full disk -----------------------------------------------------------------------------
@@ -306,4 +474,4 @@ def test_the_configuration_comes_last(untrained, tmp_path, monkeypatch):
     save_model(tmp_path / "m", untrained())
     assert set(order) == PIECES
     assert order[-1] == "config.json"
-    assert set(checkpoint.PIECES) < set(order)
+    assert set(checkpoint.CaptionerFolder.pieces) < set(order)

@@ -16,7 +16,8 @@ from gazetell.data.records import Dataset
 from gazetell.errors import DataError, ModelError, UsageError, WriteError
 from gazetell.inference.predictor import load
 from gazetell.training.fit import resume, train
-from gazetell.training.options import TrainOptions, read_recipe
+from gazetell.training.options import TrainOptions
+from gazetell.training.recipes import read_recipe
 
 TINY = {
     "architecture": "attention-lstm",
@@ -188,7 +189,7 @@ def test_a_dataset_without_validation_is_named(tmp_path):
     dataset = scenes.generate(folder, train=4, val=1, test=1, questions_per_image=0)
     kept = tuple(record for record in dataset.captions if record.split != "val")
     Dataset(dataset.name, dataset.kind, dataset.root, kept).save(tmp_path / "cut")
-    with pytest.raises(DataError, match="split 'val' has no pictures"):
+    with pytest.raises(DataError, match="split 'val' has no captions"):
         train(tmp_path / "cut", tmp_path / "run", options())
 
 

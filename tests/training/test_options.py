@@ -3,7 +3,8 @@
 import pytest
 
 from gazetell.errors import DataError, UsageError
-from gazetell.training.options import TrainOptions, read_recipe, recipe_names
+from gazetell.training.options import TrainOptions
+from gazetell.training.recipes import read_recipe, recipe_names
 
 
 @pytest.mark.parametrize(
@@ -12,10 +13,10 @@ from gazetell.training.options import TrainOptions, read_recipe, recipe_names
         ({"epochs": 0}, "--epochs 0"),
         ({"learning_rate": -1.0}, "--learning-rate"),
         ({"label_smoothing": 1.0}, "--label-smoothing"),
-        ({"schedule": "step"}, "cosine or constant"),
+        ({"schedule": "step"}, "cosine, constant"),
         ({"architecture": "gpt"}, "attention-lstm"),
         ({"eval_every": 30, "epochs": 3}, "--eval-every"),
-        ({"features": "maybe"}, "auto or none"),
+        ({"features": "maybe"}, "auto, none"),
         ({"captions_per_image": -1}, "--captions-per-image"),
     ],
 )

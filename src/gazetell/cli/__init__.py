@@ -1,7 +1,7 @@
 """The command line: thin verbs over the library, each loaded when it is used.
 
 Results go to standard output, everything else to standard error. Exit status: 0 done, 1 a picture
-failed, 2 an option, 3 data, 4 a picture, 5 a model, 6 writing, 130 interrupted.
+or a typed question failed, 2 an option, 3 data, 4 a picture, 5 a model, 6 writing, 130 interrupted.
 """
 
 import os
@@ -20,18 +20,19 @@ __all__ = ["app", "main"]
 app = App(
     name="gazetell",
     version=__version__,
-    help="Looks at a picture, tells what it sees, and shows where it looked for every word.",
+    help="Looks at a picture, tells what it sees, answers questions, and shows where it looked.",
 )
 VERBS = {
     "demo": "Generate scenes, train on them, evaluate, and write a report: minutes, no download.",
     "data": "Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, your own table, or scenes.",
     "features": "Encode the pictures of a dataset once, for training with a frozen encoder.",
     "vectors": "Pretrain word vectors on the training captions of a dataset (word2vec).",
-    "train": "Train a captioner, or go on with a run that was stopped.",
+    "train": "Train a captioner or an answerer, or go on with a run that was stopped.",
     "evaluate": "Measure a trained model on a split of a dataset.",
     "reproduce": "Make a table of results: every model trained, measured and printed.",
-    "score": "Score anybody's captions with the official metrics.",
+    "score": "Score anybody's captions or answers with the official metrics.",
     "caption": "Tell what pictures show, and where the model looked.",
+    "ask": "Answer questions about a picture, with a confidence.",
     "models": "List architectures, encoders and recipes, or describe a trained model.",
     "doctor": "Show versions, devices, and what can be used here.",
 }

@@ -10,7 +10,7 @@ from ..data.images import image_files
 from ..errors import ImageError, UsageError
 from ..inference.bulk import caption_many
 from ..inference.gaze import FORMATS
-from ..inference.predictor import Caption, load
+from ..inference.predictor import Caption, Captioner
 from .terminal import STDIN, report
 
 __all__ = ["caption"]
@@ -79,7 +79,7 @@ def caption(
         raise UsageError(f"--gaze {gaze}: expected a folder, or a file {', '.join(FORMATS)}")
     if one_file and len(items) > 1:
         raise UsageError(f"--gaze {gaze}: one file for {len(items)} pictures; expected a folder")
-    captioner = load(*model, device=device, precision=precision)
+    captioner = Captioner.load(*model, device=device, precision=precision)
     options = {key: value for key, value in given.items() if value is not None}
     failed = []
     write = _writer(json, csv, len(items) > 1)

@@ -1,16 +1,15 @@
-"""``gazetell data``: one verb a source."""
+"""``gazetell data``: one verb a source; those of questions are in ``data_questions.py``."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from .terminal import on_terminal, print_json, report
+from . import data_questions
+from .preparing import DEFAULTS, Common, prepare, show_summary
+from .terminal import on_terminal, report
 
 if TYPE_CHECKING:
-    from ..data.prepare import Summary
     from ..data.readers import BadRows
     from ..data.records import Dataset
 
@@ -18,49 +17,16 @@ __all__ = ["app"]
 
 app = App(
     name="data",
-    help="Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, your own table, or scenes.",
+    help="Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, VQA, easy-VQA, DAQUAR, your own "
+    "table, or scenes.",
 )
-
-
-@dataclass(frozen=True)
-class Preparing:
-    """Options of every source.
-
-    Attributes:
-        skip_bad: Leave bad rows and pictures out and list them in OUT/quarantine.jsonl, instead of
-            stopping at the first.
-        check: Look for each picture (exists), open each (decode), or trust the files (none).
-        json: Print the summary as one JSON object.
-    """
-
-    skip_bad: bool = False
-    check: Literal["exists", "decode", "none"] = "exists"
-    json: bool = False
-
-
-Common = Annotated[Preparing, Parameter(name="*")]
-
-
-def _prepare(read: Callable[["BadRows"], "Dataset"], out: Path, common: Preparing) -> None:
-    """Read, check, write, and print the summary."""
-    from ..data.prepare import prepare
-    from ..data.readers import BadRows
-
-    bad = BadRows(skip=common.skip_bad)
-    _show(prepare(read(bad), out, check_images=common.check, bad=bad), common.json)
-
-
-def _show(summary: "Summary", json: bool) -> None:
-    """Print a summary."""
-    if json:
-        print_json(summary.to_dict())
-    else:
-        print("\n".join(summary.lines()))
+for verb in data_questions.VERBS:
+    app.command(verb)
 
 
 @app.command
 def flickr8k(
-    folder: Path, *, out: Path, images: Path | None = None, common: Common = Preparing()
+    folder: Path, *, out: Path, images: Path | None = None, common: Common = DEFAULTS
 ) -> None:
     """Flickr8k: Flickr8k.token.txt with its three picture lists, or captions.txt.
 
@@ -72,7 +38,7 @@ def flickr8k(
     """
     from ..data import readers
 
-    _prepare(lambda bad: readers.flickr8k(folder, images=images, bad=bad), out, common)
+    prepare(lambda bad: readers.flickr8k(folder, images=images, bad=bad), out, common)
 
 
 @app.command
@@ -84,7 +50,7 @@ def flickr30k(
     val: int = 1000,
     test: int = 1000,
     seed: int = 0,
-    common: Common = Preparing(),
+    common: Common = DEFAULTS,
 ) -> None:
     """Flickr30k: the .token file or results.csv; for Karpathy's split see gazetell data karpathy.
 
@@ -102,7 +68,7 @@ def flickr30k(
     def read(bad: "BadRows") -> "Dataset":
         return readers.flickr30k(folder, images=images, val=val, test=test, seed=seed, bad=bad)
 
-    _prepare(read, out, common)
+    prepare(read, out, common)
 
 
 @app.command
@@ -115,7 +81,7 @@ def coco(
     train: Path | None = None,
     val: Path | None = None,
     test: Path | None = None,
-    common: Common = Preparing(),
+    common: Common = DEFAULTS,
 ) -> None:
     """COCO Captions: the official captions_*.json of 2014 or 2017.
 
@@ -138,7 +104,7 @@ def coco(
         found = files or readers.coco_files(folder, year)
         return readers.coco(found, images or folder, bad=bad)
 
-    _prepare(read, out, common)
+    prepare(read, out, common)
 
 
 @app.command
@@ -148,7 +114,7 @@ def karpathy(
     images: Path,
     out: Path,
     restval: Literal["train", "drop"] = "train",
-    common: Common = Preparing(),
+    common: Common = DEFAULTS,
 ) -> None:
     """Karpathy's splits: dataset_coco.json, dataset_flickr8k.json, dataset_flickr30k.json.
 
@@ -162,7 +128,7 @@ def karpathy(
     from ..data import readers
 
     rest = "train" if restval == "train" else None
-    _prepare(lambda bad: readers.karpathy(file, images, restval=rest, bad=bad), out, common)
+    prepare(lambda bad: readers.karpathy(file, images, restval=rest, bad=bad), out, common)
 
 
 @app.command
@@ -172,22 +138,29 @@ def table(
     out: Path,
     images: Path | None = None,
     image_column: str = "image",
-    caption_column: str = "caption",
+    caption_column: str | None = None,
+    question_column: str | None = None,
+    answer_column: str | None = None,
     split_column: str | None = None,
     id_column: str | None = None,
     val: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
-    common: Common = Preparing(),
+    common: Common = DEFAULTS,
 ) -> None:
-    """Your own .csv, .tsv or .jsonl: a row a caption, several rows a picture allowed.
+    """Your own .csv, .tsv or .jsonl: a row a caption, or a row a question and its answer.
+
+    Several rows a picture are several captions or questions; several rows of the same picture and
+    question are several answers.
 
     Args:
         file: The table.
         out: The prepared folder to write.
         images: The folder of pictures; the table's own if not given.
         image_column: The column with the picture's path below IMAGES.
-        caption_column: The column with the caption.
+        caption_column: The column with the caption; caption if not given.
+        question_column: The column with the question; question if not given.
+        answer_column: The column with the answer; answer if not given.
         split_column: The column with train, val or test; without it the seed draws.
         id_column: The column with the picture's id; its path if not given.
         val: Share of pictures for validation.
@@ -203,6 +176,8 @@ def table(
             images=images,
             image_column=image_column,
             caption_column=caption_column,
+            question_column=question_column,
+            answer_column=answer_column,
             split_column=split_column,
             id_column=id_column,
             val=val,
@@ -211,7 +186,7 @@ def table(
             bad=bad,
         )
 
-    _prepare(read, out, common)
+    prepare(read, out, common)
 
 
 @app.command
@@ -222,7 +197,7 @@ def course(
     unknown: Literal["drop", "keep"] = "drop",
     test_from_val: float = 0.5,
     seed: int = 0,
-    common: Common = Preparing(),
+    common: Common = DEFAULTS,
 ) -> None:
     """The coco.pt of EECS 498-007, assignment 4: its images go to OUT/images.
 
@@ -250,7 +225,7 @@ def course(
                 progress=update,
             )
 
-    _prepare(read, out, common)
+    prepare(read, out, common)
 
 
 @app.command
@@ -296,7 +271,7 @@ def scenes(
             workers=workers,
             progress=update,
         )
-    _show(summarise(dataset), json)
+    show_summary(summarise(dataset), json)
 
 
 @app.command
@@ -310,4 +285,4 @@ def show(folder: Path, *, json: bool = False) -> None:
     from ..data.prepare import summarise
     from ..data.records import Dataset
 
-    _show(summarise(Dataset.open(folder)), json)
+    show_summary(summarise(Dataset.open(folder)), json)

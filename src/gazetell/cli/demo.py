@@ -1,27 +1,36 @@
-"""``gazetell demo``: the whole path on generated data, from nothing to a report."""
+"""``gazetell demo``: the whole path on generated data, from nothing to a report.
+
+The answerer stands on the captioner's encoder, frozen: both share one look at a picture.
+"""
 
 import shlex
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from ..data import scenes
 from ..data.images import open_image
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..files import read_jsonl
+from ..inference.answering import Answerer
 from ..inference.evaluate import Evaluation, evaluate
-from ..inference.predictor import load
+from ..inference.evaluate_answers import AnswerEvaluation, evaluate_answers
+from ..inference.predictor import Captioner
 from ..inference.report import Example, write_report
 from ..models.checkpoint import update_metrics
 from ..progress import bar
 from ..training.fit import train
-from ..training.options import TrainOptions, read_recipe
+from ..training.options import TrainOptions
+from ..training.recipes import read_recipe
 from .terminal import on_terminal, report
 
 __all__ = ["demo"]
 
 BEAM = 3
+STEPS = 6
+QUESTIONS = 6  # a picture
 
 
 def demo(
@@ -31,17 +40,20 @@ def demo(
     val_pictures: int = 100,
     test_pictures: int = 600,
     epochs: int | None = None,
+    answer_epochs: int | None = None,
     seed: int = 0,
     again: bool = False,
 ) -> None:
     """Generate scenes, train on them, evaluate, and write a report: minutes, no download.
 
     Args:
-        out: The run folder; the pictures go to OUT/scenes.
+        out: The run folder of the captioner; the pictures go to OUT/scenes, the model that answers
+            questions to OUT/answerer.
         train_pictures: Pictures to train on.
         val_pictures: Pictures to choose the best epoch by.
         test_pictures: Pictures to measure on, of contents never seen in training.
         epochs: Passes over the training pictures; the recipe's if not given.
+        answer_epochs: Passes over the training questions; the recipe's if not given.
         seed: Of the scenes and of the training.
         again: Delete what an earlier demo left in OUT and begin anew.
     """
@@ -49,33 +61,48 @@ def demo(
     _clear(out, again)
     data = out / "scenes"
     total = train_pictures + val_pictures + test_pictures
-    report(f"1/4  generating {total} scenes in {data}")
+    report(f"1/{STEPS}  generating {total} scenes in {data}")
     with bar("scenes", on_terminal()) as update:
         dataset = scenes.generate(
             data,
             train=train_pictures,
             val=val_pictures,
             test=test_pictures,
-            questions_per_image=0,
+            questions_per_image=QUESTIONS,
             seed=seed,
             workers=2,
             progress=update,
         )
-    report("2/4  training an attention LSTM from scratch")
-    values = read_recipe("scenes") | {"seed": seed}
-    if epochs is not None:
-        values |= {"epochs": epochs}
-    options = TrainOptions.from_dict(values, "demo")
-    train(data, out, options, report=report, progress=on_terminal())
-    report(f"3/4  captioning {test_pictures} scenes it never saw, beam {BEAM}")
-    result = evaluate(load(out), dataset, split="test", beam=BEAM, progress=on_terminal())
+    report(f"2/{STEPS}  training an attention LSTM from scratch")
+    _train(data, out, "scenes", seed, epochs)
+    report(f"3/{STEPS}  captioning {test_pictures} scenes it never saw, beam {BEAM}")
+    result = evaluate(Captioner.load(out), dataset, beam=BEAM, progress=on_terminal())
     result.save(out / "evaluation" / f"test-beam{BEAM}")
     update_metrics(out, result.figures)
-    report("4/4  writing the report")
+    report(f"4/{STEPS}  training DMN+ on the questions, with the same encoder, frozen")
+    answerer = out / "answerer"
+    _train(data, answerer, "scenes-answers", seed, answer_epochs, encoder_from=str(out))
+    report(f"5/{STEPS}  answering questions about the {test_pictures} scenes")
+    model = Answerer.load(answerer)
+    answered = evaluate_answers(model, dataset, evidence=True, progress=on_terminal())
+    answered.save(answerer / "evaluation" / "test")
+    update_metrics(answerer, answered.figures)
+    report(f"6/{STEPS}  writing the report")
     page = out / "report.html"
-    commands = _commands(out, data, dataset)
-    _write(page, out, dataset, result, commands)
-    _summary(result, page, commands, time.perf_counter() - began)
+    commands = _commands(out, answerer, data, dataset)
+    _write(page, out, dataset, result, _asked(answered, dataset, model), answered, commands)
+    _summary(result, answered, page, commands, time.perf_counter() - began)
+
+
+def _train(
+    data: Path, out: Path, recipe: str, seed: int, epochs: int | None, **more: object
+) -> None:
+    """Train by a recipe."""
+    values = read_recipe(recipe) | {"seed": seed} | more
+    if epochs is not None:
+        values |= {"epochs": epochs, "patience": epochs}
+    options = TrainOptions.from_dict(values, "demo")
+    train(data, out, options, report=report, progress=on_terminal())
 
 
 def _clear(out: Path, again: bool) -> None:
@@ -89,21 +116,51 @@ def _clear(out: Path, again: bool) -> None:
     shutil.rmtree(out)
 
 
-def _commands(out: Path, data: Path, dataset: Dataset) -> list[str]:
+def _commands(out: Path, answerer: Path, data: Path, dataset: Dataset) -> list[str]:
     """The command lines to go on with."""
     picture = next(dataset.path(r) for r in dataset.captions if r.split == "test")
-    run, table = shlex.quote(str(out)), shlex.quote(str(data))
+    run, other, table = (shlex.quote(str(path)) for path in (out, answerer, data))
     return [
         f"gazetell caption {shlex.quote(str(picture))} --model {run} --gaze gaze.html",
+        f"gazetell ask {shlex.quote(str(picture))} 'how many circles are there?' --model {other}",
         f"gazetell evaluate {run} --data {table} --split test --beam 5",
         "gazetell data table captions.csv --images pictures/ --out data/mine",
     ]
 
 
+def _asked(answered: AnswerEvaluation, dataset: Dataset, model: Answerer) -> list[Example]:
+    """Eight questions about different scenes, with the gaze of each pass."""
+    asked: dict[str, list[int]] = {}
+    for index, record in enumerate(answered.records):
+        asked.setdefault(record.image, []).append(index)
+    examples = []
+    for number, indices in enumerate(list(asked.values())[:8]):
+        index = indices[number % len(indices)]  # of another type each time
+        record = answered.records[index]
+        answer = model.ask(dataset.path(record), record.question)
+        examples.append(
+            Example(
+                dataset.path(record),
+                f"{record.question} {answer.text} ({100 * answer.confidence:.1f} %)",
+                answer.passes,
+                answer.attention,
+                record.answers,
+                verdict="right" if answered.scores[index] == 1 else "wrong",
+            )
+        )
+    return examples
+
+
 def _write(
-    page: Path, out: Path, dataset: Dataset, result: Evaluation, commands: list[str]
+    page: Path,
+    out: Path,
+    dataset: Dataset,
+    result: Evaluation,
+    asked: list[Example],
+    answered: AnswerEvaluation,
+    commands: list[str],
 ) -> None:
-    """The report: figures, curves, a dozen scenes, best and worst."""
+    """The report: figures, curves, a dozen scenes, questions, best and worst."""
 
     def example(index: int) -> Example:
         caption, record = result.captions[index], result.records[index]
@@ -126,13 +183,14 @@ def _write(
     figures = result.figures
     write_report(
         page,
-        title="gazetell demo: captions of generated scenes",
+        title="gazetell demo: captions of generated scenes, and answers",
         command="gazetell demo",
-        figures=_headline(figures),
+        figures=_headline(figures, answered.figures),
         history=[row for _, row in read_jsonl(out / "metrics.jsonl")],
         examples=[example(index) for index in dozen],
         best=[example(index) for index in reversed(order[-4:])],
         worst=[example(index) for index in order[:4]],
+        answers=asked,
         commands=commands,
         notes=[
             "A caption is judged true by a grammar that reads it back into claims (what there is, "
@@ -141,25 +199,33 @@ def _write(
             "A person's level is what one reference caption scores against the others; the "
             "model's CIDEr beside it is against those same others.",
             "Pointing: how often the gaze of a word is strongest inside the box of an object "
-            "that the word names.",
+            "that the word names; of an answer, how often that of its last pass is strongest "
+            "inside the box of a thing the question is about.",
+            "Question only: the most frequent answer to questions that begin with the same two "
+            "words, without a look at the picture.",
         ],
         date=time.strftime("%Y-%m-%d"),
     )
 
 
-def _headline(figures: dict[str, object]) -> dict[str, float | int | str | None]:
+def _headline(
+    figures: dict[str, Any], answered: dict[str, Any]
+) -> dict[str, float | int | str | None]:
     """The figures of the report and of the summary."""
-    metrics, human, pointing = figures["metrics"], figures["human"], figures["pointing"]
     shown: dict[str, float | int | str | None] = {"true captions": _share(figures["truth"])}
-    if isinstance(human, dict):
+    if human := figures["human"]:
         shown["CIDEr"] = human["model_cider"]
         shown["CIDEr of a person"] = human["cider"]
-    if isinstance(metrics, dict):
-        shown |= {f"BLEU-{n}": metrics[f"bleu_{n}"] for n in range(1, 5)}
-        shown["ROUGE-L"] = metrics["rouge_l"]
-    if isinstance(pointing, dict):
+    shown |= {f"BLEU-{n}": figures["metrics"][f"bleu_{n}"] for n in range(1, 5)}
+    shown["ROUGE-L"] = figures["metrics"]["rouge_l"]
+    if pointing := figures["pointing"]:
         shown["gaze on the object"] = _share(pointing["score"])
         shown["by chance"] = _share(pointing["chance"])
+    shown["right answers"] = f"{answered['metrics']['accuracy']:.1f} %"
+    shown["question only"] = f"{answered['bias']['prefix']:.1f} %"
+    shown["grey picture"] = f"{answered['evidence']['blank']['accuracy']:.1f} %"
+    if passes := answered["pointing"]:
+        shown["gaze of an answer on the object"] = _share(passes[-1]["score"])
     return shown
 
 
@@ -167,11 +233,20 @@ def _share(value: object) -> str | None:
     return f"{100 * value:.1f} %" if isinstance(value, float) else None
 
 
-def _summary(result: Evaluation, page: Path, commands: list[str], seconds: float) -> None:
+def _summary(
+    result: Evaluation,
+    answered: AnswerEvaluation,
+    page: Path,
+    commands: list[str],
+    seconds: float,
+) -> None:
     """Say what was done, the figures, and what to try next."""
-    print(f"Trained on generated scenes and captioned {len(result.records)} it never saw:")
-    for name, value in _headline(result.figures).items():
-        print(f"  {name:<20} {f'{value:.4f}' if isinstance(value, float) else value}")
+    print(
+        f"Trained on generated scenes; captioned {len(result.records)} that it never saw and "
+        f"answered {len(answered.records)} questions about them:"
+    )
+    for name, value in _headline(result.figures, answered.figures).items():
+        print(f"  {name:<32} {f'{value:.4f}' if isinstance(value, float) else value}")
     print(f"Report: {page}   ({seconds:.0f} s in all)")
     print("Try next:")
     for command in commands:

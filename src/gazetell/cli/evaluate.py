@@ -6,13 +6,16 @@ from typing import Any
 
 from ..data.records import Dataset
 from ..errors import UsageError
+from ..inference.answering import Answerer
 from ..inference.evaluate import Evaluation
 from ..inference.evaluate import evaluate as measure
+from ..inference.evaluate_answers import evaluate_answers
 from ..inference.predictor import load
 from ..models.checkpoint import update_decoding, update_metrics
+from .figures import answer_lines, figure_lines, setting_lines
 from .terminal import on_terminal, print_json, report
 
-__all__ = ["evaluate", "figure_lines"]
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -25,6 +28,9 @@ def evaluate(
     keep_best: bool = False,
     limit: int = 0,
     java: bool = False,
+    abstain_below: float = 0.0,
+    evidence: bool = False,
+    question_only: Path | None = None,
     json: bool = False,
     out: Path | None = None,
     device: str = "auto",
@@ -33,7 +39,7 @@ def evaluate(
     """Measure a trained model, or several together, on a split of a prepared dataset.
 
     Args:
-        runs: A model folder; several are an ensemble, their probabilities averaged.
+        runs: A model folder; several captioners are an ensemble, their probabilities averaged.
         data: A prepared dataset.
         split: Of the dataset.
         beam: Beam of the search, 1 for greedy; the model's own if not given. Give it several times
@@ -44,8 +50,12 @@ def evaluate(
         keep_best: Make the setting with the best CIDEr the model's own; not with --split test.
         limit: Only the first so many pictures; 0 for all.
         java: Also METEOR and SPICE, where Java and pycocoevalcap are there.
+        abstain_below: Of answers: also the accuracy of those with at least this confidence.
+        evidence: Of answers: also ask about a plain grey picture and about another picture.
+        question_only: Of answers: compare with this model, trained with --blind.
         json: Print one JSON object instead of lines; a list of them for several settings.
-        out: Folder for predictions.jsonl and metrics.json; RUN/evaluation/SPLIT-beamK if not given.
+        out: Folder for predictions.jsonl and metrics.json; RUN/evaluation/SPLIT-beamK (SPLIT for
+            answers) if not given.
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
     """
@@ -54,6 +64,49 @@ def evaluate(
     if keep_best and (split == "test" or len(runs) > 1):
         raise UsageError("--keep-best: expected one model and --split val; test is for the end")
     model = load(*runs, device=device, precision=precision)
+    if isinstance(model, Answerer):
+        given_for_captions = {
+            "--beam": beam,
+            "--max-length": max_length,
+            "--length-penalty": length_penalty,
+            "--keep-best": keep_best,
+            "--java": java,
+        }
+        refuse(given_for_captions, f"{runs[0]} answers questions")
+        twin = None
+        if question_only:
+            twin = Answerer.load(question_only, device=device, precision=precision)
+            if not twin.answerer.config.blind:
+                raise UsageError(
+                    f"--question-only {question_only}: looks at the picture; expected a model "
+                    "trained with --blind"
+                )
+        answered = evaluate_answers(
+            model,
+            Dataset.open(data),
+            split=split,
+            limit=limit,
+            abstain_below=abstain_below,
+            evidence=evidence,
+            question_only=twin,
+            progress=on_terminal(),
+        )
+        folder = out or runs[0] / "evaluation" / split
+        answered.save(folder)
+        report(f"predictions, figures and plots in {folder}")
+        if out is None and not limit:
+            update_metrics(runs[0], answered.figures)
+        if json:
+            print_json(answered.figures)
+        else:
+            print("\n".join(answer_lines(answered.figures)))
+        return
+    given_for_answers = {
+        "--abstain-below": abstain_below,
+        "--evidence": evidence,
+        "--question-only": question_only,
+    }
+    refuse(given_for_answers, f"{runs[0]} captions")
     settings = list(product(beam or (None,), length_penalty or (None,)))
     if out is not None and len(settings) > 1:
         raise UsageError("--out: expected one beam and one length penalty")
@@ -89,50 +142,20 @@ def evaluate(
         print("\n".join(figure_lines(figures[0]) if len(figures) == 1 else setting_lines(figures)))
 
 
+def refuse(options: dict[str, Any], why: str) -> None:
+    """Refuse options that are of the other kind of model.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    for name, value in options.items():
+        if value not in (None, (), False, 0.0):
+            raise UsageError(f"{name}: {why}; that option is of the other kind of model")
+
+
 def _name(figures: dict[str, Any], penalties: bool) -> str:
     """The folder of an evaluation."""
     name = f"{figures['split']}-beam{figures['beam']}"
     if penalties:
         name += f"-penalty{figures['length_penalty']}"
     return name if figures["members"] == 1 else f"{name}-ensemble{figures['members']}"
-
-
-def setting_lines(figures: list[dict[str, Any]]) -> list[str]:
-    """A table with a row a setting, the best CIDEr marked."""
-    best = max(one["metrics"]["cider"] or 0.0 for one in figures)
-    lines = ["beam  penalty  bleu_4  rouge_l  cider   words  pictures/s"]
-    for one in figures:
-        metrics = one["metrics"]
-        mark = "  best CIDEr" if metrics["cider"] == best else ""
-        lines.append(
-            f"{one['beam']:<4}  {one['length_penalty']:<7}  {metrics['bleu_4']:.4f}  "
-            f"{metrics['rouge_l']:.4f}   {metrics['cider']:.4f}  {one['mean_length']:5.1f}  "
-            f"{one['decoding_pictures_per_second']:.0f}{mark}"
-        )
-    return lines
-
-
-def figure_lines(figures: dict[str, Any]) -> list[str]:
-    """The figures of an evaluation as plain lines."""
-
-    def shown(value: Any) -> str:
-        if value is None:
-            return "not computed"
-        return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-    lines = [f"{name:<12} {shown(value)}" for name, value in figures["metrics"].items()]
-    plain = ("pictures", "beam", "distinct", "unseen", "vocabulary", "mean_length")
-    lines += [f"{name:<12} {shown(figures[name])}" for name in plain]
-    if human := figures["human"]:
-        lines.append(
-            f"{'human':<12} CIDEr {shown(human['cider'])} of one reference against the others; "
-            f"the model's against those {shown(human['model_cider'])}"
-        )
-    if pointing := figures["pointing"]:
-        lines.append(
-            f"{'pointing':<12} {shown(pointing['score'])}, by chance {shown(pointing['chance'])} "
-            f"({pointing['words']} words that name a box)"
-        )
-    if figures["truth"] is not None:
-        lines.append(f"{'truth':<12} {shown(figures['truth'])} of the captions are true")
-    return lines

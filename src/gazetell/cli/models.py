@@ -24,12 +24,14 @@ def models(run: str | None = None, *, json: bool = False) -> None:
             card = (folder / "README.md").read_text(encoding="utf-8")
             print(card.split("---\n", 2)[-1].strip())
         return
+    from ..models.answerers import ANSWERERS
     from ..models.captioners import CAPTIONERS
     from ..models.encoders import SMALL_CNN, encoder_names
-    from ..training.options import recipe_names
+    from ..training.recipes import recipe_names
 
     lists = {
-        "architectures": list(CAPTIONERS),
+        "captioners": list(CAPTIONERS),
+        "answerers": list(ANSWERERS),
         "encoders": [SMALL_CNN, *encoder_names()],
         "recipes": recipe_names(),
     }

@@ -9,7 +9,8 @@ from cyclopts.config import Dict
 from ..errors import UsageError
 from ..training.fit import resume as resume_run
 from ..training.fit import train as train_run
-from ..training.options import TrainOptions, read_recipe
+from ..training.options import TrainOptions
+from ..training.recipes import read_recipe
 from .terminal import on_terminal, report
 
 __all__ = ["recipe_defaults", "train"]
@@ -23,7 +24,7 @@ def train(
     resume: Path | None = None,
     options: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),  # noqa: B008
 ) -> None:
-    """Train a captioner on a prepared dataset, or go on with a run that was stopped.
+    """Train a captioner or an answerer on a prepared dataset, or go on with a stopped run.
 
     Args:
         data: A prepared dataset (see gazetell data).

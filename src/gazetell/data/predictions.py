@@ -22,7 +22,7 @@ from typing import Any
 from ..errors import DataError
 from ..files import read_json, read_jsonl
 
-__all__ = ["match", "read_predictions", "read_references"]
+__all__ = ["FilePath", "match", "once", "read_predictions", "read_references", "row_id"]
 
 FilePath = str | os.PathLike[str]
 NAMED = 5  # how many ids a message names
@@ -48,8 +48,8 @@ def read_references(path: FilePath) -> dict[str, list[str]]:
         lines: dict[str, int] = {}
         for number, row in read_jsonl(path):
             where = f"{path}:{number}"
-            picture = _id(row, "id", where)
-            _once(picture, number, lines, where, "line")
+            picture = row_id(row, "id", where)
+            once("picture", picture, number, lines, where, "line")
             captions = row.get("captions")
             if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
                 raise DataError(f'{where}: expected "captions", a list of strings')
@@ -85,8 +85,8 @@ def read_predictions(path: FilePath) -> dict[str, str]:
     seen: dict[str, int] = {}
     for number, row in rows:
         where = f"{path}:{number}" if kind == "line" else f"{path}: entry {number}"
-        picture = _id(row, key, where)
-        _once(picture, number, seen, where, kind)
+        picture = row_id(row, key, where)
+        once("picture", picture, number, seen, where, kind)
         found[picture] = _caption(row, where)
     if not found:
         raise DataError(f"{path}: holds no captions")
@@ -94,33 +94,35 @@ def read_predictions(path: FilePath) -> dict[str, str]:
 
 
 def match(
-    references: Mapping[str, Sequence[str]],
-    predictions: Mapping[str, str],
+    references: Mapping[str, Any],
+    predictions: Mapping[str, Any],
     *,
+    what: str = "picture",
     references_name: FilePath = "references",
     predictions_name: FilePath = "predictions",
 ) -> None:
-    """Make sure that both speak of the same pictures.
+    """Make sure that both speak of the same pictures, or questions.
 
     Args:
-        references: by picture.
-        predictions: by picture.
+        references: by picture or question.
+        predictions: likewise.
+        what: ``picture`` or ``question``, for a message.
         references_name: what to call the references in a message.
         predictions_name: what to call the predictions in a message.
 
     Raises:
-        DataError: pictures without a prediction, or predictions without references; the message
+        DataError: some without a prediction, or predictions without references; the message
             names the first of them.
     """
     for have, want, name, other in (
         (predictions, references, predictions_name, references_name),
         (references, predictions, references_name, predictions_name),
     ):
-        missing = [picture for picture in want if picture not in have]
+        missing = [key for key in want if key not in have]
         if missing:
             names = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
             raise DataError(
-                f"{name}: lacks {len(missing)} of the {len(want)} pictures of {other}: {names}"
+                f"{name}: lacks {len(missing)} of the {len(want)} {what}s of {other}: {names}"
             )
 
 
@@ -135,12 +137,12 @@ def _coco_references(path: FilePath) -> dict[str, list[str]]:
     seen: dict[str, int] = {}
     for number, image in enumerate(images, start=1):
         where = f"{path}: image {number}"
-        picture = _id(image, "id", where)
-        _once(picture, number, seen, where, "image")
+        picture = row_id(image, "id", where)
+        once("picture", picture, number, seen, where, "image")
         found[picture] = []
     for number, row in enumerate(document["annotations"], start=1):
         where = f"{path}: annotation {number}"
-        picture = _id(row, "image_id", where)
+        picture = row_id(row, "image_id", where)
         if picture not in found:
             raise DataError(f'{where}: picture {picture!r} is not among "images"')
         found[picture].append(_caption(row, where))
@@ -151,8 +153,12 @@ def _coco_references(path: FilePath) -> dict[str, list[str]]:
     return found
 
 
-def _id(row: Any, key: str, where: str) -> str:
-    """The id of a picture as text."""
+def row_id(row: Any, key: str, where: str) -> str:
+    """The id of a picture or a question as text.
+
+    Raises:
+        DataError: no object, or without a string or an integer under ``key``.
+    """
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object, found {type(row).__name__}")
     value = row.get(key)
@@ -169,8 +175,12 @@ def _caption(row: dict[str, Any], where: str) -> str:
     return caption
 
 
-def _once(picture: str, number: int, seen: dict[str, int], where: str, kind: str) -> None:
-    """Note that a picture was met at ``number``; refuse a second time."""
-    if picture in seen:
-        raise DataError(f"{where}: picture {picture!r} again, first on {kind} {seen[picture]}")
-    seen[picture] = number
+def once(what: str, key: str, number: int, seen: dict[str, int], where: str, kind: str) -> None:
+    """Note that a picture or a question was met at ``number``.
+
+    Raises:
+        DataError: it was met before.
+    """
+    if key in seen:
+        raise DataError(f"{where}: {what} {key!r} again, first on {kind} {seen[key]}")
+    seen[key] = number

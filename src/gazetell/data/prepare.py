@@ -1,6 +1,7 @@
 """Preparing a dataset: check its pictures, write the prepared folder, sum it up.
 
-    reader -> Dataset -> prepare -> folder (dataset.json, captions.jsonl, quarantine.jsonl)
+    reader -> Dataset -> prepare -> folder (dataset.json, captions.jsonl,
+                                         questions.jsonl, quarantine.jsonl)
 
 ``quarantine.jsonl`` is there only if something was left out: one object a line with ``where``,
 ``reason`` and the start of the ``row``. The folder is written beside itself first and then moved
@@ -11,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +23,7 @@ from ..files import read_json, write_error, write_json, write_jsonl
 from .images import open_image
 from .readers.rows import BadRow, BadRows
 from .records import SPLITS, CaptionRecord, Dataset, QuestionRecord
-from .text import Tokenizer
+from .survey import FREQUENT, QuestionSurvey, length_line, survey, word_counts
 
 __all__ = ["CHECKS", "Check", "Summary", "prepare", "summarise"]
 
@@ -31,8 +31,6 @@ Check = Literal["exists", "decode", "none"]
 CHECKS = ("exists", "decode", "none")
 QUARANTINE = "quarantine.jsonl"
 
-_FREQUENT = 5
-_LENGTH_BINS = ((0, 5), (6, 10), (11, 15), (16, 20), (21, 30), (31, 50))
 # A small target makes large JPEGs decode at 1/8 of their size: all data is read all the same.
 _NEAR = 32
 
@@ -57,6 +55,7 @@ class Summary:
         unreadable: pictures that cannot be decoded: name and reason.
         notes: what the reader left out rightly.
         warnings: what the user should look into.
+        asked: what the questions hold; None if there are none.
     """
 
     name: str
@@ -74,6 +73,7 @@ class Summary:
     unreadable: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    asked: QuestionSurvey | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as a JSON object."""
@@ -88,11 +88,11 @@ class Summary:
             lines.append(f"captions   {self.captions:,}")
             lines.append(
                 f"words      {self.words:,} in train, "
-                f"{self.frequent_words:,} of them at least {_FREQUENT} times"
+                f"{self.frequent_words:,} of them at least {FREQUENT} times"
             )
-            lines.append(f"lengths    {self._length_line()}")
-        if self.questions:
-            lines.append(f"questions  {self.questions:,}")
+            lines.append(f"lengths    {length_line(self.lengths)}")
+        if self.asked:
+            lines.extend(self.asked.lines())
         left_out = {
             "bad rows": self.bad_rows,
             "missing pictures": len(self.missing),
@@ -104,17 +104,6 @@ class Summary:
         lines.extend(f"note: {note}" for note in self.notes)
         lines.extend(f"warning: {warning}" for warning in self.warnings)
         return lines
-
-    def _length_line(self) -> str:
-        """The histogram in a few bins, longest caption last."""
-        longest = max(self.lengths)
-        bins = [*_LENGTH_BINS, (_LENGTH_BINS[-1][1] + 1, longest)]
-        parts = []
-        for low, high in bins:
-            count = sum(n for length, n in self.lengths.items() if low <= length <= high)
-            if count:
-                parts.append(f"{low}-{high}: {count:,}")
-        return f"{', '.join(parts)} words (longest {longest})"
 
 
 @dataclass
@@ -244,8 +233,9 @@ def _summary(dataset: Dataset, folder: Path, bad: BadRows, found: _Pictures) -> 
     records: tuple[CaptionRecord | QuestionRecord, ...] = (*dataset.captions, *dataset.questions)
     by_split = {split: {r.image for r in records if r.split == split} for split in SPLITS}
     train = _texts(dataset, ["train"])
-    words, frequent, lengths = _words(train)
-    lengths.update(_words(_texts(dataset, [s for s in SPLITS if s != "train"]))[2])
+    words, frequent, lengths = word_counts(train)
+    lengths += word_counts(_texts(dataset, [s for s in SPLITS if s != "train"]))[2]
+    asked = survey(dataset.questions, found.missing) if dataset.questions else None
     captions = sum(len(record.captions) for record in dataset.captions)
     warnings = [f"split {split} has no pictures" for split in SPLITS if not by_split[split]]
     pictures = len(set.union(*by_split.values()))
@@ -257,8 +247,9 @@ def _summary(dataset: Dataset, folder: Path, bad: BadRows, found: _Pictures) -> 
         warnings.append(f"pictures of train without a caption: {bare:,}")
     if train and not frequent:
         warnings.append(
-            f"no word occurs {_FREQUENT} times in train; train with a lower minimum frequency"
+            f"no word occurs {FREQUENT} times in train; train with a lower minimum frequency"
         )
+    warnings.extend(asked.warnings() if asked else [])
     return Summary(
         name=dataset.name,
         kind=dataset.kind,
@@ -275,28 +266,13 @@ def _summary(dataset: Dataset, folder: Path, bad: BadRows, found: _Pictures) -> 
         unreadable=tuple(found.unreadable),
         notes=tuple(bad.notes),
         warnings=tuple(warnings),
+        asked=asked,
     )
 
 
 def _texts(dataset: Dataset, splits: list[str]) -> list[str]:
     """The captions of some splits."""
     return [text for r in dataset.captions if r.split in splits for text in r.captions]
-
-
-def _words(captions: list[str]) -> tuple[int, int, Counter[int]]:
-    """Different words, those that are frequent, and how many captions have how many words."""
-    if not captions:
-        return 0, 0, Counter()
-    try:
-        tokenizer = Tokenizer.train(captions, min_frequency=1)
-    except DataError:  # nothing but punctuation
-        return 0, 0, Counter({0: len(captions)})
-    counts: Counter[int] = Counter()
-    lengths: Counter[int] = Counter()
-    for ids in tokenizer.encode_batch(captions):
-        counts.update(ids[1:-1])
-        lengths[len(ids) - 2] += 1
-    return len(counts), sum(1 for count in counts.values() if count >= _FREQUENT), lengths
 
 
 def _shared(by_split: dict[str, set[str]], digests: dict[str, bytes]) -> Iterator[str]:

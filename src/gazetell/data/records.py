@@ -52,7 +52,10 @@ class CaptionRecord:
 
 @dataclass(frozen=True)
 class QuestionRecord:
-    """A question about a picture and its human answers (none in a test split)."""
+    """A question about a picture and its human answers (none in a split without them).
+
+    ``boxes`` are the things that the question is about, where that is known.
+    """
 
     id: str
     image: str
@@ -61,6 +64,7 @@ class QuestionRecord:
     split: str
     question_type: str | None = None
     answer_type: str | None = None
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,21 @@ class Dataset:
             raise DataError(
                 f"{self.folder or self.name}: split {name!r} has no pictures; "
                 f"splits with pictures: {', '.join(have) or 'none'}"
+            )
+        return records
+
+    def questions_of(self, name: str) -> tuple[QuestionRecord, ...]:
+        """The question records of a split.
+
+        Raises:
+            DataError: the split holds no questions; the message lists those that do.
+        """
+        records = tuple(record for record in self.questions if record.split == name)
+        if not records:
+            have = sorted({record.split for record in self.questions})
+            raise DataError(
+                f"{self.folder or self.name}: split {name!r} has no questions; "
+                f"splits with questions: {', '.join(have) or 'none'}"
             )
         return records
 

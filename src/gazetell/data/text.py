@@ -16,6 +16,7 @@ looked for in raw text, and a caption that says "<end>" would end itself. The pr
 
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, SupportsIndex
 
@@ -181,6 +182,18 @@ class Tokenizer:
             coded = self._inner.encode_batch_fast(batch)
             rows.extend(_cut(row.ids, max_length) for row in coded)
         return rows
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of ``text`` that are not in the vocabulary, as written, each once."""
+        # The library's places leave out the mark of a letter that it composed itself.
+        text = unicodedata.normalize("NFC", _encodable(text))
+        coded = self._inner.encode(text)
+        found = (
+            text[begin:end]
+            for number, (begin, end) in zip(coded.ids, coded.offsets, strict=True)
+            if number == self.unk
+        )
+        return list(dict.fromkeys(found))
 
     def words(self, ids: Iterable[SupportsIndex]) -> list[str]:
         """The words of ``ids``, special tokens left out.

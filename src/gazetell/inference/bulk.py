@@ -13,7 +13,8 @@ from PIL import Image
 
 from ..data.images import open_image
 from ..errors import ImageError, UsageError
-from .predictor import Caption, Captioner, shown
+from .look import shown
+from .predictor import Caption, Captioner
 
 __all__ = ["caption_many"]
 

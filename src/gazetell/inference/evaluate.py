@@ -7,42 +7,24 @@ names, and on scenes how many captions are true.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..data import scenes
-from ..data.batches import PixelSource
 from ..data.images import open_image
 from ..data.records import CaptionRecord, Dataset
 from ..errors import DataError, UsageError
-from ..features import FeatureCache, cache_folder
 from ..files import write_json, write_jsonl
 from ..metrics import caption_scores, score_captions
-from ..models.encoders import Grid
 from ..progress import bar
-from .predictor import Caption, Captioner, shown
+from .grids import grids
+from .look import shown
+from .pointing import Pointing, pointing
+from .predictor import Caption, Captioner
 
-__all__ = ["Evaluation", "Pointing", "evaluate", "pointing"]
-
-
-@dataclass(frozen=True)
-class Pointing:
-    """How often the gaze of a word peaks inside a box of what the word names.
-
-    Attributes:
-        score: share of the words whose attention is largest at a cell with its centre in one of
-            the boxes that the word names.
-        chance: the same for a gaze that peaks at a cell drawn at random.
-        words: how many words were counted: those that name a box.
-    """
-
-    score: float
-    chance: float
-    words: int
+__all__ = ["Evaluation", "caption_pointing", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +100,7 @@ def evaluate(
     captions: list[Caption] = []
     seconds = 0.0
     with bar("captions", progress) as update:
-        for grid in _grids(model, dataset, records, batch):
+        for grid in grids(model, dataset, [record.image for record in records], batch):
             began = time.perf_counter()
             captions += model.decode(grid, chosen)
             seconds += time.perf_counter() - began
@@ -126,7 +108,7 @@ def evaluate(
     references = {record.id: record.captions for record in records}
     predictions = {r.id: c.text for r, c in zip(records, captions, strict=True)}
     verdicts = _verdicts(dataset, records, captions)
-    pointed = pointing(records, captions)
+    pointed = caption_pointing(records, captions)
     texts = [caption.text for caption in captions]
     seen = {
         model.tokenizer.decode(ids)
@@ -153,36 +135,6 @@ def evaluate(
     }
     scores = caption_scores(references, predictions)
     return Evaluation(figures, records, captions, [scores[r.id] for r in records], verdicts)
-
-
-def _grids(
-    model: Captioner, dataset: Dataset, records: Sequence[CaptionRecord], batch: int
-) -> Iterator[Grid]:
-    """The grids of the records, from a complete cache where there is one."""
-    encoder = model.encoder
-    cache = _cache(model, dataset)
-    pixels = None if cache else PixelSource(dataset.root, [], encoder.pixels, encoder.size)
-    for begin in range(0, len(records), batch):
-        names = [record.image for record in records[begin : begin + batch]]
-        if cache is not None:
-            cells = cache.load(names).float().to(model.device)
-            yield Grid.of(cells, cache.height, cache.width)
-        elif pixels is not None:
-            yield model.encode(pixels.load(names, np.zeros(len(names), bool)))
-
-
-def _cache(model: Captioner, dataset: Dataset) -> FeatureCache | None:
-    if dataset.folder is None or not model.encoder.frozen:
-        return None
-    for flip in (False, True):
-        folder, _ = cache_folder(dataset, model.encoder, flip=flip)
-        if (folder / "features.json").is_file():
-            try:
-                return FeatureCache(folder)
-            except DataError:
-                # Incomplete or damaged: the pictures themselves are as good.
-                continue
-    return None
 
 
 def _human(
@@ -215,27 +167,18 @@ def _verdicts(
     return [scenes.judge(c.text, truth[r.id]) for r, c in zip(records, captions, strict=True)]
 
 
-def pointing(records: Sequence[CaptionRecord], captions: Sequence[Caption]) -> Pointing | None:
-    """The pointing score (after Zhang et al. 2016, Excitation Backprop: the pointing game).
+def caption_pointing(
+    records: Sequence[CaptionRecord], captions: Sequence[Caption]
+) -> Pointing | None:
+    """The pointing score of the words that name a box.
 
     None where no word names a box or the model has no attention.
     """
-    hits, chances = [], []
-    for record, caption in zip(records, captions, strict=True):
-        if caption.attention is None:
-            return None
-        for word, gaze in zip(caption.words, caption.attention, strict=True):
-            boxes = [box for box in record.boxes if word in box.words]
-            if not boxes:
-                continue
-            height, width = gaze.shape
-            y = (np.arange(height)[:, None] + 0.5) / height
-            x = (np.arange(width)[None, :] + 0.5) / width
-            inside = np.zeros(gaze.shape, bool)
-            for box in boxes:
-                inside |= (box.x0 <= x) & (x <= box.x1) & (box.y0 <= y) & (y <= box.y1)
-            hits.append(bool(inside.flat[int(gaze.argmax())]))
-            chances.append(float(inside.mean()))
-    if not hits:
+    if any(caption.attention is None for caption in captions):
         return None
-    return Pointing(float(np.mean(hits)), float(np.mean(chances)), len(hits))
+    return pointing(
+        (gaze, [box for box in record.boxes if word in box.words])
+        for record, caption in zip(records, captions, strict=True)
+        if caption.attention is not None
+        for word, gaze in zip(caption.words, caption.attention, strict=True)
+    )

@@ -1,4 +1,4 @@
-"""Using a trained model: ``load`` it, ``caption`` pictures, look at the gaze.
+"""Using a trained captioner: ``load`` it, ``caption`` pictures, look at the gaze.
 
 model = gazetell.load("runs/demo")
 caption = model.caption("scene.png")
@@ -10,27 +10,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ..data.images import open_image
 from ..data.text import Tokenizer
 from ..errors import ModelError
-from ..models.checkpoint import ModelFolder, load_model
+from ..models.checkpoint import CaptionerFolder, load_captioner, read_config
 from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Grid
 from ..models.ensemble import Ensemble
-from ..models.precision import choose_device, choose_precision
 from . import gaze
+from .answering import Answerer
+from .look import SHOWN, Looker, Picture, fetch, together
 
 __all__ = ["Caption", "Captioner", "load"]
-
-# Pictures are kept with a caption for the gaze at no more than this many pixels a side.
-SHOWN = 640
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Caption:
         return f'<img src="{gaze.picture_uri(self.image, SHOWN)}" alt="">{text}'
 
 
-class Captioner:
+class Captioner(Looker):
     """A loaded captioning model, or several that tell captions together; see ``load``.
 
     Args:
@@ -109,8 +105,8 @@ class Captioner:
 
     def __init__(
         self,
-        model: ModelFolder,
-        *others: ModelFolder,
+        model: CaptionerFolder,
+        *others: CaptionerFolder,
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
@@ -119,9 +115,7 @@ class Captioner:
                 raise ModelError(f"model {number} of the ensemble has another vocabulary")
             if other.encoder.fingerprint() != model.encoder.fingerprint():
                 raise ModelError(f"model {number} of the ensemble has another encoder")
-        self.device = choose_device(device)
-        self.precision = choose_precision(self.device, precision)
-        self.encoder = model.encoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        super().__init__(model.encoder, device, precision)
         self.captioner = model.captioner.to(self.device).eval()
         members = [(m.encoder, m.captioner) for m in (model, *others)]
         self.decoder = Ensemble(members).to(self.device).eval()
@@ -129,16 +123,20 @@ class Captioner:
         self.tokenizer: Tokenizer = model.tokenizer
         self.decoding: DecodingOptions = model.decoding
         self.about = model.about
-        # Large JPEGs are decoded no larger than the network and the gaze need them.
-        self.near = max(SHOWN, self.encoder.size)
 
-    def caption(
-        self, image: bytes | str | os.PathLike[str] | Image.Image, **options: Any
-    ) -> Caption:
+    @classmethod
+    def load(
+        cls, *paths: str | os.PathLike[str], device: str = "auto", precision: str = "auto"
+    ) -> "Captioner":
+        """``gazetell.load``, refusing answerers."""
+        models = [load_captioner(fetch(path)) for path in paths]
+        return cls(*models, device=device, precision=precision)
+
+    def caption(self, image: Picture, **options: Any) -> Caption:
         """Tell what a picture shows.
 
         Args:
-            image: a path, the bytes of a file, or a PIL image.
+            image: a path, the bytes of a file, a PIL image, or what ``look`` gave.
             options: fields of ``DecodingOptions`` that differ from the model's own, such as
                 ``beam=5``, ``max_length=12`` or ``sample=True, beam=1``.
 
@@ -148,19 +146,15 @@ class Captioner:
         """
         return self.captions([image], **options)[0]
 
-    def captions(
-        self, images: Sequence[bytes | str | os.PathLike[str] | Image.Image], **options: Any
-    ) -> list[Caption]:
+    def captions(self, images: Sequence[Picture], **options: Any) -> list[Caption]:
         """Caption several pictures in one batch; see ``caption``."""
         if not images:
             return []
         chosen = self.options(**options)
-        pictures = [open_image(image, near=self.near) for image in images]
-        pixels = np.stack([self.encoder.pixels(picture) for picture in pictures])
-        found = self.decode(self.encode(torch.from_numpy(pixels)), chosen)
+        looks = self.looks(images)
+        found = self.decode(together([look.grid for look in looks]), chosen)
         return [
-            replace(caption, image=shown(picture))
-            for caption, picture in zip(found, pictures, strict=True)
+            replace(caption, image=look.image) for caption, look in zip(found, looks, strict=True)
         ]
 
     def options(self, **changes: Any) -> DecodingOptions:
@@ -168,12 +162,6 @@ class Captioner:
         if changes.get("sample") and "beam" not in changes:
             changes["beam"] = 1
         return replace(self.decoding, **changes)
-
-    @torch.inference_mode()
-    def encode(self, images: torch.Tensor) -> Grid:
-        """The CNN's grid of uint8 images (B, 3, S, S), before any projection."""
-        with self.precision.autocast(self.device):
-            return self.encoder.encode(images.to(self.device))
 
     @torch.inference_mode()
     def decode(self, grid: Grid, options: DecodingOptions) -> list[Caption]:
@@ -202,45 +190,27 @@ class Captioner:
         )
 
 
-def shown(picture: Image.Image) -> Image.Image:
-    """A picture no larger than is needed to show it."""
-    if max(picture.size) > SHOWN:
-        picture = picture.copy()
-        picture.thumbnail((SHOWN, SHOWN))
-    return picture
-
-
 def load(
     path: str | os.PathLike[str],
     *others: str | os.PathLike[str],
     device: str = "auto",
     precision: str = "auto",
-) -> Captioner:
-    """Load a trained model, or several as an ensemble.
+) -> Captioner | Answerer:
+    """Load a trained model, or several captioners as an ensemble.
 
     Args:
         path: a model folder, or ``hf://owner/name`` for one on the Hugging Face hub.
-        others: further models of the same vocabulary and CNN, whose word probabilities are
+        others: further captioners of the same vocabulary and CNN, whose word probabilities are
             averaged with the first one's.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``bf16`` or ``fp32``.
 
     Raises:
-        ModelError: no model there, or one whose pieces do not fit together.
+        ModelError: no model there, one whose pieces do not fit together, or answerers in an
+            ensemble.
     """
-    models = [load_model(fetch(name)) for name in (path, *others)]
-    return Captioner(*models, device=device, precision=precision)
-
-
-def fetch(path: str | os.PathLike[str]) -> Path:
-    """The local folder of a model, fetched from the hub where ``path`` is ``hf://owner/name``."""
-    name = os.fspath(path)
-    if not name.startswith("hf://"):
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "README.md"]
-    try:
-        return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=wanted))
-    except Exception as error:  # the hub's own errors have no common base
-        raise ModelError(f"{name}: cannot be fetched: {error}") from error
+    if read_config(fetch(path))["kind"] == "captioner":
+        return Captioner.load(path, *others, device=device, precision=precision)
+    if others:
+        raise ModelError(f"{path}: answers questions; an ensemble is of captioners")
+    return Answerer.load(path, device=device, precision=precision)

@@ -65,6 +65,7 @@ def write_report(
     worst: Sequence[Example],
     commands: Sequence[str],
     notes: Sequence[str],
+    answers: Sequence[Example] = (),
     date: str | None = None,
 ) -> None:
     """Write ``report.html``: one file that is complete in itself, whole or not at all.
@@ -84,6 +85,8 @@ def write_report(
         worst: the pictures with the lowest scores.
         commands: the command lines to go on with; a line that starts with ``#`` is a comment.
         notes: what the reader must know, a sentence or two each.
+        answers: questions about test pictures; ``caption`` is question and answer, ``words`` name
+            the passes of the attention.
         date: shown beneath the title as it is.
 
     Raises:
@@ -103,6 +106,11 @@ def write_report(
                     "Where it looked",
                     _gallery(examples, tiles=True),
                     "Pictures of the test set. Choose a word to see where the model looked for it.",
+                ),
+                _section(
+                    "What it answered",
+                    _gallery(answers, tiles=True),
+                    "Questions about pictures of the test set, and where it looked in each pass.",
                 ),
                 _section("Its best", _gallery(best), "The highest scores of the test set."),
                 _section("Its worst", _gallery(worst), "The lowest scores: where to look first."),

@@ -1,37 +1,76 @@
-"""Captioning metrics: strings in, numbers out.
+"""Metrics of captions and of answers: strings in, numbers out.
 
 `score_captions` gives BLEU-1..4, ROUGE-L and CIDEr as the official COCO caption evaluation
 (pycocoevalcap) prints them, without Java, and METEOR and SPICE with it. `compare_captions` tells
 whether one set of captions scores better than another by more than the choice of pictures.
 
+`score_answers` gives the accuracy of answers to questions as the official VQA evaluation does,
+`score_wups` the measure of DAQUAR, `compare_answers` is to answers what `compare_captions` is to
+captions. `expected_calibration_error`, `reliability` and `risk_coverage` judge confidences.
+
 The parts can be used alone: `words` splits captions as that evaluation does, `ngrams` and `cider`
-score tokens of any kind, `java` runs METEOR and SPICE. Nothing here reads files or imports the
-rest of gazetell.
+score tokens of any kind, `java` runs METEOR and SPICE, `vqa` normalises and judges one answer.
+Nothing here reads files or imports the rest of gazetell.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 
+from .calibration import (
+    Reliability,
+    RiskCoverage,
+    expected_calibration_error,
+    reliability,
+    risk_coverage,
+)
 from .cider import CiderD, cider_d
 from .compare import Difference, compare_captions
 from .java import JavaScore, meteor, spice
 from .ngrams import bleu, rouge_l
+from .vqa import (
+    YEARS,
+    answer_accuracy,
+    answer_measure,
+    answer_scores,
+    compare_answers,
+    exact_match,
+    normalise_answer,
+    score_answers,
+    vqa_accuracy,
+)
 from .words import at_blanks, split, split_all
+from .wups import Wups, score_wups
 
 __all__ = [
     "METRICS",
+    "YEARS",
     "CiderD",
     "Difference",
     "JavaScore",
+    "Reliability",
+    "RiskCoverage",
+    "Wups",
+    "answer_accuracy",
+    "answer_measure",
+    "answer_scores",
     "bleu",
     "caption_scores",
     "cider_d",
+    "compare_answers",
     "compare_captions",
+    "exact_match",
+    "expected_calibration_error",
     "meteor",
+    "normalise_answer",
+    "reliability",
+    "risk_coverage",
     "rouge_l",
+    "score_answers",
     "score_captions",
+    "score_wups",
     "spice",
     "split",
+    "vqa_accuracy",
 ]
 
 METRICS = (

@@ -10,20 +10,20 @@ Shapes: ``B`` batch, ``R`` regions, ``C`` channels, ``T`` words, ``E`` embedding
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, UsageError
+from ..errors import UsageError
+from .config import Config
 from .encoders import Grid
 
 __all__ = ["CaptionModel", "CaptionerConfig", "State", "active_rows", "in_steps", "stack_steps"]
 
 
 @dataclass(frozen=True)
-class CaptionerConfig:
+class CaptionerConfig(Config):
     """The size of a captioner.
 
     Attributes:
@@ -36,6 +36,8 @@ class CaptionerConfig:
         dropout: probability, on word embeddings and on the output before the vocabulary.
         grid_dropout: probability, on the numbers of the normalised regions.
     """
+
+    what = "captioner"
 
     architecture: str = "attention-lstm"
     channels: int = 400
@@ -53,21 +55,6 @@ class CaptionerConfig:
         for name in ("dropout", "grid_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)}: expected 0 up to below 1")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "CaptionerConfig":
-        """From ``to_dict``'s values.
-
-        Raises:
-            ModelError: a field that this version does not know.
-        """
-        if unknown := set(values) - {field.name for field in fields(cls)}:
-            raise ModelError(f"captioner configuration has unknown fields: {sorted(unknown)}")
-        return cls(**values)
 
 
 @dataclass(frozen=True)

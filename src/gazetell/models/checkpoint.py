@@ -1,56 +1,180 @@
 """The model folder: everything that is needed to use a trained model, anywhere.
 
-``config.json`` (architecture, encoder with its transform, decoding defaults, checksums),
-``model.safetensors`` (``captioner.*`` and ``encoder.*``), ``tokenizer.json``, ``metrics.json``,
-``README.md`` (the model card). No pickle. ``config.json`` is written last and holds the checksums
-of the others, so pieces of two models are never taken for one.
+``config.json`` (architecture, encoder with its transform, defaults, checksums),
+``model.safetensors`` (``captioner.*`` or ``answerer.*``, and ``encoder.*``), ``tokenizer.json``,
+``answers.json`` where it answers questions, ``metrics.json``, ``README.md`` (the model card). No
+pickle. ``config.json`` is written last and holds the checksums of the others, so pieces of two
+models are never taken for one.
 """
 
 import hashlib
+import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
 from ..errors import DataError, GazetellError, ModelError
 from ..files import atomic_path, read_json, write_json, write_text
+from .answerers import AnswererConfig, AnswerModel, build_answerer
 from .captioners import CaptionerConfig, CaptionModel, build_captioner
+from .card import model_card
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig
 
 __all__ = [
+    "AnswererFolder",
+    "CaptionerFolder",
     "ModelFolder",
+    "load_answerer",
+    "load_captioner",
     "load_model",
     "read_config",
     "save_model",
     "update_decoding",
     "update_metrics",
+    "wrong_kind",
 ]
 
 FORMAT = 1
-PIECES = ("model.safetensors", "tokenizer.json")
+VERBS = {"captioner": "gazetell caption", "answerer": "gazetell ask"}
 
 
-@dataclass
-class ModelFolder:
-    """A trained captioner with all that belongs to it.
+@dataclass(kw_only=True)
+class ModelFolder(ABC):
+    """What every trained model has.
 
     ``about`` holds what is known of its making (data, command, versions), ``metrics`` what was
     measured.
     """
 
-    captioner: CaptionModel
+    kind: ClassVar[str]
+    pieces: ClassVar[tuple[str, ...]] = ("model.safetensors", "tokenizer.json")
+
     encoder: Encoder
     tokenizer: Tokenizer
-    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     about: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    @abstractmethod
+    def network(self) -> CaptionModel | AnswerModel:
+        """The captioner or the answerer."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What ``config.json`` says of this kind alone."""
+
+    def save_pieces(self, folder: Path) -> None:
+        """Write the pieces besides the weights."""
+        self.tokenizer.save(folder / "tokenizer.json")
+
+    @classmethod
+    @abstractmethod
+    def read(cls, folder: Path, config: dict[str, Any], common: dict[str, Any]) -> Self:
+        """From the pieces in a folder, the weights not loaded yet."""
+
+
+@dataclass(kw_only=True)
+class CaptionerFolder(ModelFolder):
+    """A trained captioner with all that belongs to it."""
+
+    kind = "captioner"
+
+    captioner: CaptionModel
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+
+    @property
+    def network(self) -> CaptionModel:
+        """The captioner."""
+        return self.captioner
+
+    def settings(self) -> dict[str, Any]:
+        """See ``ModelFolder.settings``."""
+        return {"decoding": asdict(self.decoding)}
+
+    @classmethod
+    def read(cls, folder: Path, config: dict[str, Any], common: dict[str, Any]) -> Self:
+        """See ``ModelFolder.read``."""
+        captioner = build_captioner(CaptionerConfig.from_dict(config["captioner"]))
+        decoding = DecodingOptions(**config["decoding"])
+        return cls(captioner=captioner.eval(), decoding=decoding, **common)
+
+
+@dataclass(kw_only=True)
+class AnswererFolder(ModelFolder):
+    """A trained answerer with all that belongs to it.
+
+    Attributes:
+        answers: what it can say.
+        temperature: divides the logits, fitted on the validation split.
+        sigmoid: an answer's probability is the sigmoid of its logit, not the softmax over all.
+        max_question: most words of a question that it reads.
+    """
+
+    kind = "answerer"
+    pieces = (*ModelFolder.pieces, "answers.json")
+
+    answerer: AnswerModel
+    answers: AnswerVocabulary
+    temperature: float = 1.0
+    sigmoid: bool = False
+    max_question: int = 30
+
+    @property
+    def network(self) -> AnswerModel:
+        """The answerer."""
+        return self.answerer
+
+    def settings(self) -> dict[str, Any]:
+        """See ``ModelFolder.settings``."""
+        names = ("temperature", "sigmoid", "max_question")
+        return {name: getattr(self, name) for name in names}
+
+    def save_pieces(self, folder: Path) -> None:
+        """See ``ModelFolder.save_pieces``."""
+        super().save_pieces(folder)
+        self.answers.save(folder / "answers.json")
+
+    @classmethod
+    def read(cls, folder: Path, config: dict[str, Any], common: dict[str, Any]) -> Self:
+        """See ``ModelFolder.read``."""
+        answerer = build_answerer(AnswererConfig.from_dict(config["answerer"]))
+        answers = AnswerVocabulary.load(folder / "answers.json")
+        if len(answers) != answerer.config.answers:
+            raise ModelError(
+                f"{folder / 'answers.json'}: has {len(answers)} answers, "
+                f"config.json expects {answerer.config.answers}"
+            )
+        temperature, longest = float(config["temperature"]), int(config["max_question"])
+        sigmoid = config["sigmoid"]
+        if not (0 < temperature < math.inf and longest >= 1 and isinstance(sigmoid, bool)):
+            raise ValueError(
+                f"temperature {temperature}, max_question {longest} or sigmoid {sigmoid!r} is out "
+                "of range"
+            )
+        return cls(
+            answerer=answerer.eval(),
+            answers=answers,
+            temperature=temperature,
+            sigmoid=sigmoid,
+            max_question=longest,
+            **common,
+        )
+
+
+KINDS: dict[str, type[ModelFolder]] = {
+    "captioner": CaptionerFolder,
+    "answerer": AnswererFolder,
+}
 
 
 def save_model(folder: str | os.PathLike[str], model: ModelFolder) -> None:
@@ -61,30 +185,30 @@ def save_model(folder: str | os.PathLike[str], model: ModelFolder) -> None:
             new piece is in place, and is refused by its checksums after that.
     """
     folder = Path(folder)
-    state = {f"captioner.{k}": v for k, v in model.captioner.state_dict().items()}
+    state = {f"{model.kind}.{k}": v for k, v in model.network.state_dict().items()}
     state |= {f"encoder.{k}": v for k, v in model.encoder.state_dict().items()}
     state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with atomic_path(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(state))
-    model.tokenizer.save(folder / "tokenizer.json")
+    model.save_pieces(folder)
     write_json(folder / "metrics.json", model.metrics)
     encoder = model.encoder.config
     # Of a local weights file only the name: the path says nothing on another machine.
     encoder = replace(encoder, weights=Path(encoder.weights).name)
     config = {
         "format": FORMAT,
-        "kind": "captioner",
-        "captioner": model.captioner.config.to_dict(),
+        "kind": model.kind,
+        model.kind: model.network.config.to_dict(),
         "encoder": encoder.to_dict(),
-        "decoding": asdict(model.decoding),
+        **model.settings(),
         "about": model.about,
-        "sha256": {name: _sha256(folder / name) for name in PIECES},
+        "sha256": {name: _sha256(folder / name) for name in model.pieces},
     }
     write_text(folder / "README.md", model_card(config, model.metrics))
     write_json(folder / "config.json", config)
 
 
-def load_model(folder: str | os.PathLike[str]) -> ModelFolder:
+def load_model(folder: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder:
     """Read a model folder.
 
     Raises:
@@ -92,7 +216,8 @@ def load_model(folder: str | os.PathLike[str]) -> ModelFolder:
     """
     folder = Path(folder)
     config = read_config(folder)
-    for name in PIECES:
+    kind = KINDS[config["kind"]]
+    for name in kind.pieces:
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: is missing; the model folder is incomplete")
         if _sha256(folder / name) != config["sha256"].get(name):
@@ -100,36 +225,69 @@ def load_model(folder: str | os.PathLike[str]) -> ModelFolder:
                 f"{folder / name}: does not belong to config.json beside it (its checksum "
                 "differs): truncated, or from another model"
             )
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
     try:
         encoder = Encoder(EncoderConfig.from_dict(config["encoder"]), pretrained=False)
-        captioner = build_captioner(CaptionerConfig.from_dict(config["captioner"]))
-        decoding = DecodingOptions(**config["decoding"])
         metrics = folder / "metrics.json"
-        measured = read_json(metrics) if metrics.is_file() else {}
-    except DataError as error:
-        raise ModelError(str(error)) from error
-    except (TypeError, ValueError, AttributeError, GazetellError) as error:
+        common = {
+            "encoder": encoder.eval(),
+            "tokenizer": tokenizer,
+            "about": config["about"],
+            "metrics": read_json(metrics) if metrics.is_file() else {},
+        }
+        model = kind.read(folder, config, common)
+    except (DataError, ModelError) as error:
+        at = (
+            ""
+            if str(error).startswith(str(folder))
+            else f"{folder / 'config.json'}: is malformed: "
+        )
+        raise ModelError(f"{at}{error}") from error
+    except (TypeError, ValueError, AttributeError, KeyError, GazetellError) as error:
         raise ModelError(f"{folder / 'config.json'}: is malformed: {error}") from error
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
-    if tokenizer.vocab_size != captioner.config.vocabulary:
+    network = model.network
+    if tokenizer.vocab_size != network.config.vocabulary:
         raise ModelError(
             f"{folder / 'tokenizer.json'}: has {tokenizer.vocab_size} words, "
-            f"config.json expects {captioner.config.vocabulary}"
+            f"config.json expects {network.config.vocabulary}"
         )
-    if captioner.config.channels != encoder.channels:
+    if network.config.channels != encoder.channels:
         raise ModelError(
             f"{folder / 'config.json'}: the encoder gives {encoder.channels} channels, "
-            f"the captioner expects {captioner.config.channels}"
+            f"the {kind.kind} expects {network.config.channels}"
         )
-    _load_weights(folder / "model.safetensors", {"captioner": captioner, "encoder": encoder})
-    return ModelFolder(
-        captioner.eval(),
-        encoder.eval(),
-        tokenizer,
-        decoding,
-        config["about"],
-        measured,
-    )
+    _load_weights(folder / "model.safetensors", {kind.kind: network, "encoder": encoder})
+    return model  # type: ignore[return-value]
+
+
+def load_captioner(folder: str | os.PathLike[str]) -> CaptionerFolder:
+    """``load_model``, refusing an answerer.
+
+    Raises:
+        ModelError: as ``load_model``, or a model that answers questions.
+    """
+    model = load_model(folder)
+    if not isinstance(model, CaptionerFolder):
+        raise wrong_kind(folder, model)
+    return model
+
+
+def load_answerer(folder: str | os.PathLike[str]) -> AnswererFolder:
+    """``load_model``, refusing a captioner.
+
+    Raises:
+        ModelError: as ``load_model``, or a model that captions.
+    """
+    model = load_model(folder)
+    if not isinstance(model, AnswererFolder):
+        raise wrong_kind(folder, model)
+    return model
+
+
+def wrong_kind(folder: str | os.PathLike[str], model: ModelFolder) -> ModelError:
+    """The error of asking a captioner or captioning with an answerer."""
+    article = "an" if model.kind == "answerer" else "a"
+    return ModelError(f"{folder}: is {article} {model.kind}; use it with: {VERBS[model.kind]}")
 
 
 def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
@@ -159,18 +317,20 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = read_json(path)
     except DataError as error:
         raise ModelError(str(error)) from error
-    keys = {"format", "kind", "captioner", "encoder", "decoding", "about", "sha256"}
+    keys = {"format", "kind", "encoder", "about", "sha256"}
     if (
         not isinstance(config, dict)
         or not keys <= set(config)
         or not all(isinstance(config[key], dict) for key in ("about", "sha256"))
     ):
         raise ModelError(f"{path}: is no gazetell model (expected the keys {sorted(keys)})")
-    if config["format"] != FORMAT or config["kind"] != "captioner":
+    if config["format"] != FORMAT or config["kind"] not in KINDS:
         raise ModelError(
             f"{path}: format {config['format']} {config['kind']}; this version reads "
-            f"format {FORMAT} captioner"
+            f"format {FORMAT} {' or '.join(KINDS)}"
         )
+    if config["kind"] not in config:
+        raise ModelError(f"{path}: is no gazetell model (expected the key {config['kind']!r})")
     return config
 
 
@@ -192,56 +352,3 @@ def _load_weights(path: Path, modules: Mapping[str, torch.nn.Module]) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """The README of a model folder: what it is, how it was made, what it can do."""
-    captioner, encoder, about = config["captioner"], config["encoder"], config["about"]
-    rows = [
-        f"| {name} | {value:.4f} |"
-        for name, value in metrics.get("metrics", {}).items()
-        if isinstance(value, float)
-    ]
-    measured = (
-        [
-            f"On {metrics.get('split', '?')} ({metrics.get('pictures', '?')} pictures), "
-            f"beam {metrics.get('beam', '?')}:",
-            "",
-            "| metric | value |",
-            "|---|---|",
-            *rows,
-        ]
-        if rows
-        else ["Not evaluated yet: `gazetell evaluate RUN --data DIR`."]
-    )
-    lines = [
-        "---",
-        "library_name: gazetell",
-        "pipeline_tag: image-to-text",
-        "tags: [image-captioning, attention]",
-        "---",
-        f"# {captioner['architecture']} on {about.get('dataset', 'unnamed data')}",
-        "",
-        "A gazetell captioner: it tells what a picture shows and where it looked for each word.",
-        "",
-        "    import gazetell",
-        '    model = gazetell.load("FOLDER")',
-        '    caption = model.caption("picture.jpg")',
-        '    caption.save_gaze("gaze.png")',
-        "",
-        f"- Encoder: {encoder['name']}, weights {encoder['weights']}, layer {encoder['layer']}, "
-        f"{encoder['size']} px, trained: {encoder['trainable']}",
-        f"- Decoder: embedding {captioner['embedding']}, hidden {captioner['hidden']}, "
-        f"vocabulary {captioner['vocabulary']}",
-        *(f"- {key.capitalize()}: {value}" for key, value in about.items()),
-        "",
-        "## Measured",
-        "",
-        *measured,
-        "",
-        "## Limits",
-        "",
-        "It knows only what its training captions speak of, and says the likeliest sentence even "
-        "where it sees nothing it knows. Review captions before they are published.",
-    ]
-    return "\n".join(lines) + "\n"

@@ -9,7 +9,7 @@ regions in reading order (row 0 on top), ``C`` channels.
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from ..errors import ModelError, UsageError
+from ..errors import UsageError
+from .config import Config
 from .padding import SamePaddedConv2d, pad_as_tensorflow
 from .weights import load_pretrained
 
@@ -47,7 +48,7 @@ class Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Config):
     """Everything that makes an encoder what it is, apart from the weights' numbers.
 
     Attributes:
@@ -65,6 +66,8 @@ class EncoderConfig:
         trainable: ``none``, ``all``, or ``last:N`` for the last N stages.
         project: replace the classifier by a 1x1 convolution to this many channels, or None.
     """
+
+    what = "encoder"
 
     name: str = "regnet_x_400mf"
     weights: str = "none"
@@ -94,23 +97,6 @@ class EncoderConfig:
                 raise UsageError(f"encoder {name} {values}: expected three numbers, std above 0")
         if self.project is not None and self.project < 1:
             raise UsageError(f"encoder project {self.project}: expected a positive number")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
-        """From ``to_dict``'s values.
-
-        Raises:
-            ModelError: a field that this version does not know.
-        """
-        known = {field.name for field in fields(cls)}
-        if unknown := set(values) - known:
-            raise ModelError(f"encoder configuration has unknown fields: {sorted(unknown)}")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**values)
 
 
 def encoder_names() -> list[str]:

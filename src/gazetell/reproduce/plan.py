@@ -35,7 +35,8 @@ from typing import Any
 
 from ..errors import DataError, UsageError
 from ..files import read_text
-from ..training.options import TrainOptions, read_recipe
+from ..training.options import TrainOptions
+from ..training.recipes import read_recipe
 
 __all__ = ["Plan", "Row", "plan_names", "read_plan"]
 

@@ -22,7 +22,7 @@ from ..data.word2vec import Word2VecOptions, train_word2vec
 from ..errors import UsageError
 from ..files import read_json, read_jsonl, write_json, write_text
 from ..inference.evaluate import evaluate
-from ..inference.predictor import load
+from ..inference.predictor import Captioner
 from ..metrics import compare_captions
 from ..models.checkpoint import load_model, read_config, update_metrics
 from ..training.fit import resume, train
@@ -85,7 +85,7 @@ def reproduce(
             for beam in plan.beams:
                 folder = runs[0] / "evaluation" / _name(split, beam, len(runs), row)
                 if not (folder / "metrics.json").is_file():
-                    model = model or load(*runs)
+                    model = model or Captioner.load(*runs)
                     result = evaluate(
                         model, dataset, split=split, java=java, progress=progress, beam=beam
                     )

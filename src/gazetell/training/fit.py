@@ -3,7 +3,7 @@
 A run folder is a model folder with the history of its making::
 
     training.json        the resolved options, the data, versions
-    metrics.jsonl        a row an epoch: losses, CIDEr, BLEU-4, learning rate, seconds
+    metrics.jsonl        a row an epoch: losses, scores, learning rate, seconds
     tensorboard/         the same as curves
     checkpoints/         best.ckpt, last.ckpt: to resume, not to distribute
     config.json, ...     the model folder, written when training is done
@@ -18,9 +18,9 @@ import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -28,19 +28,16 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from .. import __version__
-from ..data.records import CaptionRecord, Dataset
-from ..errors import DataError, ModelError, UsageError
+from ..data.records import Dataset
+from ..errors import ModelError, UsageError
 from ..files import read_json, read_jsonl, write_error, write_json
 from ..models.checkpoint import ModelFolder, load_model, save_model
-from ..models.decoding import DecodingOptions
 from ..models.precision import choose_device, choose_precision
 from .averaging import EMA
 from .history import EpochLog, ProgressBar, Report
-from .loaders import CaptionBatches, picture_source
+from .job import job_of
+from .loaders import Batches, picture_source
 from .options import TrainOptions
-from .pieces import build_pieces
-from .reward import RewardTask
-from .tasks import CaptionTask
 
 __all__ = ["resume", "train"]
 
@@ -53,17 +50,17 @@ def train(
     report: Report = print,
     progress: bool = False,
 ) -> ModelFolder:
-    """Train a captioner and write its run folder.
+    """Train a captioner or an answerer and write its run folder.
 
     Args:
-        data: a prepared dataset with captions in ``train`` and ``val``.
+        data: a prepared dataset with captions, or answered questions, in ``train`` and ``val``.
         out: the run folder; must be new or empty.
         options: of the run.
         report: takes one line of plain text at a time.
         progress: show a progress bar on standard error.
 
     Returns:
-        The best model by CIDEr on the validation split, as written.
+        The best model by CIDEr, or accuracy, on the validation split, as written.
 
     Raises:
         UsageError: options that do not fit together, or a folder that holds a run.
@@ -79,6 +76,10 @@ def train(
     # Absolute, since the run may be resumed from another folder.
     if options.word_vectors:
         options = replace(options, word_vectors=str(Path(options.word_vectors).resolve()))
+    if options.encoder_from:
+        source = str(Path(options.encoder_from).resolve())
+        options = replace(options, encoder_from=source)
+        options = options.taking_encoder(load_model(source).encoder.config)
     if options.init_from:
         earlier = str(Path(options.init_from).resolve())
         options = replace(options, init_from=earlier).taking_over(load_model(earlier))
@@ -90,8 +91,7 @@ def train(
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    write_json(out / "training.json", run)
-    return _fit(dataset, out, options, None, report, progress)
+    return _fit(dataset, out, options, None, report, progress, run)
 
 
 def resume(
@@ -123,6 +123,7 @@ def _fit(
     checkpoint: Path | None,
     report: Report,
     progress: bool,
+    run: dict[str, Any] | None = None,
 ) -> ModelFolder:
     _quiet()
     if options.overfit:
@@ -130,36 +131,34 @@ def _fit(
             options,
             dropout=0.0,
             grid_dropout=0.0,
+            word_dropout=0.0,
             flip=False,
             label_smoothing=0.0,
             limit=0,
             captions_per_image=0,
         )
-    training, validation = _records(dataset, options)
     L.seed_everything(options.seed, verbose=False)
     device = choose_device(options.device)
     precision = choose_precision(device, options.precision)
-    encoder, captioner, tokenizer = build_pieces(options, training, report)
-    own = [captioner, encoder.project] if encoder.project is not None else [captioner]
-    weights = sum(p.numel() for part in own for p in part.parameters())
+    job = job_of(dataset, options, report)
+    if run is not None:
+        # Not before: what fails up to here leaves no folder that holds a run.
+        write_json(out / "training.json", run)
+    task, encoder = job.task, job.encoder
+    trunk = sum(p.numel() for p in encoder.trunk.parameters())
+    weights = sum(p.numel() for p in task.parameters()) - trunk
     report(
-        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {tokenizer.vocab_size} words; "
+        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {job.summary}; "
         f"{options.encoder} grid {encoder.height}x{encoder.width}x{encoder.channels}; "
-        f"{len(training)} training and {len(validation)} validation pictures; "
         f"{device.type}, {precision.name} ({precision.reason})"
     )
-    source = picture_source(
-        dataset, encoder, options, [*training, *validation], device, report, progress
-    )
-    pieces = encoder, captioner, tokenizer, options, validation
-    task = (
-        RewardTask(*pieces, training=training) if options.reward != "none" else CaptionTask(*pieces)
-    )
-    epochs = EpochLog(out / "metrics.jsonl", report)
+    source = picture_source(dataset, encoder, options, job.pictures, device, report, progress)
+    monitor = task.columns[0]
+    epochs = EpochLog(out / "metrics.jsonl", report, task.columns)
     best = ModelCheckpoint(
         out / "checkpoints",
         filename="best",
-        monitor="val_cider",
+        monitor=monitor,
         mode="max",
         save_last=False,
         enable_version_counter=False,
@@ -173,7 +172,7 @@ def _fit(
     )
     callbacks: list[Callback] = [
         epochs,
-        EarlyStopping("val_cider", mode="max", patience=options.patience),
+        EarlyStopping(monitor, mode="max", patience=options.patience),
         best,
         last,
     ]
@@ -197,7 +196,7 @@ def _fit(
         reload_dataloaders_every_n_epochs=1,
         default_root_dir=out,
     )
-    batches = CaptionBatches(training, validation, tokenizer, source, options)
+    batches = Batches(*job.data(source), options)
     try:
         # Our own checkpoint, which also holds the state of callbacks and optimiser.
         trainer.fit(task, datamodule=batches, ckpt_path=checkpoint, weights_only=False)
@@ -213,8 +212,7 @@ def _fit(
     rows = [row for _, row in read_jsonl(out / "metrics.jsonl")]
     about = {
         "dataset": dataset.name,
-        "pictures": len(training),
-        "captions": sum(len(record.captions) for record in training),
+        **job.about(),
         "parameters": weights,
         "seed": options.seed,
         "epochs": len(rows),
@@ -222,32 +220,14 @@ def _fit(
         "gazetell": __version__,
         "torch": torch.__version__,
     }
-    model = ModelFolder(
-        captioner.cpu().eval(),
-        encoder.cpu().eval(),
-        tokenizer,
-        DecodingOptions(max_length=options.max_length, length_penalty=options.length_penalty),
-        about,
-    )
+    task.to(device).eval()
+    held = (task.transfer_batch_to_device(batch, device, 0) for batch in batches.val_dataloader())
+    with precision.autocast(device):
+        model = job.folder(about, held)
     save_model(out, model)
-    report(f"model written to {out}; best CIDEr on val {float(best.best_model_score or 0):.4f}")
+    score = float(best.best_model_score or 0)
+    report(f"model written to {out}; best {job.chosen_by} on val {score:.4f}")
     return model
-
-
-def _records(
-    dataset: Dataset, options: TrainOptions
-) -> tuple[Sequence[CaptionRecord], Sequence[CaptionRecord]]:
-    """Training and validation records."""
-    training = [record for record in dataset.split("train") if record.captions]
-    if not training:
-        raise DataError(f"{dataset.folder}: split 'train' has no captions")
-    if options.overfit:
-        return training[: options.overfit], training[: options.overfit]
-    validation = [record for record in dataset.split("val") if record.captions]
-    if not validation:
-        raise DataError(f"{dataset.folder}: split 'val' has no captions")
-    limit = options.limit or None
-    return training[:limit], validation[:limit]
 
 
 def _quiet() -> None:

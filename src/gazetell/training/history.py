@@ -1,7 +1,7 @@
 """The history of a run: a row an epoch in ``metrics.jsonl``, a line in the report."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ class ProgressBar(RichProgressBar):
 class EpochLog(Callback):
     """Writes a row an epoch to ``metrics.jsonl`` and a line to the report."""
 
-    def __init__(self, path: Path, report: Report) -> None:
-        self.path, self.report = path, report
+    def __init__(self, path: Path, report: Report, scores: Sequence[str]) -> None:
+        """``scores`` names what validation logs besides ``val_loss``."""
+        self.path, self.report, self.scores = path, report, tuple(scores)
         self.began = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -51,7 +52,7 @@ class EpochLog(Callback):
         row["train_loss"] = round(values["train_loss_epoch"], 5)
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         names = ["train_reward", "reward_share"]
-        names += ["val_loss", "val_cider", "val_bleu_4"] if validated else []
+        names += ["val_loss", *self.scores] if validated else []
         row |= {name: round(values[name], 5) for name in names if name in values}
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(seconds, 2)
@@ -59,7 +60,7 @@ class EpochLog(Callback):
         write_jsonl(self.path, [*(r for r in rows if r["epoch"] < row["epoch"]), row])
         shown = "  ".join(
             f"{name} {row[name]:.4f}"
-            for name in ("train_loss", "train_reward", "val_loss", "val_cider", "val_bleu_4")
+            for name in ("train_loss", "train_reward", "val_loss", *self.scores)
             if name in row
         )
         self.report(f"epoch {row['epoch']}/{trainer.max_epochs}  {shown}  {seconds:.0f} s")

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from ..data.batches import CaptionData, PixelSource, Source
-from ..data.records import CaptionRecord, Dataset
-from ..data.text import Tokenizer
+from ..data.batches import PixelSource, Source
+from ..data.records import Dataset
 from ..errors import DataError
 from ..features import FeatureCache, build_cache, cache_folder
 from ..models.encoders import Encoder
@@ -17,20 +17,22 @@ from ..progress import bar
 from .history import Report
 from .options import TrainOptions
 
-__all__ = ["CaptionBatches", "picture_source"]
+__all__ = ["Batches", "picture_source"]
 
 
 def picture_source(
     dataset: Dataset,
     encoder: Encoder,
     options: TrainOptions,
-    records: Sequence[CaptionRecord],
+    pictures: Sequence[str],
     device: torch.device,
     report: Report,
     progress: bool,
 ) -> Source:
-    """Cached grids of a frozen encoder, else the pictures themselves."""
-    needed = list(dict.fromkeys(record.image for record in records))
+    """Cached grids of a frozen encoder, else the pictures themselves; nothing for a blind model."""
+    if options.blind:
+        return NoPictures(encoder.height * encoder.width, encoder.trunk_channels)
+    needed = list(dict.fromkeys(pictures))
     if not encoder.frozen or options.features == "none":
         return PixelSource(dataset.root, needed, encoder.pixels, encoder.size)
     folder, names = cache_folder(dataset, encoder, flip=options.flip)
@@ -56,29 +58,29 @@ def picture_source(
         )
 
 
-class CaptionBatches(L.LightningDataModule):
-    """Loaders for the Trainer, made anew each epoch so that the draws depend on it alone."""
+class NoPictures:
+    """Grids of zeros (B, R, C) for a model that does not look: the pictures need not be there."""
 
-    def __init__(
-        self,
-        training: Sequence[CaptionRecord],
-        validation: Sequence[CaptionRecord],
-        tokenizer: Tokenizer,
-        source: Source,
-        options: TrainOptions,
-    ) -> None:
+    def __init__(self, regions: int, channels: int) -> None:
+        self.shape = regions, channels
+
+    def load(self, names: Sequence[str], mirrored: np.ndarray) -> torch.Tensor:
+        """See ``Source.load``."""
+        return torch.zeros(len(names), *self.shape, dtype=torch.float16)
+
+
+class Batches(L.LightningDataModule):
+    """Loaders for the Trainer, made anew each epoch so that the draws depend on it alone.
+
+    Args:
+        training: a dataset indexed by lists, with an ``epoch`` (``CaptionData``, ``QuestionData``).
+        validation: likewise.
+        options: of the run.
+    """
+
+    def __init__(self, training: Any, validation: Any, options: TrainOptions) -> None:
         super().__init__()
-        self.source, self.options = source, options
-        self.training = CaptionData(
-            training,
-            tokenizer,
-            source,
-            max_length=options.max_length,
-            captions_per_image=options.captions_per_image,
-            flip=0.5 if options.flip else 0.0,
-            seed=options.seed,
-        )
-        self.validation = CaptionData(validation, tokenizer, source, max_length=options.max_length)
+        self.training, self.validation, self.options = training, validation, options
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled by seed and epoch."""
@@ -89,7 +91,7 @@ class CaptionBatches(L.LightningDataModule):
         """In order."""
         return self._loader(self.validation, 64, shuffle=False)
 
-    def _loader(self, data: CaptionData, batch: int, shuffle: bool) -> DataLoader[Any]:
+    def _loader(self, data: Any, batch: int, shuffle: bool) -> DataLoader[Any]:
         trainer = self.trainer
         sampler: DistributedSampler[Any] = DistributedSampler(
             data,
@@ -100,7 +102,7 @@ class CaptionBatches(L.LightningDataModule):
         )
         sampler.set_epoch(data.epoch)
         # Worker processes pay off only where pictures are opened again and again.
-        opens = isinstance(self.source, PixelSource) and not self.source.kept
+        opens = isinstance(data.source, PixelSource) and not data.source.kept
         return DataLoader(
             data,
             batch,

@@ -1,4 +1,4 @@
-"""What a run begins with: encoder, captioner and tokenizer, new or of an earlier run."""
+"""What a run begins with: encoder, network and tokenizer, new or of an earlier run."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,99 +6,178 @@ from typing import NamedTuple
 
 import torch
 
-from ..data.records import CaptionRecord
+from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
 from ..data.vectors import coverage, embedding_matrix, vectors_for
 from ..errors import UsageError
+from ..models.answerers import AnswererConfig, AnswerModel, build_answerer
 from ..models.captioners import CaptionerConfig, CaptionModel, build_captioner
-from ..models.checkpoint import load_model
+from ..models.checkpoint import ModelFolder, load_answerer, load_captioner, load_model
 from ..models.encoders import Encoder
 from .history import Report
 from .options import TrainOptions
 
-__all__ = ["Pieces", "build_pieces"]
+__all__ = ["AnswerPieces", "CaptionPieces", "answer_pieces", "caption_pieces"]
 
 
-class Pieces(NamedTuple):
-    """An untrained or partly trained model."""
+class CaptionPieces(NamedTuple):
+    """An untrained or partly trained captioner."""
 
     encoder: Encoder
     captioner: CaptionModel
     tokenizer: Tokenizer
 
 
-def build_pieces(
-    options: TrainOptions, training: Sequence[CaptionRecord], report: Report
-) -> Pieces:
-    """The model that a run begins with.
+class AnswerPieces(NamedTuple):
+    """An untrained or partly trained answerer."""
+
+    encoder: Encoder
+    answerer: AnswerModel
+    tokenizer: Tokenizer
+    answers: AnswerVocabulary
+
+
+def caption_pieces(options: TrainOptions, texts: Sequence[str], report: Report) -> CaptionPieces:
+    """The captioner that a run begins with.
 
     Args:
         options: of the run.
-        training: the training records, for the vocabulary.
+        texts: the training captions, for the vocabulary.
         report: takes lines of plain text.
 
     Raises:
-        ModelError: no model in ``init_from``.
+        ModelError: no captioner in ``init_from``.
         UsageError: word vectors of another width, or beside ``init_from``.
         DataError: word vectors that cannot be read, or no frequent word.
     """
-    pieces = _earlier(options) if options.init_from else _new(options, training)
-    if options.word_vectors:
-        _set_words(pieces, options, training, report)
-    if options.freeze_words:
-        pieces.captioner.embed.requires_grad_(False)
-    return pieces
+    if options.init_from:
+        model = load_captioner(options.init_from)
+        encoder, tokenizer = _earlier_encoder(model, options), model.tokenizer
+        config = replace(
+            model.captioner.config, dropout=options.dropout, grid_dropout=options.grid_dropout
+        )
+        captioner = build_captioner(config)
+        captioner.load_state_dict(model.captioner.state_dict())
+    else:
+        encoder, tokenizer = _new_encoder(options), _new_tokenizer(options, texts)
+        config = CaptionerConfig(
+            architecture=options.architecture,
+            channels=encoder.channels,
+            vocabulary=tokenizer.vocab_size,
+            embedding=options.embedding,
+            hidden=options.hidden,
+            attention=options.attention_width,
+            dropout=options.dropout,
+            grid_dropout=options.grid_dropout,
+        )
+        captioner = build_captioner(config)
+    _set_words(captioner, tokenizer, options, texts, report)
+    return CaptionPieces(encoder, captioner, tokenizer)
 
 
-def _new(options: TrainOptions, training: Sequence[CaptionRecord]) -> Pieces:
-    encoder = Encoder(options.encoder_config())
-    tokenizer = Tokenizer.train(
-        (caption for record in training for caption in record.captions),
-        min_frequency=options.min_frequency,
-        max_words=options.max_words or None,
+def answer_pieces(
+    options: TrainOptions, texts: Sequence[str], answers: AnswerVocabulary, report: Report
+) -> AnswerPieces:
+    """The answerer that a run begins with.
+
+    Args:
+        options: of the run.
+        texts: the training questions, for the vocabulary.
+        answers: what can be answered; with ``init_from`` that model's list is taken.
+        report: takes lines of plain text.
+
+    Raises:
+        ModelError: no answerer in ``init_from``.
+        UsageError: word vectors of another width, or beside ``init_from``.
+        DataError: word vectors that cannot be read, or no frequent word.
+    """
+    if options.init_from:
+        model = load_answerer(options.init_from)
+        encoder, tokenizer = _earlier_encoder(model, options), model.tokenizer
+        answers = model.answers
+        config = replace(
+            model.answerer.config,
+            dropout=options.dropout,
+            grid_dropout=options.grid_dropout,
+            word_dropout=options.word_dropout,
+            blind=options.blind,
+        )
+        answerer = build_answerer(config)
+        answerer.load_state_dict(model.answerer.state_dict())
+    else:
+        encoder, tokenizer = _new_encoder(options), _new_tokenizer(options, texts)
+        config = AnswererConfig(
+            architecture=options.architecture,
+            channels=encoder.channels,
+            vocabulary=tokenizer.vocab_size,
+            answers=len(answers),
+            embedding=options.embedding,
+            hidden=options.hidden,
+            layers=options.layers,
+            width=options.width,
+            dropout=options.dropout,
+            grid_dropout=options.grid_dropout,
+            word_dropout=options.word_dropout,
+            fusion=options.fusion,
+            pooling=options.pooling,
+            normalise=options.normalise,
+            passes=options.passes,
+            gate=options.attention_width,
+            memory=options.memory,
+            attention=options.attention,
+            question=options.question,
+            blind=options.blind,
+        )
+        answerer = build_answerer(config)
+    _set_words(answerer, tokenizer, options, texts, report)
+    return AnswerPieces(encoder, answerer, tokenizer, answers)
+
+
+def _new_encoder(options: TrainOptions) -> Encoder:
+    """An encoder with published weights, random ones, or those of ``encoder_from``."""
+    if not options.encoder_from:
+        return Encoder(options.encoder_config())
+    encoder = Encoder(options.encoder_config(), pretrained=False)
+    trunk = load_model(options.encoder_from).encoder.trunk
+    encoder.trunk.load_state_dict(trunk.state_dict())
+    return encoder
+
+
+def _new_tokenizer(options: TrainOptions, texts: Sequence[str]) -> Tokenizer:
+    return Tokenizer.train(
+        texts, min_frequency=options.min_frequency, max_words=options.max_words or None
     )
-    config = CaptionerConfig(
-        architecture=options.architecture,
-        channels=encoder.channels,
-        vocabulary=tokenizer.vocab_size,
-        embedding=options.embedding,
-        hidden=options.hidden,
-        attention=options.attention,
-        dropout=options.dropout,
-        grid_dropout=options.grid_dropout,
-    )
-    return Pieces(encoder, build_captioner(config), tokenizer)
 
 
-def _earlier(options: TrainOptions) -> Pieces:
-    """The model of ``init_from``, with this run's dropout and trained stages of the encoder."""
-    model = load_model(options.init_from or "")
-    encoder = Encoder(
-        replace(model.encoder.config, trainable=options.encoder_trainable), pretrained=False
-    )
+def _earlier_encoder(model: ModelFolder, options: TrainOptions) -> Encoder:
+    """The encoder of ``init_from``, with this run's trained stages."""
+    config = replace(model.encoder.config, trainable=options.encoder_trainable)
+    encoder = Encoder(config, pretrained=False)
     encoder.load_state_dict(model.encoder.state_dict())
-    config = replace(
-        model.captioner.config, dropout=options.dropout, grid_dropout=options.grid_dropout
-    )
-    captioner = build_captioner(config)
-    captioner.load_state_dict(model.captioner.state_dict())
-    return Pieces(encoder, captioner, model.tokenizer)
+    return encoder
 
 
 def _set_words(
-    pieces: Pieces, options: TrainOptions, training: Sequence[CaptionRecord], report: Report
+    network: CaptionModel | AnswerModel,
+    tokenizer: Tokenizer,
+    options: TrainOptions,
+    texts: Sequence[str],
+    report: Report,
 ) -> None:
-    """Begin with pretrained word embeddings."""
+    """Begin with pretrained word embeddings, and freeze them, where the options say so."""
+    if options.freeze_words:
+        network.embed.requires_grad_(False)
+    if not options.word_vectors:
+        return
     if options.init_from:
         raise UsageError("--word-vectors beside --init-from: that model brings its embeddings")
-    vectors = vectors_for(options.word_vectors or "", pieces.tokenizer)
+    vectors = vectors_for(options.word_vectors, tokenizer)
     if vectors.size != options.embedding:
         raise UsageError(
             f"--word-vectors {options.word_vectors}: has {vectors.size} numbers a word; "
             f"expected --embedding {vectors.size}, not {options.embedding}"
         )
-    matrix, _ = embedding_matrix(vectors, pieces.tokenizer, options.seed)
+    matrix, _ = embedding_matrix(vectors, tokenizer, options.seed)
     with torch.no_grad():
-        pieces.captioner.embed.weight.copy_(torch.from_numpy(matrix))
-    captions = [caption for record in training for caption in record.captions]
-    report(coverage(vectors, pieces.tokenizer, captions).text)
+        network.embed.weight.copy_(torch.from_numpy(matrix))
+    report(coverage(vectors, tokenizer, texts).text)

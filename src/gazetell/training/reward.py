@@ -32,7 +32,7 @@ from ..data.records import CaptionRecord
 from ..metrics import CiderD
 from ..models.decoding import Decoded, DecodingOptions
 from ..models.encoders import Grid
-from .tasks import CaptionTask
+from .captioning import CaptionTask
 
 __all__ = ["RewardTask", "advantages"]
 
@@ -67,9 +67,10 @@ class RewardTask(CaptionTask):
         rewards, gained = self.judge(grid, batch, samples)
         answered = time.perf_counter()
         loss = self.policy_loss(grid, samples, gained)
-        self.log("train_loss", loss, on_step=True, on_epoch=False)
-        self.log_dict(
-            {"train_loss_epoch": loss, "train_reward": float(rewards.mean())},
+        self.log_loss(loss, len(samples))
+        self.log(
+            "train_reward",
+            float(rewards.mean()),
             on_step=False,
             on_epoch=True,
             batch_size=len(samples),

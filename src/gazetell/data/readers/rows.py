@@ -18,7 +18,9 @@ __all__ = [
     "BadRow",
     "BadRows",
     "Collector",
+    "below",
     "caption_text",
+    "entries",
     "find",
     "find_pictures",
     "is_unicode",
@@ -209,7 +211,7 @@ def find(folder: Path, names: Sequence[str]) -> Path | None:
     wanted = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
     found = [
         (wanted[path.name.lower()], len(path.parts), path)
-        for path in _below(folder)
+        for path in below(folder)
         if path.name.lower() in wanted and path.is_file()
     ]
     return min(found)[-1] if found else None
@@ -219,27 +221,31 @@ def find_pictures(folder: Path, names: Sequence[str]) -> Path:
     """The folder of pictures: one of ``names`` at most two levels down, else ``folder`` itself.
 
     Archives unpack to ``Images/`` or to a folder of the same name twice over, so a folder counts
-    only if a JPEG lies right in it.
+    only if a JPEG or PNG lies right in it.
 
     Raises:
         DataError: no such folder.
     """
     wanted = {name.lower() for name in names}
-    first = [path for path in _below(folder) if path.name.lower() in wanted and path.is_dir()]
-    second = [path for outer in first for path in _entries(outer) if path.is_dir()]
+    first = [path for path in below(folder) if path.name.lower() in wanted and path.is_dir()]
+    second = [path for outer in first for path in entries(outer) if path.is_dir()]
     for place in (*first, *second, folder):
-        if any(path.suffix.lower() in (".jpg", ".jpeg") for path in _entries(place)):
+        if any(path.suffix.lower() in (".jpg", ".jpeg", ".png") for path in entries(place)):
             return place
     raise DataError(f"{folder}: no folder of pictures; expected one of {', '.join(names)}")
 
 
-def _below(folder: Path) -> list[Path]:
-    """What lies in a folder and in the folders right below it."""
-    here = _entries(folder)
-    return here + [path for outer in here if outer.is_dir() for path in _entries(outer)]
+def below(folder: Path) -> list[Path]:
+    """What lies in a folder and in the folders right below it.
+
+    Raises:
+        DataError: no such folder, or one cannot be read.
+    """
+    here = entries(folder)
+    return here + [path for outer in here if outer.is_dir() for path in entries(outer)]
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
     """The content of a folder, sorted.
 
     Raises:

@@ -21,7 +21,7 @@ from ...errors import DataError, UsageError
 from ...files import read_json, read_jsonl, write_error, write_json, write_jsonl
 from ..records import SPLITS, Box, CaptionRecord, Dataset, QuestionRecord
 from .draw import draw
-from .geometry import extent
+from .geometry import Thing, extent
 from .language import captions
 from .png import pack
 from .questions import questions
@@ -36,10 +36,12 @@ _OWN = {"images", "scenes.jsonl", "recipe.json", "captions.jsonl", "questions.js
 
 def boxes(scene: Scene) -> tuple[Box, ...]:
     """One box a thing, with the words that name it (``words.names``), within the picture."""
-    return tuple(
-        Box(names(thing), *(min(1.0, max(0.0, round(edge, 4))) for edge in extent(thing)))
-        for thing in scene.things
-    )
+    return tuple(map(_box, scene.things))
+
+
+def _box(thing: Thing) -> Box:
+    """The box of a thing, within the picture."""
+    return Box(names(thing), *(min(1.0, max(0.0, round(edge, 4))) for edge in extent(thing)))
 
 
 def generate(
@@ -93,7 +95,7 @@ def generate(
         asked += [
             QuestionRecord(
                 f"{name}-q{number}", image, one.text, (one.answer,), split, one.type,
-                one.answer_type,
+                one.answer_type, tuple(map(_box, one.things)),
             )
             for number, one in enumerate(questions(scene, questions_per_image, own), start=1)
         ]  # fmt: skip

@@ -36,11 +36,16 @@ __all__ = ["QUESTION_TYPES", "Question", "questions"]
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its one answer and its type (see the module)."""
+    """A question, its one answer, its type (see the module) and the things it is about.
+
+    Those are what one must look at: the things that are named, counted or compared; none where
+    what is asked for is not in the picture.
+    """
 
     type: str
     text: str
     answer: str
+    things: tuple[Thing, ...] = ()
 
     @property
     def answer_type(self) -> str:
@@ -66,12 +71,14 @@ def questions(scene: Scene, n: int = 6, seed: int | str = 0) -> tuple[Question, 
         kind = types[turn % len(types)]
         asked = _MAKERS[kind](rng, scene.things)
         if asked:
-            found.setdefault(asked[0], Question(kind, *asked))
+            text, answer, about = asked
+            found.setdefault(text, Question(kind, text, answer, tuple(about)))
     return tuple(found.values())
 
 
-Asked = tuple[str, str] | None  # question, answer
 Things = Sequence[Thing]
+Asked = tuple[str, str, Things] | None  # question, answer, what it is about
+Compared = tuple[str, Things] | None
 
 
 def _matching(things: Things, colour: str = "", shape: str = "", size: str = "") -> list[Thing]:
@@ -99,16 +106,18 @@ def _exists(rng: random.Random, things: Things) -> Asked:
     chance = rng.random()
     if rng.random() < 0.5:
         one = rng.choice(things)
-        phrase = one.shape if chance < 0.3 else f"{one.colour} {one.shape}"
-        return f"is there {article(phrase)}?", "yes"
+        colour = "" if chance < 0.3 else one.colour
+        phrase = f"{colour} {one.shape}".strip()
+        return f"is there {article(phrase)}?", "yes", _matching(things, colour, one.shape)
     shapes = {one.shape for one in things}
     if chance < 0.3:
-        return f"is there {article(rng.choice([s for s in SHAPES if s not in shapes]))}?", "no"
+        return f"is there {article(rng.choice([s for s in SHAPES if s not in shapes]))}?", "no", ()
     # Nearly right more often than plainly absent: one of the two words is in the picture.
     absent = [(c, s) for c in COLOURS for s in SHAPES if not _matching(things, c, s)]
     colours = {one.colour for one in things}
     near = [(c, s) for c, s in absent if c in colours or s in shapes]
-    return f"is there {article(' '.join(rng.choice(near if chance < 0.8 else absent)))}?", "no"
+    phrase = " ".join(rng.choice(near if chance < 0.8 else absent))
+    return f"is there {article(phrase)}?", "no", ()
 
 
 def _colour(rng: random.Random, things: Things) -> Asked:
@@ -117,7 +126,7 @@ def _colour(rng: random.Random, things: Things) -> Asked:
     if not sure:
         return None
     name, one = rng.choice(sure)
-    return f"what colour is the {name}?", one.colour
+    return f"what colour is the {name}?", one.colour, [one]
 
 
 def _shape(rng: random.Random, things: Things) -> Asked:
@@ -126,7 +135,7 @@ def _shape(rng: random.Random, things: Things) -> Asked:
     if not sure:
         return None
     name, one = rng.choice(sure)
-    return f"what shape is the {name}?", one.shape
+    return f"what shape is the {name}?", one.shape, [one]
 
 
 def _count(rng: random.Random, things: Things) -> Asked:
@@ -136,20 +145,21 @@ def _count(rng: random.Random, things: Things) -> Asked:
         colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
     chance = rng.random()
     if chance < 0.35:
-        return f"how many {plural(shape)} are there?", str(len(_matching(things, shape=shape)))
-    if chance < 0.55:
-        return f"how many {colour} objects are there?", str(len(_matching(things, colour)))
-    if chance < 0.75:
-        return "how many objects are there?", str(len(things))
-    number = len(_matching(things, colour, shape))
-    return f"how many {colour} {plural(shape)} are there?", str(number)
+        phrase, counted = plural(shape), _matching(things, shape=shape)
+    elif chance < 0.55:
+        phrase, counted = f"{colour} objects", _matching(things, colour)
+    elif chance < 0.75:
+        phrase, counted = "objects", list(things)
+    else:
+        phrase, counted = f"{colour} {plural(shape)}", _matching(things, colour, shape)
+    return f"how many {phrase} are there?", str(len(counted)), counted
 
 
 def _where(rng: random.Random, things: Things) -> Asked:
     if rng.random() < 0.5:
         return _which_half(rng, things)
     pairs = [
-        (f"where is the {name} seen from the {other}?", way)
+        (f"where is the {name} seen from the {other}?", way, [one, two])
         for one, two in permutations(things, 2)
         if (name := _single(one, things)) and (other := _single(two, things))
         for way in WAYS
@@ -162,7 +172,7 @@ def _which_half(rng: random.Random, things: Things) -> Asked:
     halves = [("left", "right", "on the left or on the right"),
               ("top", "bottom", "at the top or at the bottom")]  # fmt: skip
     sure = [
-        (f"is the {name} {text}?", place)
+        (f"is the {name} {text}?", place, [one])
         for one in things
         if (name := _single(one, things))
         for *places, text in halves
@@ -177,13 +187,14 @@ def _compare(rng: random.Random, things: Things) -> Asked:
     makers = [_more, _larger, _same]
     rng.shuffle(makers)
     for make in makers:
-        text = make(rng, things, yes)
-        if text:
-            return text, "yes" if yes else "no"
+        compared = make(rng, things, yes)
+        if compared:
+            text, about = compared
+            return text, "yes" if yes else "no", about
     return None
 
 
-def _more(rng: random.Random, things: Things, yes: bool) -> str | None:
+def _more(rng: random.Random, things: Things, yes: bool) -> Compared:
     number = {shape: len(_matching(things, shape=shape)) for shape in SHAPES}
     pairs = [(a, b) for a in SHAPES for b in SHAPES if number[a] > number[b]]
     # Both shapes in the picture where it can be: the harder question.
@@ -192,12 +203,13 @@ def _more(rng: random.Random, things: Things, yes: bool) -> str | None:
     if not more:
         return None
     first, second = (more, fewer) if yes else (fewer, more)
-    return f"are there more {plural(first)} than {plural(second)}?"
+    about = [one for one in things if one.shape in (first, second)]
+    return f"are there more {plural(first)} than {plural(second)}?", about
 
 
-def _larger(rng: random.Random, things: Things, yes: bool) -> str | None:
+def _larger(rng: random.Random, things: Things, yes: bool) -> Compared:
     pairs = [
-        (large, small)
+        (large, small, [one, two])
         for one, two in permutations(things, 2)
         if (one.size, two.size) == ("large", "small")
         # The question must not name the sizes it asks for.
@@ -206,14 +218,14 @@ def _larger(rng: random.Random, things: Things, yes: bool) -> str | None:
     ]
     if not pairs:
         return None
-    large, small = rng.choice(pairs)
+    large, small, about = rng.choice(pairs)
     first, second = (large, small) if yes else (small, large)
-    return f"is the {first} larger than the {second}?"
+    return f"is the {first} larger than the {second}?", about
 
 
-def _same(rng: random.Random, things: Things, yes: bool) -> str | None:
+def _same(rng: random.Random, things: Things, yes: bool) -> Compared:
     texts = [
-        f"are the {first} and the {second} the same colour?"
+        (f"are the {first} and the {second} the same colour?", [one, two])
         for one, two in permutations(things, 2)
         if (one.colour == two.colour) is yes
         if (first := _single(one, things, without="colour"))

@@ -7,8 +7,8 @@ from gazetell.data.batches import CaptionBatch
 from gazetell.data.text import Tokenizer
 from gazetell.models.captioners import CaptionerConfig, build_captioner
 from gazetell.models.encoders import Grid
+from gazetell.training.captioning import CaptionTask, doubly_stochastic
 from gazetell.training.options import TrainOptions
-from gazetell.training.tasks import CaptionTask, doubly_stochastic
 
 N, T, R = 3, 5, 4
 

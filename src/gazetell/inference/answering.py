@@ -1,0 +1,271 @@
+"""Using a trained answerer: ``ask`` about a picture, see how sure it is and where it looked.
+
+model = gazetell.load("runs/vqa")
+answer = model.ask("photo.jpg", "Which animal is this?")
+answer.text, answer.confidence, answer.top, answer.attention
+answer.save_gaze("gaze.png")
+
+Shapes: ``B`` pictures, ``N`` questions, ``A`` answers, ``P`` passes, ``R`` regions.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data.question_batches import pad_questions, question_ids
+from ..errors import ModelError, UsageError
+from ..models.checkpoint import AnswererFolder, load_answerer
+from ..models.encoders import Grid
+from . import gaze
+from .look import SHOWN, Look, Looker, Picture, fetch
+
+__all__ = ["Answer", "Answerer"]
+
+TOP = 5
+GREY = 128  # of the picture that stands for none
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and its evidence.
+
+    Attributes:
+        question: as it was asked.
+        text: the likeliest answer.
+        confidence: its calibrated probability.
+        top: the five likeliest answers with their probabilities, best first.
+        attention: (P, height, width), where the model looked in each pass, each map summing to 1
+            with row 0 on top; None for a model without attention.
+        unknown: words of the question that are not in the model's vocabulary.
+        abstained: the confidence lies below the bound that was asked for.
+        without_picture: probability of the same answer when the picture is plain grey, if asked.
+        image: the picture, at most 640 px a side.
+    """
+
+    question: str
+    text: str
+    confidence: float
+    top: list[tuple[str, float]]
+    attention: np.ndarray | None
+    unknown: list[str] = field(default_factory=list)
+    abstained: bool = False
+    without_picture: float | None = None
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def passes(self) -> list[str]:
+        """A name for each pass of the attention."""
+        return [
+            f"pass {n + 1}" for n in range(0 if self.attention is None else len(self.attention))
+        ]
+
+    def save_gaze(self, path: str | os.PathLike[str]) -> None:
+        """Save where the model looked in each pass.
+
+        Args:
+            path: ``.png`` (a strip; also ``.jpg``, ``.webp``), ``.html`` (interactive) or
+                ``.gif`` (animated).
+
+        Raises:
+            UsageError: another suffix, or a model without attention.
+            WriteError: the file cannot be written.
+        """
+        if self.image is None:
+            raise ModelError("this answer has no picture: it was made from features alone")
+        gaze.save(path, self.image, self.passes, self.attention)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, the attention rounded to 4 digits."""
+        maps = None if self.attention is None else np.round(self.attention.astype(float), 4)
+        return {
+            "question": self.question,
+            "answer": self.text,
+            "confidence": round(self.confidence, 5),
+            "top": [{"answer": text, "confidence": round(p, 5)} for text, p in self.top],
+            "unknown_words": self.unknown,
+            "abstained": self.abstained,
+            "without_picture": (
+                None if self.without_picture is None else round(self.without_picture, 5)
+            ),
+            "attention": None if maps is None else maps.tolist(),
+        }
+
+    def _repr_html_(self) -> str:
+        """Question, answers and the gaze in a notebook."""
+        # Question and answers come from people and datasets: escape them.
+        others = ", ".join(f"{escape(text)} {100 * p:.1f} %" for text, p in self.top)
+        text = f"<p>{escape(self.question)} <b>{escape(self.text)}</b> ({others})</p>"
+        if self.image is None:
+            return text
+        if self.attention is None:
+            return f'<img src="{gaze.picture_uri(self.image, SHOWN)}" alt="">{text}'
+        return text + gaze.html(self.image, self.passes, self.attention)
+
+
+class Answerer(Looker):
+    """A loaded model that answers questions; see ``gazetell.load``.
+
+    Args:
+        model: a model folder's content.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``bf16`` or ``fp32``.
+    """
+
+    def __init__(
+        self, model: AnswererFolder, *, device: str = "auto", precision: str = "auto"
+    ) -> None:
+        super().__init__(model.encoder, device, precision)
+        self.answerer = model.answerer.to(self.device).eval()
+        self.tokenizer, self.answers = model.tokenizer, model.answers
+        self.temperature, self.sigmoid = model.temperature, model.sigmoid
+        self.max_question = model.max_question
+        self.about = model.about
+        self._blank: Grid | None = None
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto"
+    ) -> "Answerer":
+        """``gazetell.load``, refusing a captioner."""
+        return cls(load_answerer(fetch(path)), device=device, precision=precision)
+
+    def ask(
+        self,
+        image: Picture,
+        question: str,
+        *,
+        abstain_below: float = 0.0,
+        evidence: bool = False,
+    ) -> Answer:
+        """Answer a question about a picture.
+
+        Args:
+            image: a path, the bytes of a file, a PIL image, or what ``look`` gave.
+            question: in words; more than the model reads are cut off.
+            abstain_below: mark the answer as abstained where its confidence is lower.
+            evidence: also ask about a plain grey picture, see ``Answer.without_picture``.
+
+        Raises:
+            ImageError: the picture cannot be opened.
+            UsageError: a question without words, or a bound outside 0 to 1.
+        """
+        return self.ask_all(image, [question], abstain_below=abstain_below, evidence=evidence)[0]
+
+    def ask_all(
+        self,
+        image: Picture,
+        questions: Sequence[str],
+        *,
+        abstain_below: float = 0.0,
+        evidence: bool = False,
+    ) -> list[Answer]:
+        """Answer several questions about a picture, which is encoded once; see ``ask``."""
+        check_bound(abstain_below)
+        if not questions:
+            return []
+        look = self.look(image)
+        owner = torch.zeros(len(questions), dtype=torch.long)
+        return self.answer(
+            look.grid,
+            questions,
+            owner,
+            looks=[look],
+            abstain_below=abstain_below,
+            evidence=evidence,
+        )
+
+    def answer(
+        self,
+        grid: Grid,
+        questions: Sequence[str],
+        owner: torch.Tensor,
+        *,
+        looks: Sequence[Look] = (),
+        abstain_below: float = 0.0,
+        evidence: bool = False,
+    ) -> list[Answer]:
+        """Answers about grids (B, R, C) as ``encode`` makes them.
+
+        Args:
+            grid: of B pictures.
+            questions: N of them.
+            owner: (N,) which picture each is about.
+            looks: the B pictures, where answers shall bring theirs along.
+            abstain_below: see ``ask``.
+            evidence: see ``ask``.
+        """
+        logits, attention = self.logits(grid, questions, owner)
+        shares = self.probabilities(logits)
+        plain = None
+        if evidence:
+            nowhere = torch.zeros_like(owner)
+            plain = self.probabilities(self.logits(self.blank(), questions, nowhere)[0])
+        best = shares.topk(min(TOP, shares.shape[1]), dim=1)
+        found = []
+        for n, question in enumerate(questions):
+            places, chances = best.indices[n].tolist(), best.values[n].tolist()
+            found.append(
+                Answer(
+                    question=question,
+                    text=self.answers.answers[places[0]],
+                    confidence=chances[0],
+                    top=[
+                        (self.answers.answers[place], chance)
+                        for place, chance in zip(places, chances, strict=True)
+                    ],
+                    attention=(
+                        None
+                        if attention is None
+                        else attention[n].reshape(-1, grid.height, grid.width).numpy()
+                    ),
+                    unknown=self.tokenizer.unknown(question),
+                    abstained=chances[0] < abstain_below,
+                    without_picture=None if plain is None else float(plain[n, places[0]]),
+                    image=looks[int(owner[n])].image if looks else None,
+                )
+            )
+        return found
+
+    @torch.inference_mode()
+    def logits(
+        self, grid: Grid, questions: Sequence[str], owner: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits (N, A) and attention (N, P, R) or None, in float32 on the CPU."""
+        ids = [question_ids(self.tokenizer, text, self.max_question) for text in questions]
+        tokens, lengths = pad_questions(ids, self.tokenizer.pad)
+        with self.precision.autocast(self.device):
+            logits, attention = self.answerer(
+                self.encoder.finish(grid),
+                tokens.to(self.device),
+                lengths.to(self.device),
+                owner.to(self.device),
+            )
+        return logits.float().cpu(), None if attention is None else attention.float().cpu()
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Calibrated probabilities (N, A)."""
+        scaled = logits / self.temperature
+        return scaled.sigmoid() if self.sigmoid else scaled.softmax(1)
+
+    def blank(self) -> Grid:
+        """The grid (1, R, C) of a plain grey picture."""
+        if self._blank is None:
+            size = self.encoder.size
+            self._blank = self.encode(torch.full((1, 3, size, size), GREY, dtype=torch.uint8))
+        return self._blank
+
+
+def check_bound(value: float) -> None:
+    """Refuse a bound on the confidence that is none.
+
+    Raises:
+        UsageError: outside 0 to 1.
+    """
+    if not 0 <= value <= 1:
+        raise UsageError(f"--abstain-below {value}: expected 0 to 1")

@@ -1,0 +1,263 @@
+"""Evaluation of answers: a trained answerer against a split of a prepared dataset.
+
+Beside the accuracy stand the figures that tell what it is worth: what needs no picture or no model
+(``bias``), whether confidences mean what they say, what abstaining buys, and, with ``evidence``,
+whether the model looked: the same questions about a plain grey picture and about another picture.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.images import open_image
+from ..data.records import Box, Dataset, QuestionRecord
+from ..errors import DataError, UsageError
+from ..files import write_json, write_jsonl
+from ..metrics import (
+    answer_scores,
+    compare_answers,
+    expected_calibration_error,
+    reliability,
+    risk_coverage,
+    score_answers,
+    score_wups,
+)
+from ..models.encoders import Grid
+from ..progress import bar
+from .answering import Answer, Answerer, check_bound
+from .grids import grids
+from .look import shown, together
+from .plots import save_reliability, save_risk_coverage
+from .pointing import pointing
+from .priors import bias
+
+__all__ = ["AnswerEvaluation", "evaluate_answers"]
+
+COVERAGES = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class AnswerEvaluation:
+    """What was measured on a split.
+
+    Attributes:
+        figures: JSON values: ``metrics`` and the rest, as ``gazetell evaluate --json`` prints.
+        records: of the split.
+        answers: the model's, in the records' order, without pictures and attention.
+        scores: accuracy of each, in [0, 1].
+    """
+
+    figures: dict[str, Any]
+    records: Sequence[QuestionRecord]
+    answers: Sequence[Answer]
+    scores: Sequence[float]
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``metrics.json``, ``predictions.jsonl`` and the two plots."""
+        folder = Path(folder)
+        rows = [
+            {
+                "id": record.id,
+                "answer": answer.text,
+                "confidence": round(answer.confidence, 5),
+                "accuracy": round(score, 5),
+            }
+            for record, answer, score in zip(self.records, self.answers, self.scores, strict=True)
+        ]
+        write_jsonl(folder / "predictions.jsonl", rows)
+        sure = [answer.confidence for answer in self.answers]
+        save_reliability(folder / "reliability.png", reliability(sure, self.scores))
+        save_risk_coverage(folder / "risk-coverage.png", risk_coverage(sure, self.scores))
+        write_json(folder / "metrics.json", self.figures)
+
+    def with_picture(self, index: int, root: Path, model: Answerer) -> Answer:
+        """An answer with its picture and its attention, to show its gaze."""
+        record = self.records[index]
+        answer = model.ask(root / record.image, record.question)
+        return replace(answer, image=shown(open_image(root / record.image)))
+
+
+def evaluate_answers(
+    model: Answerer,
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    batch: int = 64,
+    limit: int = 0,
+    abstain_below: float = 0.0,
+    evidence: bool = False,
+    question_only: Answerer | None = None,
+    progress: bool = False,
+) -> AnswerEvaluation:
+    """Answer a split and measure.
+
+    Args:
+        model: a loaded answerer.
+        dataset: a prepared dataset.
+        split: of the dataset.
+        batch: pictures a forward pass, with all their questions.
+        limit: only the questions of the first so many pictures; 0 for all.
+        abstain_below: count the questions answered with at least this confidence, too.
+        evidence: also ask about a grey picture and about another picture.
+        question_only: a model trained without pictures, to compare with.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        DataError: the split has no answered questions, or one alone beside ``question_only``.
+        UsageError: a limit or a bound out of range.
+    """
+    if limit < 0:
+        raise UsageError(f"--limit {limit}: expected 0 or more")
+    check_bound(abstain_below)
+    asked: dict[str, list[QuestionRecord]] = {}
+    for record in dataset.questions_of(split):
+        if record.answers:
+            asked.setdefault(record.image, []).append(record)
+    images = list(asked)[: limit or None]
+    if not images:
+        raise DataError(f"{dataset.folder}: split {split!r} has no answered questions")
+    records = [record for image in images for record in asked[image]]
+    if question_only is not None and len(records) < 2:
+        raise DataError(
+            f"{dataset.folder}: split {split!r} has one answered question; a comparison with a "
+            "question-only model takes two"
+        )
+    answers: list[Answer] = []
+    gazes: list[tuple[np.ndarray, Sequence[Box]]] = []  # (P, height, width)
+    changed = _Changed()
+    seconds, first = 0.0, 0
+    with bar("answers", progress) as update:
+        for grid in grids(model, dataset, images, batch):
+            pictures = len(grid.cells)
+            group = [asked[image] for image in images[first : first + pictures]]
+            first += pictures
+            now = [record for some in group for record in some]
+            texts = [record.question for record in now]
+            owner = torch.tensor([n for n, some in enumerate(group) for _ in some])
+            began = time.perf_counter()
+            found = model.answer(grid, texts, owner, abstain_below=abstain_below)
+            seconds += time.perf_counter() - began
+            if evidence:
+                changed.ask(model, grid, texts, owner)
+            gazes += [
+                (answer.attention, record.boxes)
+                for record, answer in zip(now, found, strict=True)
+                if answer.attention is not None and record.boxes
+            ]
+            answers += [replace(answer, attention=None) for answer in found]
+            update(len(answers), len(records))
+    references = {record.id: record.answers for record in records}
+    predictions = _texts(records, [answer.text for answer in answers])
+    scores = list(answer_scores(references, predictions).values())
+    official = score_answers(
+        references,
+        predictions,
+        question_types={record.id: record.question_type for record in records},
+        answer_types={record.id: record.answer_type for record in records},
+    )
+    sure = [answer.confidence for answer in answers]
+    training = [r for r in dataset.questions if r.split == "train" and r.answers]
+    figures: dict[str, Any] = {
+        "metrics": {
+            "accuracy": official["accuracy"],
+            "ece": expected_calibration_error(sure, scores),
+            "risk_coverage_area": risk_coverage(sure, scores).area,
+        },
+        "measure": official["measure"],
+        "per_answer_type": official["per_answer_type"],
+        "per_question_type": official["per_question_type"],
+        "dataset": dataset.name,
+        "split": split,
+        "questions": len(records),
+        "pictures": len(images),
+        "temperature": model.temperature,
+        "selective": _selective(sure, scores, abstain_below),
+        "bias": bias(training, records, model.answers),
+        "question_only": None,
+        "evidence": changed.figures(records, answers, official["accuracy"]) if evidence else None,
+        "pointing": None,
+        "wups": None,
+        "unknown_words": sum(bool(answer.unknown) for answer in answers) / len(answers),
+        "answers_per_second": round(len(answers) / seconds, 1),
+    }
+    if question_only is not None:
+        twin = evaluate_answers(question_only, dataset, split=split, batch=batch, limit=limit)
+        other = _texts(twin.records, [answer.text for answer in twin.answers])
+        compared = compare_answers(references, predictions, other)["accuracy"]
+        figures["question_only"] = {"accuracy": twin.figures["metrics"]["accuracy"]}
+        figures["question_only"] |= asdict(compared)
+    if gazes:
+        passes = range(len(gazes[0][0]))
+        each = [pointing((gaze[p], boxes) for gaze, boxes in gazes) for p in passes]
+        figures["pointing"] = [asdict(one) for one in each if one is not None]
+    if dataset.kind == "daquar":
+        found_wups = score_wups(references, predictions)
+        figures["wups"] = {
+            **{str(threshold): value for threshold, value in found_wups.scores.items()},
+            "reason": found_wups.reason,
+        }
+    return AnswerEvaluation(figures, records, answers, scores)
+
+
+class _Changed:
+    """The answers to the same questions about a grey picture and about another picture."""
+
+    def __init__(self) -> None:
+        self.blank: list[str] = []
+        self.other: list[str] = []
+        self.last: Grid | None = None
+
+    def ask(self, model: Answerer, grid: Grid, texts: Sequence[str], owner: torch.Tensor) -> None:
+        """Ask again; the other picture is the one before in the split."""
+        before = self.last or grid  # the very first has the last of its batch
+        cells = torch.cat([before.cells[-1:], grid.cells[:-1]])
+        pooled = torch.cat([before.pooled[-1:], grid.pooled[:-1]])
+        other = grid._replace(cells=cells, pooled=pooled)
+        blank = together([model.blank()] * len(grid.cells))
+        self.blank += [answer.text for answer in model.answer(blank, texts, owner)]
+        self.other += [answer.text for answer in model.answer(other, texts, owner)]
+        self.last = grid
+
+    def figures(
+        self, records: Sequence[QuestionRecord], answers: Sequence[Answer], accuracy: float
+    ) -> dict[str, dict[str, float]]:
+        """Accuracy, accuracy lost and the share of answers changed, for both."""
+        references = {record.id: record.answers for record in records}
+        found = {}
+        for name, texts in (("blank", self.blank), ("other_picture", self.other)):
+            score = score_answers(references, _texts(records, texts))["accuracy"]
+            changed = [a.text != text for a, text in zip(answers, texts, strict=True)]
+            found[name] = {
+                "accuracy": score,
+                "lost": round(accuracy - score, 2),
+                "changed": sum(changed) / len(changed),
+            }
+        return found
+
+
+def _texts(records: Sequence[QuestionRecord], texts: Sequence[str]) -> dict[str, str]:
+    return {record.id: text for record, text in zip(records, texts, strict=True)}
+
+
+def _selective(
+    sure: Sequence[float], scores: Sequence[float], abstain_below: float
+) -> dict[str, Any]:
+    """Accuracy, in 0 to 100, at some coverages, and of what is answered above the bound."""
+    curve = risk_coverage(sure, scores)
+    at = {
+        str(share): round(100 * (1 - float(curve.risk[max(round(share * len(scores)), 1) - 1])), 2)
+        for share in COVERAGES
+    }
+    kept = [score for p, score in zip(sure, scores, strict=True) if p >= abstain_below]
+    return {
+        "accuracy_at_coverage": at,
+        "abstain_below": abstain_below,
+        "coverage": len(kept) / len(scores),
+        "accuracy": round(100 * sum(kept) / len(kept), 2) if kept else None,
+    }

@@ -1,0 +1,123 @@
+"""DMN+: a dynamic memory network that reads a grid of regions in several passes.
+
+Shapes: ``B`` pictures, ``N`` questions, ``R`` regions, ``C`` channels, ``T`` words, ``E``
+embedding, ``H`` hidden, ``A`` answers, ``P`` passes.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from .answer_base import AnswererConfig, AnswerModel, Looked, of_owners, start_recurrent
+from .attention_gru import AttentionGRU
+from .encoders import Grid
+from .region_gates import RegionGates
+
+__all__ = ["DMNPlus", "snake"]
+
+
+class DMNPlus(AnswerModel):
+    """Dynamic memory network for pictures::
+
+        f_i = tanh(W LayerNorm(x_i) + b)        regions in snake order: every second row reversed
+        F_i = GRU_forth(f)_i + GRU_back(f)_i    input fusion: a region hears of the others
+        q   = GRU(words), its last state        or an LSTM, question="lstm"
+        m_0 = q, and for each pass t = 1..P
+            z_i = [F_i * q ; F_i * m_{t-1} ; |F_i - q| ; |F_i - m_{t-1}|]
+            g   = softmax_i(W2 tanh(W1 z_i + b1))       the gaze of the pass
+            c   = last state of the attention GRU       or sum_i g_i F_i, attention="soft"
+            m_t = ReLU(W_m [m_{t-1} ; c ; q] + b_m)     or GRU(c, m_{t-1}), memory="gru"
+        p(answer) = softmax(W_a dropout([q ; m_P]) + b_a)
+
+    The attention GRU stands in ``attention_gru``, the gates in ``region_gates``. Gates, attention
+    GRUs and W_m of each pass have weights of their own; the GRU of ``memory="gru"`` is one.
+    ``F`` and what the attention GRU makes of it alone are computed once a picture.
+
+    What the paper has not:
+
+    - The regions are normalised over their channels, without learned scale: raw activations of a
+      CNN drive the tanh to its ends, and training sticks at answers from words alone.
+    - The scores of the gates have no second bias: it moves all of them alike.
+    - The paper's dropout on the picture is ``grid_dropout`` (it has 0.5), here 0 by default.
+
+    Fields: embedding, hidden, gate, passes, dropout, memory, attention, question.
+
+    References:
+        Xiong, Merity and Socher 2016, Dynamic Memory Networks for Visual and Textual Question
+        Answering; Kumar et al. 2016, Ask Me Anything (the memory's GRU).
+    """
+
+    def __init__(self, config: AnswererConfig) -> None:
+        super().__init__(config)
+        hidden, passes = config.hidden, range(config.passes)
+        self.normalise = nn.LayerNorm(config.channels, elementwise_affine=False)
+        self.facts = nn.Linear(config.channels, hidden)
+        self.fusion = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
+        kind = nn.LSTM if config.question == "lstm" else nn.GRU
+        self.question = kind(config.embedding, hidden, batch_first=True)
+        start_recurrent(self.fusion)
+        start_recurrent(self.question)
+        self.gates = nn.ModuleList(RegionGates(hidden, config.gate) for _ in passes)
+        if config.attention == "gru":
+            self.reader = AttentionGRU(hidden, hidden, config.passes)
+        if config.memory == "gru":
+            self.memory_cell = nn.GRUCell(hidden, hidden)
+        else:
+            self.memories = nn.ModuleList(nn.Linear(3 * hidden, hidden) for _ in passes)
+        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(2 * hidden, config.answers))
+
+    def see(self, grid: Grid) -> Tensor:
+        """F (B, R, H) in snake order, see ``AnswerModel.see``."""
+        facts = self.facts(self.grid_dropout(self.normalise(grid.cells))).tanh()
+        facts = facts[:, snake(grid.height, grid.width, facts.device)]
+        fused, _ = self.fusion(facts.to(torch.promote_types(facts.dtype, torch.float32)))
+        forth, back = fused.chunk(2, 2)  # (B, R, 2H) -> (B, R, H) each
+        return forth + back
+
+    def answer(
+        self, looked: Looked, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See ``AnswerModel.answer``."""
+        facts = looked.seen
+        question = self.read(tokens, lengths)
+        soft = self.config.attention == "soft"
+        of_question = of_owners(facts, owner) if soft else facts
+        drives = () if soft else self.reader.drives(facts)
+        memory, attention = question, []
+        for t, gates in enumerate(self.gates):
+            g = gates(facts, question, memory if t else None, owner)
+            if soft:
+                context = torch.bmm(g.to(facts.dtype).unsqueeze(1), of_question).squeeze(1)
+            else:
+                context = self.reader(drives[t], g, t, owner)
+            memory = self.renew(memory, context, question, t)
+            attention.append(g)
+        logits = self.head(torch.cat((question, memory), 1))
+        gaze = torch.stack(attention, 1)  # P tensors (N, R) -> (N, P, R)
+        return logits, gaze[..., snake(looked.height, looked.width, gaze.device)]
+
+    def read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Q (N, H) of questions (N, T), at least float32; padding is not read."""
+        words = self.word_dropout(self.embed(tokens))
+        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        _, last = self.question(packed)
+        state: Tensor = last[0] if isinstance(last, tuple) else last  # (1, N, H)
+        return state[0].to(torch.promote_types(state.dtype, torch.float32))
+
+    def renew(self, memory: Tensor, context: Tensor, question: Tensor, number: int) -> Tensor:
+        """The memory (N, H) after pass ``number`` (0 is the first), at least float32."""
+        if self.config.memory == "gru":
+            renewed = self.memory_cell(context, memory)
+        else:
+            renewed = self.memories[number](torch.cat((memory, context, question), 1)).relu()
+        return renewed.to(torch.promote_types(renewed.dtype, torch.float32))
+
+
+def snake(height: int, width: int, device: torch.device) -> Tensor:
+    """The regions (R,) of a grid in snake order: each is a neighbour of the one before.
+
+    Reversing every second row twice changes nothing: the same index leads there and back.
+    """
+    order = torch.arange(height * width, device=device).view(height, width).clone()
+    order[1::2] = order[1::2].flip(1)
+    return order.flatten()

@@ -1,0 +1,132 @@
+"""``gazetell data``: the verbs of questions, from files to a prepared dataset."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from gazetell.data.records import Dataset
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+
+
+@pytest.fixture
+def official(tmp_path) -> Path:
+    """VQA v1: ten training pictures and two of val, a question each."""
+    folder = tmp_path / "vqa"
+    for subset, images in (("train2014", range(1, 11)), ("val2014", range(11, 13))):
+        questions = [{"question_id": n, "image_id": n, "question": "Is it?"} for n in images]
+        rows = [{"question_id": n, "answers": [{"answer": "yes"}] * 10} for n in images]
+        for n in images:
+            picture(folder / f"{subset}/COCO_{subset}_{n:012d}.jpg")
+        (folder / f"OpenEnded_mscoco_{subset}_questions.json").write_text(
+            json.dumps({"questions": questions})
+        )
+        (folder / f"mscoco_{subset}_annotations.json").write_text(json.dumps({"annotations": rows}))
+    return folder
+
+
+def test_vqa_and_its_text_files_there_and_back(run, official, tmp_path):
+    one, text, two = tmp_path / "one", tmp_path / "text", tmp_path / "two"
+    status, out, err = run("data", "vqa", official, "--out", one, "--val-from-train", 0.2)
+    assert (status, err) == (0, "")
+    assert "questions  12 (train 8, val 2, test 2)" in out
+    assert "ceiling    of the most frequent answers, on val: 1: 100.0 %" in out
+    assert "note: test is the official val" in out
+    assert run("data", "show", one)[1].split("note: ")[0] == out.split("note: ")[0]
+    status, out, err = run("data", "write-vqa-text", one, "--out", text)
+    assert (status, err) == (0, "")
+    assert out == f"questions written to {text}: train 8, val 2, test 2\n"
+    status, out, _ = run("data", "vqa-text", text, "--images", official, "--out", two, "--json")
+    assert status == 0
+    assert json.loads(out)["asked"]["questions"] == {"train": 8, "val": 2, "test": 2}
+    first, second = Dataset.open(one).questions, Dataset.open(two).questions
+    assert sorted((r.id, r.image, r.question, r.answers[:1], r.split) for r in first) == sorted(
+        (r.id, r.image, r.question, r.answers, r.split) for r in second
+    )
+
+
+def test_files_of_vqa_by_name(run, official, tmp_path):
+    questions = official / "OpenEnded_mscoco_val2014_questions.json"
+    answers = official / "mscoco_val2014_annotations.json"
+    here = ["data", "vqa", official, "--out", tmp_path / "out"]
+    status, out, _ = run(*here, "--train", questions, "--train-annotations", answers)
+    assert status == 0
+    assert "questions  2 (train 2, val 0, test 0)" in out
+    for options, told in (
+        (["--val", questions], "--val: expected --val-annotations with it"),
+        (["--test-annotations", answers], "--test-annotations: expected --test with it"),
+    ):
+        status, out, err = run(*here, *options)
+        assert (status, out, err) == (2, "", f"error: {told}\n")
+
+
+def test_unanswered_questions_are_told(run, tmp_path):
+    picture(tmp_path / "a.jpg")
+    row = {"id": "1", "image": "a.jpg", "question": "Is it?", "split": "train"}
+    rows = [{**row, "answers": ["yes"]}, {**row, "id": "2", "answers": []}]
+    lines = "\n".join(map(json.dumps, rows))
+    (tmp_path / "questions.jsonl").write_text(lines)
+    about = {"format": 1, "name": "mine", "kind": "vqa", "root": "."}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    status, out, err = run("data", "write-vqa-text", tmp_path, "--out", tmp_path / "text")
+    assert (status, out) == (0, f"questions written to {tmp_path / 'text'}: train 1\n")
+    assert err == "questions without an answer, left out: 1\n"
+
+
+def test_easy_vqa(run, tmp_path):
+    for split, count in (("train", 4), ("test", 1)):
+        for number in range(count):
+            picture(tmp_path / f"easy/{split}/images/{number}.png")
+        rows = [["is it?", "yes", number] for number in range(count)]
+        (tmp_path / f"easy/{split}/questions.json").write_text(json.dumps(rows))
+    (tmp_path / "easy/answers.txt").write_text("yes")
+    status, out, err = run(
+        "data", "easy-vqa", tmp_path / "easy", "--out", tmp_path / "out", "--val", 0.25
+    )
+    assert (status, err) == (0, "")
+    assert "questions  5 (train 3, val 1, test 1)" in out
+
+
+def test_daquar(run, tmp_path):
+    folder = tmp_path / "daquar"
+    picture(folder / "images/image1.jpg")
+    picture(folder / "images/image2.jpg")
+    (folder / "train_images_list.txt").write_text("image1")
+    (folder / "test_images_list.txt").write_text("image2")
+    pairs = "what is in the image1 ?\nlamp\nwhat is in the image2 ?\n"
+    (folder / "all_qa_pairs.txt").write_text(pairs)
+    here = ["data", "daquar", folder, "--out", tmp_path / "out"]
+    status, out, err = run(*here)
+    assert (status, out) == (3, "")
+    assert err.endswith("all_qa_pairs.txt:3: the last question has no line of answer\n")
+    assert not (tmp_path / "out").exists()
+    status, out, err = run(*here, "--skip-bad")
+    assert (status, err) == (0, "")
+    assert "left out   bad rows 1" in out
+    (folder / "all_qa_pairs.txt").write_text(pairs + "a bed")
+    status, out, _ = run(*here)
+    assert "questions  2 (train 1, val 0, test 1)" in out
+    assert "warning: no answer of train ever occurs in test" in out
+
+
+def test_a_table_of_questions(run, tmp_path):
+    picture(tmp_path / "a.png")
+    table = tmp_path / "t.csv"
+    table.write_text("image,ask,say\na.png,Is it?,yes\na.png,Is it?,no\n")
+    here = ["data", "table", table, "--out", tmp_path / "out"]
+    status, out, _ = run(*here, "--question-column", "ask", "--answer-column", "say")
+    assert status == 0
+    assert "answers    2 a question; 1 different in train" in out
+    status, _, err = run(*here, "--question-column", "ask")
+    assert (status, err) == (
+        3,
+        f"error: {table}:1: no column 'answer'; columns: image, ask, say\n",
+    )
+    status, _, err = run(*here, "--question-column", "ask", "--caption-column", "say")
+    assert status == 2
+    assert "a table is read for one of the two" in err

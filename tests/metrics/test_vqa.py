@@ -1,0 +1,219 @@
+"""The official VQA accuracy against figures of the official code, and against a naive one."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gazetell.metrics import (
+    answer_accuracy,
+    answer_scores,
+    compare_answers,
+    exact_match,
+    normalise_answer,
+    score_answers,
+    vqa_accuracy,
+)
+
+GOLDEN = json.loads(
+    (Path(__file__).parents[1] / "golden" / "vqa_scores.json").read_text(encoding="utf-8")
+)
+
+
+def people(case):
+    return [answer for answer, count in case["votes"] for _ in range(count)]
+
+
+def test_the_figures_are_many_and_of_every_score():
+    assert len(GOLDEN["cases"]) > 400
+    assert len(GOLDEN["normalised"]) > 300
+    assert {case["score"] for case in GOLDEN["cases"]} >= {0, 30, 60, 90, 100}
+
+
+def test_normalised_as_by_the_official_code():
+    wrong = [
+        (text, expected, normalise_answer(text))
+        for text, expected in GOLDEN["normalised"]
+        if normalise_answer(text) != expected
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(("year", "key"), [(2021, "score"), (2015, "score_2015")])
+def test_scores_of_the_official_code(year, key):
+    wrong = []
+    for case in GOLDEN["cases"]:
+        score = round(100 * vqa_accuracy(people(case), case["prediction"], year=year), 2)
+        if score != case[key]:
+            wrong.append((case, score))
+    assert not wrong
+
+
+def test_the_two_years_differ_where_people_agree():
+    agreed = ["kite"] * 10
+    assert vqa_accuracy(agreed, "Kite") == 0
+    assert vqa_accuracy(agreed, "Kite", year=2015) == 1
+    # 2015 never took the article from people's answers, so nobody could be right.
+    assert vqa_accuracy(["the kite"] * 10, "the kite") == 1
+    assert vqa_accuracy(["the kite"] * 10, "the kite", year=2015) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from(["kite", "the kite", "drum", "2", "two", "oak tree"]), min_size=1),
+    st.sampled_from(["kite", "2", "oak-tree", "drum!"]),
+)
+def test_leave_one_out_by_index(answers, prediction):
+    same = len(set(answers)) == 1
+    texts = answers if same else [normalise_answer(answer) for answer in answers]
+    wanted = prediction if same else normalise_answer(prediction)
+    total = 0.0
+    for out in range(len(texts)):
+        others = texts[:out] + texts[out + 1 :]
+        total += min(others.count(wanted) / 3, 1)
+    assert vqa_accuracy(answers, prediction) == pytest.approx(total / len(texts), abs=1e-12)
+
+
+def test_the_order_of_people_does_not_matter():
+    answers = ["kite"] * 3 + ["drum"] * 5 + ["oak", "red kite"]
+    expected = vqa_accuracy(answers, "kite")
+    for seed in range(5):
+        mixed = random.Random(seed).sample(answers, len(answers))
+        assert vqa_accuracy(mixed, "kite") == pytest.approx(expected, abs=1e-12)
+
+
+def test_exact_match():
+    assert exact_match(["The kite."], "kite") == 1
+    assert exact_match(["two"], "2") == 1
+    assert exact_match(["kite"], "kites") == 0
+    assert exact_match(["red", "dark red"], "Dark red!") == 1
+
+
+def test_the_measure_follows_the_number_of_answers():
+    for few in (1, 2, 3):
+        assert answer_accuracy(["kite"] * few, "a kite") == 1
+    # Four who agree are official, and official means as it is written.
+    assert answer_accuracy(["kite"] * 4, "a kite") == 0
+    assert answer_accuracy(["kite"] * 4, "kite") == 1
+    assert answer_accuracy(["kite"] * 4, "a kite", year=2015) == 1
+
+
+REFERENCES = {
+    "a": ["yes"] * 10,
+    "b": ["no"] * 8 + ["yes"] * 2,
+    "c": ["2"] * 9 + ["3"],
+    "d": ["kite"] * 5 + ["drum"] * 5,
+}
+PREDICTIONS = {"d": "kite", "c": "3", "b": "yes", "a": "yes"}
+
+
+def test_score_answers():
+    found = score_answers(
+        REFERENCES,
+        PREDICTIONS,
+        answer_types={"a": "yes/no", "b": "yes/no", "c": "number", "d": None},
+        question_types={"a": "is", "b": "is", "c": "how many"},
+    )
+    # By hand: 100; eight leave 2 votes, two leave 1: (8 * 2/3 + 2 * 1/3) / 10; 9 * 1/3 / 10; 100.
+    assert found == {
+        "accuracy": 72.5,
+        "measure": "official VQA accuracy",
+        "questions": 4,
+        "per_answer_type": {"number": 30.0, "yes/no": 80.0},
+        "per_question_type": {"how many": 30.0, "is": 80.0},
+    }
+    each = answer_scores(REFERENCES, PREDICTIONS)
+    assert list(each) == list(REFERENCES)
+    assert each == pytest.approx({"a": 1, "b": 0.6, "c": 0.3, "d": 1})
+    older = score_answers(REFERENCES, PREDICTIONS, year=2015)
+    assert older["measure"] == "official VQA accuracy of 2015"
+    assert older["per_answer_type"] == {}
+
+
+def test_one_answer_a_question_is_exact_match():
+    references = {"a": ["a table"], "b": ["chair"], "c": ["lamp"]}
+    found = score_answers(references, {"a": "Table", "b": "sofa", "c": "lamp"})
+    assert found["measure"] == "exact match"
+    assert found["accuracy"] == 66.67
+    mixed = score_answers({**references, **REFERENCES}, dict.fromkeys("abcd", "yes"))
+    assert mixed["measure"] == "official VQA accuracy"
+    references["d"] = ["kite"] * 10
+    mixed = score_answers(references, dict.fromkeys("abcd", "kite"))
+    assert mixed["measure"] == "official VQA accuracy, exact match below 4 answers"
+    assert mixed["accuracy"] == 25.0
+
+
+@pytest.mark.parametrize(
+    ("references", "predictions", "message"),
+    [
+        ({}, {}, "no questions"),
+        ({"a": ["x"]}, {}, "question 'a' is in one"),
+        ({"a": ["x"]}, {"a": "x", "b": "y"}, "question 'b' is in one"),
+        ({"a": []}, {"a": "x"}, "question 'a' has no answers"),
+    ],
+)
+def test_what_cannot_be_scored(references, predictions, message):
+    with pytest.raises(ValueError, match=message):
+        score_answers(references, predictions)
+
+
+def test_arguments_out_of_range():
+    with pytest.raises(ValueError, match="no answers"):
+        vqa_accuracy([], "x")
+    with pytest.raises(ValueError, match="no answers"):
+        answer_accuracy([], "x")
+    with pytest.raises(ValueError, match="year 2016; expected one of 2015, 2021"):
+        vqa_accuracy(["x"], "x", year=2016)
+
+
+def test_compare_answers_against_a_naive_bootstrap():
+    rng = random.Random(1)
+    references = {str(i): [rng.choice(["yes", "no"])] for i in range(60)}
+    good = {i: a[0] if rng.random() < 0.8 else "?" for i, a in references.items()}
+    poor = {i: a[0] if rng.random() < 0.4 else "?" for i, a in references.items()}
+    # The order of a file of predictions is not that of the references.
+    found = compare_answers(references, dict(reversed(good.items())), poor, resamples=2000)
+    one = found["accuracy"]
+    assert one.first == pytest.approx(score_answers(references, good)["accuracy"], abs=0.006)
+    assert one.second == pytest.approx(score_answers(references, poor)["accuracy"], abs=0.006)
+    assert one.difference == one.first - one.second
+    first = [exact_match(references[i], good[i]) for i in references]
+    second = [exact_match(references[i], poor[i]) for i in references]
+    differences = []
+    for _ in range(2000):
+        drawn = [rng.randrange(60) for _ in range(60)]
+        differences.append(100 * sum(first[i] - second[i] for i in drawn) / 60)
+    differences.sort()
+    # Two sets of 2,000 draws: their ends agree to about two questions of sixty.
+    assert one.low == pytest.approx(differences[50], abs=3.4)
+    assert one.high == pytest.approx(differences[1949], abs=3.4)
+    assert one.significant
+
+
+def test_compare_answers_by_construction():
+    same = compare_answers(REFERENCES, PREDICTIONS, PREDICTIONS, resamples=20)["accuracy"]
+    assert (same.low, same.high, same.significant) == (0, 0, False)
+    right = {i: answers[0] for i, answers in REFERENCES.items()}
+    ahead = compare_answers(REFERENCES, right, dict.fromkeys(REFERENCES, "?"), resamples=20)
+    assert ahead["accuracy"].significant
+    assert ahead["accuracy"].low == ahead["accuracy"].high == pytest.approx(100)
+    again, other = (
+        compare_answers(REFERENCES, right, PREDICTIONS, resamples=20, seed=seed) for seed in (0, 1)
+    )
+    assert again == compare_answers(REFERENCES, right, PREDICTIONS, resamples=20)
+    assert np.isfinite(other["accuracy"].low)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"resamples": 0}, "resamples is 0"), ({"level": 1.0}, "level is 1.0")],
+)
+def test_compare_answers_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        compare_answers(REFERENCES, PREDICTIONS, PREDICTIONS, **options)
+    with pytest.raises(ValueError, match="one question"):
+        compare_answers({"a": ["x"]}, {"a": "x"}, {"a": "y"})

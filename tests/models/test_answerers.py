@@ -1,0 +1,259 @@
+"""What holds for every answerer, and ``bow-mlp`` and ``lstm-vqa`` against their equations."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_answerers import (
+    IDS,
+    VARIANTS,
+    A,
+    B,
+    C,
+    E,
+    H,
+    N,
+    T,
+    V,
+    affine,
+    config,
+    follows,
+    grid,
+    length_one,
+    model,
+    questions,
+    tanh,
+)
+from tiny_captioners import add, lstm, mean, normalised, times
+
+from gazetell.errors import ModelError, UsageError
+from gazetell.models.answerers import ANSWERERS, AnswererConfig, build_answerer
+from gazetell.models.encoders import Grid
+
+EVERY = pytest.mark.parametrize(("architecture", "options"), VARIANTS, ids=IDS)
+NORMALISED = {"l2": length_one, "layer": normalised, "none": list}
+
+
+def same(one, other):
+    """Equal logits, and equal attention where there is one."""
+    pairs = [x for x in zip(one, other, strict=True) if x != (None, None)]
+    return all(torch.allclose(a, b, atol=1e-10, rtol=0) for a, b in pairs)
+
+
+@pytest.mark.parametrize("normalise", NORMALISED)
+@pytest.mark.parametrize(("pooling", "layers"), [("sum", 3), ("mean", 1)])
+def test_bag_of_words_follows_its_equations(pooling, layers, normalise):
+    def by_hand(p, cells, words):
+        bag = add(*(p["embed.weight"][word] for word in words))
+        if pooling == "mean":
+            bag = [x / len(words) for x in bag]
+        vector = NORMALISED[normalise](mean(cells))
+        u = add(times(p["words.weight"], bag), affine(p, "image", vector))
+        for layer in range(layers):
+            u = tanh(affine(p, f"hidden.{1 + 3 * layer}", u))
+        return affine(p, "head", u), None
+
+    answerer = model("bow-mlp", pooling=pooling, layers=layers, normalise=normalise)
+    assert follows(answerer, by_hand, grid())
+
+
+@pytest.mark.parametrize(("fusion", "layers"), [("concat", 3), ("product", 2), ("concat", 1)])
+def test_stacked_lstms_follow_their_equations(fusion, layers):
+    def by_hand(p, cells, words):
+        below = [p["embed.weight"][word] for word in words]
+        for layer in range(layers):
+            w, b = f"lstms.{layer}.weight_", f"lstms.{layer}.bias_"
+            h, c, states = [0.0] * H, [0.0] * H, []
+            for x in below:
+                sums = add(times(p[f"{w}ih_l0"], x), times(p[f"{w}hh_l0"], h))
+                h, c = lstm(add(sums, p[f"{b}ih_l0"], p[f"{b}hh_l0"]), c)
+                states.append(h)
+            below = [add(x, h) for x, h in zip(below, states, strict=True)] if layer else states
+        s = affine(p, "words", below[-1])
+        v = affine(p, "image", length_one(mean(cells)))
+        if fusion == "product":
+            u = [x * y for x, y in zip(tanh(s), tanh(v), strict=True)]
+        else:
+            u = tanh(add(s, v))
+        return affine(p, "head.1", u), None
+
+    assert follows(model("lstm-vqa", fusion=fusion, layers=layers), by_hand, grid())
+
+
+@EVERY
+def test_padding_and_the_company_of_other_questions_do_not_matter(architecture, options):
+    answerer, pictures = model(architecture, **options), grid()
+    tokens, lengths, owner = questions()
+    found = answerer(pictures, tokens, lengths, owner)
+    longer = F.pad(tokens, (0, 4))
+    assert same(answerer(pictures, longer, lengths, owner), found)
+    # Whatever stands behind a question's words.
+    behind = torch.arange(T + 4) >= lengths.unsqueeze(1)
+    assert same(answerer(pictures, longer.masked_fill(behind, V - 1), lengths, owner), found)
+    for n in range(N):
+        alone = tokens[n : n + 1, : lengths[n]], lengths[n : n + 1], owner[n : n + 1]
+        expected = [None if x is None else x[n : n + 1] for x in found]
+        assert same(answerer(pictures, *alone), expected)
+    shorter = lengths.clamp(max=3)
+    changed = answerer(pictures, tokens, shorter, owner)[0]
+    assert not torch.allclose(changed[1], found[0][1], atol=1e-3)  # words do matter
+
+
+@EVERY
+def test_questions_that_share_a_picture_are_answered_as_if_each_had_its_own(architecture, options):
+    answerer, pictures = model(architecture, **options), grid()
+    tokens, lengths, owner = questions()
+    repeated = Grid.of(pictures.cells[owner], pictures.height, pictures.width)
+    shared = answerer(pictures, tokens, lengths, owner)
+    assert same(shared, answerer(repeated, tokens, lengths))
+    assert same(shared, answerer.answer(answerer.look(pictures), tokens, lengths, owner))
+    everyone = torch.arange(B)
+    own = answerer(pictures, tokens[:B], lengths[:B])
+    assert same(own, answerer(pictures, tokens[:B], lengths[:B], everyone))
+    assert not torch.allclose(shared[0], answerer(pictures, tokens, lengths, (owner + 1) % B)[0])
+
+
+@EVERY
+def test_gradients_do_not_depend_on_how_pictures_are_shared(architecture, options):
+    answerer = model(architecture, **options)
+    tokens, lengths, owner = questions()
+    found = []
+    for share in (True, False):
+        cells = grid().cells.requires_grad_()
+        given = cells if share else cells[owner]
+        logits, _ = answerer(Grid.of(given, 2, 3), tokens, lengths, owner if share else None)
+        wanted = [cells, *answerer.parameters()]
+        found.append(torch.autograd.grad(logits.logsumexp(1).sum(), wanted))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-10, rtol=0)
+
+
+@EVERY
+def test_the_blind_twin_sees_no_picture(architecture, options):
+    asked = questions()
+    seeing, blind = (model(architecture, **options, blind=blind) for blind in (False, True))
+    assert not torch.allclose(seeing(grid(), *asked)[0], seeing(grid(seed=9), *asked)[0], atol=1e-3)
+    assert same(blind(grid(), *asked), blind(grid(seed=9), *asked))
+    nothing = Grid.of(torch.zeros_like(grid().cells), 2, 3)
+    assert same(blind(grid(), *asked), seeing(nothing, *asked))  # the same model otherwise
+    broken = Grid.of(torch.full_like(grid().cells, float("nan")), 2, 3)
+    assert same(blind(broken, *asked), blind(grid(), *asked))
+
+
+@EVERY
+def test_gradients_reach_every_parameter(architecture, options):
+    answerer = model(architecture, **options, dropout=0.2, grid_dropout=0.1, word_dropout=0.1)
+    torch.manual_seed(1)
+    logits, _ = answerer.train()(grid(), *questions())
+    logits.logsumexp(1).sum().backward()
+    for name, parameter in answerer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert not answerer.embed.weight.grad[0].any()  # padding learns nothing
+
+
+@EVERY
+def test_dropout_is_for_training_alone(architecture, options):
+    answerer = model(architecture, **options, dropout=0.5)
+    asked = grid(), *questions()
+    assert same(answerer(*asked), answerer(*asked))
+    answerer.train()
+    assert not torch.allclose(answerer(*asked)[0], answerer(*asked)[0], atol=1e-3)
+
+
+@EVERY
+def test_twenty_questions_are_learned_by_heart(architecture, options):
+    """Four colours of two things in five pictures: neither words nor picture alone will do."""
+    torch.manual_seed(0)
+    sizes = {"embedding": 16, "hidden": 24, "width": 32, "gate": 16, "dropout": 0.0}
+    answerer = build_answerer(config(architecture, **options, **sizes))
+    cells = torch.randn(5, 4, C).relu()
+    tokens = torch.tensor([[1, 2, 3, 0], [1, 2, 4, 0], [5, 3, 0, 0], [6, 1, 2, 4]]).repeat(5, 1)
+    lengths = torch.tensor([3, 3, 2, 4]).repeat(5)
+    owner = torch.arange(5).repeat_interleave(4)
+    right = torch.randint(0, A, (20,))
+    optimiser = torch.optim.Adam(answerer.parameters(), 1e-2)
+    for _ in range(200):
+        logits, _ = answerer(Grid.of(cells, 2, 2), tokens, lengths, owner)
+        loss = F.cross_entropy(logits, right)
+        if loss < 0.05:
+            break
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss < 0.05
+
+
+@pytest.mark.parametrize("side", [1, 7, 14])
+@EVERY
+def test_grids_of_any_size(architecture, options, side):
+    answerer = model(architecture, **options)
+    logits, attention = answerer(grid(side, side), *questions())
+    assert logits.shape == (N, A)
+    assert logits.isfinite().all()
+    if attention is not None:
+        assert attention.shape == (N, options.get("passes", 3), side**2)
+
+
+@EVERY
+def test_in_bfloat16_answers_are_nearly_the_same(architecture, options):
+    answerer = model(architecture, **options).float()
+    pictures = Grid.of(grid().cells.float(), 2, 3)
+    exact = answerer(pictures, *questions())[0].detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = answerer(pictures, *questions())[0]
+    assert torch.allclose(rough.float(), exact, atol=0.05 * float(exact.abs().max()))
+
+
+def test_the_image_vector_starts_as_strong_whatever_normalises_it():
+    torch.manual_seed(0)
+    channels = 400
+    vector = torch.rand(64, channels) * 9
+    pictures = Grid.of(vector.unsqueeze(1), 1, 1)
+    for normalise in ("l2", "layer"):
+        for architecture in ("bow-mlp", "lstm-vqa"):
+            built = build_answerer(config(architecture, channels=channels, normalise=normalise))
+            seen = (built.see(pictures) - built.image.bias).detach()
+            assert 0.4 < float(seen.square().mean().sqrt()) < 0.75
+            assert float(seen.tanh().abs().mean()) < 0.6  # far from the tanh's ends
+
+
+def test_configuration_round_trip():
+    given = config("lstm-vqa", fusion="product", blind=True, dropout=0.25)
+    values = given.to_dict()
+    assert AnswererConfig.from_dict(values) == given
+    assert values["fusion"] == "product"
+    assert AnswererConfig.from_dict({}) == AnswererConfig()
+    with pytest.raises(ModelError, match=r"unknown fields: \['depth'\]"):
+        AnswererConfig.from_dict({**values, "depth": 3})
+    built = build_answerer(given)
+    assert built.config == given
+    assert built.embed.weight.shape == (V, E)
+    assert built.image.in_features == C
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("answers", 0, "answers 0: expected a positive number"),
+        ("passes", 0, "passes 0: expected a positive number"),
+        ("layers", -1, "layers -1: expected a positive number"),
+        ("dropout", 1.0, "dropout 1.0: expected 0 up to below 1"),
+        ("word_dropout", -0.1, "word_dropout -0.1: expected 0 up to below 1"),
+        ("fusion", "sum", "fusion 'sum': expected one of concat, product"),
+        ("pooling", "max", "pooling 'max': expected one of sum, mean"),
+        ("normalise", "l1", "normalise 'l1': expected one of l2, layer, none"),
+        ("memory", "lstm", "memory 'lstm': expected one of relu, gru"),
+        ("attention", "hard", "attention 'hard': expected one of gru, soft"),
+        ("question", "bow", "question 'bow': expected one of gru, lstm"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(field, value, message):
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        AnswererConfig(**{field: value})
+
+
+def test_an_unknown_architecture_is_named_with_those_there_are():
+    assert list(ANSWERERS) == ["bow-mlp", "lstm-vqa", "dmn-plus"]
+    with pytest.raises(UsageError, match=r"'dmn' is unknown; expected one of bow-mlp, lstm-vqa, "):
+        build_answerer(AnswererConfig("dmn"))

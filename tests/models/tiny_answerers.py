@@ -1,0 +1,103 @@
+"""Tiny answerers in float64, what they are given, and the sums of their equations by hand."""
+
+import math
+
+import torch
+from tiny_captioners import add, dot, sigmoid, times
+
+from gazetell.models.answerers import AnswererConfig, build_answerer
+from gazetell.models.encoders import Grid
+
+# No two are alike, so that a transposed matrix shows. B pictures, N questions.
+B, N, C, T, E, H, V, A, WIDTH, GATE = 3, 5, 6, 7, 4, 8, 13, 9, 11, 10
+
+VARIANTS = [
+    ("bow-mlp", {}),
+    ("bow-mlp", {"pooling": "mean", "normalise": "layer", "layers": 1}),
+    ("lstm-vqa", {}),
+    ("lstm-vqa", {"fusion": "product", "normalise": "none", "layers": 1}),
+    ("dmn-plus", {}),
+    ("dmn-plus", {"question": "lstm", "passes": 1}),
+    ("dmn-plus", {"attention": "soft", "memory": "gru", "passes": 2}),
+]
+IDS = [" ".join((name, *map(str, options.values()))) for name, options in VARIANTS]
+
+
+def config(architecture, **options):
+    sizes = {"channels": C, "vocabulary": V, "answers": A, "embedding": E, "hidden": H}
+    return AnswererConfig(architecture, **{**sizes, "width": WIDTH, "gate": GATE, **options})
+
+
+def model(architecture, seed=0, **options):
+    torch.manual_seed(seed)
+    built = build_answerer(config(architecture, **options)).double().eval()
+    with torch.no_grad():  # biases that are not zero, so that a forgotten one shows
+        for parameter in built.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return built
+
+
+def grid(height=2, width=3, seed=1, batch=B):
+    random = torch.Generator().manual_seed(seed)
+    cells = torch.randn(batch, height * width, C, generator=random, dtype=torch.float64)
+    return Grid.of(cells, height, width)
+
+
+def questions(seed=2, count=N, steps=T):
+    """Words (N, T), lengths (N,) in no order, one of them 1 and one T, and owners (N,)."""
+    random = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, steps + 1, (count,), generator=random)
+    lengths[0], lengths[1] = 1, steps
+    tokens = torch.randint(1, V, (count, steps), generator=random)
+    tokens *= torch.arange(steps) < lengths.unsqueeze(1)
+    return tokens, lengths, torch.randint(0, B, (count,), generator=random)
+
+
+def numbers(answerer):
+    """All weights as lists of Python floats."""
+    return {name: tensor.tolist() for name, tensor in answerer.state_dict().items()}
+
+
+def follows(answerer, by_hand, pictures):
+    """Whether the answerer gives what ``by_hand(p, picture's cells, words)`` does."""
+    tokens, lengths, owner = questions()
+    logits, attention = answerer(pictures, tokens, lengths, owner)
+    assert logits.shape == (N, A)
+    p = numbers(answerer)
+    for n in range(N):
+        words = tokens[n, : lengths[n]].tolist()
+        scores, gaze = by_hand(p, pictures.cells[owner[n]].tolist(), words)
+        assert torch.allclose(
+            logits[n], torch.tensor(scores, dtype=torch.float64), atol=1e-10, rtol=0
+        )
+        if gaze is not None:
+            assert torch.allclose(
+                attention[n], torch.tensor(gaze, dtype=torch.float64), atol=1e-10, rtol=0
+            )
+    return True
+
+
+def affine(p, name, x):
+    """W x + b of a linear layer."""
+    return add(times(p[f"{name}.weight"], x), p[f"{name}.bias"])
+
+
+def tanh(x):
+    return [math.tanh(value) for value in x]
+
+
+def length_one(x):
+    return [value / math.sqrt(dot(x, x)) for value in x]
+
+
+def gru(p, name, x, h, end=""):
+    """One step of torch's GRU, gates r, z, n; ``end`` as in ``l0_reverse``."""
+    from_x = add(times(p[f"{name}.weight_ih{end}"], x), p[f"{name}.bias_ih{end}"])
+    from_h = add(times(p[f"{name}.weight_hh{end}"], h), p[f"{name}.bias_hh{end}"])
+    new = []
+    for j in range(H):
+        r = sigmoid(from_x[j] + from_h[j])
+        z = sigmoid(from_x[H + j] + from_h[H + j])
+        n = math.tanh(from_x[2 * H + j] + r * from_h[2 * H + j])
+        new.append((1 - z) * n + z * h[j])
+    return new
