@@ -9,7 +9,7 @@ demo: .venv/run.stamp
 	$(BIN)/gazetell demo --again
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

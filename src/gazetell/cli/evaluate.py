@@ -42,14 +42,15 @@ def evaluate(
         runs: A model folder; several captioners are an ensemble, their probabilities averaged.
         data: A prepared dataset.
         split: Of the dataset.
-        beam: Beam of the search, 1 for greedy; the model's own if not given. Give it several times
-            to compare.
-        max_length: Most words of a caption; the model's own if not given.
-        length_penalty: Exponent of the length normalisation; the model's own if not given. Give it
+        beam: Of captions: beam of the search, 1 for greedy; the model's own if not given. Give it
             several times to compare.
-        keep_best: Make the setting with the best CIDEr the model's own; not with --split test.
+        max_length: Of captions: most words; the model's own if not given.
+        length_penalty: Of captions: exponent of the length normalisation; the model's own if not
+            given. Give it several times to compare.
+        keep_best: Of captions: make the setting with the best CIDEr the model's own; not with
+            --split test.
         limit: Only the first so many pictures; 0 for all.
-        java: Also METEOR and SPICE, where Java and pycocoevalcap are there.
+        java: Of captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
         abstain_below: Of answers: also the accuracy of those with at least this confidence.
         evidence: Of answers: also ask about a plain grey picture and about another picture.
         question_only: Of answers: compare with this model, trained with --blind.

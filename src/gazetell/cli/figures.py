@@ -54,11 +54,13 @@ def answer_lines(figures: dict[str, Any]) -> list[str]:
         if 0 < len(types) <= MOST_TYPES:
             shares = ", ".join(f"{name} {value:.2f}" for name, value in types.items())
             lines.append(f"{kind.replace('_', ' '):<16} {shares}")
-    lines += [
-        f"{'most frequent':<16} {percent(bias['most_frequent'])}  "
-        f"(always {bias['most_frequent_answer']!r})",
-        f"{'by first words':<16} {percent(bias['prefix'])}  (most frequent by the first two words)",
-    ]
+    if bias["prefix"] is not None:
+        lines += [
+            f"{'most frequent':<16} {percent(bias['most_frequent'])}  "
+            f"(always {bias['most_frequent_answer']!r})",
+            f"{'by first words':<16} {percent(bias['prefix'])}  "
+            "(most frequent by the first two words)",
+        ]
     if twin := figures["question_only"]:
         verdict = "a difference" if twin["significant"] else "no difference shown"
         interval = f"95 % interval {twin['low']:+.2f} to {twin['high']:+.2f}: {verdict}"

@@ -183,16 +183,18 @@ class Tokenizer:
             rows.extend(_cut(row.ids, max_length) for row in coded)
         return rows
 
-    def unknown(self, text: str) -> list[str]:
-        """The words of ``text`` that are not in the vocabulary, as written, each once."""
+    def unknown(self, text: str, most: int | None = None) -> list[str]:
+        """The words of ``text`` that are not in the vocabulary, as written, each once.
+
+        Args:
+            text: any string.
+            most: look only at so many words from the first on.
+        """
         # The library's places leave out the mark of a letter that it composed itself.
         text = unicodedata.normalize("NFC", _encodable(text))
         coded = self._inner.encode(text)
-        found = (
-            text[begin:end]
-            for number, (begin, end) in zip(coded.ids, coded.offsets, strict=True)
-            if number == self.unk
-        )
+        places = list(zip(coded.ids, coded.offsets, strict=True))[1:-1]  # <start> and <end> off
+        found = (text[begin:end] for number, (begin, end) in places[:most] if number == self.unk)
         return list(dict.fromkeys(found))
 
     def words(self, ids: Iterable[SupportsIndex]) -> list[str]:

@@ -224,7 +224,7 @@ class Answerer(Looker):
                         if attention is None
                         else attention[n].reshape(-1, grid.height, grid.width).numpy()
                     ),
-                    unknown=self.tokenizer.unknown(question),
+                    unknown=self.tokenizer.unknown(question, self.max_question),
                     abstained=chances[0] < abstain_below,
                     without_picture=None if plain is None else float(plain[n, places[0]]),
                     image=looks[int(owner[n])].image if looks else None,

@@ -76,6 +76,8 @@ def train(
     # Absolute, since the run may be resumed from another folder.
     if options.word_vectors:
         options = replace(options, word_vectors=str(Path(options.word_vectors).resolve()))
+    if options.encoder_from and options.init_from:
+        raise UsageError("--encoder-from beside --init-from: that model brings its encoder")
     if options.encoder_from:
         source = str(Path(options.encoder_from).resolve())
         options = replace(options, encoder_from=source)

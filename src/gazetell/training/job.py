@@ -211,13 +211,18 @@ def job_of(dataset: Dataset, options: TrainOptions, report: Report) -> Job:
 
     Raises:
         DataError: the dataset has nothing of what the architecture learns from.
-        UsageError: a captioner that is not to see.
+        UsageError: a captioner that is not to see, or an answerer with a reward of captions.
     """
     answers = options.architecture in ANSWERERS
     if options.blind and not answers:
         raise UsageError(
             f"--blind: --architecture {options.architecture} captions; expected one that answers "
             f"questions: {', '.join(ANSWERERS)}"
+        )
+    if answers and options.reward != "none":
+        raise UsageError(
+            f"--reward {options.reward}: is for captions; --architecture {options.architecture} "
+            "answers questions"
         )
     if answers and not dataset.questions and dataset.captions:
         raise DataError(
