@@ -129,8 +129,9 @@ def _train(run: Path, data: Path, options: TrainOptions, report: Report, progres
     if options.init_from:
         options = options.taking_over(load_model(options.init_from))
     wanted = json.loads(json.dumps(options.to_dict()))  # tuples become lists, as in the file
+    usual = TrainOptions().to_dict()  # of options that a run made earlier did not have yet
     for name, value in wanted.items():
-        if value != saved.get(name):
+        if value != saved.get(name, usual[name]):
             raise UsageError(
                 f"{run}: was made with {name} {saved.get(name)}, the plan says {value}; "
                 "delete it or name another --out"
