@@ -39,7 +39,7 @@ def test_vectors_of_the_training_captions(run, dataset, tmp_path):
     )
     assert status == 0
     assert printed == f"{out}\n"
-    assert err.startswith("cbow: 8 words of 8 numbers, from 10 running words in 4 captions, 2 epo")
+    assert err.startswith("cbow: 8 words of 8 numbers, from 10 running words in 4 texts, 2 epo")
     assert len(err.splitlines()) == 1
     # The vocabulary is that of training: nothing is missing, and val adds no word.
     tokenizer = Tokenizer.train(captions, min_frequency=1)
@@ -91,7 +91,7 @@ def test_no_dataset(run, tmp_path):
 def test_no_captions(run, dataset, tmp_path):
     status, _, err = run("vectors", dataset(), "--out", tmp_path / "v.txt")
     assert status == 3
-    assert "split 'train' has no captions" in err
+    assert "split 'train' has no captions and no questions" in err
 
 
 def test_without_gensim(run, dataset, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ VERBS = {
     "demo": "Generate scenes, train on them, evaluate, and write a report: minutes, no download.",
     "data": "Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, your own table, or scenes.",
     "features": "Encode the pictures of a dataset once, for training with a frozen encoder.",
-    "vectors": "Pretrain word vectors on the training captions of a dataset (word2vec).",
+    "vectors": "Pretrain word vectors on the training captions and questions of a dataset.",
     "train": "Train a captioner or an answerer, or go on with a run that was stopped.",
     "evaluate": "Measure a trained model on a split of a dataset.",
     "reproduce": "Make a table of results: every model trained, measured and printed.",

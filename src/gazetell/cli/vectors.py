@@ -24,30 +24,31 @@ def vectors(
     min_frequency: int = 5,
     seed: int = 0,
 ) -> None:
-    """Pretrain word vectors on the training captions of a prepared dataset (word2vec).
+    """Pretrain word vectors on the training captions and questions of a dataset (word2vec).
 
     Args:
         data: A prepared dataset.
         out: The file to write, text in the format of word2vec; gzip'd if it ends in .gz.
         model: skipgram, or cbow, which is faster.
-        size: Numbers a word; the embedding of the captioner that will start from them.
-        epochs: Passes over the captions.
+        size: Numbers a word; the embedding of the model that will start from them.
+        epochs: Passes over the texts.
         window: Neighbours to each side that a word is learnt from, at most.
         min_frequency: A rarer word counts as unknown; give training the same.
         seed: Of everything random.
     """
     options = Word2VecOptions(model, size, epochs, window, seed)
     dataset = Dataset.open(data)
-    captions = [text for record in dataset.split("train") for text in record.captions]
-    if not captions:
-        raise DataError(f"{data}: split 'train' has no captions")
-    tokenizer = Tokenizer.train(captions, min_frequency=min_frequency)
+    texts = [text for r in dataset.captions if r.split == "train" for text in r.captions]
+    texts += [record.question for record in dataset.questions if record.split == "train"]
+    if not texts:
+        raise DataError(f"{data}: split 'train' has no captions and no questions")
+    tokenizer = Tokenizer.train(texts, min_frequency=min_frequency)
     began = time.perf_counter()
-    words, matrix, running = train_word2vec(captions, tokenizer, options)
+    words, matrix, running = train_word2vec(texts, tokenizer, options)
     seconds = time.perf_counter() - began
     write_vectors(out, words, matrix)
     report(
         f"{model}: {len(words)} words of {size} numbers, from {running} running words "
-        f"in {len(captions)} captions, {epochs} epochs in {seconds:.1f} s"
+        f"in {len(texts)} texts, {epochs} epochs in {seconds:.1f} s"
     )
     print(out)
