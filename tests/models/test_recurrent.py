@@ -35,7 +35,7 @@ def by_hand(p, cells, tokens):
     """The docstrings' equations for one picture, in lists of Python floats."""
     picture = layer_norm(p["normalise.weight"], p["normalise.bias"], mean(cells))
     h = add(times(p["image.weight"], picture), p["image.bias"])
-    c = [0.0] * H
+    h, c = h[:H], h[H:]  # an RNN has no cell
     is_lstm = len(p["recurrent.bias_ih_l0"]) == 4 * H
     logits = []
     for token in tokens:
@@ -55,12 +55,13 @@ def test_teacher_forcing_follows_the_equations(architecture, teaching):
     assert follows(captioner, by_hand)
 
 
-def test_the_picture_is_the_first_hidden_state_and_the_first_cell_is_zero():
+def test_the_picture_is_the_first_hidden_state_and_the_first_cell():
     hidden, cell = model("lstm").start(grid()).recurrent
     (alone,) = model("rnn").start(grid()).recurrent
-    assert hidden.shape == alone.shape == (B, H)
-    assert not torch.equal(hidden[0], hidden[1])
-    assert not cell.any()
+    assert hidden.shape == cell.shape == alone.shape == (B, H)
+    for state in (hidden, cell, alone):
+        assert not torch.equal(state[0], state[1])
+    assert not torch.equal(hidden, cell)
 
 
 def sequence(dtype):

@@ -78,7 +78,8 @@ class Answer:
         """
         if self.image is None:
             raise ModelError("this answer has no picture: it was made from features alone")
-        gaze.save(path, self.image, self.passes, self.attention)
+        title = f"{self.question} {self.text} ({100 * self.confidence:.0f} %)"
+        gaze.save(path, self.image, self.passes, self.attention, title=title)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, the attention rounded to 4 digits."""

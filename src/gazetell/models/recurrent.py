@@ -19,25 +19,26 @@ __all__ = ["LSTMCaptioner", "RNNCaptioner"]
 
 
 class _Recurrent(CaptionModel):
-    """What both share: ``h_0 = W_i LayerNorm(mean_i a_i) + b_i``, then one word a step.
+    """What both share: the first state ``W_i LayerNorm(mean_i a_i) + b_i``, then one word a step.
 
     ``step`` is the cell's plain equations; teacher forcing runs torch's fused module with the same
     weights. Set ``teaching`` to True to unroll by the equations, too.
     """
 
     recurrent: nn.RNN | nn.LSTM
+    states = 1  # tensors of the recurrent state
     teaching = False
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__(config)
         self.normalise = nn.LayerNorm(config.channels)
-        self.image = nn.Linear(config.channels, config.hidden)
+        self.image = nn.Linear(config.channels, self.states * config.hidden)
 
     def start(self, grid: Grid) -> State:
         """See ``CaptionModel.start``."""
-        hidden = self.image(self.grid_dropout(self.normalise(grid.pooled)))  # (B, C) -> (B, H)
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        return State(recurrent=self.first(hidden))
+        first = self.image(self.grid_dropout(self.normalise(grid.pooled)))  # (B, C) -> (B, H or 2H)
+        first = first.to(torch.promote_types(first.dtype, torch.float32))
+        return State(recurrent=first.chunk(self.states, 1))
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State, None]:
         """See ``CaptionModel.step``."""
@@ -81,10 +82,6 @@ class _Recurrent(CaptionModel):
         return linear(word, w_x, b_x) + linear(hidden, w_h, b_h)
 
     @abstractmethod
-    def first(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """The recurrent state before the first word, from h_0 (B, H)."""
-
-    @abstractmethod
     def advance(self, word: Tensor, recurrent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The recurrent state, h_t first, after reading words (B, E)."""
 
@@ -107,10 +104,6 @@ class RNNCaptioner(_Recurrent):
         _, w_h, _, _ = self.recurrent.all_weights[0]
         nn.init.orthogonal_(w_h)
 
-    def first(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """See ``_Recurrent.first``."""
-        return (hidden,)
-
     def advance(self, word: Tensor, recurrent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """See ``_Recurrent.advance``."""
         return (rnn_update(self.affine(word, *recurrent)),)
@@ -119,16 +112,19 @@ class RNNCaptioner(_Recurrent):
 class LSTMCaptioner(_Recurrent):
     """LSTM on the pooled picture::
 
-        h_0 = W_i LayerNorm(a) + b_i, c_0 = 0        a = mean_i a_i
+        [h_0 ; c_0] = W_i LayerNorm(a) + b_i         a = mean_i a_i
         h_t, c_t = LSTM(x_t, h_{t-1}, c_{t-1})
         p(w_{t+1}) = softmax(W_o h_t + b_o)
 
-    The original feeds the picture as the first word; here it is the first hidden state, as in
-    ``rnn``.
+    The original feeds the picture as the first word; here it is the first state, as in ``rnn``.
+    Course notebooks have c_0 = 0: the picture then has but one step to get into the cell, and the
+    captions are worse than the plain RNN's.
 
     References:
         Vinyals et al. 2015, Show and Tell: A Neural Image Caption Generator.
     """
+
+    states = 2
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__(config)
@@ -139,10 +135,6 @@ class LSTMCaptioner(_Recurrent):
         nn.init.zeros_(b_x)
         nn.init.zeros_(b_h)
         nn.init.ones_(b_x.data[hidden : 2 * hidden])  # remember at first
-
-    def first(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """See ``_Recurrent.first``."""
-        return hidden, torch.zeros_like(hidden)
 
     def advance(self, word: Tensor, recurrent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """See ``_Recurrent.advance``."""
