@@ -11,10 +11,10 @@ Everything after the readers (features, training, evaluation) reads only this.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import DataError
 from ..files import read_json, read_jsonl, write_json, write_jsonl
@@ -67,6 +67,9 @@ class QuestionRecord:
     boxes: tuple[Box, ...] = ()
 
 
+Record = TypeVar("Record", CaptionRecord, QuestionRecord)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A prepared dataset: records and the folder of their pictures.
@@ -87,14 +90,7 @@ class Dataset:
         Raises:
             DataError: the split holds no pictures; the message lists those that do.
         """
-        records = tuple(record for record in self.captions if record.split == name)
-        if not records:
-            have = sorted({record.split for record in self.captions})
-            raise DataError(
-                f"{self.folder or self.name}: split {name!r} has no pictures; "
-                f"splits with pictures: {', '.join(have) or 'none'}"
-            )
-        return records
+        return self._chosen(self.captions, name, "pictures")
 
     def questions_of(self, name: str) -> tuple[QuestionRecord, ...]:
         """The question records of a split.
@@ -102,14 +98,18 @@ class Dataset:
         Raises:
             DataError: the split holds no questions; the message lists those that do.
         """
-        records = tuple(record for record in self.questions if record.split == name)
-        if not records:
-            have = sorted({record.split for record in self.questions})
+        return self._chosen(self.questions, name, "questions")
+
+    def _chosen(self, records: Sequence[Record], name: str, what: str) -> tuple[Record, ...]:
+        """The records of a split, at least one."""
+        chosen = tuple(record for record in records if record.split == name)
+        if not chosen:
+            have = sorted({record.split for record in records})
             raise DataError(
-                f"{self.folder or self.name}: split {name!r} has no questions; "
-                f"splits with questions: {', '.join(have) or 'none'}"
+                f"{self.folder or self.name}: split {name!r} has no {what}; "
+                f"splits with {what}: {', '.join(have) or 'none'}"
             )
-        return records
+        return chosen
 
     def path(self, record: CaptionRecord | QuestionRecord) -> Path:
         """Where a record's picture lies."""
