@@ -198,11 +198,15 @@ def test_bad_predictions(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("cut.json.gz", gzip.compress(b'[{"question_id": 1}]')[:-9], "truncated or damaged gzip"),
-        ("bad.json.gz", gzip.compress(b"\n[{,"), "bad.json.gz:2: is not JSON"),
-        ("bad.jsonl.gz", gzip.compress(b'\n{"id":}'), "bad.jsonl.gz:2: is not JSON"),
-        ("empty.json.gz", gzip.compress(b""), "empty.json.gz:1: is not JSON"),
-        ("latin.json.gz", gzip.compress(b'["\xe9"]'), "is not UTF-8 text"),
+        (
+            "cut.json.gz",
+            gzip.compress(b'[{"question_id": 1}]', mtime=0)[:-9],
+            "truncated or damaged gzip",
+        ),
+        ("bad.json.gz", gzip.compress(b"\n[{,", mtime=0), "bad.json.gz:2: is not JSON"),
+        ("bad.jsonl.gz", gzip.compress(b'\n{"id":}', mtime=0), "bad.jsonl.gz:2: is not JSON"),
+        ("empty.json.gz", gzip.compress(b"", mtime=0), "empty.json.gz:1: is not JSON"),
+        ("latin.json.gz", gzip.compress(b'["\xe9"]', mtime=0), "is not UTF-8 text"),
         ("bad.json", b"\n[{,", "bad.json:2: is not JSON"),
         ("empty.json", b"", "empty.json:1: is not JSON"),
     ],
