@@ -19,15 +19,24 @@ is for trying it: small models, two rounds.
 import json
 import statistics
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from captioning import Run, clock, compare, describe, encoder_run, random_grid, take_turns
+from captioning import (
+    Loss,
+    Run,
+    clock,
+    compare,
+    describe,
+    encoder_run,
+    random_grid,
+    take_turns,
+    training_run,
+)
 from gazetell.models.answerers import ANSWERERS, AnswererConfig, AnswerModel, build_answerer
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.models.precision import Precision, choose_device, choose_precision
@@ -46,7 +55,6 @@ NUMBERS = {
     "seed": 0,
 }
 SHORT = {"batch": 32, "rounds": 2, "hidden": 128, "gate": 128, "channels": 128, "width": 256}
-Loss = Callable[["Batch"], Tensor]
 
 
 class Batch(NamedTuple):
@@ -122,26 +130,6 @@ def check_same(reference: Reference, ours: Any, batch: Batch) -> dict[str, float
     if value > 1e-4 or gradients > 1e-3:
         raise SystemExit(f"not the same model: losses differ by {value}, gradients {gradients}")
     return {"loss": value, "gradients": gradients}
-
-
-def training_run(model: nn.Module, loss: Loss, batches: list[Batch], form: Precision) -> Run:
-    """Steps of training, in questions/s."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
-    device = batches[0].tokens.device
-
-    def run() -> float:
-        model.train()
-        began = clock(device)
-        for batch in batches:
-            optimiser.zero_grad()
-            with form.autocast(device):
-                value = loss(batch)
-            value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimiser.step()
-        return sum(len(batch.owner) for batch in batches) / (clock(device) - began)
-
-    return run
 
 
 def measure_training(options: Namespace, form: Precision) -> dict[str, Any]:

@@ -58,7 +58,7 @@ NUMBERS = {
     "seed": 0,
 }
 Run = Callable[[], float]
-Loss = Callable[[CaptionBatch], Tensor]
+Loss = Callable[[Any], Tensor]
 
 
 def random_grid(pictures: int, options: Namespace) -> Grid:
@@ -139,10 +139,10 @@ def compare(rates: dict[str, list[float]]) -> dict[str, Any]:
     return {**medians, "ratio": statistics.median(ratios), "ratios": ratios, "rates": rates}
 
 
-def training_run(model: nn.Module, loss: Loss, batches: list[CaptionBatch], form: Precision) -> Run:
-    """Steps of training, in captions/s."""
+def training_run(model: nn.Module, loss: Loss, batches: list[Any], form: Precision) -> Run:
+    """Steps of training on batches of captions, or of questions: how many a second."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2, fused=True)
-    device = batches[0].pictures.device
+    device = batches[0].owner.device
 
     def run() -> float:
         model.train()

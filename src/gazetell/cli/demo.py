@@ -137,7 +137,7 @@ def _asked(answered: AnswerEvaluation, dataset: Dataset, model: Answerer) -> lis
     for number, indices in enumerate(list(asked.values())[:8]):
         index = indices[number % len(indices)]  # of another type each time
         record = answered.records[index]
-        answer = model.ask(dataset.path(record), record.question)
+        answer = answered.with_picture(index, dataset.root, model)
         examples.append(
             Example(
                 dataset.path(record),

@@ -65,23 +65,24 @@ def evaluate(
     if keep_best and (split == "test" or len(runs) > 1):
         raise UsageError("--keep-best: expected one model and --split val; test is for the end")
     model = load(*runs, device=device, precision=precision)
-    if isinstance(model, Answerer):
-        given_for_captions = {
+    answers = isinstance(model, Answerer)
+    refuse(
+        {
             "--beam": beam,
             "--max-length": max_length,
             "--length-penalty": length_penalty,
             "--keep-best": keep_best,
             "--java": java,
         }
-        refuse(given_for_captions, f"{runs[0]} answers questions")
-        twin = None
-        if question_only:
-            twin = Answerer.load(question_only, device=device, precision=precision)
-            if not twin.answerer.config.blind:
-                raise UsageError(
-                    f"--question-only {question_only}: looks at the picture; expected a model "
-                    "trained with --blind"
-                )
+        if answers
+        else {
+            "--abstain-below": abstain_below,
+            "--evidence": evidence,
+            "--question-only": question_only,
+        },
+        f"{runs[0]} {'answers questions' if answers else 'captions'}",
+    )
+    if isinstance(model, Answerer):
         answered = evaluate_answers(
             model,
             Dataset.open(data),
@@ -89,7 +90,7 @@ def evaluate(
             limit=limit,
             abstain_below=abstain_below,
             evidence=evidence,
-            question_only=twin,
+            question_only=_twin(question_only, device, precision) if question_only else None,
             progress=on_terminal(),
         )
         folder = out or runs[0] / "evaluation" / split
@@ -102,12 +103,6 @@ def evaluate(
         else:
             print("\n".join(answer_lines(answered.figures)))
         return
-    given_for_answers = {
-        "--abstain-below": abstain_below,
-        "--evidence": evidence,
-        "--question-only": question_only,
-    }
-    refuse(given_for_answers, f"{runs[0]} captions")
     settings = list(product(beam or (None,), length_penalty or (None,)))
     if out is not None and len(settings) > 1:
         raise UsageError("--out: expected one beam and one length penalty")
@@ -141,6 +136,16 @@ def evaluate(
         print_json(figures[0] if len(figures) == 1 else figures)
     else:
         print("\n".join(figure_lines(figures[0]) if len(figures) == 1 else setting_lines(figures)))
+
+
+def _twin(run: Path, device: str, precision: str) -> Answerer:
+    """A model that was trained without pictures."""
+    twin = Answerer.load(run, device=device, precision=precision)
+    if not twin.answerer.config.blind:
+        raise UsageError(
+            f"--question-only {run}: looks at the picture; expected a model trained with --blind"
+        )
+    return twin
 
 
 def refuse(options: dict[str, Any], why: str) -> None:

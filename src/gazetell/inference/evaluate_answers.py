@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.images import open_image
 from ..data.records import Box, Dataset, QuestionRecord
 from ..errors import DataError, UsageError
 from ..files import write_json, write_jsonl
@@ -32,7 +31,7 @@ from ..models.encoders import Grid
 from ..progress import bar
 from .answering import Answer, Answerer, check_bound
 from .grids import grids
-from .look import shown, together
+from .look import rows, together
 from .plots import save_reliability, save_risk_coverage
 from .pointing import pointing
 from .priors import bias
@@ -79,8 +78,7 @@ class AnswerEvaluation:
     def with_picture(self, index: int, root: Path, model: Answerer) -> Answer:
         """An answer with its picture and its attention, to show its gaze."""
         record = self.records[index]
-        answer = model.ask(root / record.image, record.question)
-        return replace(answer, image=shown(open_image(root / record.image)))
+        return model.ask(root / record.image, record.question)
 
 
 def evaluate_answers(
@@ -215,14 +213,16 @@ class _Changed:
 
     def ask(self, model: Answerer, grid: Grid, texts: Sequence[str], owner: torch.Tensor) -> None:
         """Ask again; the other picture is the one before in the split."""
-        before = self.last or grid  # the very first has the last of its batch
-        cells = torch.cat([before.cells[-1:], grid.cells[:-1]])
-        pooled = torch.cat([before.pooled[-1:], grid.pooled[:-1]])
-        other = grid._replace(cells=cells, pooled=pooled)
-        blank = together([model.blank()] * len(grid.cells))
-        self.blank += [answer.text for answer in model.answer(blank, texts, owner)]
-        self.other += [answer.text for answer in model.answer(other, texts, owner)]
-        self.last = grid
+        last = rows(grid, len(grid.cells) - 1, len(grid.cells))
+        # The very first picture of the split has the last of its batch before it.
+        other = together([self.last or last, rows(grid, 0, len(grid.cells) - 1)])
+        for found, asked, about in (
+            (self.blank, model.blank(), torch.zeros_like(owner)),
+            (self.other, other, owner),
+        ):
+            best = model.logits(asked, texts, about)[0].argmax(1).tolist()
+            found += [model.answers.answers[place] for place in best]
+        self.last = last
 
     def figures(
         self, records: Sequence[QuestionRecord], answers: Sequence[Answer], accuracy: float

@@ -18,7 +18,7 @@ from ..errors import ModelError
 from ..models.encoders import Encoder, Grid
 from ..models.precision import choose_device, choose_precision
 
-__all__ = ["SHOWN", "Look", "Looker", "Picture", "fetch", "shown"]
+__all__ = ["SHOWN", "Look", "Looker", "Picture", "fetch", "rows", "shown", "together"]
 
 # Pictures are kept with a caption for the gaze at no more than this many pixels a side.
 SHOWN = 640

@@ -78,9 +78,32 @@ class ModelFolder(ABC):
         self.tokenizer.save(folder / "tokenizer.json")
 
     @classmethod
+    def read_pieces(cls, folder: Path) -> dict[str, Any]:
+        """The pieces besides the weights, by field; errors name their file."""
+        return {"tokenizer": Tokenizer.load(folder / "tokenizer.json")}
+
+    @classmethod
     @abstractmethod
-    def read(cls, folder: Path, config: dict[str, Any], common: dict[str, Any]) -> Self:
-        """From the pieces in a folder, the weights not loaded yet."""
+    def build(cls, config: dict[str, Any], fields: dict[str, Any]) -> Self:
+        """From ``config.json`` and all other fields, the weights not loaded yet."""
+
+    def check(self, folder: Path) -> None:
+        """Refuse pieces that do not fit together.
+
+        Raises:
+            ModelError: naming the piece.
+        """
+        network = self.network.config
+        if self.tokenizer.vocab_size != network.vocabulary:
+            raise ModelError(
+                f"{folder / 'tokenizer.json'}: has {self.tokenizer.vocab_size} words, "
+                f"config.json expects {network.vocabulary}"
+            )
+        if network.channels != self.encoder.channels:
+            raise ModelError(
+                f"{folder / 'config.json'}: the encoder gives {self.encoder.channels} channels, "
+                f"the {self.kind} expects {network.channels}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -102,11 +125,11 @@ class CaptionerFolder(ModelFolder):
         return {"decoding": asdict(self.decoding)}
 
     @classmethod
-    def read(cls, folder: Path, config: dict[str, Any], common: dict[str, Any]) -> Self:
-        """See ``ModelFolder.read``."""
+    def build(cls, config: dict[str, Any], fields: dict[str, Any]) -> Self:
+        """See ``ModelFolder.build``."""
         captioner = build_captioner(CaptionerConfig.from_dict(config["captioner"]))
         decoding = DecodingOptions(**config["decoding"])
-        return cls(captioner=captioner.eval(), decoding=decoding, **common)
+        return cls(captioner=captioner.eval(), decoding=decoding, **fields)
 
 
 @dataclass(kw_only=True)
@@ -145,15 +168,24 @@ class AnswererFolder(ModelFolder):
         self.answers.save(folder / "answers.json")
 
     @classmethod
-    def read(cls, folder: Path, config: dict[str, Any], common: dict[str, Any]) -> Self:
-        """See ``ModelFolder.read``."""
-        answerer = build_answerer(AnswererConfig.from_dict(config["answerer"]))
+    def read_pieces(cls, folder: Path) -> dict[str, Any]:
+        """See ``ModelFolder.read_pieces``."""
         answers = AnswerVocabulary.load(folder / "answers.json")
-        if len(answers) != answerer.config.answers:
+        return super().read_pieces(folder) | {"answers": answers}
+
+    def check(self, folder: Path) -> None:
+        """See ``ModelFolder.check``."""
+        super().check(folder)
+        if len(self.answers) != self.answerer.config.answers:
             raise ModelError(
-                f"{folder / 'answers.json'}: has {len(answers)} answers, "
-                f"config.json expects {answerer.config.answers}"
+                f"{folder / 'answers.json'}: has {len(self.answers)} answers, "
+                f"config.json expects {self.answerer.config.answers}"
             )
+
+    @classmethod
+    def build(cls, config: dict[str, Any], fields: dict[str, Any]) -> Self:
+        """See ``ModelFolder.build``."""
+        answerer = build_answerer(AnswererConfig.from_dict(config["answerer"]))
         temperature, longest = float(config["temperature"]), int(config["max_question"])
         sigmoid = config["sigmoid"]
         if not (0 < temperature < math.inf and longest >= 1 and isinstance(sigmoid, bool)):
@@ -163,11 +195,10 @@ class AnswererFolder(ModelFolder):
             )
         return cls(
             answerer=answerer.eval(),
-            answers=answers,
             temperature=temperature,
             sigmoid=sigmoid,
             max_question=longest,
-            **common,
+            **fields,
         )
 
 
@@ -225,38 +256,20 @@ def load_model(folder: str | os.PathLike[str]) -> CaptionerFolder | AnswererFold
                 f"{folder / name}: does not belong to config.json beside it (its checksum "
                 "differs): truncated, or from another model"
             )
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    metrics = folder / "metrics.json"
+    fields = kind.read_pieces(folder)
+    try:
+        fields["metrics"] = read_json(metrics) if metrics.is_file() else {}
+    except DataError as error:
+        raise ModelError(str(error)) from error
     try:
         encoder = Encoder(EncoderConfig.from_dict(config["encoder"]), pretrained=False)
-        metrics = folder / "metrics.json"
-        common = {
-            "encoder": encoder.eval(),
-            "tokenizer": tokenizer,
-            "about": config["about"],
-            "metrics": read_json(metrics) if metrics.is_file() else {},
-        }
-        model = kind.read(folder, config, common)
-    except (DataError, ModelError) as error:
-        at = (
-            ""
-            if str(error).startswith(str(folder))
-            else f"{folder / 'config.json'}: is malformed: "
-        )
-        raise ModelError(f"{at}{error}") from error
+        fields |= {"encoder": encoder.eval(), "about": config["about"]}
+        model = kind.build(config, fields)
     except (TypeError, ValueError, AttributeError, KeyError, GazetellError) as error:
         raise ModelError(f"{folder / 'config.json'}: is malformed: {error}") from error
-    network = model.network
-    if tokenizer.vocab_size != network.config.vocabulary:
-        raise ModelError(
-            f"{folder / 'tokenizer.json'}: has {tokenizer.vocab_size} words, "
-            f"config.json expects {network.config.vocabulary}"
-        )
-    if network.config.channels != encoder.channels:
-        raise ModelError(
-            f"{folder / 'config.json'}: the encoder gives {encoder.channels} channels, "
-            f"the {kind.kind} expects {network.config.channels}"
-        )
-    _load_weights(folder / "model.safetensors", {kind.kind: network, "encoder": encoder})
+    model.check(folder)
+    _load_weights(folder / "model.safetensors", {kind.kind: model.network, "encoder": encoder})
     return model  # type: ignore[return-value]
 
 
