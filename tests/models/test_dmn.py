@@ -22,7 +22,11 @@ def by_hand(passes, width):
     """The docstring's equations for one question, in lists of Python floats."""
 
     def find(p, cells, words):
-        facts = [tanh(affine(p, "facts", normalised(x))) for x in in_snake(cells, width)]
+        facts = [
+            tanh(add(affine(p, "facts", normalised(x)), place(p, i, len(cells) // width, width)))
+            for i, x in enumerate(cells)
+        ]
+        facts = in_snake(facts, width)
         fused = [[0.0] * H for _ in facts]
         for end, order in (("_l0", 1), ("_l0_reverse", -1)):
             h = [0.0] * H
@@ -42,6 +46,12 @@ def by_hand(passes, width):
         return affine(p, "head.1", q + m), gaze
 
     return find
+
+
+def place(p, i, height, width):
+    """W_p p_i, or zeros."""
+    centre = [(i // width + 0.5) / height * 2 - 1, (i % width + 0.5) / width * 2 - 1]
+    return times(p["places.weight"], centre) if "places.weight" in p else [0.0] * H
 
 
 def question(p, words):
@@ -93,6 +103,12 @@ def test_answers_follow_the_equations(attention, memory, reads):
 def test_grids_of_other_shapes_follow_them_too(height, width, passes):
     answerer = model("dmn-plus", passes=passes)
     assert follows(answerer, by_hand(passes, width), grid(height, width))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (3, 2)])
+def test_regions_may_be_told_where_they_lie(height, width):
+    answerer = model("dmn-plus", positions=True)
+    assert follows(answerer, by_hand(3, width), grid(height, width))
 
 
 def test_the_snake_goes_from_neighbour_to_neighbour_and_back():

@@ -57,6 +57,7 @@ class AnswererConfig(Config):
         memory: how ``dmn-plus`` renews its memory, ``relu`` or ``gru``.
         attention: how ``dmn-plus`` reads the regions by their gates, ``gru`` or ``soft``.
         question: what reads the question in ``dmn-plus``, ``gru`` or ``lstm``.
+        positions: tell each region of ``dmn-plus`` where it lies.
         blind: see nothing: every picture is replaced by zeros (the question-only twin).
     """
 
@@ -81,6 +82,7 @@ class AnswererConfig(Config):
     memory: str = "relu"
     attention: str = "gru"
     question: str = "gru"
+    positions: bool = False
     blind: bool = False
 
     def __post_init__(self) -> None:

@@ -13,13 +13,14 @@ from .attention_gru import AttentionGRU
 from .encoders import Grid
 from .region_gates import RegionGates
 
-__all__ = ["DMNPlus", "snake"]
+__all__ = ["DMNPlus", "positions", "snake"]
 
 
 class DMNPlus(AnswerModel):
     """Dynamic memory network for pictures::
 
         f_i = tanh(W LayerNorm(x_i) + b)        regions in snake order: every second row reversed
+                                                + W_p p_i inside the tanh, positions=True
         F_i = GRU_forth(f)_i + GRU_back(f)_i    input fusion: a region hears of the others
         q   = GRU(words), its last state        or an LSTM, question="lstm"
         m_0 = q, and for each pass t = 1..P
@@ -31,6 +32,7 @@ class DMNPlus(AnswerModel):
 
     The attention GRU stands in ``attention_gru``, the gates in ``region_gates``. Gates, attention
     GRUs and W_m of each pass have weights of their own; the GRU of ``memory="gru"`` is one.
+    p_i is row and column of the centre of a region, the picture's edges being -1 and 1.
     ``F`` and what the attention GRU makes of it alone are computed once a picture.
 
     What the paper has not:
@@ -38,13 +40,16 @@ class DMNPlus(AnswerModel):
     - The regions are normalised over their channels, without learned scale: raw activations of a
       CNN drive the tanh to its ends, and training sticks at answers from words alone.
     - The scores of the gates have no second bias: it moves all of them alike.
+    - ``positions``: without them only the recurrences of the input fusion know where a region lies,
+      and questions about places take long to learn.
     - The paper's dropout on the picture is ``grid_dropout`` (it has 0.5), here 0 by default.
 
-    Fields: embedding, hidden, gate, passes, dropout, memory, attention, question.
+    Fields: embedding, hidden, gate, passes, dropout, memory, attention, question, positions.
 
     References:
         Xiong, Merity and Socher 2016, Dynamic Memory Networks for Visual and Textual Question
-        Answering; Kumar et al. 2016, Ask Me Anything (the memory's GRU).
+        Answering; Kumar et al. 2016, Ask Me Anything (the memory's GRU); Liu et al. 2018, An
+        Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution.
     """
 
     def __init__(self, config: AnswererConfig) -> None:
@@ -52,6 +57,8 @@ class DMNPlus(AnswerModel):
         hidden, passes = config.hidden, range(config.passes)
         self.normalise = nn.LayerNorm(config.channels, elementwise_affine=False)
         self.facts = nn.Linear(config.channels, hidden)
+        if config.positions:
+            self.places = nn.Linear(2, hidden, bias=False)
         self.fusion = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
         kind = nn.LSTM if config.question == "lstm" else nn.GRU
         self.question = kind(config.embedding, hidden, batch_first=True)
@@ -68,8 +75,10 @@ class DMNPlus(AnswerModel):
 
     def see(self, grid: Grid) -> Tensor:
         """F (B, R, H) in snake order, see ``AnswerModel.see``."""
-        facts = self.facts(self.grid_dropout(self.normalise(grid.cells))).tanh()
-        facts = facts[:, snake(grid.height, grid.width, facts.device)]
+        facts = self.facts(self.grid_dropout(self.normalise(grid.cells)))
+        if self.config.positions:
+            facts = facts + self.places(positions(grid.height, grid.width, grid.cells))
+        facts = facts.tanh()[:, snake(grid.height, grid.width, facts.device)]
         fused, _ = self.fusion(facts.to(torch.promote_types(facts.dtype, torch.float32)))
         forth, back = fused.chunk(2, 2)  # (B, R, 2H) -> (B, R, H) each
         return forth + back
@@ -111,6 +120,15 @@ class DMNPlus(AnswerModel):
         else:
             renewed = self.memories[number](torch.cat((memory, context, question), 1)).relu()
         return renewed.to(torch.promote_types(renewed.dtype, torch.float32))
+
+
+def positions(height: int, width: int, like: Tensor) -> Tensor:
+    """Row and column (R, 2) of the centre of each region, the picture's edges being -1 and 1."""
+    rows, columns = (
+        (torch.arange(n, device=like.device, dtype=like.dtype) * 2 + 1) / n - 1
+        for n in (height, width)
+    )
+    return torch.cartesian_prod(rows, columns)
 
 
 def snake(height: int, width: int, device: torch.device) -> Tensor:

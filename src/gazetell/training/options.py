@@ -49,6 +49,7 @@ class TrainOptions:
         memory: How dmn-plus renews its memory after a pass: relu or gru.
         attention: How dmn-plus reads the regions it attends to: gru or soft (a weighted sum).
         question: How dmn-plus reads the question: gru or lstm.
+        positions: Tell each region of dmn-plus where it lies, for questions about places.
         min_frequency: A word must occur so often in the training captions or questions to get into
             the vocabulary.
         max_words: Most words in the vocabulary; 0 for no limit.
@@ -125,6 +126,7 @@ class TrainOptions:
     memory: str = "relu"
     attention: str = "gru"
     question: str = "gru"
+    positions: bool = False
     min_frequency: int = 5
     max_words: int = 0
     max_length: int = 20

@@ -126,6 +126,7 @@ def answer_pieces(
             memory=options.memory,
             attention=options.attention,
             question=options.question,
+            positions=options.positions,
             blind=options.blind,
         )
         answerer = build_answerer(config)
