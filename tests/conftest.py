@@ -28,7 +28,7 @@ def scenes_dataset(scenes_folder):
     return Dataset.open(scenes_folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def untrained(scenes_dataset):
     """A function that builds an untrained model of the scenes' words; options by name."""
     import torch
@@ -55,7 +55,7 @@ def untrained(scenes_dataset):
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def untrained_answerer(scenes_dataset):
     """A function that builds an untrained model of the scenes' questions; options by name.
 

@@ -34,6 +34,10 @@ class ImageError(GazetellError):
     exit_code = 4
 
 
+class PixelLimitError(ImageError):
+    """A picture with more pixels than are allowed; nothing of it was decoded."""
+
+
 class ModelError(GazetellError):
     """A model folder, weights file or checkpoint that is missing, foreign or does not fit."""
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gazetell.errors import UsageError
 from gazetell.models.captioners import State
-from gazetell.models.decoding import DecodingOptions, decode
+from gazetell.models.decoding import DecodingOptions, decode, n_best
 from gazetell.models.encoders import Grid
 
 START, END = 0, 1
@@ -53,8 +53,8 @@ def probability(table, words, ended=True):
 
 
 def exhaustive(table, options, vocabulary):
-    """The best of all captions by the documented score."""
-    best = (-math.inf, ())
+    """All captions by the documented score, best first."""
+    found = []
     for length in range(options.min_length, options.max_length + 1):
         for words in itertools.product(range(2, vocabulary), repeat=length):
             n = options.no_repeat_ngram
@@ -62,8 +62,8 @@ def exhaustive(table, options, vocabulary):
             if len(set(grams)) < len(grams):
                 continue
             score = probability(table, words) / (length + 1) ** options.length_penalty
-            best = max(best, (score, words))
-    return best
+            found.append((score, words))
+    return sorted(found, reverse=True)
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,11 +85,49 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, penalty, minimum, 
     )
     found = decode(Toy(table), grid(2), options, start=START, end=END)
     for caption, one in zip(found, table, strict=True):
-        score, words = exhaustive(one, options, vocabulary)
+        score, words = exhaustive(one, options, vocabulary)[0]
         assert tuple(caption.tokens) == words
         assert caption.score == pytest.approx(score, abs=1e-4)
         assert caption.log_prob == pytest.approx(probability(one, words), abs=1e-4)
         assert caption.ended
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    penalty=st.sampled_from([0.0, 0.7, 2.0]),
+    count=st.integers(1, 6),
+)
+def test_a_wide_beam_finds_the_best_few_that_exhaustive_search_finds(seed, penalty, count):
+    vocabulary, longest = 5, 4
+    table = tables(2, longest + 1, vocabulary, seed)
+    options = DecodingOptions(beam=64, max_length=longest, length_penalty=penalty)
+    found = n_best(Toy(table), grid(2), options, count, start=START, end=END)
+    first = decode(Toy(table), grid(2), options, start=START, end=END)
+    for captions, best, one in zip(found, first, table, strict=True):
+        expected = exhaustive(one, options, vocabulary)[:count]
+        assert [tuple(c.tokens) for c in captions] == [words for _, words in expected]
+        scores = [score for score, _ in expected]
+        assert [c.score for c in captions] == pytest.approx(scores, abs=1e-4)
+        assert captions[0].tokens == best.tokens
+
+
+def test_several_drawn_captions_are_draws_of_the_same_picture():
+    table = tables(2, 7, 8, seed=3, sharpness=1.0)
+    options = DecodingOptions(beam=1, sample=True, max_length=6)
+    found = n_best(Toy(table), grid(2), options, 5, start=START, end=END)
+    assert [len(captions) for captions in found] == [5, 5]
+    assert len({tuple(c.tokens) for c in found[0]}) > 1
+    for captions, one in zip(found, table, strict=True):
+        for c in captions:
+            assert c.log_prob == pytest.approx(probability(one, c.tokens, c.ended), abs=1e-4)
+
+
+@pytest.mark.parametrize(("beam", "count"), [(1, 2), (3, 4), (3, 0)])
+def test_no_more_captions_than_the_beam(beam, count):
+    table = tables(1, 4, 5, seed=0)
+    with pytest.raises(UsageError, match=f"captions {count}: expected 1 to the beam, {beam}"):
+        n_best(Toy(table), grid(1), DecodingOptions(beam=beam), count, start=START, end=END)
 
 
 def naive_beam(table, beam, options, vocabulary):

@@ -29,7 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ..errors import DataError, ImageError
+from ..errors import DataError, ImageError, PixelLimitError
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "image_files", "open_image"]
 
@@ -87,7 +87,8 @@ def open_image(
         An image of mode RGB that shares nothing with ``source``.
 
     Raises:
-        ImageError: missing, a folder, empty, of another format, damaged, truncated or too large.
+        ImageError: missing, a folder, empty, of another format, damaged or truncated.
+        PixelLimitError: an ImageError too: more than ``max_pixels``.
     """
     if near is not None and near < 1:
         raise ValueError(f"near is {near}; expected a side of at least 1 pixel")
@@ -141,7 +142,9 @@ def _read(file: IO[bytes], name: str, near: int | None, max_pixels: int) -> Imag
     try:
         image = factory(file, "")
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: is over the limit of {max_pixels:,} pixels ({error})") from error
+        raise PixelLimitError(
+            f"{name}: is over the limit of {max_pixels:,} pixels ({error})"
+        ) from error
     except Exception as error:
         raise _damaged(name, kind, error) from error
     with image:
@@ -154,7 +157,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int, near: int | None = N
     if width < 1 or height < 1:
         raise ImageError(f"{name}: is {width} x {height} pixels; expected at least 1 x 1")
     if width * height > max_pixels:
-        raise ImageError(
+        raise PixelLimitError(
             f"{name}: is {width} x {height} pixels; expected at most {max_pixels:,} pixels in all"
         )
     kind = image.format or "Pillow"

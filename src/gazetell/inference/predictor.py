@@ -19,7 +19,7 @@ from PIL import Image
 from ..data.text import Tokenizer
 from ..errors import ModelError
 from ..models.checkpoint import CaptionerFolder, load_captioner, read_config
-from ..models.decoding import Decoded, DecodingOptions, decode
+from ..models.decoding import Decoded, DecodingOptions, n_best
 from ..models.encoders import Grid
 from ..models.ensemble import Ensemble
 from . import gaze
@@ -163,19 +163,33 @@ class Captioner(Looker):
             changes["beam"] = 1
         return replace(self.decoding, **changes)
 
-    @torch.inference_mode()
+    def n_best(self, image: Picture, count: int, **options: Any) -> list[Caption]:
+        """The ``count`` best captions of a picture, best first; see ``caption``.
+
+        With ``sample=True`` so many drawn ones; else no more than the beam.
+        """
+        look = self.look(image)
+        found = self.decode_best(look.grid, self.options(**options), count)[0]
+        return [replace(caption, image=look.image) for caption in found]
+
     def decode(self, grid: Grid, options: DecodingOptions) -> list[Caption]:
         """Captions, without pictures, of grids (B, R, C) as ``encode`` makes them."""
+        return [best[0] for best in self.decode_best(grid, options, 1)]
+
+    @torch.inference_mode()
+    def decode_best(self, grid: Grid, options: DecodingOptions, count: int) -> list[list[Caption]]:
+        """The ``count`` best captions of each picture, best first; see ``decode``."""
         with self.precision.autocast(self.device):
-            found = decode(
+            found = n_best(
                 self.decoder,
                 grid,
                 options,
+                count,
                 start=self.tokenizer.start,
                 end=self.tokenizer.end,
                 banned=(self.tokenizer.pad, self.tokenizer.unk),
             )
-        return [self._caption(caption, grid) for caption in found]
+        return [[self._caption(caption, grid) for caption in best] for best in found]
 
     def _caption(self, found: Decoded, grid: Grid) -> Caption:
         maps = None

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import UsageError
 from .encoders import Grid
 
-__all__ = ["Decoded", "Decoder", "DecodingOptions", "decode"]
+__all__ = ["Decoded", "Decoder", "DecodingOptions", "decode", "n_best"]
 
 
 class Decoder(Protocol):
@@ -126,8 +126,36 @@ def decode(
     """
     never = tuple({start, *banned} - {end})
     if options.beam > 1:
-        return _beam(decoder, grid, options, start, end, never)
+        return [best[0] for best in _beam(decoder, grid, options, start, end, never, 1)]
     return _greedy(decoder, grid, options, start, end, never, samples)
+
+
+@torch.inference_mode()
+def n_best(
+    decoder: Decoder,
+    grid: Grid,
+    options: DecodingOptions,
+    count: int,
+    *,
+    start: int,
+    end: int,
+    banned: tuple[int, ...] = (),
+) -> list[list[Decoded]]:
+    """The ``count`` best captions of each picture, best first; see ``decode``.
+
+    With a beam, those with the highest scores that the search met, at least one; drawn ones with
+    ``sample``, in the order of their draws.
+
+    Raises:
+        UsageError: more captions than the beam, without sampling.
+    """
+    if count < 1 or (count > options.beam and not options.sample):
+        raise UsageError(f"captions {count}: expected 1 to the beam, {options.beam}")
+    never = tuple({start, *banned} - {end})
+    if options.beam > 1:
+        return _beam(decoder, grid, options, start, end, never, count)
+    found = _greedy(decoder, grid, options, start, end, never, count)
+    return [found[at : at + count] for at in range(0, len(found), count)]
 
 
 def _log_probs(
@@ -248,10 +276,11 @@ def _beam(
     start: int,
     end: int,
     never: tuple[int, ...],
-) -> list[Decoded]:
+    count: int,
+) -> list[list[Decoded]]:
     batch, beam, device = grid.cells.shape[0], options.beam, grid.cells.device
     penalty = options.length_penalty
-    best: list[Decoded | None] = [None] * batch
+    best: list[list[Decoded]] = [[] for _ in range(batch)]  # of each picture, best first
     live = torch.arange(batch, device=device)  # (B,): pictures whose best may still be beaten
     state = decoder.start(grid).select(live.repeat_interleave(beam))
     last = torch.full((batch * beam,), start, device=device)
@@ -267,7 +296,7 @@ def _beam(
         totals = alive.unsqueeze(2) + scores.view(-1, beam, vocabulary)  # (B, K, V)
         if gaze is None and attention is not None:
             gaze = attention.new_empty((len(tokens), 0, attention.shape[1]))  # (N, T, R)
-        _keep_best(best, live, totals[:, :, end], tokens, gaze, options, end)
+        _keep_best(best, live, totals[:, :, end], tokens, gaze, options, end, count)
         if step == options.max_length:
             break
         totals[:, :, end] = -math.inf
@@ -280,7 +309,7 @@ def _beam(
         # What a prefix can reach at best: no further loss, spread over the greatest length.
         reach = alive[:, 0] / (options.max_length + 1) ** penalty
         found = torch.tensor(
-            [-math.inf if (c := best[b]) is None else c.score for b in live.tolist()],
+            [-math.inf if len(best[b]) < count else best[b][-1].score for b in live.tolist()],
             device=device,
         )
         open_ = (reach > found).nonzero().squeeze(1)
@@ -295,29 +324,32 @@ def _beam(
         live, alive, last, tokens = live[open_], alive[open_], last[rows], tokens[rows]
         gaze = None if gaze is None else gaze[rows]
     for row, b in enumerate(live.tolist()):
-        if best[b] is None:  # <end> had no probability anywhere: the best prefix is the caption
+        if not best[b]:  # <end> had no probability anywhere: the best prefix is the caption
             maps = None if gaze is None else gaze[row * beam]
-            best[b] = _cut(tokens[row * beam], maps, alive[row, 0], options, end, False)
-    return [caption for caption in best if caption is not None]
+            best[b] = [_cut(tokens[row * beam], maps, alive[row, 0], options, end, False)]
+    return best
 
 
 def _keep_best(
-    best: list[Decoded | None],
+    best: list[list[Decoded]],
     live: Tensor,
     ending: Tensor,
     tokens: Tensor,
     gaze: Tensor | None,
     options: DecodingOptions,
     end: int,
+    count: int,
 ) -> None:
     """Let the prefixes that end now, log-probabilities (B, K), compete with the best so far."""
     beam, length = ending.shape[1], tokens.shape[1] + 1
-    scores, winners = (ending / length**options.length_penalty).max(1)
-    for row, (b, score, k) in enumerate(
-        zip(live.tolist(), scores.tolist(), winners.tolist(), strict=True)
-    ):
-        current = best[b]
-        if score > -math.inf and (current is None or score > current.score):
+    scores, winners = (ending / length**options.length_penalty).topk(count, 1)  # (B, count)
+    for row, b in enumerate(live.tolist()):
+        for score, k in zip(scores[row].tolist(), winners[row].tolist(), strict=True):
+            full = len(best[b]) == count
+            if score == -math.inf or (full and score <= best[b][-1].score):
+                break
             n = row * beam + k
             maps = None if gaze is None else gaze[n]
-            best[b] = _cut(tokens[n], maps, ending[row, k], options, end, True)
+            kept = [*best[b], _cut(tokens[n], maps, ending[row, k], options, end, True)]
+            # Of equals the earlier one stays ahead: sorting is stable.
+            best[b] = sorted(kept, key=lambda caption: -caption.score)[:count]
