@@ -28,9 +28,10 @@ MAY = {
         *("errors", "files", "progress", "metrics", "data", "models", "features"),
         *("training", "inference"),
     },
+    "serve": {"errors", "files", "data", "models", "inference"},
     "cli": {
         *("errors", "files", "progress", "metrics", "data", "models", "features"),
-        *("training", "inference", "reproduce"),
+        *("training", "inference", "reproduce", "serve"),
     },
     "__main__": {"cli"},
 }

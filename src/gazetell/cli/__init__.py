@@ -33,6 +33,8 @@ VERBS = {
     "score": "Score anybody's captions or answers with the official metrics.",
     "caption": "Tell what pictures show, and where the model looked.",
     "ask": "Answer questions about a picture, with a confidence.",
+    "serve": "Serve models: a REST API, and a page where people look and ask.",
+    "describe": "Alt text for a folder: caption it into a table, or a sheet to review.",
     "models": "List architectures, encoders and recipes, or describe a trained model.",
     "doctor": "Show versions, devices, and what can be used here.",
 }

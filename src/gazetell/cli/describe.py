@@ -1,0 +1,66 @@
+"""``gazetell describe``."""
+
+from pathlib import Path
+
+from ..errors import UsageError
+from ..inference.describe import check_out
+from ..inference.describe import describe as describe_folder
+from ..inference.predictor import Captioner
+from .terminal import on_terminal, report
+
+__all__ = ["describe"]
+
+
+def describe(
+    folder: Path,
+    *,
+    model: tuple[str, ...] = (),
+    out: Path,
+    again: bool = False,
+    beam: int | None = None,
+    max_length: int | None = None,
+    length_penalty: float | None = None,
+    batch: int = 16,
+    device: str = "auto",
+    precision: str = "auto",
+) -> int:
+    """Alt text for a folder: caption every picture in it, into a table or a sheet to review.
+
+    A killed run goes on where it was; pictures that are done and unchanged are left out.
+
+    Args:
+        folder: Of pictures, at any depth.
+        model: A model folder, or hf://owner/name; given several times, an ensemble.
+        out: A .csv or .jsonl table, or an .html sheet to review and edit the captions on, least
+            sure first. OUT.done.jsonl beside it keeps what is done.
+        again: Begin anew, whatever is there.
+        beam: Beam of the search, 1 for greedy; the model's own if not given.
+        max_length: Most words of a caption; the model's own if not given.
+        length_penalty: Exponent of the length normalisation; the model's own if not given.
+        batch: Pictures a forward pass.
+        device: auto, cpu or cuda.
+        precision: auto, bf16 or fp32.
+    """
+    if not model:
+        raise UsageError("expected --model, a model folder or hf://owner/name")
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: expected 1 or more")
+    check_out(folder, out)
+    given = {"beam": beam, "max_length": max_length, "length_penalty": length_penalty}
+    done = describe_folder(
+        Captioner.load(*model, device=device, precision=precision),
+        folder,
+        out,
+        again=again,
+        batch=batch,
+        progress=on_terminal(),
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    for error in done.failed:
+        report(f"error: {error}")
+    before = done.pictures - done.captioned - len(done.failed)
+    report(
+        f"{out}: {done.pictures} pictures, {done.captioned} captioned now, {before} before, "
+        f"{len(done.failed)} failed"
+    )
+    return 1 if done.failed else 0

@@ -1,0 +1,151 @@
+"""The service: routes over an engine.
+
+The routes are ``async``, unlike plain functions in a pool of threads: a request that waits for its
+batch costs no thread, and when its client leaves it is taken out of the queue.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from .. import __version__
+from ..errors import GazetellError
+from ..inference.answering import Answerer
+from ..inference.predictor import Captioner
+from .desk import Desk
+from .guard import Guard
+from .intake import read, request_body
+from .monitor import Monitor
+from .options import ServeOptions
+from .problems import CODES, Problem, answer_to, problem_of
+from .schemas import (
+    AnswerReply,
+    AnswerRequest,
+    CaptionReply,
+    CaptionRequest,
+    LookReply,
+    LookRequest,
+    ModelsReply,
+    ProblemReply,
+)
+
+__all__ = ["create_app"]
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"content": {"application/problem+json": {"schema": ProblemReply.model_json_schema()}}}
+    for status in sorted(set(CODES.values()))
+}
+
+
+def create_app(
+    models: Mapping[str, Captioner | Answerer],
+    options: ServeOptions | None = None,
+    *,
+    token: str | None = None,
+) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        models: by the names under which they are served; the first of a kind is its default.
+        options: limits.
+        token: that requests to the API must bear; None for no token.
+    """
+    options, monitor = options or ServeOptions(), Monitor()
+    desk = Desk(models, options, monitor)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk.open()
+        yield
+        # What was taken in is finished; that may take a while, and others want the loop.
+        await asyncio.to_thread(desk.close)
+
+    app = FastAPIOffline(
+        title="gazetell",
+        version=__version__,
+        summary="Tells what a picture shows, answers questions, and shows where it looked.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.desk = desk
+    app.add_middleware(Guard, options=options, monitor=monitor, token=token)
+
+    def told(problem: Problem) -> Response:
+        monitor.rejected.labels(problem.code).inc()
+        return answer_to(problem)
+
+    @app.exception_handler(Problem)
+    async def _problem(_: Request, error: Problem) -> Response:
+        return told(error)
+
+    @app.exception_handler(GazetellError)
+    async def _library(_: Request, error: GazetellError) -> Response:
+        return told(problem_of(error))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        code, detail = {
+            404: ("not_found", "There is nothing here; the API is described at /docs."),
+            405: ("method_not_allowed", "This path takes another method; see /docs."),
+        }.get(error.status_code, ("bad_request", f"{error.detail}."))
+        return told(Problem(code, detail, dict(error.headers or {})))
+
+    @app.post("/v1/caption", responses=PROBLEMS, openapi_extra=request_body(CaptionRequest))
+    async def caption(request: Request) -> CaptionReply:
+        """Tell what a picture shows, and where the model looked for each word."""
+        begin = time.monotonic()
+        return await desk.caption(request, await read(request, CaptionRequest), begin)
+
+    @app.post("/v1/answer", responses=PROBLEMS, openapi_extra=request_body(AnswerRequest))
+    async def answer(request: Request) -> AnswerReply:
+        """Answer questions about a picture, with calibrated confidences."""
+        begin = time.monotonic()
+        return await desk.answer(request, await read(request, AnswerRequest), begin)
+
+    @app.post(
+        "/v1/look",
+        status_code=201,
+        responses=PROBLEMS,
+        openapi_extra=request_body(LookRequest),
+    )
+    async def look(request: Request) -> LookReply:
+        """Send a picture once; further requests name it by the handle."""
+        return await desk.look(request, await read(request, LookRequest))
+
+    @app.get("/v1/models", responses={503: PROBLEMS[503]})
+    async def served() -> ModelsReply:
+        """What is served, and within which limits."""
+        return desk.models_reply(token is not None)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def alive() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def ready() -> dict[str, str]:
+        desk.check_ready()
+        return {"status": "ready"}
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    page = Path(str(files(__package__) / "page"))
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> FileResponse:
+        return FileResponse(page / "index.html")
+
+    app.mount("/page", StaticFiles(directory=page), name="page")
+    return app

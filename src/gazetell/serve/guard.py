@@ -1,0 +1,191 @@
+"""What stands before the routes: the token, limits on what arrives, headers on what leaves.
+
+An ASGI middleware, because limits have to hold before a request is in memory: the body is counted
+as it comes, and a request that is too large, too slow, or one too many is sent away while its
+bytes are still on the wire.
+"""
+
+import asyncio
+import hmac
+import logging
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .monitor import Monitor
+from .options import ServeOptions
+from .problems import Problem, answer_to
+
+__all__ = ["OPEN_PATHS", "Guard"]
+
+log = logging.getLogger("gazetell.serve")
+
+# Paths of the API that need no token: the page asks there whether one is needed.
+OPEN_PATHS = ("/v1/models",)
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+# Swagger's page brings a script and styles inline; nobody's content is shown there.
+DOCS_POLICY = PAGE_POLICY.replace("-src 'self';", "-src 'self' 'unsafe-inline';", 2)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+}
+
+
+class Guard:
+    """Checks every request.
+
+    Args:
+        app: what it guards.
+        options: the limits.
+        monitor: is told of every request.
+        token: that a request to the API must bear; None for no token.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, options: ServeOptions, monitor: Monitor, token: str | None
+    ) -> None:
+        self.app, self.options, self.monitor = app, options, monitor
+        self.token = token
+        self.uploads = 0  # bytes of requests in memory
+        self.waiting = 0  # requests that have arrived whole and are not yet answered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        visit = _Visit(self, scope, receive, send)
+        begin = time.monotonic()
+        try:
+            if problem := self._refusal(scope):
+                await self._tell(problem, visit)
+            else:
+                await self.app(scope, visit.receive, visit.send)
+        except Exception:
+            # A client learns nothing of our insides.
+            log.exception("a request failed")
+            if not visit.status:
+                problem = Problem("internal", "Something went wrong here; it has been logged.")
+                await self._tell(problem, visit)
+        finally:
+            visit.leave()
+            # An unknown path is not a label: there are endlessly many.
+            route = getattr(scope.get("route"), "path", "other")
+            self.monitor.requests.labels(route, visit.status).inc()
+            self.monitor.seconds.labels(route).observe(time.monotonic() - begin)
+
+    async def _tell(self, problem: Problem, visit: "_Visit") -> None:
+        self.monitor.rejected.labels(problem.code).inc()
+        await answer_to(problem)(visit.scope, visit.receive, visit.send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        """Why a request is not even read."""
+        headers, path = Headers(scope=scope), scope["path"]
+        if self.token and path.startswith("/v1/") and path not in OPEN_PATHS:
+            given = headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+                return Problem(
+                    "unauthorized",
+                    "Expected the header Authorization: Bearer with the token of this service.",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self.options.body_bytes:
+            return self.too_large()
+        return self.full() if scope["method"] == "POST" else None
+
+    def full(self) -> Problem | None:
+        """The problem of one request more than may wait."""
+        if self.waiting < self.options.queue:
+            return None
+        return Problem(
+            "queue_full",
+            f"{self.options.queue} requests are waiting already; try again in a moment.",
+            {"Retry-After": "1"},
+        )
+
+    def too_large(self) -> Problem:
+        """The problem of a body over the limit."""
+        limit = f"{self.options.body:g} MiB"
+        return Problem("body_too_large", f"The request is larger than {limit}, the limit here.")
+
+
+class _Visit:
+    """A request on its way through the guard."""
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self.guard, self.scope = guard, scope
+        self._receive, self._send = receive, send
+        self.taken, self.status = 0, 0
+        self.complete = self.waits = False
+        self.until = time.monotonic() + guard.options.receive_seconds
+
+    async def receive(self) -> Message:
+        """The next piece of the request, counted and in time.
+
+        Raises:
+            Problem: too large, too slow, or too much altogether.
+        """
+        if self.complete:
+            return await self._receive()  # only to hear that the client left
+        try:
+            message = await asyncio.wait_for(
+                self._receive(), max(0.0, self.until - time.monotonic())
+            )
+        except TimeoutError:
+            seconds = self.guard.options.receive_seconds
+            raise Problem(
+                "receive_timeout", f"The request did not arrive within {seconds:g} seconds."
+            ) from None
+        if message["type"] != "http.request":
+            return message
+        size = len(message.get("body", b""))
+        self.taken += size
+        self.guard.uploads += size
+        self.guard.monitor.uploads.set(self.guard.uploads)
+        if self.taken > self.guard.options.body_bytes:
+            raise self.guard.too_large()
+        if self.guard.uploads > self.guard.options.uploads * 2**20:
+            raise Problem("busy", "Too much is arriving at once; try again.", {"Retry-After": "1"})
+        if not message.get("more_body", False):
+            self.complete = True
+            # Those that are still arriving do not count: slow clients fill no queue.
+            if self.scope["method"] == "POST":
+                if problem := self.guard.full():
+                    raise problem
+                self.waits = True
+                self.guard.waiting += 1
+                self.guard.monitor.queue.set(self.guard.waiting)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send with the headers that every response has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            policy = DOCS_POLICY if self.scope["path"] == "/docs" else PAGE_POLICY
+            for name, value in {**HEADERS, "Content-Security-Policy": policy}.items():
+                headers.setdefault(name, value)
+            if self.scope["path"].startswith("/v1/"):
+                headers.setdefault("Cache-Control", "no-store")
+            if not self.complete and self.scope["method"] == "POST":
+                # The rest of the request is not read: the connection is of no more use.
+                headers["Connection"] = "close"
+        await self._send(message)
+
+    def leave(self) -> None:
+        """The request is answered, or its client left."""
+        self.guard.uploads -= self.taken
+        self.guard.waiting -= self.waits
+        self.guard.monitor.uploads.set(self.guard.uploads)
+        self.guard.monitor.queue.set(self.guard.waiting)

@@ -1,0 +1,300 @@
+"""The review sheet: what it holds, and what a person does with it in a browser."""
+
+import csv
+import io
+import json
+import re
+import shutil
+
+import pytest
+from page_reader import Page
+from PIL import Image
+
+from gazetell.errors import ImageError
+from gazetell.inference.review import review_sheet, thumbnail
+
+EVIL = "</script><script>document.title='evil'</script>"
+
+
+def row(picture, caption="a dog", log_prob=-2.0, **changes):
+    made = {
+        "picture": picture,
+        "caption": caption,
+        "log_prob": log_prob,
+        "ended": True,
+        "stamp": "1-1",
+        **thumbnail(Image.new("RGB", (40, 30), "navy")),
+    }
+    return made | changes
+
+
+def rows(count=8):
+    """Pictures 0.png, 1.png, ...; the first is the least sure."""
+    return [row(f"{n}.png", f"caption {n}", log_prob=n - 50.0) for n in range(count)]
+
+
+def data(text):
+    (found,) = [data for tag, data in Page(text).texts if tag == "script" and data[0] == "{"]
+    return json.loads(found)
+
+
+# What it holds
+
+
+def test_the_sheet_is_complete_in_itself_and_least_sure_first():
+    given = rows(5)
+    text = review_sheet("pictures", [given[3], given[0], given[4], given[2], given[1]], key="k")
+    page = Page(text)
+    assert text.startswith("<!doctype html>")
+    assert re.findall(r"https?:|@import|url\(", text) == []
+    assert page.all("link") == []
+    policy = page.all("meta")[3]["content"]
+    assert "default-src 'none'" in policy
+    assert "img-src data:" in policy
+    assert [row["picture"] for row in data(text)["rows"]] == [f"{n}.png" for n in range(5)]
+    assert "not on this sheet" not in text
+
+
+def test_what_comes_from_others_is_escaped():
+    error = ImageError(f"{EVIL}: is no picture")
+    text = review_sheet(EVIL, [row(EVIL, EVIL)], [error], base=EVIL)
+    assert len(Page(text).all("script")) == 2
+    assert data(text)["rows"][0]["caption"] == data(text)["name"] == EVIL
+    assert "1 picture is not on this sheet" in text
+
+
+@pytest.mark.parametrize("size", [(4000, 10), (3, 900), (20, 10), (1, 1), (640, 480)])
+def test_a_thumbnail_is_small_and_keeps_its_shape(size):
+    found = thumbnail(Image.new("RGB", size, "red"))
+    width, height = found["width"], found["height"]
+    assert max(width, height) == min(320, max(size))
+    assert abs(width / height - size[0] / size[1]) <= max(size) / min(size) * 0.5
+    assert found["thumb"].startswith("data:image/webp;base64,")
+    assert len(found["thumb"]) < 6000
+
+
+# What a person does with it
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, as Debian or a desktop has it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser, tmp_path):
+    """Open a sheet of these rows in a browser that remembers; errors of its script fail."""
+    contexts = {}
+
+    def call(given, key="key", base="pictures", **options):
+        name = str(options)
+        if name not in contexts:
+            contexts[name] = browser.new_context(**options)
+        sheet = tmp_path / "sheet.html"
+        sheet.write_text(review_sheet("shop", given, base=base, key=key), encoding="utf-8")
+        page = contexts[name].new_page()
+        page.set_default_timeout(15000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(sheet.as_uri())
+        return page
+
+    errors, asked = [], []
+    yield call
+    for context in contexts.values():
+        context.close()
+    assert errors == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def field(page, number):
+    return page.get_by_role("textbox", name=f"Alt text of {number}.png")
+
+
+def box(page, number):
+    return page.get_by_role("checkbox", name=f"Approve {number}.png")
+
+
+def counts(page):
+    return [int(text) for text in page.locator("fieldset b").all_inner_texts()]
+
+
+def listed(page):
+    return page.locator(".row .name").all_inner_texts()
+
+
+def test_captions_are_put_right_approved_and_downloaded(visit, tmp_path):
+    given = rows()
+    page = visit(given)
+    assert counts(page) == [8, 2, 8, 0, 0]
+    assert listed(page) == [row["picture"] for row in given]
+    field(page, 0).fill('a "red",\nround  ball ')
+    field(page, 0).press("Enter")
+    assert field(page, 1).evaluate("field => field === document.activeElement")
+    assert page.get_by_role("status").inner_text() == "Approved, 1 of 8."
+    box(page, 2).check()
+    field(page, 3).fill("not yet approved")
+    assert counts(page) == [8, 1, 6, 2, 2]
+    with page.expect_download() as caught:
+        page.get_by_role("button", name="Download CSV").click()
+    assert caught.value.suggested_filename == "shop-alt-text.csv"
+    text = caught.value.path().read_text(encoding="utf-8-sig")
+    found = list(csv.reader(io.StringIO(text, newline="")))
+    assert found[:5] == [
+        ["picture", "caption", "alt_text", "approved"],
+        ["0.png", 'a "red", round ball', 'a "red", round ball', "yes"],
+        ["1.png", "caption 1", "", "no"],
+        ["2.png", "caption 2", "caption 2", "yes"],
+        ["3.png", "not yet approved", "", "no"],
+    ]
+    assert len(found) == 9
+
+
+def test_nothing_is_lost_on_reload(visit):
+    page = visit(rows())
+    field(page, 4).fill("mine")
+    box(page, 5).check()
+    page.close()
+    page = visit(rows())
+    assert field(page, 4).input_value() == "mine"
+    assert box(page, 5).is_checked()
+    assert counts(page) == [8, 2, 7, 1, 1]
+    # Another sheet has reviews of its own.
+    other = visit(rows(), key="other")
+    assert counts(other) == [8, 2, 8, 0, 0]
+    # Two windows on one sheet agree.
+    twin = visit(rows())
+    box(page, 6).check()
+    twin.locator(".row.approved").nth(1).wait_for(state="attached")
+    page.bring_to_front()
+    page.get_by_role("button", name="Undo edits").click()
+    assert field(page, 4).input_value() == "caption 4"
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Forget all").click()
+    assert counts(page) == [8, 2, 8, 0, 0]
+    assert page.evaluate("Object.keys(localStorage)") == []
+
+
+def test_a_persons_words_outlive_a_new_model_and_approvals_do_not(visit):
+    page = visit(rows())
+    field(page, 0).fill("mine")
+    for number in range(4):
+        box(page, number).check()
+    page.close()
+    new = rows()
+    new[0]["caption"] = new[1]["caption"] = "another model's"
+    new[3]["stamp"] = "2-2"  # another picture of that name
+    page = visit(new)
+    assert field(page, 0).input_value() == "mine"
+    assert field(page, 1).input_value() == "another model's"
+    assert [box(page, number).is_checked() for number in range(4)] == [True, False, True, False]
+
+
+def test_leaving_asks_until_all_is_downloaded(visit):
+    other = visit(rows(), key="other")  # keeps the browser open
+    page = visit(rows())
+    field(page, 0).click()
+    asked = []
+
+    def leave(page):
+        """What the page asks on being closed; it stays open if it asks."""
+        del asked[:]
+        page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+        page.close(run_before_unload=True)
+        for _ in range(400):
+            if asked or page.is_closed():
+                break
+            other.wait_for_timeout(25)
+        return list(asked)
+
+    box(page, 1).check()
+    assert leave(page) == ["beforeunload"]
+    with page.expect_download():
+        page.get_by_role("button", name="Download CSV").click()
+    assert leave(page) == []
+    assert page.is_closed()
+    page = visit(rows())
+    field(page, 2).fill("more")
+    page.close()
+    page = visit(rows())  # what was not downloaded then is not downloaded now
+    field(page, 0).click()
+    assert leave(page) == ["beforeunload"]
+
+
+def test_filters_hold_until_chosen_again(visit):
+    page = visit(rows())
+    page.get_by_role("radio", name="Unsure").check(force=True)
+    assert listed(page) == ["0.png", "1.png"]
+    box(page, 0).check()
+    assert listed(page) == ["0.png", "1.png"]  # nothing moves under one's hands
+    page.keyboard.press("Tab")
+    page.get_by_role("radio", name="Approved").check(force=True)
+    assert listed(page) == ["0.png"]
+    page.get_by_role("radio", name="Edited").check(force=True)
+    assert page.get_by_text("No picture here.").is_visible()
+    page.get_by_role("radio", name="Unsure").check(force=True)
+    assert listed(page) == ["1.png"]
+    page.get_by_role("radio", name="All").check(force=True)
+    page.get_by_role("searchbox").fill("CAPTION 7")
+    assert listed(page) == ["7.png"]
+
+
+def test_many_are_drawn_as_they_are_reached(visit):
+    page = visit(rows(150))
+    assert page.locator(".row").count() == 60
+    last = field(page, 59)
+    last.focus()
+    page.keyboard.press("Alt+ArrowDown")
+    assert field(page, 60).evaluate("field => field === document.activeElement")
+    page.keyboard.press("Alt+ArrowUp")
+    assert last.evaluate("field => field === document.activeElement")
+    page.mouse.wheel(0, 100_000)
+    page.locator(".row").nth(149).wait_for(state="attached")
+    assert page.get_by_role("button", name="Show more").count() == 0
+
+
+def test_what_is_odd_is_said(visit):
+    odd = [row("0.png", "", -9.0), row("1.png", "a b c", -8.0, ended=False)]
+    page = visit([*odd, row("a b/c#d?.png", EVIL)], base="../my pictures")
+    assert page.locator(".note").all_inner_texts() == [
+        "empty: decorative",
+        "cut off before its end",
+        "",
+    ]
+    href = page.locator(".look").last.get_attribute("href")
+    assert href == "../my%20pictures/a%20b/c%23d%3F.png"
+    assert page.locator("textarea").last.input_value() == EVIL
+    assert page.title() == "shop: captions to review"
+
+
+def test_a_sheet_of_one_and_of_none(visit):
+    assert visit(rows(1)).locator(".sure").is_hidden()
+    assert visit([]).get_by_text("No pictures.").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible(visit, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-core")
+    page = visit(rows(), color_scheme=scheme, bypass_csp=True)
+    field(page, 0).press("Enter")
+    field(page, 1).fill("")
+    found = axe.Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_a_phone_shows_all_of_it(visit):
+    phone = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_mobile": True}
+    page = visit(
+        [row("a-very-long-name-without-a-single-space-in-it-at-all-" * 3, "word " * 60)], **phone
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.get_by_role("checkbox").tap()
+    assert counts(page) == [1, 0, 0, 0, 1]

@@ -1,0 +1,173 @@
+"""What goes wrong on a network: the service answers on, and keeps nothing."""
+
+import concurrent.futures
+import io
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+
+import httpx
+import pytest
+from PIL import Image
+from service import png, ready, running, wait_until
+
+from gazetell.models.checkpoint import save_model
+from gazetell.serve.app import create_app
+from gazetell.serve.options import ServeOptions
+
+
+@pytest.fixture(scope="module")
+def url(models):
+    options = ServeOptions(receive_seconds=1, uploads=0.5)
+    with running(create_app(models, options)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url):
+    """Afterwards the service answers as before, and holds nothing."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+        wait_until(lambda: "gazetell_upload_bytes 0.0" in client.get("/metrics").text)
+        wait_until(lambda: "gazetell_queue 0.0" in client.get("/metrics").text)
+        reply = client.post("/v1/caption", files={"image": png(20, 20)})
+        assert reply.status_code == 200, reply.text
+
+
+def connect(url):
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def head(length, content="application/json"):
+    return (
+        f"POST /v1/caption HTTP/1.1\r\nHost: x\r\nContent-Type: {content}\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+def test_a_body_that_stops_halfway_is_forgotten(client, url):
+    for _ in range(20):
+        with connect(url) as connection:
+            connection.sendall(head(1000) + b"x" * 500)
+
+
+def test_a_client_that_is_too_slow_is_told_so(client, url):
+    with connect(url) as connection:
+        connection.sendall(head(1000) + b"x")
+        reply = b""
+        while piece := connection.recv(4096):  # until the service closes the connection
+            reply += piece
+    assert reply.startswith(b"HTTP/1.1 408 ")
+    assert b"receive_timeout" in reply
+
+
+def test_too_much_at_once_is_sent_away(client, url):
+    connections = [connect(url) for _ in range(4)]
+    for connection in connections:  # half a MiB may be in memory; each of these is 0.2
+        connection.sendall(head(300_000) + b"x" * 200_000)
+    replies = []
+    for connection in connections:
+        replies.append(connection.recv(4096).split(b" ")[1])
+        connection.close()
+    assert sorted(replies) in ([b"408", b"408", b"503", b"503"], [b"408", b"408", b"408", b"503"])
+
+
+def test_two_hundred_connections_are_no_hindrance(client, url):
+    idle = [connect(url) for _ in range(200)]
+    try:
+        for connection in idle[::2]:
+            connection.sendall(head(50) + b"{")
+        assert client.post("/v1/caption", files={"image": png(20, 20)}).status_code == 200
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+def damaged(seed):
+    """A picture file with some bytes changed, cut or added."""
+    chance = random.Random(seed)
+    buffer = io.BytesIO()
+    picture = Image.effect_noise((40, 30), 90).convert("RGB")
+    picture.save(buffer, chance.choice(["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"]))
+    content = bytearray(buffer.getvalue())
+    for _ in range(chance.randrange(1, 20)):
+        place = chance.randrange(len(content))
+        kind = chance.randrange(3)
+        if kind == 0:
+            content[place] = chance.randrange(256)
+        elif kind == 1:
+            del content[place : place + chance.randrange(1, 50)]
+        else:
+            content[place:place] = chance.randbytes(chance.randrange(1, 50))
+        content = content or bytearray(b"x")
+    return bytes(content)
+
+
+def test_damaged_pictures_are_answered_or_refused(client):
+    seen = set()
+    for seed in range(200):
+        reply = client.post("/v1/caption", files={"image": damaged(seed)}, data={"gaze": "false"})
+        assert reply.status_code in (200, 413, 422), reply.text
+        seen.add(reply.status_code)
+    assert {200, 422} <= seen
+
+
+def test_damaged_requests_are_refused(client, url):
+    chance = random.Random(0)
+    for _ in range(100):
+        content = chance.choice(["application/json", "multipart/form-data; boundary=b", "text/x"])
+        body = chance.choice(
+            [b'{"image": "', b'--b\r\nContent-Disposition: form-data; name="', b""]
+        )
+        body += chance.randbytes(chance.randrange(200))
+        with connect(url) as connection:
+            connection.sendall(head(len(body), content) + body)
+            status = int(connection.recv(4096).split(b" ")[1])
+        assert 400 <= status < 500
+
+
+def bomb(width, height):
+    """A PNG of a few kilobytes that would fill gigabytes."""
+
+    def chunk(kind, content):
+        crc = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + crc
+
+    packer = zlib.compressobj(9)
+    rows = packer.compress(bytes(10**6)) + packer.flush()
+    start = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_not_unpacked(client):
+    reply = client.post("/v1/look", files={"image": bomb(60_000, 60_000)})
+    assert reply.status_code == 413
+    assert reply.json()["code"] == "picture_too_large"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM on Windows")
+def test_a_terminated_service_answers_what_it_took_in(untrained, tmp_path, picture):
+    save_model(tmp_path / "model", untrained())
+    command = [sys.executable, "-m", "gazetell", "serve", "--port", "0"]
+    command += ["--model", str(tmp_path / "model"), "--gather", "300"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+        lines = iter(service.stderr.readline, "")
+        url = next(x.split()[0].rstrip("/") for x in lines if x.startswith("http://"))
+        drain = concurrent.futures.ThreadPoolExecutor(1).submit(lambda: list(lines))
+        wait_until(lambda: ready(url), seconds=60)
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            sent = {"files": {"image": picture}, "timeout": 30}
+            tasks = [pool.submit(httpx.post, f"{url}/v1/caption", **sent) for _ in range(16)]
+            wait_until(lambda: "gazetell_queue 16.0" in httpx.get(f"{url}/metrics").text)
+            service.send_signal(signal.SIGTERM)
+            assert [task.result().status_code for task in tasks] == [200] * 16
+        assert service.wait(timeout=30) in (0, -signal.SIGTERM)
+        assert not any("Traceback" in line for line in drain.result())
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/healthz")

@@ -1,0 +1,581 @@
+"""The page in a real browser, against the real service with untrained models.
+
+Whatever a test does, its page must ask no other host and raise no error (see ``visit``).
+Screenshots go to the folder that GAZETELL_SCREENSHOTS names, else to pytest's own.
+"""
+
+import json
+import os
+import random
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from shutil import which
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from service import png, running
+
+from gazetell.data import scenes
+from gazetell.inference import maps
+from gazetell.inference.predictor import Captioner
+from gazetell.models.decoding import DecodingOptions
+from gazetell.serve import app
+from gazetell.serve.options import ServeOptions
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+QUESTIONS = ["how many circles are there?", "what colour is the square?"]
+EXAMPLES = {"star": 283, "triangle": 276, "rings": 111}
+
+pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not there")
+
+
+@pytest.fixture(scope="module")
+def server_url(models, untrained):
+    """The service with the usual limits but a small body, and captions of several words."""
+    talkative = untrained(decoding=DecodingOptions(beam=1, min_length=6, max_length=9))
+    served = {**models, "tell": Captioner(talkative)}
+    with running(app.create_app(served, ServeOptions(body=1, pixels=1))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # For this file only: while Playwright runs, an event loop runs in this thread.
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, server_url):
+    """A function that opens the page; what it did is judged when the test is over."""
+    contexts, hosts, errors = [], set(), []
+
+    def heard(message):
+        # A refusal is told to the user; that the browser notes it too is no error of the page.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            errors.append(message.text)
+
+    def open_page(width=1000, height=800, *, scheme="light", motion="reduce", routes=(), script=""):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion=motion
+        )
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        context.grant_permissions(["clipboard-read", "clipboard-write", "camera"])
+        page = context.new_page()
+        page.on("request", lambda request: hosts.add(urlsplit(request.url)[:2]))
+        page.on("console", heard)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.add_init_script(script)
+        for path, answer in routes:
+            page.route(path, answer)
+        with page.expect_response("**/v1/models"):
+            page.goto(server_url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not errors
+    scheme, host = urlsplit(server_url)[:2]
+    assert hosts <= {(scheme, host), ("blob", "")}
+
+
+@pytest.fixture
+def keep(tmp_path):
+    """A function that saves a screenshot."""
+    folder = Path(os.environ.get("GAZETELL_SCREENSHOTS", tmp_path))
+
+    def save(page, name):
+        folder.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=folder / f"{name}.png", full_page=True)
+
+    return save
+
+
+def show(page, content, name="scene.png"):
+    """Choose a file; returns the service's caption."""
+    with page.expect_response("**/v1/caption") as caught:
+        page.set_input_files(
+            "#file", {"name": name, "mimeType": "image/png", "buffer": bytes(content)}
+        )
+    expect(page.locator("#words .gaze").first).to_be_attached()
+    return caught.value.json()["captions"][0]
+
+
+def ask(page, question):
+    """Ask and wait for the answer; returns it and its card, the newest."""
+    with page.expect_response("**/v1/answer") as caught:
+        page.fill("#question", question)
+        page.press("#question", "Enter")
+    card = page.locator(".card").first
+    expect(card.locator(".answer")).to_be_visible()
+    return caught.value.json()["answers"][0], card
+
+
+def grids(attention):
+    return np.array(attention["maps"]).reshape(-1, attention["height"], attention["width"])
+
+
+def light_on_grey(page):
+    """What the canvas makes of a grey picture, (64, 64, 3)."""
+    flat = page.evaluate("""() => [...document.querySelector("#light").getContext("2d")
+        .getImageData(0, 0, 64, 64).data]""")
+    layer = np.array(flat, dtype=float).reshape(64, 64, 4)
+    opacity = layer[..., 3:] / 255
+    return opacity * layer[..., :3] + (1 - opacity) * 128
+
+
+def same_light(page, attention_map):
+    expected = np.asarray(maps.overlay(Image.new("RGB", (64, 64), (128,) * 3), attention_map))
+    np.testing.assert_allclose(light_on_grey(page), expected, atol=4)
+    expect(page.locator("#frame")).to_have_class(re.compile("looking"))
+
+
+# Captions
+
+
+def test_an_upload_is_told_word_by_word(visit, picture, keep):
+    page = visit(motion="no-preference")
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
+    caption = show(page, picture)
+    words, maps_of = caption["words"], grids(caption["attention"])
+    assert len(words) > 3
+    assert page.locator("#words .gaze").all_inner_texts() == words
+    expect(page.locator("#heard")).to_have_text(f"It sees: {caption['text']}")
+    expect(page.locator("#words .told")).to_have_count(1)
+    same_light(page, maps_of[0])
+    before = light_on_grey(page)
+    page.clock.run_for(800)  # the second word came after 620 ms; the light is on its way
+    expect(page.locator("#words .told")).to_have_count(2)
+    expect(page.locator("#words .now")).to_have_text(words[1])
+    expect(page.locator("#words .gaze").last).to_have_css("opacity", "0")
+    between = light_on_grey(page)
+    keep(page, "telling")
+    page.clock.run_for(300)
+    same_light(page, maps_of[1])
+    way = np.abs(light_on_grey(page) - before)
+    assert 0.1 * way.sum() < np.abs(between - before).sum() < 0.9 * way.sum()
+    page.clock.run_for(620 * len(words))
+    expect(page.locator("#words .gaze").last).to_have_css("opacity", "1")
+    expect(page.locator("#frame")).not_to_have_class(re.compile("looking"))
+
+
+def test_the_telling_can_be_stopped_and_started(visit, picture):
+    page = visit(motion="no-preference")
+    show(page, picture)
+    page.click("text=Stop")
+    expect(page.locator("#words .gaze").last).to_have_css("opacity", "1")
+    page.click("text=Look again")
+    expect(page.locator("#words .now")).to_have_count(1)
+    expect(page.locator("#play")).to_have_text("Stop")
+
+
+def test_with_reduced_motion_all_words_are_there_at_once(visit, picture):
+    page = visit()
+    show(page, picture)
+    expect(page.locator("#words .gaze").last).to_have_css("opacity", "1")
+    expect(page.locator("#words .now")).to_have_count(0)
+    expect(page.locator("#frame")).not_to_have_class(re.compile("looking"))
+
+
+def test_a_word_under_the_pointer_shows_its_gaze_as_the_library_does(visit, picture, keep):
+    page = visit()
+    caption = show(page, picture)
+    shown = []
+    for n in (0, len(caption["words"]) - 1):
+        page.locator("#words .gaze").nth(n).hover()
+        attention_map = grids(caption["attention"])[n]
+        same_light(page, attention_map)
+        shown.append(light_on_grey(page))
+        place = maps.where(attention_map)
+        expect(page.locator("#where")).to_have_text(f"“{caption['words'][n]}”: {place}")
+    assert np.abs(shown[0] - shown[1]).max() > 4
+    keep(page, "hover")
+    page.hover("h1")
+    expect(page.locator("#frame")).not_to_have_class(re.compile("looking"))
+    # A click keeps it.
+    page.locator("#words .gaze").first.click()
+    page.hover("h1")
+    same_light(page, grids(caption["attention"])[0])
+    expect(page.locator("#words [aria-pressed=true]")).to_have_count(1)
+
+
+def test_arrow_keys_go_from_word_to_word(visit, picture):
+    page = visit()
+    caption = show(page, picture)
+    words, focused = caption["words"], page.locator("#words .gaze:focus")
+    page.locator("#words .gaze").first.focus()
+    for key, at in [
+        ("ArrowRight", 1),
+        ("ArrowDown", 2),
+        ("ArrowLeft", 1),
+        ("End", len(words) - 1),
+        ("ArrowRight", 0),
+        ("ArrowUp", len(words) - 1),
+        ("Home", 0),
+    ]:
+        page.keyboard.press(key)
+        expect(page.locator("#words .gaze").nth(at)).to_be_focused()
+        expect(focused).to_have_class(re.compile("now"))
+        assert page.locator("#words [tabindex='0']").count() == 1
+    same_light(page, grids(caption["attention"])[0])
+    page.keyboard.press("Escape")
+    expect(page.locator("#words .now")).to_have_count(0)
+
+
+# Questions
+
+
+def test_two_questions_are_answered_with_bars_and_gazes(visit, picture, keep):
+    page = visit()
+    show(page, picture)
+    page.click("summary")
+    page.locator("#bound").fill("0")
+    page.check("#evidence")
+    for n, question in enumerate([QUESTIONS[0], f"{QUESTIONS[1]} zorb"], 1):
+        answer, card = ask(page, question)
+        expect(page.locator(".card")).to_have_count(n)
+        expect(card.locator("h3")).to_have_text(question)
+        expect(card.locator(".answer strong")).to_have_text(answer["answer"])
+        assert card.locator(".top li > :first-child").all_inner_texts() == [
+            one["answer"] for one in answer["top"]
+        ]
+        for bar, share in zip(
+            card.locator(".bar").all(),
+            [answer["confidence"], *(one["confidence"] for one in answer["top"])],
+            strict=True,
+        ):
+            width, part = bar.bounding_box()["width"], bar.locator("i").bounding_box()["width"]
+            assert part == pytest.approx(share * width, abs=1)
+        passes = card.locator(".passes .gaze")
+        expect(passes).to_have_count(len(answer["attention"]["maps"]))
+        passes.nth(1).click()
+        same_light(page, grids(answer["attention"])[1])
+        expect(card).to_contain_text("Without the picture I would be")
+        unknown = answer["unknown_words"]
+        assert ("zorb" in unknown) is ("zorb" in question)
+        told = [f"Words I never learned: {', '.join(unknown)}."] if unknown else []
+        assert card.get_by_text("never learned").all_inner_texts() == told
+    keep(page, "answers")
+
+
+def test_it_says_when_it_is_not_sure(visit, picture, keep):
+    page = visit()
+    show(page, picture)
+    page.click("summary")
+    page.focus("#bound")
+    page.keyboard.press("End")
+    expect(page.locator("#bounded")).to_have_text("100 %")
+    answer, card = ask(page, QUESTIONS[0])
+    assert answer["abstained"]
+    expect(card.locator(".answer strong")).to_have_text("I am not sure.")
+    expect(card).to_contain_text(
+        f"My best guess is “{answer['answer']}”; you asked for at least 100 %."
+    )
+    expect(page.locator("#heard")).to_contain_text("I am not sure. My best guess is")
+    keep(page, "not-sure")
+
+
+def test_another_model_is_chosen_by_name(visit, picture):
+    page = visit()
+    show(page, picture)
+    expect(page.locator("#captioner")).to_be_hidden()  # there is but one
+    with page.expect_request("**/v1/answer") as caught:
+        page.select_option("#answerer", "other")
+        answer, card = ask(page, QUESTIONS[0])
+    assert caught.value.post_data_json["model"] == "other"
+    assert answer["attention"] is None
+    expect(card.locator(".passes")).to_have_count(0)
+
+
+# Refusals
+
+
+def many_pixels():
+    return png(1100, 1000)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (lambda: b"no picture", "cannot be read as a picture: choose a JPEG, PNG or WebP."),
+        (lambda: bytes(2**20 + 1), "This file is over 1.0 MB: choose a smaller one."),
+        (many_pixels, "has too many pixels: choose a smaller one."),
+    ],
+)
+def test_a_refused_file_is_told_in_one_sentence_and_the_page_goes_on(
+    visit, picture, keep, content, sentence
+):
+    page = visit()
+    first = show(page, picture)
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": content()})
+    note = page.get_by_role("alert")
+    expect(note).to_contain_text(sentence)
+    assert note.inner_text().count(".") == 1 + note.inner_text().count("1.0")
+    keep(page, f"refused-{sentence.split()[0]}")
+    # The picture before is still there, and asked about.
+    assert page.locator("#words .gaze").all_inner_texts() == first["words"]
+    expect(page.locator("#frame.waiting")).to_have_count(0)
+    ask(page, QUESTIONS[0])
+    expect(note).to_be_empty()
+    show(page, picture)
+    expect(page.locator(".card")).to_have_count(0)
+
+
+def test_a_server_that_does_not_answer_costs_no_question(visit, picture):
+    page = visit()
+    show(page, picture)
+    page.route("**/v1/answer", lambda route: route.abort())
+    page.fill("#question", QUESTIONS[0])
+    page.press("#question", "Enter")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer: ")
+    expect(page.locator("#question")).to_have_value(QUESTIONS[0])
+    expect(page.locator(".card")).to_have_count(0)
+    page.unroute("**/v1/answer")
+    page.click("#ask button")
+    expect(page.locator(".card .answer")).to_have_count(1)
+
+
+def problem(status, code):
+    return {
+        "status": status,
+        "content_type": "application/problem+json",
+        "body": json.dumps({"code": code, "status": status, "detail": "So it is."}),
+    }
+
+
+def test_a_look_that_expired_is_sent_again_silently(visit, picture):
+    page = visit()
+    show(page, picture)
+    sent = []
+    page.on("request", lambda request: sent.append(urlsplit(request.url).path))
+    page.route("**/v1/answer", lambda route: route.fulfill(**problem(404, "look_expired")), times=1)
+    page.fill("#question", QUESTIONS[0])
+    page.press("#question", "Enter")
+    expect(page.locator(".card .answer")).to_have_count(1)
+    assert sent == ["/v1/answer", "/v1/look", "/v1/answer"]
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_a_token_is_asked_for_and_kept(visit, picture, keep):
+    def guard(route):
+        if route.request.headers.get("authorization") == "Bearer open sesame":
+            route.continue_()
+        else:
+            route.fulfill(**problem(401, "unauthorized"))
+
+    page = visit(routes=[("**/v1/look", guard), ("**/v1/caption", guard)])
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": picture})
+    gate = page.get_by_role("dialog", name="This server asks for a token")
+    expect(gate).to_be_visible()
+    expect(page.locator("#token")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("alert")).to_contain_text("Without a token")
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": picture})
+    page.fill("#token", "guess")
+    page.press("#token", "Enter")
+    expect(page.get_by_role("dialog", name="That token was refused")).to_be_visible()
+    keep(page, "token")
+    page.fill("#token", "open sesame")
+    page.press("#token", "Enter")
+    expect(page.locator("#words .gaze").first).to_be_attached()
+    page.reload()
+    show(page, picture)  # without a question
+    page.click("#curl")
+    expect(page.locator("#curl")).to_have_text("Copied")
+    assert "$GAZETELL_TOKEN" in page.evaluate("navigator.clipboard.readText()")
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "gone"),
+    [("captioner", "#telling", "#asking"), ("answerer", "#asking", "#telling")],
+)
+def test_only_what_is_served_is_offered(visit, picture, kind, there, gone):
+    def some(route):
+        reply = route.fetch()
+        served = reply.json()
+        served["models"] = [model for model in served["models"] if model["kind"] == kind]
+        route.fulfill(response=reply, json=served)
+
+    page = visit(routes=[("**/v1/models", some)])
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": picture})
+    expect(page.locator(there)).to_be_visible()
+    expect(page.locator(gone)).to_be_hidden()
+
+
+# Ways to give a picture
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_picture_is_dropped_or_pasted(visit, picture, event):
+    page = visit()
+    page.evaluate(
+        """([event, bytes]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "a.png", { type: "image/png" }));
+            const options = { bubbles: true, cancelable: true };
+            document.body.dispatchEvent(event === "drop"
+                ? new DragEvent("drop", { ...options, dataTransfer: data })
+                : new ClipboardEvent("paste", { ...options, clipboardData: data }));
+        }""",
+        [event, list(picture)],
+    )
+    expect(page.locator("#words .gaze").first).to_be_attached()
+
+
+def test_a_picture_is_photographed(visit, keep):
+    page = visit()
+    page.click("text=Use the camera")
+    expect(page.locator("#snap")).to_be_focused()
+    keep(page, "camera")
+    page.keyboard.press("Enter")
+    expect(page.locator("#words .gaze").first).to_be_attached()
+    expect(page.locator("#film")).to_be_hidden()
+    expect(page.locator("#camera")).to_be_focused()
+    assert page.evaluate("document.querySelector('#film').srcObject") is None  # it is off
+
+
+def test_without_a_camera_there_is_no_button_and_a_refusal_is_told(visit):
+    hide = "Object.defineProperty(navigator, 'mediaDevices', { value: undefined });"
+    expect(visit(script=hide).locator("#camera")).to_be_hidden()
+    page = visit(script="navigator.mediaDevices.getUserMedia = () => Promise.reject(Error());")
+    page.click("#camera")
+    expect(page.get_by_role("alert")).to_contain_text("The camera cannot be used: allow it")
+    expect(page.locator("#shutter")).to_be_hidden()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_a_drawn_scene(name):
+    scene = scenes.sample_scene(random.Random(EXAMPLES[name]))
+    drawn = scenes.draw(replace(scene, background=replace(scene.background, noise=0)), 448)
+    with Image.open(Path(app.__file__).parent / "page" / "examples" / f"{name}.png") as saved:
+        difference = np.asarray(drawn, dtype=int) - np.asarray(saved.convert("RGB"), dtype=int)
+    assert np.abs(difference).mean() < 4  # fewer colours
+
+
+# Copying
+
+
+def test_the_caption_is_copied_as_alt_text(visit, picture):
+    page = visit()
+    text = show(page, picture)["text"]
+    page.click("text=Copy as alt text")
+    expect(page.locator("#heard")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == f"{text[0].upper()}{text[1:]}."
+
+
+@pytest.mark.skipif(not which("curl"), reason="curl is not installed")
+def test_a_copied_command_does_the_same(visit, picture, tmp_path):
+    def run():
+        expect(page.get_by_text("Copied", exact=True).first).to_be_attached()
+        command = page.evaluate("navigator.clipboard.readText()")
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, check=True)
+        return json.loads(done.stdout)
+
+    name = """it's a; "picture", 1.png"""
+    (tmp_path / name).write_bytes(picture)
+    page = visit()
+    caption = show(page, picture, name)
+    page.click("#curl")
+    assert run()["captions"][0]["words"] == caption["words"]
+    answer, card = ask(page, "@what's < there?")
+    card.get_by_text("Copy as curl").click()
+    found = run()["answers"][0]
+    assert (found["question"], found["answer"]) == (answer["question"], answer["answer"])
+    with page.expect_response("**/v1/caption") as caught:
+        page.locator("#examples button").first.click()
+    page.click("#curl")
+    assert run()["captions"][0]["words"] == caught.value.json()["captions"][0]["words"]
+
+
+# For everyone
+
+
+def test_the_keyboard_alone_is_enough(visit, keep):
+    def tab_to(selector):
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+                return
+        pytest.fail(f"no way to {selector}")
+
+    page = visit()
+    tab_to("#file")
+    tab_to("#examples button")
+    page.keyboard.press("Enter")
+    expect(page.locator("#words .gaze").first).to_be_attached()
+    expect(page.locator("#examples [aria-pressed=true]")).to_have_count(1)
+    tab_to("#words .gaze")
+    expect(page.locator("#words .now")).to_have_count(1)
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    keep(page, "keyboard")
+    tab_to("#question")
+    page.keyboard.type(QUESTIONS[0])
+    page.keyboard.press("Enter")
+    expect(page.locator(".card .answer")).to_have_count(1)
+    tab_to(".passes .gaze")
+    expect(page.locator("#where")).to_have_text(re.compile("^Pass 1: "))
+
+
+def test_a_narrow_screen_needs_no_scrolling_sideways(visit, picture, keep):
+    def width():
+        return page.evaluate("document.documentElement.scrollWidth")
+
+    page = visit(360, 740)
+    assert width() == 360
+    keep(page, "narrow-empty")
+    show(page, picture)
+    page.click("summary")
+    ask(page, f"how many {'verylongword' * 12} are there?")
+    assert width() == 360
+    keep(page, "narrow")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visit, picture, keep, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-core").Axe()
+
+    def check():
+        found = axe.run(page).response["violations"]
+        assert not [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
+
+    page = visit(scheme=scheme)
+    check()
+    keep(page, f"{scheme}-empty")
+    show(page, picture)
+    page.click("summary")
+    page.check("#evidence")
+    ask(page, QUESTIONS[0])
+    page.locator("#bound").fill("1")
+    ask(page, QUESTIONS[1])
+    page.locator(".passes .gaze").first.click()
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"none"})
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    check()
+    keep(page, f"{scheme}-answers")
+    page.route("**/v1/look", lambda route: route.fulfill(**problem(401, "unauthorized")))
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": picture})
+    expect(page.get_by_role("dialog")).to_be_visible()
+    check()
