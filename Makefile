@@ -3,13 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean chromium
 
 demo: .venv/run.stamp
 	$(BIN)/gazetell demo --again
 
-test: .venv/dev.stamp
+test: .venv/dev.stamp chromium
 	$(BIN)/python -m pytest -n 2
+
+# For the tests of the web page; without it they are skipped.
+chromium:
+	@command -v chromium >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	&& apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; } \
+	|| echo "no Chromium here: the tests of the web page will be skipped"
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
