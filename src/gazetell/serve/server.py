@@ -99,6 +99,8 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that is bound: what is wrong with an address is known before anything starts."""
+    if not 0 <= port <= 65535:  # some systems would cut it to 16 bits and take another
+        raise UsageError(f"--port {port}: cannot be used; expected 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -106,7 +108,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise UsageError(f"--host {host} --port {port}: cannot be used: {reason}") from error
     return listening
