@@ -27,7 +27,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,13 @@ async def send(port: int, requests: Iterator[bytes], until: Any, found: list[Any
         if writer is None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         began = time.perf_counter()
-        writer.write(next(requests))
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        status = int(head.split()[1])
-        length = int(head.split("content-length:")[1].split()[0])
-        await reader.readexactly(length)
+        try:
+            writer.write(next(requests))
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            status = int(head.split()[1])
+            await reader.readexactly(int(head.split("content-length:")[1].split()[0]))
+        except (OSError, asyncio.IncompleteReadError):  # a lost connection counts as failed
+            head, status = "connection: close", 0
         found.append((status, time.perf_counter() - began))
         if "connection: close" in head:
             writer.close()
@@ -102,17 +104,17 @@ def service(options: Namespace) -> Iterator[tuple[int, int]]:
         line = next(x for x in process.stderr if x.startswith("http://"))
         port = int(line.split()[0].rstrip("/").rsplit(":", 1)[1])
         drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=quiet)
-        while True:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        yield port, process.pid
-        process.terminate()
-        process.wait()
-        drain.terminate()
+        try:
+            while process.poll() is None:
+                with suppress(httpx.TransportError):
+                    if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
+                        break
+                time.sleep(0.1)
+            yield port, process.pid
+        finally:
+            process.terminate()
+            process.wait()
+            drain.terminate()
 
 
 def kinds(options: Namespace) -> dict[str, Any]:
@@ -253,7 +255,7 @@ def measure_garbage(options: Namespace, pictures: list[bytes]) -> dict[str, Any]
         good, _ = attack(port, 1, [request("/v1/caption", pictures[0], {})], count=1)
     seen = Counter(status for status, _ in found)
     print(f"{len(requests)} damaged files: {dict(seen)}; MiB {before:.0f} to {after:.0f}")
-    if any(status >= 500 for status in seen) or good[0][0] != 200:
+    if any(status >= 500 or not status for status in seen) or good[0][0] != 200:
         raise SystemExit("the service failed")
     return {"statuses": dict(seen), "mib": [before, after]}
 

@@ -34,9 +34,10 @@ def test_no_model_and_no_model_there(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["body", "queue", "look_seconds", "gather"])
-def test_limits_that_are_none(name):
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} -1"):
-        ServeOptions(**{name: -1})
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_limits_that_are_none(name, value):
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} {value}"):
+        ServeOptions(**{name: value})
 
 
 def test_a_port_that_is_taken_and_a_host_that_is_not_ours():
@@ -51,7 +52,13 @@ def test_a_port_that_is_taken_and_a_host_that_is_not_ours():
         run({}, ServeOptions(), port=70000)
 
 
-def test_an_empty_token_is_no_token(monkeypatch):
-    monkeypatch.setenv(TOKEN, " ")
-    with pytest.raises(UsageError, match=f"{TOKEN} is empty"):
+@pytest.mark.parametrize("token", ["", " ", "a b", "secret ", "gehe\u00edm", "a\n"])
+def test_tokens_that_could_never_match(monkeypatch, token):
+    monkeypatch.setenv(TOKEN, token)
+    with pytest.raises(UsageError, match=TOKEN):
         run({}, ServeOptions())
+
+
+def test_a_beam_below_a_models_own_is_refused(model_folder):
+    with pytest.raises(UsageError, match="--beam 2: model decodes with beam 3"):
+        run(load_models([str(model_folder)]), ServeOptions(beam=2), port=0)

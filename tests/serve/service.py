@@ -8,6 +8,8 @@ import time
 
 import httpx
 
+from gazetell.serve.protocol import protocol
+
 
 @contextlib.contextmanager
 def running(app):
@@ -15,7 +17,9 @@ def running(app):
     import uvicorn
 
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+    seconds = app.state.desk.options.receive_seconds
+    config = uvicorn.Config(app, log_level="warning", http=protocol(seconds), ws="none")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import json
+import random
 import threading
 
 import httpx
@@ -126,6 +127,8 @@ def test_models_and_limits(client):
 
 
 JSON = {"content-type": "application/json"}
+FORM = "multipart/form-data; boundary=b"
+LONE = b'--b\r\nContent-Disposition: form-data; name="look"\r\n\r\nx\r\n--b--\r\n'
 BAD = [
     ({"json": {}}, "invalid"),
     ({"json": {"image": "a"}}, "invalid"),
@@ -139,12 +142,15 @@ BAD = [
     ({"json": {"image": 3}}, "invalid"),
     ({"json": {"image": text(png(9, 9)), "model": "nobody"}}, "no_such_model"),
     ({"json": {"image": text(png(9, 9)), "model": "\ud800"}}, "bad_request"),
+    ({"json": {str(n): 0 for n in range(1000)}}, "invalid"),
     ({"json": [1]}, "bad_request"),
     ({"content": b"{", "headers": JSON}, "bad_request"),
     ({"content": b"[" * 100_000, "headers": JSON}, "bad_request"),
     ({"content": b"\xff\xfe", "headers": JSON}, "bad_request"),
     ({"content": b"x"}, "unsupported_media_type"),
     ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "bad_request"),
+    ({"content": b"x", "headers": {"content-type": FORM + "; charset=undefined"}}, "bad_request"),
+    ({"content": LONE, "headers": {"content-type": FORM + "; charset=undefined"}}, "bad_request"),
     ({"files": {"other": b"x"}}, "invalid"),
     ({"files": [("image", b"x"), ("image", b"x")]}, "bad_request"),
     ({"content": b"x" * (2**20 + 1), "headers": JSON}, "body_too_large"),
@@ -191,10 +197,13 @@ def test_bad_requests_are_told_what_was_expected(client, path, sent, code):
         ("/v1/answer", {"question": "a", "questions": ["b"]}, "expected one of them"),
         ("/v1/answer", {"question": "a", "abstain_below": 2}, "abstain_below"),
         ("/v1/answer", {"question": 7}, "questions.0"),
+        ("/v1/answer", {"questions": [0] * 100_000}, "questions.0"),
+        ("/v1/answer", {"question": "is it \ud800?"}, "no valid Unicode"),
     ],
 )
 def test_fields_out_of_range(client, picture, path, fields, expected):
-    reply = client.post(path, json={"image": text(picture), **fields})
+    body = json.dumps({"image": text(picture), **fields})  # ASCII: \ud800 stays an escape
+    reply = client.post(path, content=body, headers=JSON)
     assert expected in is_problem(reply, "invalid")
 
 
@@ -237,6 +246,7 @@ def test_figures_count_what_happened(models, picture):
             client.post("/v1/caption", files={"image": picture})
         client.post("/v1/look", files={"image": picture})
         client.post("/v1/caption", files={"image": b"x"})
+        wait_until(lambda: figure(client, "gazetell_queue") == 0)
         figures = client.get("/metrics").text
     assert 'gazetell_requests_total{route="/v1/caption",status="200"} 3.0' in figures
     assert 'gazetell_problems_total{code="picture_unreadable"} 1.0' in figures
@@ -309,6 +319,60 @@ def test_requests_that_come_together_are_answered_together(slow, picture):
         replies = [task.result() for task in (first, *others)]
         assert all(reply.status_code == 200 for reply in replies)
         assert slow.pictures == [1, 1, 5]  # the warm-up, the first, and all others at once
+
+
+def test_what_is_answered_together_is_what_each_would_get_alone(slow, models, picture):
+    """Different pictures, numbers of questions and options, by look and by file, at once."""
+    served = {"m": slow.model, "ask": models["ask"], "other": models["other"]}
+    app = create_app(served, ServeOptions(batch=16))
+    chance = random.Random(0)
+    words = ["how many circles are there?", "what colour is the square?", "is there a star?"]
+    with (
+        running(app) as url,
+        httpx.Client(base_url=url, timeout=30) as client,
+        concurrent.futures.ThreadPoolExecutor(12) as pool,
+    ):
+        look = client.post("/v1/look", files={"image": picture}).json()["look"]
+        sent = []
+        for n in range(10):
+            image = png(30 + n, 40, (20 * n, 255 - 20 * n, 90))
+            fields = {
+                "questions": chance.sample(words, 1 + n % 3),
+                "evidence": n % 4 == 0,
+                "model": "other" if n % 5 == 4 else "ask",
+            }
+            where = {"look": look} if n % 3 == 0 else {"image": text(image)}
+            sent.append((picture if n % 3 == 0 else image, fields, where))
+        assert slow.begun.acquire(timeout=20)
+        first = pool.submit(post, client, picture)  # keeps the engine busy meanwhile
+        assert slow.begun.acquire(timeout=20)
+        tasks = [
+            pool.submit(client.post, "/v1/answer", json={**where, **fields})
+            for _, fields, where in sent
+        ]
+        wait_until(lambda: figure(client, "gazetell_queue") == 11)
+        slow.go.release(10)
+        assert first.result().status_code == 200
+        for (image, fields, _), task in zip(sent, tasks, strict=True):
+            evidence = fields["evidence"]
+            alone = models[fields["model"]].ask_all(image, fields["questions"], evidence=evidence)
+            for found, expected in zip(task.result().json()["answers"], alone, strict=True):
+                assert found["question"] == expected.question
+                assert found["answer"] == expected.text
+                assert found["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
+                assert (found["without_picture"] is not None) is evidence
+                if expected.attention is not None:
+                    same_maps(found["attention"], expected.attention)
+
+
+def test_a_picture_that_takes_too_long_to_open_is_a_timeout(models, monkeypatch, picture):
+    go = threading.Event()
+    with monkeypatch.context() as slowly:
+        slowly.setattr(models["tell"].encoder, "pixels", lambda image: go.wait(20) and None)
+        app = create_app({"m": models["tell"]}, ServeOptions(seconds=0.3))
+        with running(app) as url, httpx.Client(base_url=url) as client:
+            is_problem(post(client, picture), "timeout")
+            go.set()
 
 
 def test_one_too_many_is_sent_away_and_told_when_to_come_back(slow, picture):

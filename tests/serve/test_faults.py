@@ -1,6 +1,7 @@
 """What goes wrong on a network: the service answers on, and keeps nothing."""
 
 import concurrent.futures
+import contextlib
 import io
 import os
 import random
@@ -55,6 +56,35 @@ def test_a_body_that_stops_halfway_is_forgotten(client, url):
     for _ in range(20):
         with connect(url) as connection:
             connection.sendall(head(1000) + b"x" * 500)
+
+    wait_until(lambda: 'status="499"} 20.0' in client.get("/metrics").text)
+    assert 'code="internal"' not in client.get("/metrics").text
+
+
+def test_connections_that_never_ask_are_closed(client, url):
+    for begun in (b"", b"POST /v1/caption HTTP/1.1\r\nHost: x\r\nX: "):
+        with connect(url) as connection:
+            connection.sendall(begun)
+            assert connection.recv(4096) == b""  # after a second, see receive_seconds
+
+
+def test_a_head_without_end_is_refused(client, url):
+    with connect(url) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: x\r\nX: ")
+        for _ in range(200):
+            connection.sendall(b"x" * 2**14)
+        pytest.fail("3 MiB of a header were taken")
+
+
+def test_a_client_that_does_not_read_does_not_stay(client, url):
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        host, port = url.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        # More than fits into the buffers on the way.
+        get = b"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+        connection.sendall(get * 5)
+        wait_until(lambda: 'status="499"' in client.get("/metrics").text, seconds=10)
 
 
 def test_a_client_that_is_too_slow_is_told_so(client, url):

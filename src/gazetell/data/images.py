@@ -226,7 +226,7 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
         top = next((top for top in tops if low >= 0 and high <= top), None)
         if top is None:
             values = values - low
-            top = high - low
+            top = (high - low) or 1.0  # the same everywhere: black
         grey = np.rint(values * (255.0 / top)).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):

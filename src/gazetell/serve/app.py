@@ -5,14 +5,14 @@ batch costs no thread, and when its client leaves it is taken out of the queue.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,6 +24,7 @@ from ..errors import GazetellError
 from ..inference.answering import Answerer
 from ..inference.predictor import Captioner
 from .desk import Desk
+from .engine import Failed
 from .guard import Guard
 from .intake import read, request_body
 from .monitor import Monitor
@@ -81,6 +82,9 @@ def create_app(
     app.state.desk = desk
     app.add_middleware(Guard, options=options, monitor=monitor, token=token)
 
+    # The guard checks the token; this tells OpenAPI of it.
+    bearer = [Depends(HTTPBearer(auto_error=False))] if token else []
+
     def told(problem: Problem) -> Response:
         monitor.rejected.labels(problem.code).inc()
         return answer_to(problem)
@@ -93,6 +97,10 @@ def create_app(
     async def _library(_: Request, error: GazetellError) -> Response:
         return told(problem_of(error))
 
+    @app.exception_handler(Failed)
+    async def _failed(_: Request, error: Failed) -> Response:
+        return told(Problem("internal", "The model could not answer; it has been logged."))
+
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
         code, detail = {
@@ -101,27 +109,36 @@ def create_app(
         }.get(error.status_code, ("bad_request", f"{error.detail}."))
         return told(Problem(code, detail, dict(error.headers or {})))
 
-    @app.post("/v1/caption", responses=PROBLEMS, openapi_extra=request_body(CaptionRequest))
+    @app.post(
+        "/v1/caption",
+        responses=PROBLEMS,
+        dependencies=bearer,
+        openapi_extra=request_body(CaptionRequest),
+    )
     async def caption(request: Request) -> CaptionReply:
         """Tell what a picture shows, and where the model looked for each word."""
-        begin = time.monotonic()
-        return await desk.caption(request, await read(request, CaptionRequest), begin)
+        return await desk.caption(request, await read(request, CaptionRequest, 0))
 
-    @app.post("/v1/answer", responses=PROBLEMS, openapi_extra=request_body(AnswerRequest))
+    @app.post(
+        "/v1/answer",
+        responses=PROBLEMS,
+        dependencies=bearer,
+        openapi_extra=request_body(AnswerRequest),
+    )
     async def answer(request: Request) -> AnswerReply:
         """Answer questions about a picture, with calibrated confidences."""
-        begin = time.monotonic()
-        return await desk.answer(request, await read(request, AnswerRequest), begin)
+        return await desk.answer(request, await read(request, AnswerRequest, options.questions))
 
     @app.post(
         "/v1/look",
         status_code=201,
         responses=PROBLEMS,
+        dependencies=bearer,
         openapi_extra=request_body(LookRequest),
     )
     async def look(request: Request) -> LookReply:
         """Send a picture once; further requests name it by the handle."""
-        return await desk.look(request, await read(request, LookRequest))
+        return await desk.look(request, await read(request, LookRequest, 0))
 
     @app.get("/v1/models", responses={503: PROBLEMS[503]})
     async def served() -> ModelsReply:

@@ -1,6 +1,5 @@
 """Between routes and engine: checks what is asked, opens pictures, waits, writes replies."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from starlette.requests import Request
 
 from ..data.images import open_image
 from ..data.question_batches import question_ids
+from ..errors import UsageError
 from ..inference.answering import Answer, Answerer
 from ..inference.look import Looker
 from ..inference.predictor import Caption, Captioner
@@ -37,12 +37,11 @@ from .schemas import (
     ModelsReply,
     Timings,
 )
+from .wait import Wait
 
 __all__ = ["Desk"]
 
 Model = TypeVar("Model", Captioner, Answerer)
-# How often it is looked whether a waiting client has left, in seconds.
-GLANCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,12 @@ class Desk:
     def __init__(
         self, models: Mapping[str, Captioner | Answerer], options: ServeOptions, monitor: Monitor
     ) -> None:
+        for name, model in models.items():
+            if isinstance(model, Captioner) and model.decoding.beam > options.beam:
+                raise UsageError(
+                    f"--beam {options.beam}: {name} decodes with beam {model.decoding.beam}; "
+                    "expected no less"
+                )
         self.models, self.options, self.monitor = models, options, monitor
         self.engine = Engine(
             list(models.values()),
@@ -82,7 +87,7 @@ class Desk:
 
     def close(self) -> None:
         """Finish what was taken in."""
-        self.openers.shutdown()
+        self.openers.shutdown(cancel_futures=True)
         self.engine.close()
 
     def check_ready(self) -> None:
@@ -91,14 +96,14 @@ class Desk:
         Raises:
             Problem: not yet.
         """
+        if not self.engine.alive:
+            raise Problem("not_ready", "The models failed; the log says why.")
         if not self.engine.ready.is_set():
             raise Problem("not_ready", "The models are still warming up.", {"Retry-After": "2"})
 
-    async def caption(
-        self, request: Request, intake: Intake[CaptionRequest], begin: float
-    ) -> CaptionReply:
+    async def caption(self, request: Request, intake: Intake[CaptionRequest]) -> CaptionReply:
         """See ``POST /v1/caption``."""
-        asked = intake.asked
+        asked, wait = intake.asked, Wait(request, self.options.seconds)
         name, model = self._model(asked.model, Captioner)
         changes = {"beam": asked.beam, "max_length": asked.max_length}
         options = model.options(**{k: v for k, v in changes.items() if v is not None})
@@ -108,19 +113,18 @@ class Desk:
             raise Problem(
                 "invalid", f"captions {asked.captions}: expected at most the beam, {options.beam}."
             )
-        opened = await self._opened(intake.picture, asked.look, [model])
-        done = await self._done(request, opened.held, Tell(model, options, asked.captions))
+        opened = await self._opened(wait, intake.picture, asked.look, [model])
+        done = await self._done(wait, opened.held, Tell(model, options, asked.captions))
         return CaptionReply(
             model=name,
             captions=[_caption_item(caption, asked.gaze) for caption in done.result],
-            timings=_timings(begin, opened, done),
+            timings=_timings(wait, opened, done),
         )
 
-    async def answer(
-        self, request: Request, intake: Intake[AnswerRequest], begin: float
-    ) -> AnswerReply:
+    async def answer(self, request: Request, intake: Intake[AnswerRequest]) -> AnswerReply:
         """See ``POST /v1/answer``."""
         asked, limits = intake.asked, self.options
+        wait = Wait(request, limits.seconds)
         name, model = self._model(asked.model, Answerer)
         if not 1 <= len(asked.questions) <= limits.questions:
             raise Problem(
@@ -133,25 +137,29 @@ class Desk:
                     f"Question {number} has {len(question)} characters; expected at most "
                     f"{limits.question_length}.",
                 )
+            try:
+                question.encode()
+            except UnicodeEncodeError:
+                raise Problem("invalid", f"Question {number} is no valid Unicode.") from None
             # Before it can spoil the batch of others.
             question_ids(model.tokenizer, question, model.max_question)
-        opened = await self._opened(intake.picture, asked.look, [model])
+        opened = await self._opened(wait, intake.picture, asked.look, [model])
         work = Ask(model, tuple(asked.questions), asked.abstain_below, asked.evidence)
-        done = await self._done(request, opened.held, work)
+        done = await self._done(wait, opened.held, work)
         return AnswerReply(
             model=name,
             answers=[_answer_item(answer, asked.gaze) for answer in done.result],
-            timings=_timings(begin, opened, done),
+            timings=_timings(wait, opened, done),
         )
 
     async def look(self, request: Request, intake: Intake[LookRequest]) -> LookReply:
         """See ``POST /v1/look``."""
         assert intake.picture is not None  # a look request has one: see intake.read
-        handle = handle_of(intake.picture)
+        handle, wait = handle_of(intake.picture), Wait(request, self.options.seconds)
         held = self.store.get(handle)
         if held is None:
-            held = (await self._opened(intake.picture, None, self.engine.lookers)).held
-            await self._done(request, held, Look())
+            held = (await self._opened(wait, intake.picture, None, self.engine.lookers)).held
+            await self._done(wait, held, Look())
             self.store.put(handle, held)
         return LookReply(look=handle, expires_in=self.options.look_seconds)
 
@@ -204,12 +212,12 @@ class Desk:
         return name, fitting[name]
 
     async def _opened(
-        self, picture: bytes | None, handle: str | None, lookers: Sequence[Looker]
+        self, wait: Wait, picture: bytes | None, handle: str | None, lookers: Sequence[Looker]
     ) -> _Opened:
         """The picture that was sent or is meant.
 
         Raises:
-            Problem: a look that is not kept (any more), or models that are not warm.
+            Problem: a look that is not kept (any more), models that are not warm, or too late.
             ImageError: a picture that cannot be opened.
         """
         self.check_ready()
@@ -228,53 +236,34 @@ class Desk:
             }
             return Held(pixels)
 
-        held = await asyncio.get_running_loop().run_in_executor(self.openers, opened)
+        held = await wait.until(self.openers.submit(opened))
         return _Opened(held, time.monotonic() - begin)
 
-    async def _done(self, request: Request, held: Held, work: Tell | Ask | Look) -> Done[Any]:
-        """Wait for the engine as long as the client does.
+    async def _done(self, wait: Wait, held: Held, work: Tell | Ask | Look) -> Done[Any]:
+        """What the engine makes of a request, as long as its client waits.
 
         Raises:
             Problem: the time is over.
         """
-        until = time.monotonic() + self.options.seconds
-        task = Task(held, work, until)
-        future = asyncio.wrap_future(self.engine.submit(task))
-        try:
-            while True:
-                left = until - time.monotonic()
-                finished, _ = await asyncio.wait({future}, timeout=min(GLANCE, max(left, 0.0)))
-                if finished:
-                    return future.result()
-                if left <= 0:
-                    raise TimeoutError
-                if await request.is_disconnected():
-                    self.monitor.abandoned.inc()
-                    raise Problem("timeout", "The client left.")
-        except TimeoutError:
-            seconds = f"{self.options.seconds:g} seconds"
-            raise Problem("timeout", f"No answer within {seconds}; try again later.") from None
-        finally:
-            # Taken out of the queue, if it is still there.
-            future.cancel()
+        return await wait.until(self.engine.submit(Task(held, work, wait.end)))
 
 
 def _network(model: Captioner | Answerer) -> Any:
     return model.captioner if isinstance(model, Captioner) else model.answerer
 
 
-def _timings(begin: float, opened: _Opened, done: Done[Any]) -> Timings:
-    total = time.monotonic() - begin
+def _timings(wait: Wait, opened: _Opened, done: Done[Any]) -> Timings:
+    total = time.monotonic() - wait.begin
     seconds = {"open": opened.seconds, "wait": done.wait, "run": done.run, "total": total}
     return Timings(**{name: round(1000 * value, 2) for name, value in seconds.items()})
 
 
 def _attention(maps: np.ndarray | None, wanted: bool) -> Attention | None:
-    """Attention (T, height, width) as flat lists, 4 digits each."""
+    """Attention (T, height, width) as flat lists, 6 digits each."""
     if maps is None or not wanted:
         return None
     _, height, width = maps.shape
-    flat = np.round(maps.astype(float).reshape(len(maps), -1), 4)
+    flat = np.round(maps.astype(float).reshape(len(maps), -1), 6)
     return Attention(height=height, width=width, maps=flat.tolist())
 
 

@@ -29,7 +29,7 @@ from ..inference.predictor import Caption, Captioner
 from ..models.decoding import DecodingOptions
 from .looks import Held
 
-__all__ = ["Ask", "Done", "Engine", "Look", "Observer", "Task", "Tell"]
+__all__ = ["Ask", "Done", "Engine", "Failed", "Look", "Observer", "Task", "Tell"]
 
 log = logging.getLogger("gazetell.serve")
 Result = TypeVar("Result")
@@ -83,6 +83,10 @@ class Task:
         return everyone if isinstance(self.work, Look) else (self.work.model,)
 
 
+class Failed(Exception):
+    """A batch that could not be answered; the log says why."""
+
+
 class Observer(Protocol):
     """What is told how large the batches are."""
 
@@ -117,6 +121,7 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="gazetell-engine", daemon=True)
         self._closed = threading.Lock()
         self._open = True
+        self.alive = True  # until the thread ends, by itself or not
 
     def start(self) -> None:
         """Begin: the models are warmed up, then ``ready`` is set."""
@@ -145,14 +150,24 @@ class Engine:
             self._thread.join()
 
     def _work(self) -> None:
-        self._warm()
-        self.ready.set()
-        last = False
-        while not last:
-            tasks, last = self._gathered()
-            live = [task for task in tasks if self._wanted(task)]
-            if live:
-                self._run(live)
+        try:
+            self._warm()
+            self.ready.set()
+            while self._batch():
+                pass
+        except BaseException:
+            log.exception("the models failed")
+            raise
+        finally:
+            self.alive = False
+
+    def _batch(self) -> bool:
+        """Answer one batch; whether there may be another. Nothing of it is kept."""
+        tasks, last = self._gathered()
+        live = [task for task in tasks if self._wanted(task)]
+        if live:
+            self._run(live)
+        return not last
 
     def _warm(self) -> None:
         """A first pass through every model: memory is taken and kernels are chosen now."""
@@ -196,26 +211,32 @@ class Engine:
         begin = time.monotonic()
         try:
             self._encode(tasks)
-        except Exception as error:
+        except BaseException as error:  # a panic in Rust is no Exception
             self._fail(tasks, error)
             return
         groups: dict[Hashable, list[Task]] = defaultdict(list)
         for task in tasks:
             groups[_key(task.work)].append(task)
         for group in groups.values():
+            late = [task for task in group if time.monotonic() > task.deadline]
+            for task in late:
+                task.future.set_exception(TimeoutError())
+            group = [task for task in group if task not in late]
+            if not group:
+                continue
             try:
                 found = self._group(group)
-            except Exception as error:
+            except BaseException as error:
                 self._fail(group, error)
                 continue
             run = time.monotonic() - begin
             for task, result in zip(group, found, strict=True):
                 task.future.set_result(Done(result, wait=begin - task.arrived, run=run))
 
-    def _fail(self, tasks: Sequence[Task], error: Exception) -> None:
-        log.error("a batch of %s failed", len(tasks))
+    def _fail(self, tasks: Sequence[Task], error: BaseException) -> None:
+        log.error("a batch of %s failed", len(tasks), exc_info=error)
         for task in tasks:
-            task.future.set_exception(error)
+            task.future.set_exception(Failed(type(error).__name__))
 
     def _encode(self, tasks: Sequence[Task]) -> None:
         """Grids of the pictures that an encoder has not seen, each picture once."""

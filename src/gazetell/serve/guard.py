@@ -11,6 +11,7 @@ import logging
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .monitor import Monitor
@@ -20,6 +21,7 @@ from .problems import Problem, answer_to
 __all__ = ["OPEN_PATHS", "Guard"]
 
 log = logging.getLogger("gazetell.serve")
+LEFT = 499  # in figures and log, of a request whose client left: as nginx has it
 
 # Paths of the API that need no token: the page asks there whether one is needed.
 OPEN_PATHS = ("/v1/models",)
@@ -71,6 +73,9 @@ class Guard:
                 await self._tell(problem, visit)
             else:
                 await self.app(scope, visit.receive, visit.send)
+        except ClientDisconnect:
+            self.monitor.abandoned.inc()
+            visit.status = visit.status or LEFT
         except Exception:
             # A client learns nothing of our insides.
             log.exception("a request failed")
@@ -82,7 +87,11 @@ class Guard:
             # An unknown path is not a label: there are endlessly many.
             route = getattr(scope.get("route"), "path", "other")
             self.monitor.requests.labels(route, visit.status).inc()
-            self.monitor.seconds.labels(route).observe(time.monotonic() - begin)
+            seconds = time.monotonic() - begin
+            self.monitor.seconds.labels(route).observe(seconds)
+            # Without the query: people put into addresses what does not belong there.
+            path = scope["path"][:200]
+            log.info("%s %r %s %.0f ms", scope["method"], path, visit.status, 1000 * seconds)
 
     async def _tell(self, problem: Problem, visit: "_Visit") -> None:
         self.monitor.rejected.labels(problem.code).inc()
@@ -93,7 +102,9 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         if self.token and path.startswith("/v1/") and path not in OPEN_PATHS:
             given = headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+            scheme, _, secret = given.partition(" ")
+            same = hmac.compare_digest(secret.strip().encode(), self.token.encode())
+            if not same or scheme.lower() != "bearer":
                 return Problem(
                     "unauthorized",
                     "Expected the header Authorization: Bearer with the token of this service.",
@@ -156,6 +167,7 @@ class _Visit:
         if self.taken > self.guard.options.body_bytes:
             raise self.guard.too_large()
         if self.guard.uploads > self.guard.options.uploads * 2**20:
+            self._forget()  # at once: one that goes makes room for the others
             raise Problem("busy", "Too much is arriving at once; try again.", {"Retry-After": "1"})
         if not message.get("more_body", False):
             self.complete = True
@@ -181,11 +193,18 @@ class _Visit:
             if not self.complete and self.scope["method"] == "POST":
                 # The rest of the request is not read: the connection is of no more use.
                 headers["Connection"] = "close"
-        await self._send(message)
+        try:
+            await asyncio.wait_for(self._send(message), self.guard.options.receive_seconds)
+        except TimeoutError:  # a client that does not read
+            raise ClientDisconnect from None
 
     def leave(self) -> None:
         """The request is answered, or its client left."""
-        self.guard.uploads -= self.taken
+        self._forget()
         self.guard.waiting -= self.waits
-        self.guard.monitor.uploads.set(self.guard.uploads)
         self.guard.monitor.queue.set(self.guard.waiting)
+
+    def _forget(self) -> None:
+        self.guard.uploads -= self.taken
+        self.taken = 0
+        self.guard.monitor.uploads.set(self.guard.uploads)

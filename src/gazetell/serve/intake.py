@@ -18,7 +18,7 @@ __all__ = ["Intake", "read", "request_body"]
 
 Asked = TypeVar("Asked", bound=PictureRequest)
 JSON, FORM = "application/json", "multipart/form-data"
-FIELDS = 64  # most fields of a form
+FIELDS = 32  # most fields of a request, questions of a form not counted
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,13 @@ class Intake(Generic[Asked]):
     picture: bytes | None
 
 
-async def read(request: Request, kind: type[Asked]) -> Intake[Asked]:
+async def read(request: Request, kind: type[Asked], questions: int) -> Intake[Asked]:
     """Read a request.
+
+    Args:
+        request: whose body was not read yet.
+        kind: what it asks for.
+        questions: most of them.
 
     Raises:
         Problem: neither JSON nor a form, malformed, or fields that do not fit.
@@ -40,7 +45,7 @@ async def read(request: Request, kind: type[Asked]) -> Intake[Asked]:
         values = await _json(request)
         picture = None
     elif content == FORM:
-        values, picture = await _form(request)
+        values, picture = await _form(request, FIELDS + questions)
     else:
         raise Problem("unsupported_media_type", f"Expected the content type {JSON} or {FORM}.")
     try:
@@ -67,14 +72,18 @@ async def _json(request: Request) -> dict[str, Any]:
         raise Problem("bad_request", "The body is no JSON.") from None
     if not isinstance(values, dict):
         raise Problem("bad_request", "Expected a JSON object.")
+    if len(values) > FIELDS:
+        raise Problem("invalid", f"{len(values)} fields: expected at most {FIELDS}.")
     return values
 
 
-async def _form(request: Request) -> tuple[dict[str, Any], bytes | None]:
+async def _form(request: Request, fields: int) -> tuple[dict[str, Any], bytes | None]:
     try:
-        form = await request.form(max_files=1, max_fields=FIELDS)
+        form = await request.form(max_files=1, max_fields=fields)
     except HTTPException as error:
         raise Problem("bad_request", f"The form cannot be read: {error.detail}") from None
+    except UnicodeError:  # from the charset that the client named
+        raise Problem("bad_request", "The form is not in the charset that it names.") from None
     try:
         return await _fields(form)
     finally:

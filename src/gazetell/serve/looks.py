@@ -85,10 +85,11 @@ class LookStore:
             self._held.move_to_end(handle)
             return held
 
-    def sweep(self) -> None:
-        """Let those go whose time is over."""
+    def measure(self) -> tuple[int, int]:
+        """How many there are, and their bytes, once those have gone whose time is over."""
         with self._lock:
             self._sweep()
+            return len(self._held), self.size
 
     def _sweep(self) -> None:
         now = self.clock()

@@ -50,8 +50,8 @@ class Monitor:
 
     def watch(self, store: LookStore) -> None:
         """Tell of the kept pictures whenever the figures are asked for."""
-        self.looks.set_function(lambda: len(store))
-        self.look_bytes.set_function(lambda: store.size)
+        self.looks.set_function(lambda: store.measure()[0])
+        self.look_bytes.set_function(lambda: store.measure()[1])
 
     def batch(self, stage: str, size: int) -> None:
         """See ``engine.Observer``."""

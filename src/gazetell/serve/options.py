@@ -1,5 +1,6 @@
 """The limits of the service."""
 
+import math
 from dataclasses import dataclass, fields
 
 from ..errors import UsageError
@@ -46,7 +47,7 @@ class ServeOptions:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name != "gather"):
+            if not math.isfinite(value) or value < 0 or (value == 0 and field.name != "gather"):
                 option = field.name.replace("_", "-")
                 raise UsageError(f"--{option} {value}: expected a number above 0")
 

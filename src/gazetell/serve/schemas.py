@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 __all__ = [
     "AnswerReply",
@@ -58,8 +58,9 @@ class CaptionRequest(_PictureOrLook):
 class AnswerRequest(_PictureOrLook):
     """Questions about a picture."""
 
+    # The first that is no text ends the check: of thousands each would have its own complaint.
     questions: Annotated[
-        list[str], Field(description="In words; or `question` for a single one.")
+        list[str], FailFast(), Field(description="In words; or `question` for a single one.")
     ] = []
     question: Annotated[str | None, Field(description="A single question.")] = None
     abstain_below: Annotated[

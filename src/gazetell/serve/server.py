@@ -15,6 +15,7 @@ from ..inference.answering import Answerer
 from ..inference.predictor import Captioner, load
 from .app import create_app
 from .options import ServeOptions
+from .protocol import protocol
 
 __all__ = ["TOKEN", "load_models", "serve"]
 
@@ -74,8 +75,10 @@ def serve(
         UsageError: an address that cannot be listened on, or an empty token.
     """
     token = os.environ.get(TOKEN)
-    if token is not None and not token.strip():
-        raise UsageError(f"{TOKEN} is empty; expected a token, or no such variable")
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip(" ")):
+        raise UsageError(f"{TOKEN} is empty or not plain ASCII; expected a token, or no variable")
+    if token is not None and " " in token:
+        raise UsageError(f"{TOKEN} has a space in it; expected a token without")
     if threads:
         torch.set_num_threads(threads)
     listening = _listen(host, port)
@@ -91,7 +94,10 @@ def serve(
     config = uvicorn.Config(
         create_app(models, options, token=token),
         log_level="info",
+        access_log=False,  # the guard has one that leaves queries out
         server_header=False,
+        http=protocol(options.receive_seconds),
+        ws="none",
         timeout_graceful_shutdown=int(options.seconds) + GRACE,
     )
     uvicorn.Server(config).run(sockets=[listening])
