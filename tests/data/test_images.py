@@ -181,6 +181,7 @@ def test_grey_of_16_bits_with_a_transparent_key():
         (np.array([[0.0, 200.0]], np.float32), (0, 200)),
         (np.array([[0.0, np.nan]], np.float32), (0, 0)),
         (np.array([[-3.0, 5.0]], np.float32), (0, 255)),
+        (np.array([[70000.0, 70000.0]], np.float32), (0, 0)),
     ],
 )
 def test_wide_grey(values, expected):
