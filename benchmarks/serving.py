@@ -98,6 +98,7 @@ def service(options: Namespace) -> Iterator[tuple[int, int]]:
 
     models = [x for name in options.model for x in ("--model", name)]
     command = [sys.executable, "-m", "gazetell", "serve", "--port", "0", *models]
+    command += ["--threads", str(options.threads)]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=quiet, text=True) as process:
         assert process.stderr is not None
@@ -269,6 +270,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="of the service, see its help")
     parser.add_argument("--json", type=Path, help="also write all figures here")
     options = parser.parse_args()
     names = sorted(p for p in options.pictures.iterdir() if p.suffix in (".png", ".jpg"))[:256]
