@@ -39,6 +39,7 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+    # torch raises AssertionError for a device that it was not built for.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"device {name!r} cannot be used; expected auto, cpu or cuda") from error
     return device

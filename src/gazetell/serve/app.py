@@ -7,6 +7,7 @@ batch costs no thread, and when its client leaves it is taken out of the queue.
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,14 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from .. import __version__
-from ..errors import GazetellError
 from ..inference.answering import Answerer
 from ..inference.predictor import Captioner
 from .desk import Desk
-from .engine import Failed
 from .guard import Guard
 from .intake import read, request_body
 from .monitor import Monitor
 from .options import ServeOptions
-from .problems import CODES, Problem, answer_to, problem_of
+from .problems import CODES, Problem
 from .schemas import (
     AnswerReply,
     AnswerRequest,
@@ -84,58 +83,28 @@ def create_app(
 
     # The guard checks the token; this tells OpenAPI of it.
     bearer = [Depends(HTTPBearer(auto_error=False))] if token else []
-
-    def told(problem: Problem) -> Response:
-        monitor.rejected.labels(problem.code).inc()
-        return answer_to(problem)
-
-    @app.exception_handler(Problem)
-    async def _problem(_: Request, error: Problem) -> Response:
-        return told(error)
-
-    @app.exception_handler(GazetellError)
-    async def _library(_: Request, error: GazetellError) -> Response:
-        return told(problem_of(error))
-
-    @app.exception_handler(Failed)
-    async def _failed(_: Request, error: Failed) -> Response:
-        return told(Problem("internal", "The model could not answer; it has been logged."))
+    post = partial(app.post, responses=PROBLEMS, dependencies=bearer)
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
+        # The guard tells of this as of all other problems.
         code, detail = {
             404: ("not_found", "There is nothing here; the API is described at /docs."),
             405: ("method_not_allowed", "This path takes another method; see /docs."),
         }.get(error.status_code, ("bad_request", f"{error.detail}."))
-        return told(Problem(code, detail, dict(error.headers or {})))
+        raise Problem(code, detail, dict(error.headers or {}))
 
-    @app.post(
-        "/v1/caption",
-        responses=PROBLEMS,
-        dependencies=bearer,
-        openapi_extra=request_body(CaptionRequest),
-    )
+    @post("/v1/caption", openapi_extra=request_body(CaptionRequest))
     async def caption(request: Request) -> CaptionReply:
         """Tell what a picture shows, and where the model looked for each word."""
         return await desk.caption(request, await read(request, CaptionRequest, 0))
 
-    @app.post(
-        "/v1/answer",
-        responses=PROBLEMS,
-        dependencies=bearer,
-        openapi_extra=request_body(AnswerRequest),
-    )
+    @post("/v1/answer", openapi_extra=request_body(AnswerRequest))
     async def answer(request: Request) -> AnswerReply:
         """Answer questions about a picture, with calibrated confidences."""
         return await desk.answer(request, await read(request, AnswerRequest, options.questions))
 
-    @app.post(
-        "/v1/look",
-        status_code=201,
-        responses=PROBLEMS,
-        dependencies=bearer,
-        openapi_extra=request_body(LookRequest),
-    )
+    @post("/v1/look", status_code=201, openapi_extra=request_body(LookRequest))
     async def look(request: Request) -> LookReply:
         """Send a picture once; further requests name it by the handle."""
         return await desk.look(request, await read(request, LookRequest, 0))

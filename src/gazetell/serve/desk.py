@@ -96,7 +96,7 @@ class Desk:
         Raises:
             Problem: not yet.
         """
-        if not self.engine.alive:
+        if self.engine.failed:
             raise Problem("not_ready", "The models failed; the log says why.")
         if not self.engine.ready.is_set():
             raise Problem("not_ready", "The models are still warming up.", {"Retry-After": "2"})

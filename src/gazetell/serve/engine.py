@@ -121,7 +121,11 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="gazetell-engine", daemon=True)
         self._closed = threading.Lock()
         self._open = True
-        self.alive = True  # until the thread ends, by itself or not
+
+    @property
+    def failed(self) -> bool:
+        """Whether the thread has ended, which it does by itself only when the models fail."""
+        return self._thread.ident is not None and not self._thread.is_alive()
 
     def start(self) -> None:
         """Begin: the models are warmed up, then ``ready`` is set."""
@@ -150,16 +154,10 @@ class Engine:
             self._thread.join()
 
     def _work(self) -> None:
-        try:
-            self._warm()
-            self.ready.set()
-            while self._batch():
-                pass
-        except BaseException:
-            log.exception("the models failed")
-            raise
-        finally:
-            self.alive = False
+        self._warm()
+        self.ready.set()
+        while self._batch():
+            pass
 
     def _batch(self) -> bool:
         """Answer one batch; whether there may be another. Nothing of it is kept."""
@@ -200,12 +198,14 @@ class Engine:
 
     def _wanted(self, task: Task) -> bool:
         """Whether somebody still waits for it."""
-        if not task.future.set_running_or_notify_cancel():
-            return False
-        if time.monotonic() > task.deadline:
-            task.future.set_exception(TimeoutError())
-            return False
-        return True
+        return task.future.set_running_or_notify_cancel() and self._in_time(task)
+
+    def _in_time(self, task: Task) -> bool:
+        """Whether its deadline lies ahead; else it is answered with that."""
+        if time.monotonic() <= task.deadline:
+            return True
+        task.future.set_exception(TimeoutError())
+        return False
 
     def _run(self, tasks: list[Task]) -> None:
         begin = time.monotonic()
@@ -218,19 +218,17 @@ class Engine:
         for task in tasks:
             groups[_key(task.work)].append(task)
         for group in groups.values():
-            late = [task for task in group if time.monotonic() > task.deadline]
-            for task in late:
-                task.future.set_exception(TimeoutError())
-            group = [task for task in group if task not in late]
-            if not group:
+            # Those before may have taken long.
+            live = [task for task in group if self._in_time(task)]
+            if not live:
                 continue
             try:
-                found = self._group(group)
+                found = self._group(live)
             except BaseException as error:
-                self._fail(group, error)
+                self._fail(live, error)
                 continue
             run = time.monotonic() - begin
-            for task, result in zip(group, found, strict=True):
+            for task, result in zip(live, found, strict=True):
                 task.future.set_result(Done(result, wait=begin - task.arrived, run=run))
 
     def _fail(self, tasks: Sequence[Task], error: BaseException) -> None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .monitor import Monitor
 from .options import ServeOptions
-from .problems import Problem, answer_to
+from .problems import Problem, answer_to, problem_of
 
 __all__ = ["OPEN_PATHS", "Guard"]
 
@@ -60,6 +60,8 @@ class Guard:
         self.token = token
         self.uploads = 0  # bytes of requests in memory
         self.waiting = 0  # requests that have arrived whole and are not yet answered
+        monitor.queue.set_function(lambda: self.waiting)
+        monitor.uploads.set_function(lambda: self.uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -69,19 +71,16 @@ class Guard:
         visit = _Visit(self, scope, receive, send)
         begin = time.monotonic()
         try:
-            if problem := self._refusal(scope):
-                await self._tell(problem, visit)
-            else:
+            try:
+                self._check(scope)
                 await self.app(scope, visit.receive, visit.send)
+            except ClientDisconnect:
+                raise
+            except Exception as error:
+                await self._tell(error, visit)
         except ClientDisconnect:
             self.monitor.abandoned.inc()
             visit.status = visit.status or LEFT
-        except Exception:
-            # A client learns nothing of our insides.
-            log.exception("a request failed")
-            if not visit.status:
-                problem = Problem("internal", "Something went wrong here; it has been logged.")
-                await self._tell(problem, visit)
         finally:
             visit.leave()
             # An unknown path is not a label: there are endlessly many.
@@ -93,37 +92,50 @@ class Guard:
             path = scope["path"][:200]
             log.info("%s %r %s %.0f ms", scope["method"], path, visit.status, 1000 * seconds)
 
-    async def _tell(self, problem: Problem, visit: "_Visit") -> None:
-        self.monitor.rejected.labels(problem.code).inc()
-        await answer_to(problem)(visit.scope, visit.receive, visit.send)
+    async def _tell(self, error: Exception, visit: "_Visit") -> None:
+        """Answer with a problem, unless an answer has begun."""
+        problem = problem_of(error)
+        if problem.code == "internal":
+            log.error("a request failed", exc_info=error)
+        if not visit.status:
+            self.monitor.rejected.labels(problem.code).inc()
+            await answer_to(problem)(visit.scope, visit.receive, visit.send)
 
-    def _refusal(self, scope: Scope) -> Problem | None:
-        """Why a request is not even read."""
+    def _check(self, scope: Scope) -> None:
+        """Refuse what need not even be read.
+
+        Raises:
+            Problem: no token, too large, or one too many.
+        """
         headers, path = Headers(scope=scope), scope["path"]
         if self.token and path.startswith("/v1/") and path not in OPEN_PATHS:
             given = headers.get("authorization", "")
             scheme, _, secret = given.partition(" ")
             same = hmac.compare_digest(secret.strip().encode(), self.token.encode())
             if not same or scheme.lower() != "bearer":
-                return Problem(
+                raise Problem(
                     "unauthorized",
                     "Expected the header Authorization: Bearer with the token of this service.",
                     {"WWW-Authenticate": "Bearer"},
                 )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.options.body_bytes:
-            return self.too_large()
-        return self.full() if scope["method"] == "POST" else None
+            raise self.too_large()
+        if scope["method"] == "POST":
+            self.check_room()
 
-    def full(self) -> Problem | None:
-        """The problem of one request more than may wait."""
-        if self.waiting < self.options.queue:
-            return None
-        return Problem(
-            "queue_full",
-            f"{self.options.queue} requests are waiting already; try again in a moment.",
-            {"Retry-After": "1"},
-        )
+    def check_room(self) -> None:
+        """Refuse one request more than may wait.
+
+        Raises:
+            Problem: there is no room.
+        """
+        if self.waiting >= self.options.queue:
+            raise Problem(
+                "queue_full",
+                f"{self.options.queue} requests are waiting already; try again in a moment.",
+                {"Retry-After": "1"},
+            )
 
     def too_large(self) -> Problem:
         """The problem of a body over the limit."""
@@ -163,7 +175,6 @@ class _Visit:
         size = len(message.get("body", b""))
         self.taken += size
         self.guard.uploads += size
-        self.guard.monitor.uploads.set(self.guard.uploads)
         if self.taken > self.guard.options.body_bytes:
             raise self.guard.too_large()
         if self.guard.uploads > self.guard.options.uploads * 2**20:
@@ -173,11 +184,9 @@ class _Visit:
             self.complete = True
             # Those that are still arriving do not count: slow clients fill no queue.
             if self.scope["method"] == "POST":
-                if problem := self.guard.full():
-                    raise problem
+                self.guard.check_room()
                 self.waits = True
                 self.guard.waiting += 1
-                self.guard.monitor.queue.set(self.guard.waiting)
         return message
 
     async def send(self, message: Message) -> None:
@@ -202,9 +211,7 @@ class _Visit:
         """The request is answered, or its client left."""
         self._forget()
         self.guard.waiting -= self.waits
-        self.guard.monitor.queue.set(self.guard.waiting)
 
     def _forget(self) -> None:
         self.guard.uploads -= self.taken
         self.taken = 0
-        self.guard.monitor.uploads.set(self.guard.uploads)

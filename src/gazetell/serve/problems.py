@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from ..errors import GazetellError, ImageError, PixelLimitError, UsageError
+from ..errors import ImageError, PixelLimitError, UsageError
 
 __all__ = ["CODES", "Problem", "answer_to", "problem_of"]
 
@@ -67,12 +67,14 @@ def answer_to(problem: Problem) -> Response:
     )
 
 
-def problem_of(error: GazetellError) -> Problem:
-    """What a client is told of an error of the library."""
+def problem_of(error: Exception) -> Problem:
+    """What a client is told of an error; of a defect nothing but that."""
+    if isinstance(error, Problem):
+        return error
     if isinstance(error, ImageError):
         code = "picture_too_large" if isinstance(error, PixelLimitError) else "picture_unreadable"
         # Bytes have no file name: the library calls them "picture".
         return Problem(code, str(error).replace("picture: ", "The picture ", 1) + ".")
     if isinstance(error, UsageError):
         return Problem("invalid", f"{error}.")
-    return Problem("internal", "The model could not answer.")
+    return Problem("internal", "Something went wrong here; it has been logged.")
