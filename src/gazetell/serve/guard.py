@@ -6,6 +6,7 @@ bytes are still on the wire.
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import time
@@ -21,6 +22,7 @@ from .problems import Problem, answer_to, problem_of
 __all__ = ["OPEN_PATHS", "Guard"]
 
 log = logging.getLogger("gazetell.serve")
+LINGER = 1.0  # seconds in which a refused request may still arrive
 LEFT = 499  # in figures and log, of a request whose client left: as nginx has it
 
 # Paths of the API that need no token: the page asks there whether one is needed.
@@ -98,6 +100,7 @@ class Guard:
         if problem.code == "internal":
             log.error("a request failed", exc_info=error)
         if not visit.status:
+            await visit.drain()
             self.monitor.rejected.labels(problem.code).inc()
             await answer_to(problem)(visit.scope, visit.receive, visit.send)
 
@@ -206,6 +209,19 @@ class _Visit:
             await asyncio.wait_for(self._send(message), self.guard.options.receive_seconds)
         except TimeoutError:  # a client that does not read
             raise ClientDisconnect from None
+
+    async def drain(self) -> None:
+        """Let what is still arriving pass by, for a moment; nothing of it is kept.
+
+        A connection that is closed with bytes unread is reset, and the client, still sending,
+        would never see the response.
+        """
+        until = time.monotonic() + LINGER
+        with contextlib.suppress(TimeoutError):
+            while self.scope["method"] == "POST" and not self.complete:
+                left = max(0.0, until - time.monotonic())
+                message = await asyncio.wait_for(self._receive(), left)
+                self.complete = not message.get("more_body", False)
 
     def leave(self) -> None:
         """The request is answered, or its client left."""
