@@ -123,26 +123,35 @@ def box(page, number):
     return page.get_by_role("checkbox", name=f"Approve {number}.png")
 
 
-def counts(page):
-    return [int(text) for text in page.locator("fieldset b").all_inner_texts()]
+def shown(locator):
+    """For assertions that wait until the page has drawn."""
+    from playwright.sync_api import expect
+
+    return expect(locator)
 
 
-def listed(page):
-    return page.locator(".row .name").all_inner_texts()
+def has_counts(page, *numbers):
+    """Wait until the filters show these numbers."""
+    shown(page.locator("fieldset b")).to_have_text([str(n) for n in numbers])
+
+
+def lists(page, *names):
+    """Wait until these pictures are shown, in this order."""
+    shown(page.locator(".row .name")).to_have_text(list(names))
 
 
 def test_captions_are_put_right_approved_and_downloaded(visit, tmp_path):
     given = rows()
     page = visit(given)
-    assert counts(page) == [8, 2, 8, 0, 0]
-    assert listed(page) == [row["picture"] for row in given]
+    has_counts(page, 8, 2, 8, 0, 0)
+    lists(page, *(row["picture"] for row in given))
     field(page, 0).fill('a "red",\nround  ball ')
     field(page, 0).press("Enter")
     assert field(page, 1).evaluate("field => field === document.activeElement")
     assert page.get_by_role("status").inner_text() == "Approved, 1 of 8."
     box(page, 2).check()
     field(page, 3).fill("not yet approved")
-    assert counts(page) == [8, 1, 6, 2, 2]
+    has_counts(page, 8, 1, 6, 2, 2)
     with page.expect_download() as caught:
         page.get_by_role("button", name="Download CSV").click()
     assert caught.value.suggested_filename == "shop-alt-text.csv"
@@ -166,10 +175,10 @@ def test_nothing_is_lost_on_reload(visit):
     page = visit(rows())
     assert field(page, 4).input_value() == "mine"
     assert box(page, 5).is_checked()
-    assert counts(page) == [8, 2, 7, 1, 1]
+    has_counts(page, 8, 2, 7, 1, 1)
     # Another sheet has reviews of its own.
     other = visit(rows(), key="other")
-    assert counts(other) == [8, 2, 8, 0, 0]
+    has_counts(other, 8, 2, 8, 0, 0)
     # Two windows on one sheet agree.
     twin = visit(rows())
     box(page, 6).check()
@@ -179,7 +188,7 @@ def test_nothing_is_lost_on_reload(visit):
     assert field(page, 4).input_value() == "caption 4"
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Forget all").click()
-    assert counts(page) == [8, 2, 8, 0, 0]
+    has_counts(page, 8, 2, 8, 0, 0)
     assert page.evaluate("Object.keys(localStorage)") == []
 
 
@@ -232,19 +241,19 @@ def test_leaving_asks_until_all_is_downloaded(visit):
 def test_filters_hold_until_chosen_again(visit):
     page = visit(rows())
     page.get_by_role("radio", name="Unsure").check(force=True)
-    assert listed(page) == ["0.png", "1.png"]
+    lists(page, "0.png", "1.png")
     box(page, 0).check()
-    assert listed(page) == ["0.png", "1.png"]  # nothing moves under one's hands
+    lists(page, "0.png", "1.png")  # nothing moves under one's hands
     page.keyboard.press("Tab")
     page.get_by_role("radio", name="Approved").check(force=True)
-    assert listed(page) == ["0.png"]
+    lists(page, "0.png")
     page.get_by_role("radio", name="Edited").check(force=True)
-    assert page.get_by_text("No picture here.").is_visible()
+    shown(page.get_by_text("No picture here.")).to_be_visible()
     page.get_by_role("radio", name="Unsure").check(force=True)
-    assert listed(page) == ["1.png"]
+    lists(page, "1.png")
     page.get_by_role("radio", name="All").check(force=True)
     page.get_by_role("searchbox").fill("CAPTION 7")
-    assert listed(page) == ["7.png"]
+    lists(page, "7.png")
 
 
 def test_many_are_drawn_as_they_are_reached(visit):
@@ -297,4 +306,4 @@ def test_a_phone_shows_all_of_it(visit):
     )
     assert page.evaluate("document.documentElement.scrollWidth") == 320
     page.get_by_role("checkbox").tap()
-    assert counts(page) == [1, 0, 0, 0, 1]
+    has_counts(page, 1, 0, 0, 0, 1)

@@ -185,16 +185,20 @@ def test_a_decompression_bomb_is_not_unpacked(client):
 def test_a_terminated_service_answers_what_it_took_in(untrained, tmp_path, picture):
     save_model(tmp_path / "model", untrained())
     command = [sys.executable, "-m", "gazetell", "serve", "--port", "0"]
-    command += ["--model", str(tmp_path / "model"), "--gather", "300"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+    # They are all in the queue long before the first of them has waited enough.
+    command += ["--model", str(tmp_path / "model"), "--gather", "3000"]
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         lines = iter(service.stderr.readline, "")
         url = next(x.split()[0].rstrip("/") for x in lines if x.startswith("http://"))
-        drain = concurrent.futures.ThreadPoolExecutor(1).submit(lambda: list(lines))
+        drain = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)).submit(list, lines)
+        stack.callback(service.kill)  # whatever happens: the lines above wait for its end
         wait_until(lambda: ready(url), seconds=60)
+        client = stack.enter_context(httpx.Client(base_url=url, timeout=30))
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            sent = {"files": {"image": picture}, "timeout": 30}
-            tasks = [pool.submit(httpx.post, f"{url}/v1/caption", **sent) for _ in range(16)]
-            wait_until(lambda: "gazetell_queue 16.0" in httpx.get(f"{url}/metrics").text)
+            sent = {"files": {"image": picture}}
+            tasks = [pool.submit(client.post, "/v1/caption", **sent) for _ in range(16)]
+            wait_until(lambda: "gazetell_queue 16.0" in client.get("/metrics").text)
             service.send_signal(signal.SIGTERM)
             assert [task.result().status_code for task in tasks] == [200] * 16
         assert service.wait(timeout=30) in (0, -signal.SIGTERM)
