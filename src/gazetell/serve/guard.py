@@ -165,9 +165,8 @@ class _Visit:
         if self.complete:
             return await self._receive()  # only to hear that the client left
         try:
-            message = await asyncio.wait_for(
-                self._receive(), max(0.0, self.until - time.monotonic())
-            )
+            async with asyncio.timeout(max(0.0, self.until - time.monotonic())):
+                message = await self._receive()
         except TimeoutError:
             seconds = self.guard.options.receive_seconds
             raise Problem(
@@ -206,7 +205,8 @@ class _Visit:
                 # The rest of the request is not read: the connection is of no more use.
                 headers["Connection"] = "close"
         try:
-            await asyncio.wait_for(self._send(message), self.guard.options.receive_seconds)
+            async with asyncio.timeout(self.guard.options.receive_seconds):
+                await self._send(message)
         except TimeoutError:  # a client that does not read
             raise ClientDisconnect from None
 
@@ -216,12 +216,11 @@ class _Visit:
         A connection that is closed with bytes unread is reset, and the client, still sending,
         would never see the response.
         """
-        until = time.monotonic() + LINGER
         with contextlib.suppress(TimeoutError):
-            while self.scope["method"] == "POST" and not self.complete:
-                left = max(0.0, until - time.monotonic())
-                message = await asyncio.wait_for(self._receive(), left)
-                self.complete = not message.get("more_body", False)
+            async with asyncio.timeout(LINGER):
+                while self.scope["method"] == "POST" and not self.complete:
+                    message = await self._receive()
+                    self.complete = not message.get("more_body", False)
 
     def leave(self) -> None:
         """The request is answered, or its client left."""

@@ -123,7 +123,8 @@ async function tell() {
   const parts = words.map((word, n) =>
     attention ? gazeButton(word, `“${word}”`, attention, n) : make("span", {}, word));
   bar.role = attention ? "toolbar" : "group";
-  bar.replaceChildren(...parts.flatMap((part) => [part, " "]), ended ? "" : "…");
+  bar.classList.toggle("cut", !ended); // an ellipsis follows
+  bar.replaceChildren(...parts.flatMap((part) => [part, " "]));
   if (!words.length) bar.textContent = "It finds no words for this picture.";
   $("facts").textContent = `${reply.model} · log-probability ${log_prob.toFixed(2)} · `
     + `${Math.round(reply.timings.total)} ms` + (attention ? "" : " · it cannot show where it looks");
