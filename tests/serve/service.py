@@ -18,7 +18,13 @@ def running(app):
 
     listening = socket.create_server(("127.0.0.1", 0))
     seconds = app.state.desk.options.receive_seconds
-    config = uvicorn.Config(app, log_level="warning", http=protocol(seconds), ws="none")
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        http=protocol(seconds),
+        ws="none",
+        timeout_graceful_shutdown=15,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
