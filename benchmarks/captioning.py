@@ -42,7 +42,7 @@ from gazetell.training.options import TrainOptions
 from plain_show_attend_tell import Reference
 
 PAD, UNK, START, END = range(4)
-SIZES = ("vocabulary", "embedding", "hidden", "attention", "dropout")
+SIZES = ("vocabulary", "embedding", "hidden", "attention_width", "dropout")
 NUMBERS = {
     "side": 7,  # cells of the grid's side
     "channels": 1280,
