@@ -579,3 +579,19 @@ def test_axe_finds_nothing(visit, picture, keep, scheme):
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": picture})
     expect(page.get_by_role("dialog")).to_be_visible()
     check()
+
+
+def test_an_ellipsis_follows_a_cut_caption_once_its_words_are_told(visit):
+    def cut(route):
+        reply = route.fetch()
+        told = reply.json()
+        told["captions"][0]["ended"] = False
+        route.fulfill(response=reply, json=told)
+
+    page = visit(motion="no-preference", routes=[("**/v1/caption", cut)])
+    page.locator("#examples button").first.click()
+    after = "getComputedStyle(document.getElementById('words'), '::after').content"
+    page.wait_for_selector("#words.unfolding .gaze")
+    assert page.evaluate(after) == "none"
+    page.wait_for_selector("#words:not(.unfolding) .gaze")
+    assert page.evaluate(after) == '"…"'
