@@ -132,6 +132,7 @@ def test_a_page_has_rows_spread_and_differences(tmp_path):
 def test_the_plans_that_come_along_are_sound():
     assert "flickr8k" in plan_names()
     for name in plan_names():
+        read_plan(name).check_ensembles("file.safetensors")
         for row in read_plan(name).rows:
             if not row.members:
                 assert row.train_options(1, "file.safetensors").seed == 1
@@ -153,6 +154,41 @@ def test_the_plans_that_come_along_are_sound():
 def test_a_plan_that_is_wrong_is_refused_before_the_work(text, expected, tmp_path):
     with pytest.raises(DataError, match=expected):
         plan(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        (PLAN, False),  # each seed draws a CNN
+        (ONE_SEED, True),
+        (ONE_SEED.replace('members = ["lstm"]', 'members = ["lstm", "lstm, CIDEr"]'), True),
+        (ONE_SEED.replace('members = ["lstm"]', 'members = ["lstm", "lstm, vectors"]'), True),
+        (
+            ONE_SEED.replace('["lstm"]', '["lstm", "lstm, vectors"]').replace(
+                "32, freeze_words", "64, freeze_words"
+            ),
+            False,
+        ),
+        (
+            ONE_SEED.replace('["lstm"]', '["lstm", "lstm, CIDEr"]').replace(
+                'reward = "cider"', 'encoder_trainable = "all"'
+            ),
+            False,
+        ),
+    ],
+)
+def test_an_ensemble_of_different_cnns_is_refused_before_the_work(text, fits, data, tmp_path):
+    chosen = plan(tmp_path, text)
+    if fits:
+        chosen.check_ensembles(None)
+        return
+    with pytest.raises(UsageError, match=r"'two lstm'.* needs one CNN, but 'lstm'"):
+        reproduce(chosen, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_weights_makes_the_drawn_ones_one(tmp_path):
+    plan(tmp_path).check_ensembles("file.safetensors")
 
 
 def test_no_such_plan():

@@ -30,6 +30,7 @@ A TOML file with a title, the beams, and its rows::
 import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,41 @@ class Plan:
     def row(self, name: str) -> Row:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
+
+    def check_ensembles(self, encoder_weights: str | None) -> None:
+        """Refuse, before hours of work, an ensemble whose members would have different CNNs.
+
+        Raises:
+            UsageError: naming the row and two of its members.
+        """
+        for row in self.rows:
+            runs = [(m, seed) for m in map(self.row, row.members) for seed in m.seeds]
+            for (first, one), (other, two) in pairwise(runs):
+                if self._cnn(first, one, encoder_weights) != self._cnn(other, two, encoder_weights):
+                    raise UsageError(
+                        f"row {row.name!r}: an ensemble needs one CNN, but {first.name!r} (seed "
+                        f"{one}) and {other.name!r} (seed {two}) have each its own"
+                    )
+
+    def _cnn(self, row: Row, seed: int, encoder_weights: str | None) -> tuple[Any, ...]:
+        """What tells the CNN of a run from others: equal means the same weights."""
+        options = row.train_options(seed, encoder_weights)
+        if options.encoder_trainable != "none":
+            return row.name, seed
+        if row.init_from:
+            return self._cnn(self.row(row.init_from), seed, encoder_weights)
+        drawn = options.encoder_weights == "none"
+        return (
+            options.encoder_from,
+            options.encoder,
+            options.encoder_weights,
+            options.encoder_layer,
+            options.encoder_size,
+            options.encoder_mean,
+            options.encoder_std,
+            options.encoder_padding,
+            seed if drawn else None,
+        )
 
 
 def plan_names() -> list[str]:

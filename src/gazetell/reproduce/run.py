@@ -63,8 +63,10 @@ def reproduce(
         The figures, one for each run and beam.
 
     Raises:
-        UsageError: a run folder that was made with other options.
+        UsageError: a run folder that was made with other options, or an ensemble of models with
+            different CNNs.
     """
+    plan.check_ensembles(encoder_weights)
     out, dataset = Path(out), Dataset.open(data)
     found: list[dict[str, Any]] = []
     show(HEADER)
