@@ -28,7 +28,7 @@ A TOML file with a title, the beams, and its rows::
 """
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -107,18 +107,9 @@ class Plan:
             return row.name, seed
         if row.init_from:
             return self._cnn(self.row(row.init_from), seed, encoder_weights)
-        drawn = options.encoder_weights == "none"
-        return (
-            options.encoder_from,
-            options.encoder,
-            options.encoder_weights,
-            options.encoder_layer,
-            options.encoder_size,
-            options.encoder_mean,
-            options.encoder_std,
-            options.encoder_padding,
-            seed if drawn else None,
-        )
+        # Each run may project the grid in its own way: that is no part of the CNN.
+        config = replace(options.encoder_config(), project=None)
+        return options.encoder_from, config, seed if config.weights == "none" else None
 
 
 def plan_names() -> list[str]:
