@@ -21,6 +21,7 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "read_text",
+    "spreadsheet_text",
     "write_error",
     "write_json",
     "write_jsonl",
@@ -132,3 +133,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
         yield number, row
+
+
+def spreadsheet_text(text: str) -> str:
+    """``text`` for a cell of a CSV file, never run as a formula by a spreadsheet.
+
+    A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break gets a leading
+    apostrophe, the usual mark of a spreadsheet for "this is text".
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gazetell.data.answers import AnswerVocabulary
-from gazetell.data.question_batches import QuestionData, pad_questions, question_ids
+from gazetell.data.question_batches import Question, QuestionData, pad_questions, read_question
 from gazetell.data.records import QuestionRecord
 from gazetell.data.text import Tokenizer
 from gazetell.errors import UsageError
@@ -140,17 +140,25 @@ def test_the_epoch_may_be_set_later():
 
 def test_the_words_of_a_question():
     words = tokenizer()
-    assert question_ids(words, "What is it?", 30) == words.encode("what is it")[1:-1]
-    assert question_ids(words, "What is it?", 2) == words.encode("what is")[1:-1]
-    assert question_ids(words, "qué es?", 30) == [words.unk] * 2
-    assert len(question_ids(words, "is " * 5_000, 30)) == 30
-    assert len(question_ids(words, "x" * 10_000, 30)) == 1
+    known = words.encode("what is it")[1:-1]
+    assert read_question(words, "What is it?", 30) == Question("What is it?", known, [])
+    assert read_question(words, "What is it?", 2) == Question("What is it?", known[:2], [], 1)
+    asked = read_question(words, "Qué es? qué is", 3)
+    assert (asked.ids[:2], asked.unknown, asked.cut) == ([words.unk] * 2, ["Qué", "es", "qué"], 1)
+    assert read_question(words, "is " * 5_000 + "es", 30).cut == 4_971
+    assert read_question(words, "is " * 5_000 + "es", 30).unknown == []  # not read
+    assert len(read_question(words, "x" * 10_000, 30).ids) == 1
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "?!...", "\u200b"])
 def test_a_question_without_words_is_refused(question):
     with pytest.raises(UsageError, match="has no words"):
-        question_ids(tokenizer(), question, 30)
+        read_question(tokenizer(), question, 30)
+
+
+def test_a_question_that_is_no_text_is_refused():
+    with pytest.raises(UsageError, match="question 7: expected text"):
+        read_question(tokenizer(), 7, 30)
 
 
 def test_padding():

@@ -215,7 +215,7 @@ def test_abstaining_by_a_naive_sort(model, dataset):
 
 def test_unknown_words_are_counted(model, dataset):
     found = evaluate_answers(model, dataset)
-    odd = sum(bool(model.tokenizer.unknown(r.question)) for r in found.records)
+    odd = sum(bool(model.read_question(r.question).unknown) for r in found.records)
     assert found.figures["unknown_words"] == pytest.approx(odd / len(found.records))
 
 
@@ -328,7 +328,7 @@ def test_cached_grids_give_the_same_answers(model, dataset, monkeypatch, tmp_pat
     plain = evaluate_answers(model, dataset, batch=3, evidence=True)
     moved = replace(dataset, folder=tmp_path)
     folder, names = cache_folder(moved, model.encoder, flip=flip)
-    build_cache(model.encoder, dataset.root, names, folder, flip=flip)
+    build_cache(model.encoder, dataset.root, names, folder, flip=flip, precision="fp32")
     monkeypatch.setattr(module, "PixelSource", lambda *_: pytest.fail("opened a picture"))
     cached = evaluate_answers(model, moved, batch=3, evidence=True)
     assert [a.text for a in cached.answers] == [a.text for a in plain.answers]

@@ -5,6 +5,7 @@ regions, ``C`` channels.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from .batches import Source
 from .records import QuestionRecord
 from .text import Tokenizer
 
-__all__ = ["QuestionBatch", "QuestionData", "pad_questions", "question_ids"]
+__all__ = ["Question", "QuestionBatch", "QuestionData", "pad_questions", "read_question"]
 
 
 class QuestionBatch(NamedTuple):
@@ -124,16 +125,37 @@ class QuestionData(Dataset[QuestionBatch]):
         )
 
 
-def question_ids(tokenizer: Tokenizer, question: str, max_question: int) -> list[int]:
-    """The words of a question as ids, at most so many.
+@dataclass(frozen=True)
+class Question:
+    """A question as a model reads it.
+
+    Attributes:
+        text: as it was asked.
+        ids: of its words, at least one.
+        unknown: the words that are not in the vocabulary, as written, each once.
+        cut: how many words at its end are not read.
+    """
+
+    text: str
+    ids: list[int]
+    unknown: list[str]
+    cut: int = 0
+
+
+def read_question(tokenizer: Tokenizer, text: str, max_question: int) -> Question:
+    """Turn a question into ids, at most ``max_question`` of them.
 
     Raises:
-        UsageError: the question has no words.
+        UsageError: no text, or a text without words.
     """
-    ids = tokenizer.encode(question, max_question + 2)[1:-1]
+    if not isinstance(text, str):
+        raise UsageError(f"question {text!r}: expected text")
+    ids, words = tokenizer.encode_words(text)
     if not ids:
-        raise UsageError(f"question {question[:60]!r}: has no words")
-    return ids
+        raise UsageError(f"question {text[:60]!r}: has no words")
+    read = list(zip(ids, words, strict=True))[:max_question]
+    unknown = dict.fromkeys(word for number, word in read if number == tokenizer.unk)
+    return Question(text, ids[:max_question], list(unknown), len(ids) - len(read))
 
 
 def pad_questions(questions: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -183,19 +183,17 @@ class Tokenizer:
             rows.extend(_cut(row.ids, max_length) for row in coded)
         return rows
 
-    def unknown(self, text: str, most: int | None = None) -> list[str]:
-        """The words of ``text`` that are not in the vocabulary, as written, each once.
+    def encode_words(self, text: str) -> tuple[list[int], list[str]]:
+        """The ids of the words of ``text``, and the words as they are written in it.
 
         Args:
             text: any string.
-            most: look only at so many words from the first on.
         """
         # The library's places leave out the mark of a letter that it composed itself.
         text = unicodedata.normalize("NFC", _encodable(text))
         coded = self._inner.encode(text)
-        places = list(zip(coded.ids, coded.offsets, strict=True))[1:-1]  # <start> and <end> off
-        found = (text[begin:end] for number, (begin, end) in places[:most] if number == self.unk)
-        return list(dict.fromkeys(found))
+        # <start> and <end> off.
+        return coded.ids[1:-1], [text[begin:end] for begin, end in coded.offsets[1:-1]]
 
     def words(self, ids: Iterable[SupportsIndex]) -> list[str]:
         """The words of ``ids``, special tokens left out.

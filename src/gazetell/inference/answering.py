@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.question_batches import pad_questions, question_ids
+from ..data.question_batches import Question, pad_questions, read_question
 from ..errors import ModelError, UsageError
 from ..models.checkpoint import AnswererFolder, load_answerer
 from ..models.encoders import Grid
@@ -43,6 +43,7 @@ class Answer:
         attention: (P, height, width), where the model looked in each pass, each map summing to 1
             with row 0 on top; None for a model without attention.
         unknown: words of the question that are not in the model's vocabulary.
+        cut: how many words at the end of the question the model did not read.
         abstained: the confidence lies below the bound that was asked for.
         without_picture: probability of the same answer when the picture is plain grey, if asked.
         image: the picture, at most 640 px a side.
@@ -54,6 +55,7 @@ class Answer:
     top: list[tuple[str, float]]
     attention: np.ndarray | None
     unknown: list[str] = field(default_factory=list)
+    cut: int = 0
     abstained: bool = False
     without_picture: float | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
@@ -90,6 +92,7 @@ class Answer:
             "confidence": round(self.confidence, 5),
             "top": [{"answer": text, "confidence": round(p, 5)} for text, p in self.top],
             "unknown_words": self.unknown,
+            "words_cut": self.cut,
             "abstained": self.abstained,
             "without_picture": (
                 None if self.without_picture is None else round(self.without_picture, 5)
@@ -148,7 +151,7 @@ class Answerer(Looker):
 
         Args:
             image: a path, the bytes of a file, a PIL image, or what ``look`` gave.
-            question: in words; more than the model reads are cut off.
+            question: in words; ``Answer.cut`` counts those that the model does not read.
             abstain_below: mark the answer as abstained where its confidence is lower.
             evidence: also ask about a plain grey picture, see ``Answer.without_picture``.
 
@@ -184,7 +187,7 @@ class Answerer(Looker):
     def answer(
         self,
         grid: Grid,
-        questions: Sequence[str],
+        questions: Sequence[str | Question],
         owner: torch.Tensor,
         *,
         looks: Sequence[Look] = (),
@@ -195,25 +198,26 @@ class Answerer(Looker):
 
         Args:
             grid: of B pictures.
-            questions: N of them.
+            questions: N of them, as text or as ``read_question`` gave them.
             owner: (N,) which picture each is about.
             looks: the B pictures, where answers shall bring theirs along.
             abstain_below: see ``ask``.
             evidence: see ``ask``.
         """
-        logits, attention = self.logits(grid, questions, owner)
+        asked = [q if isinstance(q, Question) else self.read_question(q) for q in questions]
+        logits, attention = self.logits(grid, asked, owner)
         shares = self.probabilities(logits)
         plain = None
         if evidence:
             nowhere = torch.zeros_like(owner)
-            plain = self.probabilities(self.logits(self.blank(), questions, nowhere)[0])
+            plain = self.probabilities(self.logits(self.blank(), asked, nowhere)[0])
         best = shares.topk(min(TOP, shares.shape[1]), dim=1)
         found = []
-        for n, question in enumerate(questions):
+        for n, question in enumerate(asked):
             places, chances = best.indices[n].tolist(), best.values[n].tolist()
             found.append(
                 Answer(
-                    question=question,
+                    question=question.text,
                     text=self.answers.answers[places[0]],
                     confidence=chances[0],
                     top=[
@@ -225,7 +229,8 @@ class Answerer(Looker):
                         if attention is None
                         else attention[n].reshape(-1, grid.height, grid.width).numpy()
                     ),
-                    unknown=self.tokenizer.unknown(question, self.max_question),
+                    unknown=question.unknown,
+                    cut=question.cut,
                     abstained=chances[0] < abstain_below,
                     without_picture=None if plain is None else float(plain[n, places[0]]),
                     image=looks[int(owner[n])].image if looks else None,
@@ -235,11 +240,10 @@ class Answerer(Looker):
 
     @torch.inference_mode()
     def logits(
-        self, grid: Grid, questions: Sequence[str], owner: torch.Tensor
+        self, grid: Grid, questions: Sequence[Question], owner: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits (N, A) and attention (N, P, R) or None, in float32 on the CPU."""
-        ids = [question_ids(self.tokenizer, text, self.max_question) for text in questions]
-        tokens, lengths = pad_questions(ids, self.tokenizer.pad)
+        tokens, lengths = pad_questions([q.ids for q in questions], self.tokenizer.pad)
         with self.precision.autocast(self.device):
             logits, attention = self.answerer(
                 self.encoder.finish(grid),
@@ -248,6 +252,14 @@ class Answerer(Looker):
                 owner.to(self.device),
             )
         return logits.float().cpu(), None if attention is None else attention.float().cpu()
+
+    def read_question(self, text: str) -> Question:
+        """A question as the model reads it.
+
+        Raises:
+            UsageError: no words.
+        """
+        return read_question(self.tokenizer, text, self.max_question)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Calibrated probabilities (N, A)."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.question_batches import Question
 from ..data.records import Box, Dataset, QuestionRecord
 from ..errors import DataError, UsageError
 from ..files import write_json, write_jsonl
@@ -136,7 +137,7 @@ def evaluate_answers(
             group = [asked[image] for image in images[first : first + pictures]]
             first += pictures
             now = [record for some in group for record in some]
-            texts = [record.question for record in now]
+            texts = [model.read_question(record.question) for record in now]
             owner = torch.tensor([n for n, some in enumerate(group) for _ in some])
             began = time.perf_counter()
             found = model.answer(grid, texts, owner, abstain_below=abstain_below)
@@ -211,7 +212,9 @@ class _Changed:
         self.other: list[str] = []
         self.last: Grid | None = None
 
-    def ask(self, model: Answerer, grid: Grid, texts: Sequence[str], owner: torch.Tensor) -> None:
+    def ask(
+        self, model: Answerer, grid: Grid, texts: Sequence[Question], owner: torch.Tensor
+    ) -> None:
         """Ask again; the other picture is the one before in the split."""
         last = rows(grid, len(grid.cells) - 1, len(grid.cells))
         # The very first picture of the split has the last of its batch before it.

@@ -10,7 +10,7 @@ import numpy as np
 from starlette.requests import Request
 
 from ..data.images import open_image
-from ..data.question_batches import question_ids
+from ..data.question_batches import read_question
 from ..errors import UsageError
 from ..inference.answering import Answer, Answerer
 from ..inference.look import Looker
@@ -142,7 +142,7 @@ class Desk:
             except UnicodeEncodeError:
                 raise Problem("invalid", f"Question {number} is no valid Unicode.") from None
             # Before it can spoil the batch of others.
-            question_ids(model.tokenizer, question, model.max_question)
+            read_question(model.tokenizer, question, model.max_question)
         opened = await self._opened(wait, intake.picture, asked.look, [model])
         work = Ask(model, tuple(asked.questions), asked.abstain_below, asked.evidence)
         done = await self._done(wait, opened.held, work)
