@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gazetell.metrics import METRICS, caption_scores, score_captions
+from gazetell.metrics import METRICS, caption_scores, cider_problem, score_captions
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "captions_scores.json"
 CASES = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -65,3 +65,31 @@ def test_order_of_pictures_does_not_matter():
 def test_misuse(function, references, predictions, message):
     with pytest.raises(ValueError, match=message):
         function(references, predictions)
+
+
+@pytest.mark.parametrize(
+    ("references", "reason"),
+    [
+        ({"1": ["a dog runs", "a brown dog"]}, "one picture is 0 by definition"),
+        ({"1": ["a dog", "a cat"], "2": ["A cat.", "a dog"]}, "are alike"),
+        ({"1": ["..."], "2": [""]}, "are alike"),
+        (
+            {"1": ["一个红色的圆形"], "2": ["一个绿色的正方形"]},
+            "in Chinese or Japanese without blanks",
+        ),
+        ({"1": ["วงกลมสีแดงในภาพ"], "2": ["a dog"], "3": ["วงกลมสีแดง"]}, "in Thai without blanks"),
+        ({"1": ["a dog"], "2": ["a cat"]}, None),
+        ({"1": ["a dog"], "2": ["dog a"]}, None),  # they differ in a bigram
+        ({"1": ["一个 红色 的 圆形"], "2": ["一个 绿色 的 正方形"]}, None),
+        ({"1": ["빨간 원 하나"], "2": ["파란 원 하나"]}, None),
+    ],
+)
+def test_why_cider_cannot_tell(references, reason):
+    found = cider_problem(references)
+    assert (found is None) == (reason is None)
+    assert (reason or "") in (found or "")
+    cider = score_captions(references, {k: v[0] for k, v in references.items()})["cider"]
+    if reason and "0 by definition" in found:
+        assert cider == 0
+    elif reason is None:
+        assert cider > 0

@@ -23,7 +23,8 @@ from ..files import read_json, write_error, write_json, write_jsonl
 from .images import open_image
 from .readers.rows import BadRow, BadRows
 from .records import SPLITS, CaptionRecord, Dataset, QuestionRecord
-from .survey import FREQUENT, QuestionSurvey, length_line, survey, word_counts
+from .survey import FREQUENT, QuestionSurvey, length_line, survey
+from .text import unspaced_warning, word_counts
 
 __all__ = ["CHECKS", "Check", "Summary", "prepare", "summarise"]
 
@@ -233,8 +234,9 @@ def _summary(dataset: Dataset, folder: Path, bad: BadRows, found: _Pictures) -> 
     records: tuple[CaptionRecord | QuestionRecord, ...] = (*dataset.captions, *dataset.questions)
     by_split = {split: {r.image for r in records if r.split == split} for split in SPLITS}
     train = _texts(dataset, ["train"])
-    words, frequent, lengths = word_counts(train)
-    lengths += word_counts(_texts(dataset, [s for s in SPLITS if s != "train"]))[2]
+    words, lengths = word_counts(train)
+    frequent = sum(count >= FREQUENT for count in words.values())
+    lengths += word_counts(_texts(dataset, [s for s in SPLITS if s != "train"]))[1]
     asked = survey(dataset.questions, found.missing) if dataset.questions else None
     captions = sum(len(record.captions) for record in dataset.captions)
     warnings = [f"split {split} has no pictures" for split in SPLITS if not by_split[split]]
@@ -249,6 +251,8 @@ def _summary(dataset: Dataset, folder: Path, bad: BadRows, found: _Pictures) -> 
         warnings.append(
             f"no word occurs {FREQUENT} times in train; train with a lower minimum frequency"
         )
+    unspaced = unspaced_warning([*train, *(r.question for r in dataset.questions)])
+    warnings.extend([unspaced] if unspaced else [])
     warnings.extend(asked.warnings() if asked else [])
     return Summary(
         name=dataset.name,
@@ -258,7 +262,7 @@ def _summary(dataset: Dataset, folder: Path, bad: BadRows, found: _Pictures) -> 
         captions=captions,
         questions=len(dataset.questions),
         splits={split: len(images) for split, images in by_split.items()},
-        words=words,
+        words=len(words),
         frequent_words=frequent,
         lengths=dict(sorted(lengths.items())),
         bad_rows=len(bad.rows),

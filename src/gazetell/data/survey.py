@@ -13,9 +13,9 @@ from ..errors import DataError
 from ..metrics.vqa import normalise_answer
 from .answers import coverage, modal_answer
 from .records import SPLITS, QuestionRecord
-from .text import Tokenizer
+from .text import word_counts
 
-__all__ = ["FREQUENT", "QuestionSurvey", "length_line", "survey", "word_counts"]
+__all__ = ["FREQUENT", "QuestionSurvey", "length_line", "survey"]
 
 FREQUENT = 5
 SIZES = (10, 100, 1000, 3000)
@@ -118,8 +118,8 @@ def survey(records: Sequence[QuestionRecord], missing: Collection[str] = ()) -> 
         missing: the pictures that are not on disk.
     """
     train = [record for record in records if record.split == "train"]
-    words, frequent, lengths = word_counts(record.question for record in train)
-    lengths += word_counts(record.question for record in records if record.split != "train")[2]
+    words, lengths = word_counts(record.question for record in train)
+    lengths += word_counts(record.question for record in records if record.split != "train")[1]
     answers = {modal_answer(record.answers) for record in train} - {""}
     tested = {
         normalise_answer(answer)
@@ -134,8 +134,8 @@ def survey(records: Sequence[QuestionRecord], missing: Collection[str] = ()) -> 
         questions={split: sum(r.split == split for r in records) for split in SPLITS},
         answer_types=_types(record.answer_type for record in records),
         question_types=_types(record.question_type for record in records),
-        words=words,
-        frequent_words=frequent,
+        words=len(words),
+        frequent_words=sum(count >= FREQUENT for count in words.values()),
         lengths=dict(sorted(lengths.items())),
         answers_a_question=dict(sorted(Counter(len(r.answers) for r in records).items())),
         answers=len(answers),
@@ -165,23 +165,6 @@ def _ceiling(
         except DataError:  # no answers in this split
             continue
     return ceiling
-
-
-def word_counts(texts: Iterable[str]) -> tuple[int, int, Counter[int]]:
-    """Different words, those that are frequent, and how many texts have how many words."""
-    texts = list(texts)
-    if not texts:
-        return 0, 0, Counter()
-    try:
-        tokenizer = Tokenizer.train(texts, min_frequency=1)
-    except DataError:  # nothing but punctuation
-        return 0, 0, Counter({0: len(texts)})
-    counts: Counter[int] = Counter()
-    lengths: Counter[int] = Counter()
-    for ids in tokenizer.encode_batch(texts):
-        counts.update(ids[1:-1])
-        lengths[len(ids) - 2] += 1
-    return len(counts), sum(1 for count in counts.values() if count >= FREQUENT), lengths
 
 
 def length_line(lengths: dict[int, int]) -> str:

@@ -5,8 +5,9 @@ A word-level tokenizer of the ``tokenizers`` library, kept as its one ``tokenize
 - normaliser: invisible format characters removed, typographic apostrophes made plain, lower case
   (an option), Unicode form NFC;
 - pre-tokeniser: a word is a run of letters, marks and digits, with apostrophes and hyphens inside
-  it kept ("don't", "t-shirt"); an emoji is a word of its own; punctuation is dropped, as the
-  classic captioning recipes do, or kept as one token a character;
+  it kept ("don't", "t-shirt"); an emoji is a word of its own, and so is each character of Han,
+  Hiragana and Katakana, which are written without blanks; punctuation is dropped, as the classic
+  captioning recipes do, or kept as one token a character;
 - model: a table from word to id. Ids 0 to 3 are ``<pad> <start> <end> <unk>``.
 
 The special tokens are plain entries of that table, not "added tokens" of the library: those are
@@ -15,8 +16,11 @@ looked for in raw text, and a caption that says "<end>" would end itself. The pr
 """
 
 import json
+import logging
 import os
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, SupportsIndex
 
@@ -25,8 +29,9 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, t
 
 from ..errors import DataError, ModelError, UsageError
 from ..files import atomic_path, read_text
+from ..metrics.words import CJK, unspaced_texts
 
-__all__ = ["SPECIAL", "Punctuation", "Tokenizer"]
+__all__ = ["SPECIAL", "Punctuation", "Tokenizer", "unspaced_warning", "word_counts"]
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 Punctuation = Literal["drop", "keep"]
@@ -34,8 +39,10 @@ Punctuation = Literal["drop", "keep"]
 # Joiners (U+200C, U+200D) hold words of Persian and emoji sequences together; every other format
 # character (zero-width space, byte order mark, direction marks, soft hyphen) is noise.
 _INVISIBLE = r"[\p{Cf}&&[^\u200c\u200d]]"
-_LETTER = r"[^\p{P}\p{S}\p{Z}\p{Cc}\p{Cf}]"
-_WORD = rf"{_LETTER}+(?:['\-\u200c\u200d]{_LETTER}+)*"
+_LETTER = rf"[^\p{{P}}\p{{S}}\p{{Z}}\p{{Cc}}\p{{Cf}}{CJK}]"
+# Halfwidth Katakana has its voice marks as characters of their own.
+_CHARACTER = rf"[{CJK}][\p{{M}}\uff9e\uff9f]*"
+_WORD = rf"{_CHARACTER}|{_LETTER}+(?:['\-\u200c\u200d]{_LETTER}+)*"
 _EMOJI = r"\p{So}[\p{M}\p{Sk}]*(?:\u200d\p{So}[\p{M}\p{Sk}]*)*"
 _PATTERN: dict[Punctuation, str] = {
     "drop": rf"{_WORD}|{_EMOJI}",
@@ -43,7 +50,10 @@ _PATTERN: dict[Punctuation, str] = {
 }
 _NO_SPACE_BEFORE = frozenset(".,!?;:)]}%…")
 _NO_SPACE_AFTER = frozenset("([{")
+_UNSPACED = re.compile(f"[{CJK}、。，．！？：；「」『』（）【】《》〈〉・…～]")
 _PIECE = 10_000
+
+logger = logging.getLogger(__name__)
 
 
 class Tokenizer:
@@ -69,7 +79,12 @@ class Tokenizer:
             range(len(table))
         ):
             raise ModelError(f"lacks {' '.join(SPECIAL)} as ids 0 to 3, words numbered from 4")
+        if len(table) == len(SPECIAL):
+            raise ModelError("has no words besides the special tokens")
         self._inner = inner
+        # Tokenizers of earlier versions took a run of Han characters for one word.
+        cut = inner.pre_tokenizer and inner.pre_tokenizer.pre_tokenize_str("\u4e00\u4e2a")
+        self._cuts_characters = bool(cut) and len(cut) == 2
 
     @classmethod
     def train(
@@ -100,25 +115,11 @@ class Tokenizer:
             raise UsageError(f"max_words is {max_words}; expected at least 1")
         if punctuation not in _PATTERN:
             raise UsageError(f"punctuation is {punctuation!r}; expected 'drop' or 'keep'")
-        counter = _build({}, lower, punctuation)
-        counter.train_from_iterator(
-            map(_encodable, captions),
-            trainers.WordLevelTrainer(
-                # The library counts, sorts and cuts; its own default would cut at 30,000.
-                vocab_size=max_words or 2**31,
-                min_frequency=min_frequency,
-                special_tokens=[],
-                show_progress=False,
-            ),
-        )
-        table = counter.get_vocab()
-        if not table:
-            raise DataError(
-                f"no word occurs {min_frequency} times in the training captions; "
-                "expected more captions or a lower min_frequency"
-            )
-        words = (*SPECIAL, *sorted(table, key=table.__getitem__))
-        return cls(_build({word: number for number, word in enumerate(words)}, lower, punctuation))
+        captions = list(captions)
+        warning = unspaced_warning(captions)
+        if warning:
+            logger.warning("%s", warning)
+        return cls(_learned(captions, min_frequency, max_words, lower, punctuation))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
@@ -204,12 +205,17 @@ class Tokenizer:
         return [self._words[number] for number in self._checked(ids) if number >= len(SPECIAL)]
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """The text of ``ids``, special tokens left out; kept punctuation is set without spaces."""
+        """The text of ``ids``, special tokens left out.
+
+        Kept punctuation is set without spaces, and so are characters of Han and Kana.
+        """
         text = ""
-        glue = True
+        joined, unspaced = True, False  # to the word before; whether that is such a character
         for word in self.words(ids):
-            text += word if glue or word in _NO_SPACE_BEFORE else f" {word}"
-            glue = word in _NO_SPACE_AFTER
+            was, unspaced = unspaced, self._cuts_characters and bool(_UNSPACED.match(word))
+            joined = joined or word in _NO_SPACE_BEFORE or (was and unspaced)
+            text += word if joined else f" {word}"
+            joined = word in _NO_SPACE_AFTER
         return text
 
     def _checked(self, ids: Iterable[SupportsIndex]) -> Iterator[int]:
@@ -257,6 +263,69 @@ def _build(table: dict[str, int], lower: bool, punctuation: Punctuation) -> toke
             special_tokens=[(first, Tokenizer.start), (last, Tokenizer.end)],
         )
     return inner
+
+
+def _learned(
+    captions: Iterable[str],
+    min_frequency: int,
+    max_words: int | None,
+    lower: bool,
+    punctuation: Punctuation,
+) -> tokenizers.Tokenizer:
+    """A tokenizer of the library with the words of ``captions``, see ``Tokenizer.train``."""
+    counter = _build({}, lower, punctuation)
+    counter.train_from_iterator(
+        map(_encodable, captions),
+        trainers.WordLevelTrainer(
+            # The library counts, sorts and cuts; its own default would cut at 30,000.
+            vocab_size=max_words or 2**31,
+            min_frequency=min_frequency,
+            special_tokens=[],
+            show_progress=False,
+        ),
+    )
+    table = counter.get_vocab()
+    if not table:
+        raise DataError(
+            f"no word occurs {min_frequency} times in the training captions; "
+            "expected more captions or a lower min_frequency"
+        )
+    words = (*SPECIAL, *sorted(table, key=table.__getitem__))
+    return _build({word: number for number, word in enumerate(words)}, lower, punctuation)
+
+
+def word_counts(texts: Iterable[str]) -> tuple[Counter[int], Counter[int]]:
+    """How often each different word occurs, and how many texts have how many words.
+
+    Returns:
+        From an id to a count, and from a length to a count.
+    """
+    texts = list(texts)
+    counts: Counter[int] = Counter()
+    lengths: Counter[int] = Counter()
+    try:
+        tokenizer = Tokenizer(_learned(texts, 1, None, True, "drop"))
+    except DataError:  # nothing, or nothing but punctuation
+        return counts, Counter({0: len(texts)} if texts else {})
+    for ids in tokenizer.encode_batch(texts):
+        counts.update(ids[1:-1])
+        lengths[len(ids) - 2] += 1
+    return counts, lengths
+
+
+def unspaced_warning(texts: Sequence[str]) -> str | None:
+    """A line for the user if whole sentences count as one word; None if not.
+
+    Han and Kana are cut into characters, so they are no problem.
+    """
+    counts = unspaced_texts(texts)
+    del counts["Chinese or Japanese"]
+    if not counts:
+        return None
+    return (
+        f"{counts.total():,} of {len(texts):,} texts are in {' and '.join(counts)} without blanks "
+        "between words, and each run of letters counts as one word; put blanks between the words"
+    )
 
 
 def _encodable(text: str) -> str:

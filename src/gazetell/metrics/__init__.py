@@ -38,7 +38,7 @@ from .vqa import (
     score_answers,
     vqa_accuracy,
 )
-from .words import at_blanks, split, split_all
+from .words import at_blanks, split, split_all, unspaced_texts
 from .wups import Wups, score_wups
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "bleu",
     "caption_scores",
     "cider_d",
+    "cider_problem",
     "compare_answers",
     "compare_captions",
     "exact_match",
@@ -70,6 +71,7 @@ __all__ = [
     "score_wups",
     "spice",
     "split",
+    "unspaced_texts",
     "vqa_accuracy",
 ]
 
@@ -154,3 +156,43 @@ def caption_scores(
         [[at_blanks(words) for words in captions] for captions in texts],
     )
     return dict(zip(predictions, scores.tolist(), strict=True))
+
+
+def cider_problem(references: Mapping[str, Sequence[str]]) -> str | None:
+    """Why CIDEr cannot tell good captions from bad ones against these references.
+
+    It is 0 for every caption where all pictures share all their n-grams: of one picture, or of
+    references that are alike. Of text without blanks between words the official splitter makes
+    one word a sentence. A model must not be chosen by such a figure.
+
+    Args:
+        references: the reference captions of each picture, at least one.
+
+    Returns:
+        The reason, half a sentence for a message; None if CIDEr can tell.
+    """
+    captions = [caption for texts in references.values() for caption in texts]
+    unspaced = unspaced_texts(captions)
+    if 2 * unspaced.total() > len(captions):
+        return (
+            f"the references are in {' and '.join(unspaced)} without blanks between words, and "
+            "the official splitter takes whole sentences for words"
+        )
+    if len(references) == 1:
+        return "CIDEr of one picture is 0 by definition"
+    sets = (_ngrams(texts) for texts in references.values())
+    first = next(sets, frozenset())
+    if all(ngrams == first for ngrams in sets):
+        return "the references of all pictures are alike, and CIDEr is 0 by definition"
+    return None
+
+
+def _ngrams(captions: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    """The n-grams of some captions, n = 1..4."""
+    words = [at_blanks(split(caption)) for caption in captions]
+    return frozenset(
+        tuple(text[start : start + n])
+        for text in words
+        for n in range(1, 5)
+        for start in range(len(text) - n + 1)
+    )

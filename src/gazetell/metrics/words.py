@@ -19,11 +19,30 @@ Reference: Chen et al. 2015, Microsoft COCO Captions: Data Collection and Evalua
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from .rules import ABBREVIATION, JOINED, RULES, Rule
 
-__all__ = ["PUNCTUATION", "at_blanks", "split", "split_all"]
+__all__ = ["CJK", "PUNCTUATION", "at_blanks", "split", "split_all", "unspaced_texts"]
+
+CJK = (
+    "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c"
+    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d"
+    "\U0001aff0-\U0001b16f\U00020000-\U0003ffff"
+)
+"""Han, Hiragana and Katakana as ranges for a regular expression."""
+
+# Scripts without blanks between words. A text that was cut into words has shorter runs of their
+# letters, on average, than the number says.
+_UNSPACED = {
+    "Chinese or Japanese": (re.compile(f"[{CJK}]+"), 3),
+    "Thai": (re.compile("[\u0e01-\u0e3a\u0e40-\u0e4e]+"), 8),
+    "Lao": (re.compile("[\u0e81-\u0ecd]+"), 8),
+    "Khmer": (re.compile("[\u1780-\u17d3]+"), 8),
+    "Burmese": (re.compile("[\u1000-\u1049]+"), 8),
+}
 
 PUNCTUATION = frozenset({
     "''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-",
@@ -99,6 +118,30 @@ def split_all(
         [split(caption) for caption in predictions.values()],
         [[split(caption) for caption in references[picture]] for picture in predictions],
     )
+
+
+def unspaced_texts(texts: Iterable[str]) -> Counter[str]:
+    """How many texts are written without blanks between words, by script.
+
+    `split` takes whole sentences of them for one word, or cuts them at vowel signs: scores of
+    such texts tell next to nothing.
+
+    Args:
+        texts: captions or questions. One that was cut into words with blanks does not count.
+
+    Returns:
+        From "Chinese or Japanese", "Thai", "Lao", "Khmer" or "Burmese" to a number above 0.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        if text.isascii():
+            continue
+        for script, (letters, longest) in _UNSPACED.items():
+            runs = letters.findall(text)
+            if runs and sum(map(len, runs)) > longest * len(runs):
+                counts[script] += 1
+                break
+    return counts
 
 
 def at_blanks(words: list[str]) -> list[str]:
