@@ -1,8 +1,12 @@
 """Small files and cells of tables."""
 
+import gzip
+import lzma
+
 import pytest
 
-from gazetell.files import spreadsheet_text
+from gazetell.errors import DataError
+from gazetell.files import read_bytes, read_json, read_text, spreadsheet_text
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n"])
@@ -10,3 +14,24 @@ def test_no_text_is_a_formula_in_a_spreadsheet(begin):
     assert spreadsheet_text(f"{begin}SUM(A1)") == f"'{begin}SUM(A1)"
     assert spreadsheet_text(f"a{begin}b") == f"a{begin}b"
     assert spreadsheet_text("") == ""
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
+def test_packed_files_are_read_and_damaged_ones_refused(tmp_path, pack):
+    path = tmp_path / "a.json"
+    path.write_bytes(pack(b'{"a": "\xc3\xa9"}'))
+    assert read_json(path) == {"a": "é"}
+    for content in (path.read_bytes()[:-9], path.read_bytes()[:12] + b"??????????"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.json: is a truncated or damaged (gzip|xz) file"):
+            read_bytes(path)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_what_is_no_utf_8_is_named_by_its_line(tmp_path, end):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one" + end + b"two" + end)
+    assert read_text(path) == "one\ntwo\n"
+    path.write_bytes(b"one" + end + end + b"gr\xfcn")
+    with pytest.raises(DataError, match=r"a\.txt:3: is not UTF-8 text"):
+        read_text(path)

@@ -2,11 +2,12 @@
 
 A file is written beside its target and renamed over it, so a reader sees the old or the new
 content and a full disk leaves the old one. JSON is UTF-8; JSON Lines is one object a line. What
-is read may be gzip'd, which its first bytes tell.
+is read may be packed by gzip or xz, which its first bytes tell.
 """
 
 import gzip
 import json
+import lzma
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from .errors import DataError, WriteError
 
 __all__ = [
     "atomic_path",
+    "read_bytes",
     "read_json",
     "read_jsonl",
     "read_text",
@@ -28,7 +30,7 @@ __all__ = [
     "write_text",
 ]
 
-_GZIP = b"\x1f\x8b"
+_UNPACK = {b"\x1f\x8b": ("gzip", gzip.decompress), b"\xfd7zXZ\0": ("xz", lzma.decompress)}
 
 
 def write_error(path: str | os.PathLike[str], error: OSError) -> WriteError:
@@ -80,25 +82,42 @@ def write_jsonl(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) ->
     return count
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a UTF-8 file, plain or gzip'd (a byte order mark is dropped).
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file, unpacked if it is packed by gzip or xz.
 
     Raises:
-        DataError: missing, unreadable, damaged, or not UTF-8.
+        DataError: missing, unreadable or damaged.
     """
     try:
         content = Path(path).read_bytes()
-        if content.startswith(_GZIP):
-            content = gzip.decompress(content)
-        # As a file opened as text gives it: every line end is a line feed.
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: is a truncated or damaged gzip file ({error})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    for magic, (kind, unpack) in _UNPACK.items():
+        if content.startswith(magic):
+            try:
+                return unpack(content)
+            except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+                raise DataError(
+                    f"{path}: is a truncated or damaged {kind} file ({error})"
+                ) from error
+    return content
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a UTF-8 file, plain or packed (a byte order mark is dropped).
+
+    Every line end becomes a line feed, as in a file that is opened as text.
+
+    Raises:
+        DataError: missing, unreadable, damaged, or not UTF-8 (with the line).
+    """
+    content = read_bytes(path)
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
+        line = len((content[: error.start] + b"?").splitlines())
         raise DataError(
-            f"{path}: is not UTF-8 text (byte {error.start}); expected a UTF-8 file"
+            f"{path}:{line}: is not UTF-8 text (byte {error.start}); expected a UTF-8 file"
         ) from error
 
 
