@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gazetell.data.images import open_image
 from gazetell.data.records import Dataset
 from gazetell.features import build_cache
 from gazetell.models.encoders import Encoder, EncoderConfig
 from gazetell.models.precision import choose_device, choose_precision
+from gazetell.pictures import open_image
 
 
 def main() -> None:

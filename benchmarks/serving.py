@@ -139,12 +139,12 @@ def kinds(options: Namespace) -> dict[str, Any]:
             def ask(pictures: list[bytes], model: Answerer = model) -> None:
                 import torch
 
-                from gazetell.inference.look import together
+                from gazetell.models.encoders import Grid
 
                 for begin in range(0, len(pictures), 32):
-                    looks = model.looks(pictures[begin : begin + 32])
-                    grid = together([look.grid for look in looks])
-                    model.answer(grid, [QUESTION] * len(looks), torch.arange(len(looks)))
+                    encodings = model.encode_all(pictures[begin : begin + 32])
+                    grid = Grid.join([encoding.grid for encoding in encodings])
+                    model.answer(grid, [QUESTION] * len(encodings), torch.arange(len(encodings)))
 
             found["answer"] = ("/v1/answer", {"question": QUESTION}, ask)
     return found

@@ -35,8 +35,8 @@ def untrained(scenes_dataset):
 
     from gazetell.data.text import Tokenizer
     from gazetell.models.captioners import CaptionerConfig, build_captioner
-    from gazetell.models.checkpoint import CaptionerFolder
     from gazetell.models.encoders import Encoder, EncoderConfig
+    from gazetell.models.folder import CaptionerFolder
 
     def build(seed: int = 0, size: int = 64, trainable: str = "none", **more) -> CaptionerFolder:
         torch.manual_seed(seed)
@@ -66,8 +66,8 @@ def untrained_answerer(scenes_dataset):
     from gazetell.data.answers import AnswerVocabulary
     from gazetell.data.text import Tokenizer
     from gazetell.models.answerers import AnswererConfig, build_answerer
-    from gazetell.models.checkpoint import AnswererFolder
     from gazetell.models.encoders import Encoder, EncoderConfig
+    from gazetell.models.folder import AnswererFolder
 
     def build(
         seed: int = 0,
@@ -107,7 +107,7 @@ def untrained_answerer(scenes_dataset):
 @pytest.fixture
 def model_folder(untrained, tmp_path) -> Path:
     """The folder of an untrained model, the test's own to damage."""
-    from gazetell.models.checkpoint import save_model
+    from gazetell.models.folder import save_model
 
     folder = tmp_path / "model"
     save_model(folder, untrained(about={"dataset": "scenes", "seed": 0}))

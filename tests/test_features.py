@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from gazetell import features
-from gazetell.data.images import open_image
 from gazetell.data.records import CaptionRecord, Dataset
 from gazetell.errors import DataError, ImageError, WriteError
 from gazetell.features import FeatureCache, build_cache, cache_fingerprint, cache_folder
 from gazetell.models.encoders import Encoder, EncoderConfig
+from gazetell.pictures import open_image
 
 COUNT, BLOCK, BATCH = 11, 4, 2
 

@@ -16,21 +16,32 @@ import random
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .data.images import open_image
 from .data.records import Dataset as Records
-from .errors import DataError, GazetellError, ImageError, WriteError
+from .errors import DataError, GazetellError, ImageError, ModelError, WriteError
 from .files import read_json, write_error, write_json
-from .models.encoders import Encoder, resize_pixels
-from .models.precision import choose_precision
+from .models.encoders import Encoder, Grid, resize_pixels
+from .models.precision import choose_device, choose_precision
+from .pictures import PREVIEW, PixelSource, open_image, preview
 
-__all__ = ["FeatureCache", "build_cache", "cache_fingerprint", "cache_folder"]
+__all__ = [
+    "Encoding",
+    "FeatureCache",
+    "Model",
+    "Picture",
+    "build_cache",
+    "cache_fingerprint",
+    "cache_folder",
+    "grids",
+]
 
 FORMAT = 1
 BLOCK = 256
@@ -310,3 +321,107 @@ def _about(folder: Path) -> dict[str, Any] | None:
         raise DataError(f"{path}: is no feature cache of this version; delete the folder")
     about["names"] = read_json(folder / "names.json")
     return about
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A picture that has been encoded.
+
+    Attributes:
+        grid: of the CNN, before any projection; one picture.
+        image: the picture, at most 640 px a side.
+        encoder: fingerprint of the encoder that made the grid.
+    """
+
+    grid: Grid
+    image: Image.Image
+    encoder: str
+
+
+Picture = bytes | str | os.PathLike[str] | Image.Image | Encoding
+
+
+class Model:
+    """Base of ``Captioner`` and ``Answerer``: the encoder of a loaded model, on its device.
+
+    ``encode`` and ``encode_all`` take pictures and give an ``Encoding`` each, ``grid`` takes the
+    network's input; what is decoded from a grid is the subclass's own.
+
+    Args:
+        encoder: of the model.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``bf16`` or ``fp32``.
+    """
+
+    def __init__(self, encoder: Encoder, device: str, precision: str) -> None:
+        self.device = choose_device(device)
+        self.precision = choose_precision(self.device, precision)
+        self.encoder = encoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.fingerprint = encoder.fingerprint()
+        # Large JPEGs are decoded no larger than the network and the gaze need them.
+        self.side = max(PREVIEW, self.encoder.size)
+
+    def encode(self, image: Picture) -> Encoding:
+        """Encode a picture once, for a caption and any number of questions.
+
+        Args:
+            image: a path, the bytes of a file, a PIL image, or the ``Encoding`` that a model with
+                the same encoder made.
+
+        Raises:
+            ImageError: the picture cannot be opened.
+            ModelError: encoded by another encoder.
+        """
+        return self.encode_all([image])[0]
+
+    def encode_all(self, images: Sequence[Picture]) -> list[Encoding]:
+        """Encode several pictures in one batch."""
+        for image in images:
+            if isinstance(image, Encoding) and image.encoder != self.fingerprint:
+                raise ModelError("the picture was encoded by a model with another encoder")
+        fresh = [image for image in images if not isinstance(image, Encoding)]
+        pictures = [open_image(image, near=self.side) for image in fresh]
+        new: list[Encoding] = []
+        if pictures:
+            pixels = np.stack([self.encoder.pixels(picture) for picture in pictures])
+            grid = self.grid(torch.from_numpy(pixels))
+            new = [
+                Encoding(grid.rows(n, n + 1), preview(picture), self.fingerprint)
+                for n, picture in enumerate(pictures)
+            ]
+        made = iter(new)
+        return [image if isinstance(image, Encoding) else next(made) for image in images]
+
+    @torch.inference_mode()
+    def grid(self, images: torch.Tensor) -> Grid:
+        """The CNN's grid of uint8 images (B, 3, S, S), before any projection."""
+        with self.precision.autocast(self.device):
+            return self.encoder.encode(images.to(self.device))
+
+
+def grids(model: Model, dataset: Records, images: Sequence[str], batch: int) -> Iterator[Grid]:
+    """The grids, before any projection, of the named pictures, ``batch`` at a time."""
+    encoder = model.encoder
+    cache = _cache(model, dataset)
+    pixels = None if cache else PixelSource(dataset.root, [], encoder.pixels, encoder.size)
+    for begin in range(0, len(images), batch):
+        names = images[begin : begin + batch]
+        if cache is not None:
+            cells = cache.load(names).float().to(model.device)
+            yield Grid.of(cells, cache.height, cache.width)
+        elif pixels is not None:
+            yield model.grid(pixels.load(names, np.zeros(len(names), bool)))
+
+
+def _cache(model: Model, dataset: Records) -> FeatureCache | None:
+    if dataset.folder is None or not model.encoder.frozen:
+        return None
+    for flip in (False, True):
+        folder, _ = cache_folder(dataset, model.encoder, flip=flip)
+        if (folder / "features.json").is_file():
+            try:
+                return FeatureCache(folder)
+            except DataError:
+                # Incomplete or damaged: the pictures themselves are as good.
+                continue
+    return None

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from gazetell.inference.predictor import load
-from gazetell.models.checkpoint import save_model
+from gazetell.models.folder import save_model
 
 
 @pytest.fixture

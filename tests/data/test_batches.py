@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from gazetell.data import batches
-from gazetell.data.batches import CaptionData, PixelSource
-from gazetell.data.images import open_image
+from gazetell import pictures as module
+from gazetell.data.batches import CaptionData
 from gazetell.data.records import CaptionRecord
 from gazetell.data.text import Tokenizer
 from gazetell.errors import ImageError
+from gazetell.pictures import PixelSource, open_image
 
 TEXTS = [
     ("a", "a b", "a b c d e", "b c", "c d e"),
@@ -169,7 +169,7 @@ NAMES = ["0.png", "1.png", "2.png"]
 
 @pytest.mark.parametrize("memory", [1 << 20, 3 * 3 * 36 - 1])
 def test_pixels_come_from_memory_or_from_the_disk(folder, monkeypatch, memory):
-    monkeypatch.setattr(batches, "KEEP_BYTES", memory)
+    monkeypatch.setattr(module, "KEEP_BYTES", memory)
     source = PixelSource(folder, NAMES, pixels, 6)
     assert set(source.kept) == (set(NAMES) if memory == 1 << 20 else set())
     found = source.load(["2.png", "0.png", "0.png"], np.array([False, True, False]))

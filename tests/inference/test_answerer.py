@@ -16,7 +16,7 @@ from gazetell.inference.answering import Answer, Answerer
 from gazetell.inference.evaluate_answers import evaluate_answers
 from gazetell.inference.predictor import Captioner, load
 from gazetell.models.answerers import ANSWERERS
-from gazetell.models.checkpoint import save_model
+from gazetell.models.folder import save_model
 
 QUESTIONS = ["Is there a red circle?", "how many stars are there", "what colour is the square?"]
 
@@ -147,9 +147,9 @@ def test_no_questions_need_no_picture(model):
 
 
 def test_one_look_serves_many_questions(model, pictures, monkeypatch):
-    look = model.look(pictures[0])
+    look = model.encode(pictures[0])
     expected = [model.ask(pictures[0], text) for text in QUESTIONS]
-    monkeypatch.setattr(model, "encode", lambda images: pytest.fail("encoded again"))
+    monkeypatch.setattr(model, "grid", lambda images: pytest.fail("encoded again"))
     for text, answer in zip(QUESTIONS, expected, strict=True):
         assert same(model.ask(look, text), answer)
     assert all(map(same, model.ask_all(look, QUESTIONS), expected))
@@ -161,17 +161,17 @@ def test_captioner_and_answerer_of_one_encoder_share_a_look(
     captioner = Captioner(untrained(seed=2), device="cpu", precision="fp32")
     caption, answer = captioner.caption(pictures[0]), model.ask(pictures[0], QUESTIONS[0])
     for looker in (captioner, model):
-        look = looker.look(pictures[0])
+        look = looker.encode(pictures[0])
         with monkeypatch.context() as patch:
             for one in (captioner, model):
-                patch.setattr(one, "encode", lambda images: pytest.fail("encoded again"))
+                patch.setattr(one, "grid", lambda images: pytest.fail("encoded again"))
             assert captioner.caption(look).text == caption.text
             assert same(model.ask(look, QUESTIONS[0]), answer)
             assert captioner.captions([look, look])[1].text == caption.text
 
 
 def test_a_look_of_another_encoder_is_refused(model, untrained, build, pictures):
-    other = build(seed=3).look(pictures[0])
+    other = build(seed=3).encode(pictures[0])
     with pytest.raises(ModelError, match="another encoder"):
         model.ask(other, QUESTIONS[0])
     with pytest.raises(ModelError, match="another encoder"):
@@ -180,7 +180,7 @@ def test_a_look_of_another_encoder_is_refused(model, untrained, build, pictures)
 
 def test_looks_and_pictures_may_be_mixed(untrained, pictures):
     captioner = Captioner(untrained(seed=2), device="cpu", precision="fp32")
-    mixed = [pictures[0], captioner.look(pictures[1]), pictures[2]]
+    mixed = [pictures[0], captioner.encode(pictures[1]), pictures[2]]
     texts = [caption.text for caption in captioner.captions(mixed)]
     assert texts == [captioner.caption(path).text for path in pictures[:3]]
 
@@ -330,7 +330,7 @@ def test_a_model_is_loaded_by_what_it_is(untrained, untrained_answerer, pictures
     assert isinstance(model, gazetell.Answerer)
     assert isinstance(load(tmp_path / "captions"), gazetell.Captioner)
     assert model.temperature == 2.0
-    look = load(tmp_path / "captions", precision="fp32").look(pictures[0])
+    look = load(tmp_path / "captions", precision="fp32").encode(pictures[0])
     assert same(model.ask(look, QUESTIONS[0]), model.ask(pictures[0], QUESTIONS[0]))
     with pytest.raises(ModelError, match=r"is a captioner; use it with: gazetell caption"):
         Answerer.load(tmp_path / "captions")

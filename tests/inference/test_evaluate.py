@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gazetell import features as module
 from gazetell import metrics
 from gazetell.data import scenes
 from gazetell.data.records import Box, CaptionRecord, Dataset
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder
-from gazetell.inference import grids as module
 from gazetell.inference.evaluate import caption_pointing, evaluate
 from gazetell.inference.pointing import Pointing
 from gazetell.inference.predictor import Caption, Captioner
@@ -288,7 +288,7 @@ def test_a_cache_is_used_and_says_the_same(model, dataset, monkeypatch, flip):
         raise AssertionError("the pictures were encoded although there is a cache")
 
     with monkeypatch.context() as patch:
-        patch.setattr(model, "encode", never)
+        patch.setattr(model, "grid", never)
         cached = evaluate(model, dataset)
     for one, other in zip(cached.captions, direct.captions, strict=True):
         assert one.text == other.text

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gazetell import features as module
 from gazetell import metrics
 from gazetell.data import scenes
 from gazetell.data.answers import modal_answer
 from gazetell.data.records import Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder
-from gazetell.inference import grids as module
 from gazetell.inference.answering import Answerer
 from gazetell.inference.evaluate_answers import evaluate_answers
 from gazetell.inference.predictor import Captioner

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 
 import gazetell
-from gazetell.data.images import open_image
 from gazetell.errors import ImageError, ModelError, UsageError
 from gazetell.inference.bulk import caption_many
-from gazetell.inference.predictor import Caption, Captioner, fetch, load
+from gazetell.inference.predictor import Caption, Captioner, load
 from gazetell.models.decoding import decode
+from gazetell.models.folder import fetch
+from gazetell.pictures import open_image
 
 
 @pytest.fixture

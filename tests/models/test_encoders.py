@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models as zoo
 
-from gazetell.data.images import open_image
 from gazetell.errors import GazetellError, ModelError, UsageError
 from gazetell.features import _Pictures
 from gazetell.models import encoders
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid, encoder_names
+from gazetell.pictures import open_image
 
 SIZE = 64
 

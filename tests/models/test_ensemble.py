@@ -6,10 +6,10 @@ import torch
 from gazetell.errors import ModelError
 from gazetell.inference.predictor import Captioner, load
 from gazetell.models.captioners import CAPTIONERS, CaptionerConfig, build_captioner
-from gazetell.models.checkpoint import save_model
 from gazetell.models.decoding import DecodingOptions, decode
 from gazetell.models.encoders import Grid
 from gazetell.models.ensemble import Ensemble
+from gazetell.models.folder import save_model
 
 V = 9
 
@@ -17,14 +17,14 @@ V = 9
 class Plain(torch.nn.Module):
     """An encoder without projection."""
 
-    def finish(self, grid):
+    def project_grid(self, grid):
         return grid
 
 
 class Doubled(Plain):
     """One whose projection doubles the grid."""
 
-    def finish(self, grid):
+    def project_grid(self, grid):
         return Grid.of(grid.cells * 2, grid.height, grid.width)
 
 
@@ -44,7 +44,7 @@ def test_a_step_is_the_mean_of_the_members_probabilities():
     encoders = [Plain(), Doubled(), Plain(), Doubled(), Plain()]
     ensemble = Ensemble(list(zip(encoders, parts, strict=True)))
     together = ensemble.start(grid())
-    alone = [p.start(e.finish(grid())) for e, p in zip(encoders, parts, strict=True)]
+    alone = [p.start(e.project_grid(grid())) for e, p in zip(encoders, parts, strict=True)]
     for word in ([1, 1, 1], [4, 5, 6], [0, 7, 2]):
         tokens = torch.tensor(word)
         logits, together, gaze = ensemble.step(tokens, together)

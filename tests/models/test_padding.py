@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision import models as zoo
 
-from gazetell.models.padding import SamePaddedConv2d, pad_as_tensorflow
+from gazetell.models.encoders import SamePaddedConv2d, pad_as_tensorflow
 
 
 def naive_same(x, weight, stride, dilation):

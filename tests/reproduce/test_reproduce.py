@@ -6,7 +6,7 @@ import pytest
 
 from gazetell.data import scenes
 from gazetell.errors import DataError, UsageError
-from gazetell.models.checkpoint import load_model
+from gazetell.models.folder import load_model
 from gazetell.reproduce import run as module
 from gazetell.reproduce.plan import plan_names, read_plan
 from gazetell.reproduce.run import reproduce

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from service import png, ready, running, wait_until
 
-from gazetell.models.checkpoint import save_model
+from gazetell.models.folder import save_model
 from gazetell.serve.app import create_app
 from gazetell.serve.options import ServeOptions
 

@@ -16,7 +16,7 @@ from gazetell.data.records import Dataset, QuestionRecord
 from gazetell.errors import DataError, ModelError, UsageError
 from gazetell.inference.evaluate_answers import evaluate_answers
 from gazetell.models.answerers import ANSWERERS
-from gazetell.models.checkpoint import load_model
+from gazetell.models.folder import load_model
 from gazetell.training.answering import answer_loss
 from gazetell.training.calibrate import fit_temperature
 from gazetell.training.fit import resume, train
@@ -215,7 +215,7 @@ def test_the_temperature_is_the_one_of_the_validation_split(data, answerer):
     asked = dataset.questions_of("val")
     logits, right = [], []
     for record in asked:
-        look = model.look(dataset.path(record))
+        look = model.encode(dataset.path(record))
         row, _ = model.logits(look.grid, [record.question], torch.tensor([0]))
         logits.append(row)
         said = model.answers.answers[int(row.argmax())]
@@ -342,7 +342,7 @@ def test_a_captioner_lends_its_encoder(data, tmp_path, trainable):
     if trainable == "none":
         captioner, model = (gazetell.load(tmp_path / name) for name in ("captioner", "run"))
         picture = next((data / "images").iterdir())
-        assert model.ask(captioner.look(picture), "is there a star?").text
+        assert model.ask(captioner.encode(picture), "is there a star?").text
 
 
 # -- without pictures ------------------------------------------------------------------------

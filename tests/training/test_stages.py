@@ -12,7 +12,7 @@ from gazetell.data.vectors import write_vectors
 from gazetell.errors import ModelError, UsageError
 from gazetell.inference.predictor import load
 from gazetell.models.captioners import CAPTIONERS
-from gazetell.models.checkpoint import load_model
+from gazetell.models.folder import load_model
 from gazetell.training import fit
 from gazetell.training.averaging import EMA, EVERY, decay_at
 from gazetell.training.fit import resume, train

@@ -53,11 +53,11 @@ def ask(
         several = f"{len(questions)} questions" if questions else "typed questions"
         raise UsageError(f"--gaze {gaze}: one file for {several}; expected a folder")
     answerer = Answerer.load(model, device=device, precision=precision)
-    look = answerer.look(sys.stdin.buffer.read() if picture == STDIN else picture)
+    encoded = answerer.encode(sys.stdin.buffer.read() if picture == STDIN else picture)
     status = 0
     for number, question in enumerate(questions or _typed()):
         try:
-            answer = answerer.ask(look, question, abstain_below=abstain_below, evidence=evidence)
+            answer = answerer.ask(encoded, question, abstain_below=abstain_below, evidence=evidence)
         except UsageError as error:
             if questions:
                 raise

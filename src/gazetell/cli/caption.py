@@ -6,11 +6,11 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from ..data.images import image_files
 from ..errors import ImageError, UsageError
 from ..inference.bulk import caption_many
 from ..inference.gaze import FORMATS
 from ..inference.predictor import Caption, Captioner
+from ..pictures import image_files
 from .terminal import STDIN, report
 
 __all__ = ["caption"]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..data import scenes
-from ..data.images import open_image
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..files import read_jsonl
@@ -19,7 +18,8 @@ from ..inference.evaluate import Evaluation, evaluate
 from ..inference.evaluate_answers import AnswerEvaluation, evaluate_answers
 from ..inference.predictor import Captioner
 from ..inference.report import Example, write_report
-from ..models.checkpoint import update_metrics
+from ..models.folder import update_metrics
+from ..pictures import open_image
 from ..progress import bar
 from ..training.fit import train
 from ..training.options import TrainOptions

@@ -11,7 +11,7 @@ from ..inference.evaluate import Evaluation
 from ..inference.evaluate import evaluate as measure
 from ..inference.evaluate_answers import evaluate_answers
 from ..inference.predictor import load
-from ..models.checkpoint import update_decoding, update_metrics
+from ..models.folder import update_decoding, update_metrics
 from .figures import answer_lines, figure_lines, setting_lines
 from .terminal import on_terminal, print_json, report
 

@@ -14,7 +14,7 @@ def models(run: str | None = None, *, json: bool = False) -> None:
     """
     if run is not None:
         from ..inference.predictor import fetch
-        from ..models.checkpoint import load_model, read_config
+        from ..models.folder import load_model, read_config
 
         folder = fetch(run)
         model = load_model(folder)

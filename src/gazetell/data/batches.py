@@ -8,25 +8,18 @@ Shapes: ``B`` pictures, ``N`` captions, ``T`` words with ``<end>``, ``S`` input 
 regions, ``C`` channels.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .images import open_image
 from .records import CaptionRecord
 from .text import Tokenizer
 
-__all__ = ["CaptionBatch", "CaptionData", "PixelSource", "Source", "pad_captions"]
-
-# Pictures that fit into this much memory are opened once instead of once an epoch.
-KEEP_BYTES = 1 << 30
+__all__ = ["CaptionBatch", "CaptionData", "Source", "pad_captions"]
 
 
 class CaptionBatch(NamedTuple):
@@ -52,39 +45,6 @@ class Source(Protocol):
 
     def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
         """The pictures (B, ...), mirrored where ``mirrored`` (B,) says so."""
-
-
-class PixelSource:
-    """Opens pictures as uint8 images (B, 3, S, S), kept in memory if they all fit.
-
-    Args:
-        root: folder of the pictures.
-        names: all that will be asked for.
-        pixels: makes the network's input (3, S, S) of a picture.
-        size: S.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        names: Sequence[str],
-        pixels: Callable[[Image.Image], np.ndarray],
-        size: int,
-    ) -> None:
-        self.root, self.pixels, self.size = root, pixels, size
-        self.kept: dict[str, np.ndarray] = {}
-        if len(names) * 3 * size * size <= KEEP_BYTES:
-            with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter's lock
-                self.kept = dict(zip(names, pool.map(self._open, names), strict=True))
-
-    def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
-        """See ``Source.load``."""
-        images = [self.kept[name] if name in self.kept else self._open(name) for name in names]
-        images = [x[:, :, ::-1] if m else x for x, m in zip(images, mirrored, strict=True)]
-        return torch.from_numpy(np.stack(images))
-
-    def _open(self, name: str) -> np.ndarray:
-        return self.pixels(open_image(self.root / name, near=self.size))
 
 
 class CaptionData(Dataset[CaptionBatch]):

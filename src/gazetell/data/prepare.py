@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from ..errors import DataError, ImageError, UsageError, WriteError
 from ..files import read_json, write_error, write_json, write_jsonl
-from .images import open_image
+from ..pictures import open_image
 from .readers.rows import BadRow, BadRows
 from .records import SPLITS, CaptionRecord, Dataset, QuestionRecord
 from .survey import FREQUENT, QuestionSurvey, length_line, survey

@@ -20,10 +20,11 @@ from PIL import Image
 
 from ..data.question_batches import Question, pad_questions, read_question
 from ..errors import ModelError, UsageError
-from ..models.checkpoint import AnswererFolder, load_answerer
+from ..features import Encoding, Model, Picture
 from ..models.encoders import Grid
+from ..models.folder import AnswererFolder, fetch, load_answerer
+from ..pictures import PREVIEW
 from . import gaze
-from .look import SHOWN, Look, Looker, Picture, fetch
 
 __all__ = ["Answer", "Answerer"]
 
@@ -108,11 +109,11 @@ class Answer:
         if self.image is None:
             return text
         if self.attention is None:
-            return f'<img src="{gaze.picture_uri(self.image, SHOWN)}" alt="">{text}'
+            return f'<img src="{gaze.picture_uri(self.image, PREVIEW)}" alt="">{text}'
         return text + gaze.html(self.image, self.passes, self.attention)
 
 
-class Answerer(Looker):
+class Answerer(Model):
     """A loaded model that answers questions; see ``gazetell.load``.
 
     Args:
@@ -150,7 +151,7 @@ class Answerer(Looker):
         """Answer a question about a picture.
 
         Args:
-            image: a path, the bytes of a file, a PIL image, or what ``look`` gave.
+            image: a path, the bytes of a file, a PIL image, or an ``Encoding``.
             question: in words; ``Answer.cut`` counts those that the model does not read.
             abstain_below: mark the answer as abstained where its confidence is lower.
             evidence: also ask about a plain grey picture, see ``Answer.without_picture``.
@@ -173,13 +174,13 @@ class Answerer(Looker):
         check_bound(abstain_below)
         if not questions:
             return []
-        look = self.look(image)
+        encoding = self.encode(image)
         owner = torch.zeros(len(questions), dtype=torch.long)
         return self.answer(
-            look.grid,
+            encoding.grid,
             questions,
             owner,
-            looks=[look],
+            encodings=[encoding],
             abstain_below=abstain_below,
             evidence=evidence,
         )
@@ -190,17 +191,17 @@ class Answerer(Looker):
         questions: Sequence[str | Question],
         owner: torch.Tensor,
         *,
-        looks: Sequence[Look] = (),
+        encodings: Sequence[Encoding] = (),
         abstain_below: float = 0.0,
         evidence: bool = False,
     ) -> list[Answer]:
-        """Answers about grids (B, R, C) as ``encode`` makes them.
+        """Answers about grids (B, R, C) as ``grid`` makes them.
 
         Args:
             grid: of B pictures.
             questions: N of them, as text or as ``read_question`` gave them.
             owner: (N,) which picture each is about.
-            looks: the B pictures, where answers shall bring theirs along.
+            encodings: the B pictures, where answers shall bring theirs along.
             abstain_below: see ``ask``.
             evidence: see ``ask``.
         """
@@ -233,7 +234,7 @@ class Answerer(Looker):
                     cut=question.cut,
                     abstained=chances[0] < abstain_below,
                     without_picture=None if plain is None else float(plain[n, places[0]]),
-                    image=looks[int(owner[n])].image if looks else None,
+                    image=encodings[int(owner[n])].image if encodings else None,
                 )
             )
         return found
@@ -246,7 +247,7 @@ class Answerer(Looker):
         tokens, lengths = pad_questions([q.ids for q in questions], self.tokenizer.pad)
         with self.precision.autocast(self.device):
             logits, attention = self.answerer(
-                self.encoder.finish(grid),
+                self.encoder.project_grid(grid),
                 tokens.to(self.device),
                 lengths.to(self.device),
                 owner.to(self.device),
@@ -270,7 +271,7 @@ class Answerer(Looker):
         """The grid (1, R, C) of a plain grey picture."""
         if self._blank is None:
             size = self.encoder.size
-            self._blank = self.encode(torch.full((1, 3, size, size), GREY, dtype=torch.uint8))
+            self._blank = self.grid(torch.full((1, 3, size, size), GREY, dtype=torch.uint8))
         return self._blank
 
 

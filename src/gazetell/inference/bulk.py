@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.images import open_image
 from ..errors import ImageError, UsageError
-from .look import shown
+from ..pictures import open_image, preview
 from .predictor import Caption, Captioner
 
 __all__ = ["caption_many"]
@@ -42,10 +41,10 @@ def caption_many(
 
     def read(item: Item) -> tuple[np.ndarray, Image.Image] | ImageError:
         try:
-            picture = open_image(item, near=model.near)
+            picture = open_image(item, near=model.side)
         except ImageError as error:
             return error
-        return model.encoder.pixels(picture), shown(picture)
+        return model.encoder.pixels(picture), preview(picture)
 
     with ThreadPoolExecutor(2) as pool:
         ahead = [(item, pool.submit(read, item)) for item in islice(rest, batch)]
@@ -57,7 +56,7 @@ def caption_many(
             captions: Iterator[Caption] = iter(())
             if good:
                 pixels = torch.from_numpy(np.stack([pixels for pixels, _ in good]))
-                captions = iter(model.decode(model.encode(pixels), chosen))
+                captions = iter(model.decode(model.grid(pixels), chosen))
             for item, result in opened:
                 if isinstance(result, ImageError):
                     yield item, result

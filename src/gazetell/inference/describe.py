@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.images import image_files
 from ..errors import DataError, ImageError, UsageError
 from ..files import atomic_path
+from ..pictures import image_files
 from ..progress import bar
 from .bulk import caption_many
 from .journal import Journal

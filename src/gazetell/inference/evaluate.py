@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data import scenes
-from ..data.images import open_image
 from ..data.records import CaptionRecord, Dataset
 from ..errors import DataError, UsageError
+from ..features import grids
 from ..files import write_json, write_jsonl
 from ..metrics import caption_scores, score_captions
+from ..pictures import open_image, preview
 from ..progress import bar
-from .grids import grids
-from .look import shown
 from .pointing import Pointing, pointing
 from .predictor import Caption, Captioner
 
@@ -60,7 +59,7 @@ class Evaluation:
 
     def with_picture(self, index: int, root: Path) -> Caption:
         """A caption with its picture, to show its gaze."""
-        picture = shown(open_image(root / self.records[index].image))
+        picture = preview(open_image(root / self.records[index].image))
         return replace(self.captions[index], image=picture)
 
 

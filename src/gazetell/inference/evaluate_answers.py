@@ -18,6 +18,7 @@ import torch
 from ..data.question_batches import Question
 from ..data.records import Box, Dataset, QuestionRecord
 from ..errors import DataError, UsageError
+from ..features import grids
 from ..files import write_json, write_jsonl
 from ..metrics import (
     answer_scores,
@@ -31,8 +32,6 @@ from ..metrics import (
 from ..models.encoders import Grid
 from ..progress import bar
 from .answering import Answer, Answerer, check_bound
-from .grids import grids
-from .look import rows, together
 from .plots import save_reliability, save_risk_coverage
 from .pointing import pointing
 from .priors import bias
@@ -216,9 +215,9 @@ class _Changed:
         self, model: Answerer, grid: Grid, texts: Sequence[Question], owner: torch.Tensor
     ) -> None:
         """Ask again; the other picture is the one before in the split."""
-        last = rows(grid, len(grid.cells) - 1, len(grid.cells))
+        last = grid.rows(len(grid.cells) - 1, len(grid.cells))
         # The very first picture of the split has the last of its batch before it.
-        other = together([self.last or last, rows(grid, 0, len(grid.cells) - 1)])
+        other = Grid.join([self.last or last, grid.rows(0, len(grid.cells) - 1)])
         for found, asked, about in (
             (self.blank, model.blank(), torch.zeros_like(owner)),
             (self.other, other, owner),

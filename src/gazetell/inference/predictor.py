@@ -18,13 +18,14 @@ from PIL import Image
 
 from ..data.text import Tokenizer
 from ..errors import ModelError
-from ..models.checkpoint import CaptionerFolder, load_captioner, read_config
+from ..features import Model, Picture
 from ..models.decoding import Decoded, DecodingOptions, n_best
 from ..models.encoders import Grid
 from ..models.ensemble import Ensemble
+from ..models.folder import CaptionerFolder, fetch, load_captioner, read_config
+from ..pictures import PREVIEW
 from . import gaze
 from .answering import Answerer
-from .look import SHOWN, Looker, Picture, fetch, together
 
 __all__ = ["Caption", "Captioner", "load"]
 
@@ -87,10 +88,10 @@ class Caption:
         text = f"<p>{escape(self.text)}</p>"
         if self.image is None:
             return text
-        return f'<img src="{gaze.picture_uri(self.image, SHOWN)}" alt="">{text}'
+        return f'<img src="{gaze.picture_uri(self.image, PREVIEW)}" alt="">{text}'
 
 
-class Captioner(Looker):
+class Captioner(Model):
     """A loaded captioning model, or several that tell captions together; see ``load``.
 
     Args:
@@ -136,7 +137,7 @@ class Captioner(Looker):
         """Tell what a picture shows.
 
         Args:
-            image: a path, the bytes of a file, a PIL image, or what ``look`` gave.
+            image: a path, the bytes of a file, a PIL image, or an ``Encoding``.
             options: fields of ``DecodingOptions`` that differ from the model's own, such as
                 ``beam=5``, ``max_length=12`` or ``sample=True, beam=1``.
 
@@ -151,10 +152,11 @@ class Captioner(Looker):
         if not images:
             return []
         chosen = self.options(**options)
-        looks = self.looks(images)
-        found = self.decode(together([look.grid for look in looks]), chosen)
+        encodings = self.encode_all(images)
+        found = self.decode(Grid.join([encoding.grid for encoding in encodings]), chosen)
         return [
-            replace(caption, image=look.image) for caption, look in zip(found, looks, strict=True)
+            replace(caption, image=encoding.image)
+            for caption, encoding in zip(found, encodings, strict=True)
         ]
 
     def options(self, **changes: Any) -> DecodingOptions:
@@ -168,12 +170,12 @@ class Captioner(Looker):
 
         With ``sample=True`` so many drawn ones; else no more than the beam.
         """
-        look = self.look(image)
-        found = self.decode_best(look.grid, self.options(**options), count)[0]
-        return [replace(caption, image=look.image) for caption in found]
+        encoding = self.encode(image)
+        found = self.decode_best(encoding.grid, self.options(**options), count)[0]
+        return [replace(caption, image=encoding.image) for caption in found]
 
     def decode(self, grid: Grid, options: DecodingOptions) -> list[Caption]:
-        """Captions, without pictures, of grids (B, R, C) as ``encode`` makes them."""
+        """Captions, without pictures, of grids (B, R, C) as ``grid`` makes them."""
         return [best[0] for best in self.decode_best(grid, options, 1)]
 
     @torch.inference_mode()
@@ -223,8 +225,9 @@ def load(
         ModelError: no model there, one whose pieces do not fit together, or answerers in an
             ensemble.
     """
-    if read_config(fetch(path))["kind"] == "captioner":
-        return Captioner.load(path, *others, device=device, precision=precision)
+    folder = fetch(path)
+    if read_config(folder)["kind"] == "captioner":
+        return Captioner.load(folder, *others, device=device, precision=precision)
     if others:
         raise ModelError(f"{path}: answers questions; an ensemble is of captioners")
-    return Answerer.load(path, device=device, precision=precision)
+    return Answerer.load(folder, device=device, precision=precision)

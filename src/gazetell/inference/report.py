@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.images import open_image
 from ..files import write_text
+from ..pictures import open_image
 from . import gaze
 from .curves import chart, curve
 from .lettering import one_line

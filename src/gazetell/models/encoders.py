@@ -9,11 +9,14 @@ regions in reading order (row 0 on top), ``C`` channels.
 """
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import models as zoo
@@ -21,10 +24,17 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from ..errors import UsageError
 from .config import Config
-from .padding import SamePaddedConv2d, pad_as_tensorflow
 from .weights import load_pretrained
 
-__all__ = ["SMALL_CNN", "Encoder", "EncoderConfig", "Grid", "encoder_names"]
+__all__ = [
+    "SMALL_CNN",
+    "Encoder",
+    "EncoderConfig",
+    "Grid",
+    "SamePaddedConv2d",
+    "encoder_names",
+    "pad_as_tensorflow",
+]
 
 SMALL_CNN = "small-cnn"
 
@@ -45,6 +55,17 @@ class Grid(NamedTuple):
     def of(cls, cells: Tensor, height: int, width: int) -> "Grid":
         """A grid from its cells (B, R, C); the pooled vector is their mean."""
         return cls(cells, cells.mean(1), height, width)
+
+    @classmethod
+    def join(cls, grids: "Sequence[Grid]") -> "Grid":
+        """Grids of one encoder as one batch."""
+        cells = torch.cat([grid.cells for grid in grids])
+        pooled = torch.cat([grid.pooled for grid in grids])
+        return grids[0]._replace(cells=cells, pooled=pooled)
+
+    def rows(self, begin: int, end: int) -> "Grid":
+        """The pictures from ``begin`` to before ``end``."""
+        return self._replace(cells=self.cells[begin:end], pooled=self.pooled[begin:end])
 
 
 @dataclass(frozen=True)
@@ -182,7 +203,7 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Grid:
         """The grid (B, R, C) of uint8 images (B, 3, S, S)."""
-        return self.finish(self.encode(images))
+        return self.project_grid(self.encode(images))
 
     def encode(self, images: Tensor) -> Grid:
         """The trunk's grid, before the projection: what a feature cache holds."""
@@ -198,7 +219,7 @@ class Encoder(nn.Module):
         cells = features.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, R, C)
         return Grid.of(cells.float(), height, width)
 
-    def finish(self, grid: Grid) -> Grid:
+    def project_grid(self, grid: Grid) -> Grid:
         """Project the trunk's grid, if this encoder projects."""
         if self.project is None:
             return grid
@@ -309,6 +330,43 @@ class SmallCNN(nn.Sequential):
         y, x_ = torch.meshgrid(rows, columns, indexing="ij")
         where = torch.stack((x_, y)).expand(batch, 2, height, width)
         return super().forward(torch.cat((x, where), 1))
+
+
+class SamePaddedConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME, for weights that were trained there.
+
+    For input side ``n``, kernel ``k``, stride ``s`` and dilation ``d`` the output has
+    ``ceil(n / s)`` places, and ``max((ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)`` zeros are
+    added in all: half of them, rounded down, on the left and top, the others on the right and
+    below. PyTorch's own padding is the same on both sides, which looks one pixel further up and
+    left where a stride is even.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad by the input's size, then convolve."""
+        pads: list[int] = []
+        for n, k, s, d in zip(
+            reversed(input.shape[2:]),
+            reversed(self.kernel_size),
+            reversed(self.stride),
+            reversed(self.dilation),
+            strict=True,
+        ):
+            total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
+            pads += [total // 2, total - total // 2]
+        return F.conv2d(
+            F.pad(input, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
+        )
+
+
+def pad_as_tensorflow(network: nn.Module) -> None:
+    """Turn the padded strided convolutions into SAME ones, in place.
+
+    With stride 1 and odd kernels TensorFlow's padding is the stock symmetric one.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and module.padding != (0, 0):
+            module.__class__ = SamePaddedConv2d
 
 
 _LEAVES = {"leaf_modules": [SamePaddedConv2d]}

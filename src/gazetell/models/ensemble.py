@@ -54,7 +54,7 @@ class Ensemble(nn.Module):
         """The members' states before the first word, for the grid (B, R, C) of the CNN alone."""
         return States(
             tuple(
-                captioner.start(encoder.finish(grid))  # type: ignore[operator]
+                captioner.start(encoder.project_grid(grid))  # type: ignore[operator]
                 for encoder, captioner in zip(self.encoders, self.captioners, strict=True)
             )
         )

@@ -24,7 +24,7 @@ from ..files import read_json, read_jsonl, write_json, write_text
 from ..inference.evaluate import evaluate
 from ..inference.predictor import Captioner
 from ..metrics import compare_captions
-from ..models.checkpoint import load_model, read_config, update_metrics
+from ..models.folder import load_model, read_config, update_metrics
 from ..training.fit import resume, train
 from ..training.history import Report
 from ..training.options import TrainOptions

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 from starlette.requests import Request
 
-from ..data.images import open_image
 from ..data.question_batches import read_question
 from ..errors import UsageError
+from ..features import Model as AnyModel
 from ..inference.answering import Answer, Answerer
-from ..inference.look import Looker
 from ..inference.predictor import Caption, Captioner
+from ..pictures import open_image
 from .engine import Ask, Done, Engine, Look, Task, Tell
 from .intake import Intake
 from .looks import Held, LookStore, handle_of
@@ -212,7 +212,7 @@ class Desk:
         return name, fitting[name]
 
     async def _opened(
-        self, wait: Wait, picture: bytes | None, handle: str | None, lookers: Sequence[Looker]
+        self, wait: Wait, picture: bytes | None, handle: str | None, lookers: Sequence[AnyModel]
     ) -> _Opened:
         """The picture that was sent or is meant.
 
@@ -229,7 +229,7 @@ class Desk:
             return _Opened(held, 0.0)
 
         def opened() -> Held:
-            near = max(looker.near for looker in lookers)
+            near = max(looker.side for looker in lookers)
             image = open_image(picture, near=near, max_pixels=self.options.max_pixels)
             pixels: dict[str, np.ndarray] = {
                 looker.fingerprint: looker.encoder.pixels(image) for looker in lookers

@@ -23,10 +23,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
+from ..features import Model
 from ..inference.answering import Answer, Answerer
-from ..inference.look import Looker, rows, together
 from ..inference.predictor import Caption, Captioner
 from ..models.decoding import DecodingOptions
+from ..models.encoders import Grid
 from .looks import Held
 
 __all__ = ["Ask", "Done", "Engine", "Failed", "Look", "Observer", "Task", "Tell"]
@@ -78,7 +79,7 @@ class Task:
     future: "Future[Done[Any]]" = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
 
-    def lookers(self, everyone: Sequence[Looker]) -> Sequence[Looker]:
+    def lookers(self, everyone: Sequence[Model]) -> Sequence[Model]:
         """Whose encoders must have seen the picture."""
         return everyone if isinstance(self.work, Look) else (self.work.model,)
 
@@ -171,7 +172,7 @@ class Engine:
         """A first pass through every model: memory is taken and kernels are chosen now."""
         for model in self.models:
             size = model.encoder.size
-            grid = model.encode(torch.full((1, 3, size, size), 128, dtype=torch.uint8))
+            grid = model.grid(torch.full((1, 3, size, size), 128, dtype=torch.uint8))
             if isinstance(model, Captioner):
                 seen: Caption | Answer = model.decode(grid, model.decoding)[0]
             else:
@@ -251,10 +252,10 @@ class Engine:
             self._observe("encode", len(new))
             helds = list(new.values())
             pixels = torch.from_numpy(np.stack([held.pixels[name] for held in helds]))
-            grid = looker.encode(pixels)
+            grid = looker.grid(pixels)
             for n, held in enumerate(helds):
                 # A copy: a row of the batch would keep the whole batch in memory.
-                one = rows(grid, n, n + 1)
+                one = grid.rows(n, n + 1)
                 held.grids[name] = one._replace(cells=one.cells.clone(), pooled=one.pooled.clone())
                 del held.pixels[name]
 
@@ -263,7 +264,7 @@ class Engine:
         work = tasks[0].work
         if isinstance(work, Look):
             return [None] * len(tasks)
-        grid = together([task.held.grids[work.model.fingerprint] for task in tasks])
+        grid = Grid.join([task.held.grids[work.model.fingerprint] for task in tasks])
         if isinstance(work, Tell):
             self._observe("caption", len(tasks))
             captions: list[list[Caption]] = work.model.decode_best(grid, work.options, work.count)

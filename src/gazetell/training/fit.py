@@ -31,7 +31,7 @@ from .. import __version__
 from ..data.records import Dataset
 from ..errors import ModelError, UsageError
 from ..files import read_json, read_jsonl, write_error, write_json
-from ..models.checkpoint import ModelFolder, load_model, save_model
+from ..models.folder import ModelFolder, load_model, save_model
 from ..models.precision import choose_device, choose_precision
 from .averaging import EMA
 from .history import EpochLog, ProgressBar, Report

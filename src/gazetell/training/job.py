@@ -17,9 +17,9 @@ from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..errors import DataError, UsageError
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
-from ..models.checkpoint import AnswererFolder, CaptionerFolder, ModelFolder
 from ..models.decoding import DecodingOptions
 from ..models.encoders import Encoder
+from ..models.folder import AnswererFolder, CaptionerFolder, ModelFolder
 from .answering import AnswerTask
 from .calibrate import fit_temperature
 from .captioning import CaptionTask

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from ..data.batches import PixelSource, Source
+from ..data.batches import Source
 from ..data.records import Dataset
 from ..errors import DataError
 from ..features import FeatureCache, build_cache, cache_folder
 from ..models.encoders import Encoder
+from ..pictures import PixelSource
 from ..progress import bar
 from .history import Report
 from .options import TrainOptions

@@ -8,8 +8,8 @@ from ..errors import DataError, UsageError
 from ..models.answer_base import CHOICES
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
-from ..models.checkpoint import AnswererFolder, CaptionerFolder
 from ..models.encoders import EncoderConfig
+from ..models.folder import AnswererFolder, CaptionerFolder
 
 __all__ = ["TrainOptions"]
 

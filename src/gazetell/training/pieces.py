@@ -12,8 +12,8 @@ from ..data.vectors import coverage, embedding_matrix, vectors_for
 from ..errors import UsageError
 from ..models.answerers import AnswererConfig, AnswerModel, build_answerer
 from ..models.captioners import CaptionerConfig, CaptionModel, build_captioner
-from ..models.checkpoint import ModelFolder, load_answerer, load_captioner, load_model
 from ..models.encoders import Encoder
+from ..models.folder import ModelFolder, load_answerer, load_captioner, load_model
 from .history import Report
 from .options import TrainOptions
 

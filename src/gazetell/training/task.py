@@ -42,7 +42,7 @@ class Task(L.LightningModule):
         if pictures.dtype == torch.uint8:
             return self.encoder(pictures)
         cells = pictures.float()
-        return self.encoder.finish(Grid.of(cells, self.encoder.height, self.encoder.width))
+        return self.encoder.project_grid(Grid.of(cells, self.encoder.height, self.encoder.width))
 
     def log_loss(self, loss: Tensor, count: int) -> None:
         """Log the loss of a training step over ``count`` captions or questions."""

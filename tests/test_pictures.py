@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from gazetell.data.images import image_files, open_image
 from gazetell.errors import DataError, ImageError
+from gazetell.pictures import image_files, open_image
 
 # Pillow remarks on damaged metadata; what comes of the picture is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -11,9 +11,10 @@ import glob
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -29,11 +30,26 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ..errors import DataError, ImageError, PixelLimitError
+from .errors import DataError, ImageError, PixelLimitError
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "image_files", "open_image"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "MAX_PIXELS",
+    "PREVIEW",
+    "SUFFIXES",
+    "PixelSource",
+    "image_files",
+    "open_image",
+    "preview",
+]
 
 MAX_PIXELS = 100_000_000
+# A picture is kept beside its caption or answer at no more than this many pixels a side.
+PREVIEW = 640
+# Pictures that fit into this much memory are opened once instead of once an epoch.
+KEEP_BYTES = 1 << 30
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 )
@@ -291,3 +307,46 @@ def _pictures_matching(pattern: str) -> Iterable[Path]:
             yield from _pictures_below(match)
         elif _is_picture(os.path.basename(match)):
             yield Path(match)
+
+
+def preview(picture: Image.Image) -> Image.Image:
+    """A picture no larger than is needed to show it."""
+    if max(picture.size) > PREVIEW:
+        picture = picture.copy()
+        picture.thumbnail((PREVIEW, PREVIEW))
+    return picture
+
+
+class PixelSource:
+    """Opens pictures as uint8 images (B, 3, S, S), kept in memory if they all fit.
+
+    Args:
+        root: folder of the pictures.
+        names: all that will be asked for.
+        pixels: makes the network's input (3, S, S) of a picture.
+        size: S.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        pixels: Callable[[Image.Image], np.ndarray],
+        size: int,
+    ) -> None:
+        self.root, self.pixels, self.size = root, pixels, size
+        self.kept: dict[str, np.ndarray] = {}
+        if len(names) * 3 * size * size <= KEEP_BYTES:
+            with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter's lock
+                self.kept = dict(zip(names, pool.map(self._open, names), strict=True))
+
+    def load(self, names: Sequence[str], mirrored: np.ndarray) -> "Tensor":
+        """See ``Source.load``."""
+        import torch  # late: preparing a dataset opens pictures and needs none of it
+
+        images = [self.kept[name] if name in self.kept else self._open(name) for name in names]
+        images = [x[:, :, ::-1] if m else x for x, m in zip(images, mirrored, strict=True)]
+        return torch.from_numpy(np.stack(images))
+
+    def _open(self, name: str) -> np.ndarray:
+        return self.pixels(open_image(self.root / name, near=self.size))

@@ -26,7 +26,6 @@ from ..errors import DataError, GazetellError, ModelError
 from ..files import atomic_path, read_json, write_json, write_text
 from .answerers import AnswererConfig, AnswerModel, build_answerer
 from .captioners import CaptionerConfig, CaptionModel, build_captioner
-from .card import model_card
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig
 
@@ -34,9 +33,11 @@ __all__ = [
     "AnswererFolder",
     "CaptionerFolder",
     "ModelFolder",
+    "fetch",
     "load_answerer",
     "load_captioner",
     "load_model",
+    "model_card",
     "read_config",
     "save_model",
     "update_decoding",
@@ -317,6 +318,20 @@ def update_decoding(folder: str | os.PathLike[str], decoding: DecodingOptions) -
     write_json(folder / "config.json", read_config(folder) | {"decoding": asdict(decoding)})
 
 
+def fetch(path: str | os.PathLike[str]) -> Path:
+    """The local folder of a model, fetched from the hub where ``path`` is ``hf://owner/name``."""
+    name = os.fspath(path)
+    if not name.startswith("hf://"):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "README.md"]
+    try:
+        return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=wanted))
+    except Exception as error:  # the hub's own errors have no common base
+        raise ModelError(f"{name}: cannot be fetched: {error}") from error
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The checked ``config.json`` of a model folder."""
     path = folder / "config.json"
@@ -365,3 +380,94 @@ def _load_weights(path: Path, modules: Mapping[str, torch.nn.Module]) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_CARDS = {
+    "captioner": (
+        "image-to-text",
+        "[image-captioning, attention]",
+        "it tells what a picture shows and where it looked for each word",
+        ['    caption = model.caption("picture.jpg")', '    caption.save_gaze("gaze.png")'],
+        "It knows only what its training captions speak of, and says the likeliest sentence even "
+        "where it sees nothing it knows. Review captions before they are published.",
+    ),
+    "answerer": (
+        "visual-question-answering",
+        "[visual-question-answering, attention]",
+        "it answers questions about a picture, says how sure it is and where it looked",
+        [
+            '    answer = model.ask("picture.jpg", "What is on the table?")',
+            "    answer.text, answer.confidence, answer.top",
+        ],
+        "It knows only the answers of its list and the words of its training questions, and many "
+        "questions can be answered without looking: see the question-only figures of its "
+        "evaluation, and ask with `--evidence`.",
+    ),
+}
+
+
+def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """What a model is, how it was made, what it can do.
+
+    Args:
+        config: of the model folder.
+        metrics: what was measured, as ``gazetell evaluate --json`` prints.
+    """
+    kind = config["kind"]
+    task, tags, does, use, limits = _CARDS[kind]
+    network, encoder, about = config[kind], config["encoder"], config["about"]
+    sizes = [f"embedding {network['embedding']}", f"hidden {network['hidden']}"]
+    sizes.append(f"vocabulary {network['vocabulary']}")
+    if kind == "answerer":
+        sizes.append(f"answers {network['answers']}")
+    lines = [
+        "---",
+        "library_name: gazetell",
+        f"pipeline_tag: {task}",
+        f"tags: {tags}",
+        "---",
+        f"# {network['architecture']} on {about.get('dataset', 'unnamed data')}",
+        "",
+        f"A gazetell {kind}: {does}.",
+        "",
+        "    import gazetell",
+        '    model = gazetell.load("FOLDER")',
+        *use,
+        "",
+        f"- Encoder: {encoder['name']}, weights {encoder['weights']}, layer {encoder['layer']}, "
+        f"{encoder['size']} px, trained: {encoder['trainable']}",
+        f"- Network: {', '.join(sizes)}",
+        *(f"- {key.capitalize()}: {value}" for key, value in about.items()),
+        "",
+        "## Measured",
+        "",
+        *_measured(kind, metrics),
+        "",
+        "## Limits",
+        "",
+        limits,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _measured(kind: str, metrics: dict[str, Any]) -> list[str]:
+    """The table of what was measured."""
+    rows = [
+        f"| {name} | {value:.4f} |"
+        for name, value in metrics.get("metrics", {}).items()
+        if isinstance(value, float)
+    ]
+    if not rows:
+        return ["Not evaluated yet: `gazetell evaluate RUN --data DIR`."]
+    what = (
+        f"{metrics.get('pictures', '?')} pictures), beam {metrics.get('beam', '?')}"
+        if kind == "captioner"
+        else f"{metrics.get('questions', '?')} questions)"
+    )
+    return [
+        f"On {metrics.get('split', '?')} ({what}:",
+        "",
+        "| metric | value |",
+        "|---|---|",
+        *rows,
+    ]

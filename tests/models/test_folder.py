@@ -15,9 +15,10 @@ from gazetell import files
 from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.text import Tokenizer
 from gazetell.errors import ModelError, WriteError
-from gazetell.models import checkpoint
+from gazetell.models import folder as module
 from gazetell.models.answerers import ANSWERERS
-from gazetell.models.checkpoint import (
+from gazetell.models.decoding import DecodingOptions, decode
+from gazetell.models.folder import (
     AnswererFolder,
     load_answerer,
     load_captioner,
@@ -26,7 +27,6 @@ from gazetell.models.checkpoint import (
     save_model,
     update_metrics,
 )
-from gazetell.models.decoding import DecodingOptions, decode
 
 PIECES = {"config.json", "model.safetensors", "tokenizer.json", "metrics.json", "README.md"}
 
@@ -361,7 +361,7 @@ def test_answers_that_cannot_be_are_named(answerer_folder, text, said):
     path = answerer_folder / "answers.json"
     path.write_text(text)
     sums = read_config(answerer_folder)["sha256"]
-    edit(answerer_folder, sha256=sums | {"answers.json": checkpoint._sha256(path)})
+    edit(answerer_folder, sha256=sums | {"answers.json": module._sha256(path)})
     refused(answerer_folder, str(path), said)
 
 
@@ -474,4 +474,4 @@ def test_the_configuration_comes_last(untrained, tmp_path, monkeypatch):
     save_model(tmp_path / "m", untrained())
     assert set(order) == PIECES
     assert order[-1] == "config.json"
-    assert set(checkpoint.CaptionerFolder.pieces) < set(order)
+    assert set(module.CaptionerFolder.pieces) < set(order)
