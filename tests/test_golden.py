@@ -21,8 +21,8 @@ from gazetell.inference.answering import Answerer
 from gazetell.inference.predictor import Captioner
 from gazetell.models.answerers import AnswererConfig, build_answerer
 from gazetell.models.captioners import CaptionerConfig, build_captioner
-from gazetell.models.checkpoint import load_model
 from gazetell.models.encoders import Grid
+from gazetell.models.folder import load_model
 from gazetell.serve.app import create_app
 from gazetell.training.fit import resume
 from gazetell.training.options import TrainOptions
