@@ -24,7 +24,7 @@ from .calibration import (
     risk_coverage,
 )
 from .cider import CiderD, cider_d
-from .compare import Difference, compare_captions
+from .compare import Difference, compare_answers, compare_captions
 from .java import JavaScore, meteor, spice
 from .ngrams import bleu, rouge_l
 from .vqa import (
@@ -32,7 +32,6 @@ from .vqa import (
     answer_accuracy,
     answer_measure,
     answer_scores,
-    compare_answers,
     exact_match,
     normalise_answer,
     score_answers,
@@ -75,17 +74,7 @@ __all__ = [
     "vqa_accuracy",
 ]
 
-METRICS = (
-    "bleu_1",
-    "bleu_2",
-    "bleu_3",
-    "bleu_4",
-    "rouge_l",
-    "cider",
-    "cider_d",
-    "meteor",
-    "spice",
-)
+METRICS = (*(f"bleu_{n}" for n in range(1, 5)), "rouge_l", "cider", "cider_d", "meteor", "spice")
 """The keys of `score_captions`, in the order of a table."""
 
 logger = logging.getLogger(__name__)

@@ -1,9 +1,10 @@
-"""Whether one captioner is better than another: the paired bootstrap over pictures.
+"""Whether one model is better than another: the paired bootstrap over pictures or questions.
 
 Two models' captions of the same P pictures differ in score, and would differ otherwise on other
 pictures. To see by how much, as many pictures are drawn again with replacement, both models are
 scored on the same draw, and the difference is noted; the middle 95 % of the differences of many
-draws are its interval (percentile method). One that holds 0 shows no difference.
+draws are its interval (percentile method). One that holds 0 shows no difference. With answers,
+questions are drawn.
 
 BLEU is computed anew from the summed counts of each draw, for it is a score of the set. ROUGE-L
 and CIDEr are means over pictures; the document frequencies of CIDEr stay those of all references.
@@ -11,13 +12,13 @@ and CIDEr are means over pictures; the document frequencies of CIDEr stay those 
 The interval tells of the choice of pictures alone. It does not tell of the luck of a training run:
 the same model trained with another seed may differ by more.
 
-Legend: P pictures, S draws.
+Legend: P pictures or questions, S draws, M metrics.
 
 References: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; Koehn 2004,
 Statistical Significance Tests for Machine Translation Evaluation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,10 @@ from numpy.typing import NDArray
 
 from .cider import CiderD
 from .ngrams import ORDERS, bleu_counts, bleu_of_counts, rouge_l
+from .vqa import answer_scores
 from .words import at_blanks, split_all
 
-__all__ = ["Difference", "compare_captions"]
+__all__ = ["Difference", "compare_answers", "compare_captions"]
 
 Scores = NDArray[np.float64]
 
@@ -38,7 +40,7 @@ _CELLS = 1 << 22  # of draws at a time
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of two captioners.
+    """A metric of two models.
 
     Attributes:
         first: score of the first.
@@ -84,22 +86,110 @@ def compare_captions(
         ValueError: fewer than two pictures, different pictures in the three, a picture without
             references, or an option out of range.
     """
+    # In one order of pictures: that of the references.
+    one, two = (_Scored.of(references, captions) for captions in (first, second))
+    pictures = len(references)
+    table = np.concatenate([one.counts, two.counts, one.means - two.means], axis=1)  # (P, 22)
+
+    def differences(drawn: NDArray[np.int64], axis: int = -1) -> Scores:
+        """Of all metrics, (6, S), for draws (S, P)."""
+        # How often each picture is drawn makes sums of one product of matrices.
+        rows = drawn + pictures * np.arange(len(drawn))[:, None]
+        times = np.bincount(rows.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        sums = times.astype(np.float64) @ table  # (S, 22); sums of counts are exact
+        bleus = bleu_of_counts(sums[:, :_COUNTS]) - bleu_of_counts(sums[:, _COUNTS : 2 * _COUNTS])
+        return np.concatenate([bleus, sums[:, 2 * _COUNTS :].T / pictures])
+
+    return _bootstrap(
+        one.scores, two.scores, np.arange(pictures), differences, "picture", resamples, seed, level
+    )
+
+
+def compare_answers(
+    references: Mapping[str, Sequence[str]],
+    first: Mapping[str, str],
+    second: Mapping[str, str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    year: int = 2021,
+) -> dict[str, Difference]:
+    """Compare two answerers on the same questions; arguments and errors as `compare_captions`.
+
+    Args:
+        references: people's answers to each question, at least one.
+        first: the answer to each of the same questions by one answerer.
+        second: likewise by the other.
+        resamples: how many times questions are drawn, S.
+        seed: of the draws.
+        level: of the interval, in (0, 1).
+        year: of the official rules.
+
+    Returns:
+        ``accuracy``, in 0 to 100 and not rounded.
+    """
+    one, two = (
+        100 * np.array(list(answer_scores(references, answers, year=year).values()))
+        for answers in (first, second)
+    )
+    scores = ({"accuracy": float(accuracies.mean())} for accuracies in (one, two))
+
+    def differences(drawn: Scores, axis: int = -1) -> Scores:
+        """Of the accuracy, (1, S), for drawn differences (S, P)."""
+        return drawn.mean(axis=axis)[None]
+
+    return _bootstrap(*scores, one - two, differences, "question", resamples, seed, level)
+
+
+def _bootstrap(
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    values: NDArray[Any],
+    differences: Callable[..., Scores],
+    what: str,
+    resamples: int,
+    seed: int,
+    level: float,
+) -> dict[str, Difference]:
+    """The difference of each metric with its interval.
+
+    Args:
+        first: the M scores of one model.
+        second: those of the other.
+        values: (P,) what is drawn.
+        differences: gives (M, S) of draws (S, P) of the values.
+        what: a picture or a question, for errors.
+        resamples: S.
+        seed: of the draws.
+        level: of the interval.
+    """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a share between 0 and 1")
-    # In one order of pictures: that of the references.
-    one, two = (_Scored.of(references, captions) for captions in (first, second))
-    if len(references) < 2:
-        raise ValueError("one picture to compare on; expected at least two")
-    low, high = _interval(one, two, resamples, seed, level)
-    found = {}
-    for place, name in enumerate(one.scores):
-        difference = one.scores[name] - two.scores[name]
-        ends = float(low[place]), float(high[place])
-        significant = not ends[0] <= 0 <= ends[1]
-        found[name] = Difference(one.scores[name], two.scores[name], difference, *ends, significant)
-    return found
+    if len(values) < 2:
+        raise ValueError(f"one {what} to compare on; expected at least two")
+    from scipy.stats import bootstrap  # late: slow to import
+
+    interval = bootstrap(
+        (values,),
+        differences,
+        n_resamples=resamples,
+        batch=max(1, _CELLS // len(values)),
+        vectorized=True,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return {
+        name: Difference(
+            first[name], second[name], first[name] - second[name], low, high, not low <= 0 <= high
+        )
+        for name, low, high in zip(
+            first, interval.low.tolist(), interval.high.tolist(), strict=True
+        )
+    }
 
 
 @dataclass(frozen=True)
@@ -124,34 +214,3 @@ class _Scored:
         scores = {f"bleu_{n}": float(score) for n, score in enumerate(bleus, start=1)}
         scores |= {"rouge_l": rouge, "cider": float(ciders.mean())}
         return cls(scores, counts, np.stack([rouges, ciders], axis=1))
-
-
-def _interval(
-    one: _Scored, two: _Scored, resamples: int, seed: int, level: float
-) -> tuple[Scores, Scores]:
-    """The ends of the intervals of all metrics, (6,) each."""
-    from scipy.stats import bootstrap  # late: slow to import
-
-    pictures = len(one.counts)
-    table = np.concatenate([one.counts, two.counts, one.means - two.means], axis=1)  # (P, 22)
-
-    def differences(drawn: NDArray[np.int64], axis: int = -1) -> Scores:
-        """Of all metrics, (6, S), for draws (S, P)."""
-        # How often each picture is drawn makes sums of one product of matrices.
-        rows = drawn + pictures * np.arange(len(drawn))[:, None]
-        times = np.bincount(rows.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        sums = times.astype(np.float64) @ table  # (S, 22); sums of counts are exact
-        bleus = bleu_of_counts(sums[:, :_COUNTS]) - bleu_of_counts(sums[:, _COUNTS : 2 * _COUNTS])
-        return np.concatenate([bleus, sums[:, 2 * _COUNTS :].T / pictures])
-
-    result: Any = bootstrap(
-        (np.arange(pictures),),
-        differences,
-        n_resamples=resamples,
-        batch=max(1, _CELLS // pictures),
-        vectorized=True,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return result.confidence_interval.low, result.confidence_interval.high

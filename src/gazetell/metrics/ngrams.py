@@ -3,7 +3,7 @@
 Both take ``candidates``, one token sequence a picture, and ``references``, at least one token
 sequence for each of the same pictures. Tokens are anything hashable. They return the score of the
 set and an array with each picture's own. Score words, not token ids: an unknown word must not
-match another. (CIDEr-D has a room of its own, `gazetell.metrics.cider`.)
+match another. CIDEr-D is in `gazetell.metrics.cider`.
 
 Equality is meant with pycocoevalcap, whose habits are kept:
 

@@ -33,16 +33,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
-from .compare import Difference
-
 __all__ = [
     "YEARS",
     "answer_accuracy",
     "answer_measure",
     "answer_scores",
-    "compare_answers",
     "exact_match",
     "normalise_answer",
     "score_answers",
@@ -80,7 +75,6 @@ CONTRACTIONS = {
     if letter == "'"
 } | {"somebody'd": "somebodyd"}  # the evaluation has this one the wrong way round
 
-_CELLS = 1 << 22  # numbers of the bootstrap that are drawn at once
 _THOUSANDS = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 # The official code passes a flag of value 32 where the number of replacements belongs.
@@ -233,64 +227,6 @@ def score_answers(
     }
 
 
-def compare_answers(
-    references: Mapping[str, Sequence[str]],
-    first: Mapping[str, str],
-    second: Mapping[str, str],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    year: int = 2021,
-) -> dict[str, Difference]:
-    """Compare two answerers on the same questions by the paired bootstrap over questions.
-
-    As `gazetell.metrics.compare_captions`: as many questions are drawn again with replacement,
-    both are scored on the same draw, and the middle of the differences is the interval.
-
-    Args:
-        references: people's answers to each question, at least one.
-        first: the answer to each of the same questions by one answerer.
-        second: likewise by the other.
-        resamples: how many times questions are drawn.
-        seed: of the draws.
-        level: of the interval, in (0, 1).
-        year: of the official rules.
-
-    Returns:
-        ``accuracy``, in 0 to 100 and not rounded.
-
-    Raises:
-        ValueError: fewer than two questions, different questions in the three, a question without
-            answers, or an option out of range.
-    """
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; expected at least 1")
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; expected a share between 0 and 1")
-    one, two = (
-        100 * np.array(list(answer_scores(references, answers, year=year).values()))
-        for answers in (first, second)
-    )
-    if len(one) < 2:
-        raise ValueError("one question to compare on; expected at least two")
-    from scipy.stats import bootstrap  # late: slow to import
-
-    result: Any = bootstrap(
-        (one - two,),
-        np.mean,
-        n_resamples=resamples,
-        batch=max(1, _CELLS // len(one)),
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = float(result.confidence_interval.low), float(result.confidence_interval.high)
-    scores = float(one.mean()), float(two.mean())
-    significant = not low <= 0 <= high
-    return {"accuracy": Difference(*scores, scores[0] - scores[1], low, high, significant)}
-
-
 def _blanks(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
@@ -316,7 +252,7 @@ def _per_type(
     """The accuracy of the questions of each type; those without a type are in none."""
     groups: dict[str, list[float]] = {}
     for question, score in scores.items():
-        kind = (types or {}).get(question)
-        if kind is not None:
-            groups.setdefault(kind, []).append(score)
-    return {kind: _percent(groups[kind]) for kind in sorted(groups)}
+        type_ = (types or {}).get(question)
+        if type_ is not None:
+            groups.setdefault(type_, []).append(score)
+    return {type_: _percent(groups[type_]) for type_ in sorted(groups)}
