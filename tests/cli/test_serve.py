@@ -3,10 +3,13 @@
 import socket
 
 import pytest
+import torch
 
 from gazetell.cli.serve import serve
 from gazetell.errors import ModelError, UsageError
 from gazetell.inference.predictor import Captioner
+from gazetell.models.checkpoint import save_model
+from gazetell.serve import server
 from gazetell.serve.options import ServeOptions
 from gazetell.serve.server import TOKEN, load_models
 from gazetell.serve.server import serve as run
@@ -45,20 +48,78 @@ def test_a_port_that_is_taken_and_a_host_that_is_not_ours():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"--port {port}: cannot be used"):
-            run({}, ServeOptions(), port=port)
+            # Before any model is looked for.
+            run(["nowhere"], ServeOptions(), port=port)
     with pytest.raises(UsageError, match=r"--host 192\.0\.2\.1 .*cannot be used"):
-        run({}, ServeOptions(), host="192.0.2.1")
+        run([], ServeOptions(), host="192.0.2.1")
     with pytest.raises(UsageError, match="--port 70000"):
-        run({}, ServeOptions(), port=70000)
+        run([], ServeOptions(), port=70000)
 
 
-@pytest.mark.parametrize("token", ["", " ", "a b", "secret ", "gehe\u00edm", "a\n"])
+@pytest.mark.parametrize("token", ["", " ", "a b", "secret ", "gehe\u00edm", "a\nb", "\n"])
 def test_tokens_that_could_never_match(monkeypatch, token):
     monkeypatch.setenv(TOKEN, token)
     with pytest.raises(UsageError, match=TOKEN):
-        run({}, ServeOptions())
+        run(["nowhere"], ServeOptions())
 
 
-def test_a_beam_below_a_models_own_is_refused(model_folder):
-    with pytest.raises(UsageError, match="--beam 2: model decodes with beam 3"):
-        run(load_models([str(model_folder)]), ServeOptions(beam=2), port=0)
+def test_a_token_from_a_file_ends_with_a_line_break(monkeypatch, tmp_path):
+    lines = []
+    monkeypatch.setenv(TOKEN, "secret\r\n")
+    with pytest.raises(ModelError, match="nowhere"):
+        run([str(tmp_path / "nowhere")], ServeOptions(), port=0, report=lines.append)
+    assert lines == [f"{TOKEN} ends with a line break, which is left out"]
+
+
+def test_a_folder_is_loaded_once_and_may_have_an_equals_sign(model_folder):
+    folder = model_folder.rename(model_folder.with_name("lr=0.1"))
+    found = load_models([str(folder), f"other={folder}"])
+    assert list(found) == ["lr=0.1", "other"]
+    assert found["lr=0.1"] is found["other"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("captioner", {"questions": 3}, "--questions 3: has no effect, no answerer is served"),
+        ("captioner", {"question_length": 9}, "--question-length 9: has no effect"),
+        ("answerer", {"beam": 4}, "--beam 4: has no effect, no captioner is served"),
+        ("captioner", {"batch": 1, "gather": 9}, "--gather 9: has no effect, --batch 1"),
+        ("captioner", {"beam": 2}, "--beam 2: model decodes with beam 3"),
+    ],
+)
+def test_options_without_effect_are_refused_by_name(
+    model_folder, untrained_answerer, tmp_path, kind, options, message
+):
+    folder = model_folder
+    if kind == "answerer":
+        folder = tmp_path / "answerer"
+        save_model(folder, untrained_answerer())
+    with pytest.raises(UsageError, match=message):
+        run([str(folder)], ServeOptions(**options), port=0)
+
+
+def test_threads_have_no_effect_on_a_gpu(model_folder, monkeypatch):
+    model = load_models([str(model_folder)])["model"]
+    model.device = torch.device("cuda")
+    monkeypatch.setattr(server, "load_models", lambda *_, **__: {"m": model})
+    with pytest.raises(UsageError, match="--threads 2: has no effect on cuda"):
+        run(["m"], ServeOptions(), port=0, threads=2)
+
+
+@pytest.mark.parametrize("damage", ["raises", "is not finite"])
+def test_models_that_fail_end_the_service_with_one_line(model_folder, monkeypatch, damage):
+    lines, model = [], load_models([str(model_folder)])["model"]
+    if damage == "raises":
+        monkeypatch.setattr(model, "decode_best", lambda *_: 1 / 0)
+    else:
+        for weights in model.captioner.parameters():
+            weights.data.fill_(float("nan"))
+    monkeypatch.setattr(server, "load_models", lambda *_, **__: {"m": model})
+    with pytest.raises(ModelError, match="the models failed: ") as failed:
+        run(["m"], ServeOptions(), port=0, report=lines.append)
+    assert ("no finite numbers" in str(failed.value)) is (damage == "is not finite")
+    assert lines[0] == "m: captioner"
+    assert lines[1].startswith(f"device {model.device}, precision {model.precision.name} (")
+    assert lines[1].endswith(f"{torch.get_num_threads()} threads")
+    assert lines[2].startswith("http://127.0.0.1:")

@@ -2,15 +2,19 @@
 
 import base64
 import concurrent.futures
+import gzip
 import json
 import random
+import re
 import threading
 
 import httpx
 import pytest
+import torch
 from service import png, running, wait_until
 
 from gazetell.inference.predictor import Captioner
+from gazetell.models.decoding import DecodingOptions
 from gazetell.serve.app import create_app
 from gazetell.serve.options import ServeOptions
 from gazetell.serve.problems import CODES
@@ -196,6 +200,8 @@ def test_bad_requests_are_told_what_was_expected(client, path, sent, code):
         ("/v1/answer", {"question": "?!"}, "has no words"),
         ("/v1/answer", {"question": "a", "questions": ["b"]}, "expected one of them"),
         ("/v1/answer", {"question": "a", "abstain_below": 2}, "abstain_below"),
+        ("/v1/answer", {"question": "a", "abstain_below": float("nan")}, "abstain_below"),
+        ("/v1/answer", {"question": ""}, "has no words"),
         ("/v1/answer", {"question": 7}, "questions.0"),
         ("/v1/answer", {"questions": [0] * 100_000}, "questions.0"),
         ("/v1/answer", {"question": "is it \ud800?"}, "no valid Unicode"),
@@ -211,6 +217,43 @@ def test_unknown_paths_and_methods(client):
     is_problem(client.get("/v1/nothing"), "not_found")
     is_problem(client.get("/v1/caption"), "method_not_allowed")
     is_problem(client.get("/page/../app.py"), "not_found")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/page/page.js", "/docs", "/openapi.json", "/healthz", "/readyz", "/v1/models"]
+    + ["/metrics", "/v1/nothing", "/v1/caption"],
+)
+def test_head_answers_what_get_answers_without_a_body(client, path):
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    for name in ("content-type", "content-security-policy", "cache-control", "allow"):
+        assert head.headers.get(name) == get.headers.get(name)
+    if path not in ("/metrics", "/healthz"):
+        assert head.headers["content-length"] == get.headers["content-length"]
+
+
+def test_fields_that_would_be_passed_over_are_refused(client, picture):
+    sent = {"files": {"image": picture}}
+    told = is_problem(client.post("/v1/caption?beam=1", **sent), "invalid")
+    assert "send them in the body" in told
+    twice = b'{"image": "%s", "beam": 1, "beam": 5}' % base64.b64encode(picture)
+    told = is_problem(client.post("/v1/caption", content=twice, headers=JSON), "invalid")
+    assert "twice" in told
+    packed = gzip.compress(json.dumps({"image": text(picture)}).encode())
+    headers = {**JSON, "content-encoding": "gzip"}
+    told = is_problem(
+        client.post("/v1/caption", content=packed, headers=headers), "unsupported_media_type"
+    )
+    assert "Content-Encoding" in told
+
+
+def test_a_maximum_below_the_models_minimum_is_told_as_such(untrained, picture):
+    model = Captioner(untrained(decoding=DecodingOptions(min_length=6, max_length=9)))
+    with running(create_app({"m": model})) as url:
+        sent = {"image": text(picture), "max_length": 3}
+        told = is_problem(httpx.post(f"{url}/v1/caption", json=sent), "invalid")
+    assert told == "max_length 3: the captions of m have at least 6 words."
 
 
 def test_every_response_has_the_headers(client):
@@ -229,6 +272,17 @@ def test_the_api_is_described_and_its_page_asks_no_other_host(client):
     page = client.get("/docs").text
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_addresses_in_the_api_page_are_relative(client):
+    """A proxy may show the service below a prefix that it takes off."""
+    page = client.get("/docs").text
+    names = re.findall(r"""(?:src=|href=|url: )["'](.*?)["']""", page)
+    assert len(names) == 4
+    for name in names:
+        assert not name.startswith("/")
+        assert client.get(f"/{name}").status_code == 200
+    assert client.get("/openapi.json").json()["servers"] == [{"url": "."}]
 
 
 def test_a_file_name_is_never_opened(client, tmp_path):
@@ -448,3 +502,21 @@ def test_a_defect_of_a_model_is_told_without_its_insides(models, monkeypatch, un
         is_problem(reply, "internal")
         assert "insides" not in reply.text
         assert post(client, picture).status_code == 200
+
+
+def test_a_device_that_fails_is_seen_by_those_who_watch_the_service(
+    monkeypatch, untrained, picture
+):
+    model = Captioner(untrained())
+    app = create_app({"m": model})
+    with running(app) as url, httpx.Client(base_url=url) as client:
+
+        def fails(*_):
+            raise torch.AcceleratorError("insides")
+
+        monkeypatch.setattr(model, "decode_best", fails)
+        assert client.get("/healthz").status_code == 200
+        is_problem(post(client, picture), "internal")
+        wait_until(lambda: client.get("/healthz").status_code == 503)
+        for reply in (client.get("/readyz"), post(client, picture)):
+            assert "The models failed" in is_problem(reply, "not_ready")

@@ -4,6 +4,7 @@ Whatever a test does, its page must ask no other host and raise no error (see ``
 Screenshots go to the folder that GAZETELL_SCREENSHOTS names, else to pytest's own.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from gazetell.inference import maps
 from gazetell.inference.predictor import Captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.serve import app
+from gazetell.serve.app import create_app
 from gazetell.serve.options import ServeOptions
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -51,7 +53,7 @@ def server_url(models, untrained):
     """The service with the usual limits but a small body, and captions of several words."""
     talkative = untrained(decoding=DecodingOptions(beam=1, min_length=6, max_length=9))
     served = {**models, "tell": Captioner(talkative)}
-    with running(app.create_app(served, ServeOptions(body=1, pixels=1))) as url:
+    with running(create_app(served, ServeOptions(body=1, pixels=1))) as url:
         yield url
 
 
@@ -595,3 +597,30 @@ def test_an_ellipsis_follows_a_cut_caption_once_its_words_are_told(visit):
     assert page.evaluate(after) == "none"
     page.wait_for_selector("#words:not(.unfolding) .gaze")
     assert page.evaluate(after) == '"…"'
+
+
+def test_page_and_api_page_work_below_a_prefix(browser, models, picture):
+    """As behind a proxy's ``location /gaze/``, which takes the prefix off."""
+    app = create_app(models, ServeOptions())
+
+    async def proxied(scope, receive, send):
+        if scope["type"] == "http":
+            if not scope["path"].startswith("/gaze/"):
+                outside.append(scope["path"])
+            path = scope["path"].removeprefix("/gaze")
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await app(scope, receive, send)
+
+    outside, proxied.state = [], app.state
+    with running(proxied) as url, contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        page.goto(f"{url}/gaze/")
+        page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": picture})
+        expect(page.locator("#words .gaze").first).to_be_attached()
+        page.click("text=API")
+        page.get_by_text("/v1/models").click()
+        page.click("text=Try it out")
+        with page.expect_response("**/gaze/v1/models") as caught:
+            page.click("text=Execute")
+        assert caught.value.status == 200
+    assert {path for path in outside if path not in ("/readyz", "/favicon.ico")} == set()

@@ -6,7 +6,6 @@ from cyclopts import Parameter
 
 from ..errors import UsageError
 from ..serve.options import ServeOptions
-from ..serve.server import load_models
 from ..serve.server import serve as run
 from .terminal import report
 
@@ -41,5 +40,13 @@ def serve(
         raise UsageError("expected --model, a model folder or hf://owner/name")
     if threads < 0:
         raise UsageError(f"--threads {threads}: expected 0 or more")
-    models = load_models(model, device=device, precision=precision)
-    run(models, options, host=host, port=port, threads=threads, report=report)
+    run(
+        model,
+        options,
+        host=host,
+        port=port,
+        device=device,
+        precision=precision,
+        threads=threads,
+        report=report,
+    )

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from .. import __version__
@@ -76,7 +77,10 @@ def create_app(
         version=__version__,
         summary="Tells what a picture shows, answers questions, and shows where it looked.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
+        # Relative to this document, wherever a proxy shows it.
+        servers=[{"url": "."}],
     )
     app.state.desk = desk
     app.add_middleware(Guard, options=options, monitor=monitor, token=token)
@@ -116,6 +120,7 @@ def create_app(
 
     @app.get("/healthz", include_in_schema=False)
     async def alive() -> dict[str, str]:
+        desk.check_alive()
         return {"status": "alive"}
 
     @app.get("/readyz", include_in_schema=False)
@@ -126,6 +131,19 @@ def create_app(
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         return Response(monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        # The library's own page names its files from the root; a proxy may show us below a prefix.
+        files_at = "static-offline-docs"
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title="gazetell: API",
+            swagger_js_url=f"{files_at}/swagger-ui-bundle.js",
+            swagger_css_url=f"{files_at}/swagger-ui.css",
+            swagger_favicon_url="page/icon.svg",
+            oauth2_redirect_url=None,
+        )
 
     page = Path(str(files(__package__) / "page"))
 

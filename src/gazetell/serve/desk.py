@@ -90,14 +90,22 @@ class Desk:
         self.openers.shutdown(cancel_futures=True)
         self.engine.close()
 
+    def check_alive(self) -> None:
+        """Refuse when the models can answer no more.
+
+        Raises:
+            Problem: they failed.
+        """
+        if self.engine.failure is not None:
+            raise Problem("not_ready", "The models failed; the log says why.")
+
     def check_ready(self) -> None:
         """Refuse before the models are warm.
 
         Raises:
             Problem: not yet.
         """
-        if self.engine.failed:
-            raise Problem("not_ready", "The models failed; the log says why.")
+        self.check_alive()
         if not self.engine.ready.is_set():
             raise Problem("not_ready", "The models are still warming up.", {"Retry-After": "2"})
 
@@ -106,6 +114,12 @@ class Desk:
         asked, wait = intake.asked, Wait(request, self.options.seconds)
         name, model = self._model(asked.model, Captioner)
         changes = {"beam": asked.beam, "max_length": asked.max_length}
+        if asked.max_length is not None and asked.max_length < model.decoding.min_length:
+            raise Problem(
+                "invalid",
+                f"max_length {asked.max_length}: the captions of {name} have at least "
+                f"{model.decoding.min_length} words.",
+            )
         options = model.options(**{k: v for k, v in changes.items() if v is not None})
         if options.beam > self.options.beam:
             raise Problem("invalid", f"beam {options.beam}: expected 1 to {self.options.beam}.")

@@ -11,11 +11,12 @@ fight over them.
 """
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -23,6 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
+from ..errors import ModelError
 from ..features import Model
 from ..inference.answering import Answer, Answerer
 from ..inference.predictor import Caption, Captioner
@@ -122,11 +124,8 @@ class Engine:
         self._thread = threading.Thread(target=self._work, name="gazetell-engine", daemon=True)
         self._closed = threading.Lock()
         self._open = True
-
-    @property
-    def failed(self) -> bool:
-        """Whether the thread has ended, which it does by itself only when the models fail."""
-        return self._thread.ident is not None and not self._thread.is_alive()
+        self.failure: BaseException | None = None  # why the models can answer no more
+        self.on_failure: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Begin: the models are warmed up, then ``ready`` is set."""
@@ -155,10 +154,20 @@ class Engine:
             self._thread.join()
 
     def _work(self) -> None:
-        self._warm()
-        self.ready.set()
-        while self._batch():
-            pass
+        try:
+            self._warm()
+            self.ready.set()
+            while self._batch():
+                pass
+        except BaseException as error:
+            log.error("the models failed", exc_info=error)
+            with self._closed:
+                self._open, self.failure = False, error
+            while not self._queue.empty():
+                task = self._queue.get()
+                if task is not None and task.future.set_running_or_notify_cancel():
+                    task.future.set_exception(Failed(type(error).__name__))
+            self.on_failure()
 
     def _batch(self) -> bool:
         """Answer one batch; whether there may be another. Nothing of it is kept."""
@@ -179,6 +188,9 @@ class Engine:
                 model.blank()
                 seen = model.answer(grid, ["what is this?"], torch.zeros(1, dtype=torch.long))[0]
             self.attentive[id(model)] = seen.attention is not None
+            sure = seen.log_prob if isinstance(seen, Caption) else seen.confidence
+            if not math.isfinite(sure):
+                raise ModelError("a model computes no finite numbers: its weights are damaged")
 
     def _gathered(self) -> tuple[list[Task], bool]:
         """The next batch, and whether it is the last."""
@@ -236,6 +248,9 @@ class Engine:
         log.error("a batch of %s failed", len(tasks), exc_info=error)
         for task in tasks:
             task.future.set_exception(Failed(type(error).__name__))
+        # Such a device computes nothing any more: every later batch would fail like this one.
+        if isinstance(error, torch.AcceleratorError):
+            raise error
 
     def _encode(self, tasks: Sequence[Task]) -> None:
         """Grids of the pictures that an encoder has not seen, each picture once."""

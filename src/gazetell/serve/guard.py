@@ -70,7 +70,10 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        visit = _Visit(self, scope, receive, send)
+        method = scope["method"]
+        if method == "HEAD":  # what GET answers, without its body
+            scope = {**scope, "method": "GET"}
+        visit = _Visit(self, scope, receive, send, body=method != "HEAD")
         begin = time.monotonic()
         try:
             try:
@@ -92,7 +95,7 @@ class Guard:
             self.monitor.seconds.labels(route).observe(seconds)
             # Without the query: people put into addresses what does not belong there.
             path = scope["path"][:200]
-            log.info("%s %r %s %.0f ms", scope["method"], path, visit.status, 1000 * seconds)
+            log.info("%s %r %s %.0f ms", method, path, visit.status, 1000 * seconds)
 
     async def _tell(self, error: Exception, visit: "_Visit") -> None:
         """Answer with a problem, unless an answer has begun."""
@@ -149,8 +152,10 @@ class Guard:
 class _Visit:
     """A request on its way through the guard."""
 
-    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
-        self.guard, self.scope = guard, scope
+    def __init__(
+        self, guard: Guard, scope: Scope, receive: Receive, send: Send, *, body: bool
+    ) -> None:
+        self.guard, self.scope, self.body = guard, scope, body
         self._receive, self._send = receive, send
         self.taken, self.status = 0, 0
         self.complete = self.waits = False
@@ -204,6 +209,8 @@ class _Visit:
             if not self.complete and self.scope["method"] == "POST":
                 # The rest of the request is not read: the connection is of no more use.
                 headers["Connection"] = "close"
+        elif not self.body:
+            message = {**message, "body": b""}
         try:
             async with asyncio.timeout(self.guard.options.receive_seconds):
                 await self._send(message)

@@ -40,6 +40,10 @@ async def read(request: Request, kind: type[Asked], questions: int) -> Intake[As
     Raises:
         Problem: neither JSON nor a form, malformed, or fields that do not fit.
     """
+    if request.url.query:
+        raise Problem("invalid", "Fields in the address are not read; send them in the body.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Problem("unsupported_media_type", "Expected a body without Content-Encoding.")
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content == JSON:
         values = await _json(request)
@@ -67,13 +71,21 @@ async def read(request: Request, kind: type[Asked], questions: int) -> Intake[As
 
 async def _json(request: Request) -> dict[str, Any]:
     try:
-        values = json.loads(await request.body())
+        values = json.loads(await request.body(), object_pairs_hook=_each_once)
     except (ValueError, RecursionError):
         raise Problem("bad_request", "The body is no JSON.") from None
     if not isinstance(values, dict):
         raise Problem("bad_request", "Expected a JSON object.")
     if len(values) > FIELDS:
         raise Problem("invalid", f"{len(values)} fields: expected at most {FIELDS}.")
+    return values
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of a JSON object; the last of two would win unseen."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise Problem("invalid", "A field was given twice.")
     return values
 
 
