@@ -99,6 +99,13 @@ def test_a_single_question_a_model_by_name_and_unknown_words(client, models, pic
     assert answer["attention"] is None  # lstm-vqa has none
 
 
+def test_a_question_that_is_cut_says_so(client, models, picture):
+    most = models["ask"].max_question
+    sent = {"image": text(picture), "questions": ["what " * (most + 2), "what is it?"]}
+    answers = client.post("/v1/answer", json=sent).json()["answers"]
+    assert [answer["words_cut"] for answer in answers] == [2, 0]
+
+
 def test_a_look_answers_as_the_picture_does(client, picture):
     reply = client.post("/v1/look", files={"image": picture})
     assert reply.status_code == 201
@@ -219,18 +226,18 @@ def test_unknown_paths_and_methods(client):
     is_problem(client.get("/page/../app.py"), "not_found")
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/", "/page/page.js", "/docs", "/openapi.json", "/healthz", "/readyz", "/v1/models"]
-    + ["/metrics", "/v1/nothing", "/v1/caption"],
-)
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/docs", "/openapi.json", "/v1/models"])
 def test_head_answers_what_get_answers_without_a_body(client, path):
     head, get = client.head(path), client.get(path)
     assert (head.status_code, head.content) == (get.status_code, b"")
     for name in ("content-type", "content-security-policy", "cache-control", "allow"):
         assert head.headers.get(name) == get.headers.get(name)
-    if path not in ("/metrics", "/healthz"):
-        assert head.headers["content-length"] == get.headers["content-length"]
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/nothing", "/v1/caption"])
+def test_head_has_the_status_of_get(client, path):
+    assert client.head(path).status_code == client.get(path).status_code
 
 
 def test_fields_that_would_be_passed_over_are_refused(client, picture):

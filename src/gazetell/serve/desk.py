@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 from starlette.requests import Request
 
-from ..data.question_batches import read_question
 from ..errors import UsageError
 from ..features import Model as AnyModel
 from ..inference.answering import Answer, Answerer
@@ -144,6 +143,7 @@ class Desk:
             raise Problem(
                 "invalid", f"{len(asked.questions)} questions: expected 1 to {limits.questions}."
             )
+        questions = []
         for number, question in enumerate(asked.questions, 1):
             if len(question) > limits.question_length:
                 raise Problem(
@@ -155,10 +155,10 @@ class Desk:
                 question.encode()
             except UnicodeEncodeError:
                 raise Problem("invalid", f"Question {number} is no valid Unicode.") from None
-            # Before it can spoil the batch of others.
-            read_question(model.tokenizer, question, model.max_question)
+            # Here, before one without words can spoil the batch of others.
+            questions.append(model.read_question(question))
         opened = await self._opened(wait, intake.picture, asked.look, [model])
-        work = Ask(model, tuple(asked.questions), asked.abstain_below, asked.evidence)
+        work = Ask(model, questions, asked.abstain_below, asked.evidence)
         done = await self._done(wait, opened.held, work)
         return AnswerReply(
             model=name,
@@ -298,6 +298,7 @@ def _answer_item(answer: Answer, gaze: bool) -> AnswerItem:
         confidence=answer.confidence,
         top=[Choice(answer=text, confidence=chance) for text, chance in answer.top],
         unknown_words=answer.unknown,
+        words_cut=answer.cut,
         abstained=answer.abstained,
         without_picture=answer.without_picture,
         attention=_attention(answer.attention, gaze),

@@ -24,6 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
+from ..data.question_batches import Question
 from ..errors import ModelError
 from ..features import Model
 from ..inference.answering import Answer, Answerer
@@ -52,7 +53,7 @@ class Ask:
     """Answer questions about a picture."""
 
     model: Answerer
-    questions: tuple[str, ...]
+    questions: Sequence[Question]
     abstain_below: float = 0.0
     evidence: bool = False
 

@@ -133,6 +133,9 @@ class AnswerItem(BaseModel):
     confidence: Annotated[float, Field(description="Calibrated probability, 0 to 1.")]
     top: Annotated[list[Choice], Field(description="The five likeliest answers.")]
     unknown_words: Annotated[list[str], Field(description="Words that the model never learned.")]
+    words_cut: Annotated[
+        int, Field(description="Words at the question's end that it did not read.")
+    ] = 0
     abstained: bool
     without_picture: float | None
     attention: Attention | None

@@ -214,6 +214,7 @@ function card({ question, answer, confidence, top, abstained, attention, ...foun
     make("ol", { className: "top", ariaLabel: "Likeliest answers" }, top.map((one) =>
       make("li", {}, make("span", {}, one.answer), bar(one.confidence), percent(one.confidence)))),
     found.unknown_words.length ? line(`Words I never learned: ${found.unknown_words.join(", ")}.`) : null,
+    found.words_cut ? line(`It is too long for me: I did not read the last ${found.words_cut} words.`) : null,
     found.without_picture === null ? null
       : line(`Without the picture I would be ${percent(found.without_picture)} sure of “${answer}”.`),
     make("div", { className: "foot" }, passes.length ? make("div", { className: "passes", role: "toolbar",
