@@ -1,0 +1,281 @@
+"""``gazetell score``: captions, answers, two models compared, a subset."""
+
+import json
+import sys
+
+import pytest
+
+from gazetell.data import predictions as module
+from gazetell.metrics import compare_answers, compare_captions, score_captions
+
+ANIMALS = ("dog", "cat", "horse", "cow", "sheep", "bird", "goat", "pig")
+CAPTIONS = {
+    str(i): [f"a {animal} runs", f"one {animal} is running"] for i, animal in enumerate(ANIMALS)
+}
+RIGHT = {i: texts[0] for i, texts in CAPTIONS.items()}
+WRONG = dict.fromkeys(CAPTIONS, "two people sit on chairs")
+MIXED = {i: (RIGHT if int(i) % 2 else WRONG)[i] for i in CAPTIONS}
+ANSWERS = {
+    "1": (["yes"] * 10, "yes/no", "is"),
+    "2": (["no"] * 8 + ["yes"] * 2, "yes/no", "is"),
+    "3": (["two"] * 9 + ["3"], "number", "how many"),
+    "4": (["kite"] * 5 + ["drum"] * 5, "other", "what"),
+}
+ANSWERED = {"1": "yes", "2": "yes", "3": "2", "4": "drum"}
+WRONG_ANSWERS = dict.fromkeys(ANSWERED, "oak")
+SCORES = {
+    "accuracy": 90.0,
+    "measure": "official VQA accuracy",
+    "questions": 4,
+    "per_answer_type": {"number": 100.0, "other": 100.0, "yes/no": 80.0},
+    "per_question_type": {"how many": 100.0, "is": 80.0, "what": 100.0},
+}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Write references and models; give the options that name them."""
+
+    def write(references, *models):
+        options = []
+        for name, rows in zip(("references", "predictions", "against"), (references, *models)):  # noqa: B905
+            path = tmp_path / f"{name}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            options += [f"--{name}", path]
+        return options
+
+    return write
+
+
+def captions(*models, references=CAPTIONS):
+    wanted = [{"id": i, "captions": texts} for i, texts in references.items()]
+    return wanted, *([{"id": i, "caption": text} for i, text in m.items()] for m in models)
+
+
+def answers(*models, references=ANSWERS):
+    wanted = [
+        {"id": i, "answers": texts, "answer_type": answer, "question_type": question}
+        for i, (texts, answer, question) in references.items()
+    ]
+    return wanted, *([{"id": i, "answer": text} for i, text in m.items()] for m in models)
+
+
+def test_captions(run, files):
+    status, out, err = run("score", *files(*captions(MIXED)), "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == score_captions(CAPTIONS, MIXED)
+    status, out, err = run("score", *files(*captions(RIGHT)))
+    assert out.splitlines()[0].split() == ["bleu_1", "1.0000"]
+    assert out.splitlines()[-1].split() == ["spice", "not", "computed"]
+
+
+def test_answers(run, files):
+    status, out, err = run("score", *files(*answers(ANSWERED)), "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == SCORES
+    _, out, _ = run("score", *files(*answers(ANSWERED)))
+    assert out.splitlines() == [
+        "accuracy   90.00  official VQA accuracy, 4 questions",
+        *("answer type", "  100.00  number", "  100.00  other", "   80.00  yes/no"),
+        *("question type", "  100.00  how many", "   80.00  is", "  100.00  what"),
+    ]
+
+
+def test_one_answer_a_question(run, files):
+    wanted = [{"id": i, "answers": [a]} for i, a in enumerate(["a dog", "Cat.", "two"])]
+    _, found = answers({0: "dog", 1: "cat", 2: "3"})
+    status, out, _ = run("score", *files(wanted, found))
+    assert (status, out) == (0, "accuracy   66.67  exact match, 3 questions\n")
+
+
+def test_official_files(run, tmp_path):
+    annotations = [
+        {
+            "question_id": int(i),
+            "answers": [{"answer": text} for text in texts],
+            "answer_type": answer,
+            "question_type": question,
+        }
+        for i, (texts, answer, question) in ANSWERS.items()
+    ]
+    results = [{"question_id": int(i), "answer": answer} for i, answer in ANSWERED.items()]
+    wanted, found = tmp_path / "annotations.json", tmp_path / "results.json"
+    wanted.write_text(json.dumps({"annotations": annotations}))
+    found.write_text(json.dumps(results))
+    _, out, _ = run("score", "--references", wanted, "--predictions", found, "--json")
+    assert json.loads(out) == SCORES
+
+
+def test_the_older_rules(run, files):
+    _, out, _ = run("score", *files(*answers(ANSWERED)), "--year", 2015, "--json")
+    scores = json.loads(out)
+    assert scores["measure"] == "official VQA accuracy of 2015"
+    # Nobody's "two" became a 2 then.
+    assert scores["per_answer_type"]["number"] == 0
+
+
+def test_wups_without_wordnet(run, files, monkeypatch, caplog):
+    for name in ("nltk", "nltk.corpus"):
+        monkeypatch.setitem(sys.modules, name, None)
+    status, out, _ = run("score", *files(*answers(ANSWERED)), "--wups", "--json")
+    assert status == 0
+    assert json.loads(out) == {**SCORES, "wups_0.9": None, "wups_0.0": None}
+    assert "WUPS not computed: nltk cannot be imported" in caplog.text
+    _, out, _ = run("score", *files(*answers(ANSWERED)), "--wups")
+    assert out.splitlines()[1:3] == ["wups_0.9  not computed", "wups_0.0  not computed"]
+
+
+def test_each_file_is_parsed_once(run, files, monkeypatch):
+    read = []
+    for name in ("read_json", "read_jsonl"):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path, f=original: read.append(path) or f(path))
+    for content in (captions(RIGHT, MIXED), answers(ANSWERED, WRONG_ANSWERS)):
+        options = files(*content)
+        read.clear()
+        assert run("score", *options, "--resamples", 10)[0] == 0
+        assert sorted(read) == sorted(options[1::2])
+
+
+# -- two models ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["captions", "answers"])
+def test_a_comparison_is_what_the_library_says(run, files, content):
+    draws = {"resamples": 50, "seed": 3}
+    if content == "captions":
+        rows, about = captions(RIGHT, MIXED), {"pictures": 8}
+        expected = compare_captions(CAPTIONS, RIGHT, MIXED, **draws)
+    else:
+        rows = answers(ANSWERED, WRONG_ANSWERS)
+        about = {"questions": 4, "measure": "official VQA accuracy"}
+        wanted = {i: texts for i, (texts, *_) in ANSWERS.items()}
+        expected = compare_answers(wanted, ANSWERED, WRONG_ANSWERS, **draws)
+    status, out, err = run("score", *files(*rows), "--resamples", 50, "--seed", 3, "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert found.pop("metrics") == {name: vars(scores) for name, scores in expected.items()}
+    assert found == {**about, **draws, "level": 0.95}
+
+
+def test_lines_say_whether_it_is_a_difference(run, files):
+    status, out, _ = run("score", *files(*captions(RIGHT, MIXED)))
+    assert status == 0
+    head, *lines = out.splitlines()
+    assert head.split()[:3] == ["predictions", "against", "difference"]
+    names = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
+    assert [line.split()[0] for line in lines] == names
+    assert all(line.endswith("  a difference") for line in lines)
+    rouge = lines[4].split()
+    assert rouge[3] == f"{float(rouge[1]) - float(rouge[2]):+.4f}"
+    assert 0 < float(rouge[4]) < float(rouge[3]) < float(rouge[6])
+    _, out, _ = run("score", *files(*captions(MIXED, MIXED)))
+    ends = "+0.0000 to +0.0000  no difference shown"
+    assert all(line.endswith(ends) for line in out.splitlines()[1:])
+    _, out, _ = run("score", *files(*answers(ANSWERED, WRONG_ANSWERS)))
+    assert out.splitlines()[1].split()[:4] == ["accuracy", "90.00", "0.00", "+90.00"]
+
+
+# -- a subset --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("json_", [False, True])
+def test_a_subset_of_the_pictures(run, files, caplog, json_):
+    few = {i: RIGHT[i] for i in ("5", "1")}
+    options = files(*captions(few))
+    status, out, err = run("score", *options)
+    assert (status, out) == (3, "")
+    assert "predictions.jsonl: lacks 6 of the 8 pictures" in err
+    assert "--subset scores the pictures that have a prediction" in err
+    status, out, _ = run("score", *options, "--subset", *(["--json"] if json_ else []))
+    assert status == 0
+    assert caplog.messages == ["left out, without a prediction: 6 of the pictures"]
+    expected = score_captions({i: CAPTIONS[i] for i in few}, few)
+    if json_:
+        assert json.loads(out) == {**expected, "pictures": 2, "left_out": 6}
+    else:
+        assert out.splitlines()[5].split() == ["cider", f"{expected['cider']:.4f}"]
+
+
+def test_a_subset_of_the_questions_and_of_both_models(run, files, caplog):
+    few = {"1": "yes", "3": "2", "4": "drum"}
+    status, out, _ = run("score", *files(*answers(few)), "--subset", "--json")
+    scores = json.loads(out)
+    assert (status, scores["accuracy"], scores["questions"], scores["left_out"]) == (0, 100, 3, 1)
+    assert scores["per_question_type"] == {"how many": 100, "is": 100, "what": 100}
+    rows = answers(few, WRONG_ANSWERS | {"4": "kite"})
+    status, out, _ = run("score", *files(*rows), "--subset", "--json", "--resamples", 10)
+    found = json.loads(out)
+    assert (found["questions"], found["left_out"]) == (3, 1)
+    assert found["metrics"]["accuracy"]["first"] == 100
+    assert caplog.messages == ["left out, without a prediction: 1 of the questions"] * 2
+
+
+# -- figures that tell nothing, options without effect ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("references", "told"),
+    [
+        ({"1": ["a dog", "the dog"]}, "CIDEr of one picture is 0 by definition"),
+        ({"1": ["a dog"], "2": ["A dog!"]}, "the references of all pictures are alike"),
+        ({"1": ["一个红色的圆形"], "2": ["一个绿色的正方形"]}, "takes whole sentences for words"),
+        ({"1": ["a dog"], "2": ["a cat"]}, None),
+    ],
+)
+def test_a_figure_that_tells_nothing_is_told_of(run, files, caplog, references, told):
+    models = dict.fromkeys(references, "a dog")
+    status, out, _ = run("score", *files(*captions(models, references=references)))
+    assert status == 0
+    assert out.splitlines()[5].startswith("cider")
+    assert len(caplog.messages) == bool(told)
+    assert (told or "") in caplog.text
+
+
+OF_CAPTIONS, OF_ANSWERS = captions(RIGHT, MIXED), answers(ANSWERED, WRONG_ANSWERS)
+ONE_ANSWER = [{"id": i, "answers": ["yes"]} for i in ANSWERS]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "message"),
+    [
+        (OF_CAPTIONS, ["--java"], "--java: is not compared"),
+        (OF_ANSWERS, ["--wups"], "--wups: is not compared"),
+        (OF_CAPTIONS[:2], ["--wups"], "--wups: is for answers"),
+        (OF_CAPTIONS, ["--year", 2021], "--year: is for answers"),
+        (OF_ANSWERS[:2], ["--java"], "--java: is for captions"),
+        (OF_ANSWERS[:2], ["--resamples", 10], "--resamples: needs --against"),
+        (OF_CAPTIONS[:2], ["--seed", 0], "--seed: needs --against"),
+        ((ONE_ANSWER, OF_ANSWERS[1]), ["--year", 2015], "--year: is for four answers a question"),
+        (OF_ANSWERS, ["--year", 2016], "--year 2016: expected 2015 or 2021"),
+        (OF_ANSWERS, ["--resamples", 0], "--resamples 0: expected at least 1"),
+        (OF_CAPTIONS, ["--seed", -1], "--seed -1: expected 0 or more"),
+    ],
+)
+def test_options_that_do_not_fit(run, files, rows, more, message):
+    status, out, err = run("score", *files(*rows), *more)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((OF_CAPTIONS[0], OF_ANSWERS[1]), "references.jsonl holds captions"),
+        ((OF_CAPTIONS[0], OF_CAPTIONS[1], OF_CAPTIONS[1][1:]), "against.jsonl: lacks 1 of the 8"),
+        ((OF_CAPTIONS[0][1:], OF_CAPTIONS[1]), "references.jsonl: lacks 1 of the 8 pictures"),
+        ((OF_ANSWERS[0], []), "predictions.jsonl: holds no answers"),
+        ((OF_ANSWERS[0], [{"id": "1", "answer": 4}]), 'found the number 4 (write "4")'),
+        (captions(RIGHT, references={}), "references.jsonl: holds no captions"),
+        (
+            captions({"0": "x"}, {"0": "y"}, references={"0": ["a dog"]}),
+            "one of the pictures; expected at least two to compare on",
+        ),
+    ],
+)
+def test_files_that_do_not_fit(run, files, rows, message):
+    status, out, err = run("score", *files(*rows))
+    assert (status, out) == (3, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
