@@ -19,6 +19,7 @@ is for trying it: small models, two rounds.
 import json
 import statistics
 from argparse import ArgumentParser, Namespace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,13 +38,13 @@ from captioning import (
     take_turns,
     training_run,
 )
-from gazetell.models.answerers import ANSWERERS, AnswererConfig, AnswerModel, build_answerer
+from gazetell.models.answerers import ANSWERERS, AnswerModel, build_answerer
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.models.precision import Precision, choose_device, choose_precision
-from gazetell.training.options import TrainOptions
 from plain_dmn import Reference
 
-SIZES = ("channels", "vocabulary", "answers", "embedding", "hidden", "gate", "width", "passes")
+SIZES = {"channels": 512, "vocabulary": 10000, "answers": 1000}  # VGG16's last map
+OPTIONS = {"embedding": 300, "hidden": 512, "attention_width": 256, "width": 1024, "passes": 3}
 NUMBERS = {
     "side": 14,  # cells of the grid's side
     "batch": 128,  # questions a training step
@@ -54,7 +55,14 @@ NUMBERS = {
     "rounds": 3,
     "seed": 0,
 }
-SHORT = {"batch": 32, "rounds": 2, "hidden": 128, "gate": 128, "channels": 128, "width": 256}
+SHORT = {
+    "batch": 32,
+    "rounds": 2,
+    "hidden": 128,
+    "attention_width": 128,
+    "channels": 128,
+    "width": 256,
+}
 
 
 class Batch(NamedTuple):
@@ -82,8 +90,9 @@ def random_batch(options: Namespace, questions: int) -> Batch:
 
 def build(architecture: str, options: Namespace, **changes: Any) -> AnswerModel:
     """Our answerer with random weights."""
-    sizes = {name: getattr(options, name) for name in SIZES} | changes
-    return build_answerer(AnswererConfig(architecture, **sizes)).to(options.device)
+    names = {x.name for x in fields(ANSWERERS[architecture].Options)} & set(OPTIONS)
+    given = {name: getattr(options, name) for name in (*SIZES, *names)} | changes
+    return build_answerer(architecture, **given).to(options.device)
 
 
 def our_loss(model: AnswerModel) -> Loss:
@@ -135,7 +144,7 @@ def check_same(reference: Reference, ours: Any, batch: Batch) -> dict[str, float
 def measure_training(options: Namespace, form: Precision) -> dict[str, Any]:
     fp32 = choose_precision(options.device, "fp32")
     ours = build("dmn-plus", options)
-    reference = Reference(ours.config).to(options.device)
+    reference = Reference(ours).to(options.device)
     small = Namespace(**{**vars(options), "batch": 4})
     same = check_same(reference, ours, random_batch(small, 2))
     print(f"losses differ by at most {same['loss']:.1e}, gradients by {same['gradients']:.1e}")
@@ -183,7 +192,7 @@ def measure_architectures(options: Namespace, form: Precision) -> dict[str, floa
 def latency_runs(model: AnswerModel, grid: Grid, times: int, form: Precision) -> dict[str, Run]:
     """Looks, and questions of 6 words asked one after the other, per second."""
     device = grid.cells.device
-    tokens = torch.randint(4, model.config.vocabulary, (times, 6), device=device)
+    tokens = torch.randint(4, model.vocabulary, (times, 6), device=device)
     length = torch.tensor([6])
 
     def look() -> float:
@@ -237,10 +246,7 @@ def main() -> None:
     parts = {"training": measure_training, "latency": measure_latency}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--short", action="store_true", help=f"to try it: {SHORT}")
-    sizes: dict[str, int] = {name: getattr(AnswererConfig, name) for name in SIZES}
-    sizes["channels"], sizes["vocabulary"] = 512, 10000  # VGG16's last map
-    sizes["gate"] = TrainOptions.attention_width
-    for name, default in {**NUMBERS, **sizes}.items():
+    for name, default in {**NUMBERS, **SIZES, **OPTIONS}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     parser.add_argument("--encoders", nargs="+", default=["vgg16", "mobilenet_v2"])
     parser.add_argument("--device", default="auto")

@@ -25,6 +25,7 @@ import statistics
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,16 +34,17 @@ import torch
 from torch import Tensor, nn
 
 from gazetell.data.batches import CaptionBatch
-from gazetell.models.captioners import CAPTIONERS, CaptionerConfig, CaptionModel, build_captioner
+from gazetell.models.captioners import CAPTIONERS, CaptionModel, build_captioner
 from gazetell.models.decoding import Decoded, DecodingOptions, decode
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.models.precision import Precision, choose_device, choose_precision
+from gazetell.models.show_attend_tell import ShowAttendTell
 from gazetell.training.captioning import CaptionTask
 from gazetell.training.options import TrainOptions
 from plain_show_attend_tell import Reference
 
 PAD, UNK, START, END = range(4)
-SIZES = ("vocabulary", "embedding", "hidden", "attention_width", "dropout")
+SIZES = ("embedding", "hidden", "attention_width", "dropout")
 NUMBERS = {
     "side": 7,  # cells of the grid's side
     "channels": 1280,
@@ -85,9 +87,10 @@ def random_batch(pictures: int, options: Namespace) -> CaptionBatch:
 
 def build(architecture: str, options: Namespace, channels: int = 0) -> CaptionModel:
     """Our captioner with random weights."""
-    sizes = (getattr(options, name) for name in SIZES)
-    config = CaptionerConfig(architecture, channels or options.channels, *sizes)
-    return build_captioner(config).to(options.device)
+    own = {x.name for x in fields(CAPTIONERS[architecture].Options)}
+    given = {name: getattr(options, name) for name in SIZES if name in own}
+    sizes = {"channels": channels or options.channels, "vocabulary": options.vocabulary}
+    return build_captioner(architecture, **sizes, **given).to(options.device)
 
 
 def our_loss(model: CaptionModel) -> Loss:
@@ -162,7 +165,7 @@ def training_run(model: nn.Module, loss: Loss, batches: list[Any], form: Precisi
 def measure_training(options: Namespace, form: Precision) -> dict[str, Any]:
     fp32 = choose_precision(options.device, "fp32")
     ours = build("show-attend-tell", options)
-    reference = Reference(ours.config).to(options.device)
+    reference = Reference(ours).to(options.device)
     same = check_same(reference, ours, random_batch(options.pictures, options))
     print(f"logits differ by at most {same['logits']:.1e}, gradients by {same['gradients']:.1e}")
     more = [options.pictures] * (form.dtype != fp32.dtype) + options.more_pictures
@@ -211,7 +214,7 @@ def measure_architectures(options: Namespace, form: Precision) -> dict[str, floa
 def speak(model: CaptionModel, grid: Grid, words: int) -> None:
     """Make random weights as sure of a word as trained ones, and end; see the module."""
     layer = [module for module in model.head.modules() if isinstance(module, nn.Linear)][-1]
-    tokens = torch.randint(END + 1, model.config.vocabulary, (len(grid.cells), words))
+    tokens = torch.randint(END + 1, model.vocabulary, (len(grid.cells), words))
     outputs, _ = model.unroll(model.start(grid), tokens.to(grid.cells.device))
     layer.bias.zero_()
     layer.weight *= 3.5 / model.head(outputs).std()
@@ -321,10 +324,11 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parts = {"training": measure_training, "decoding": measure_decoding, "share": measure_share}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
-    sizes: dict[str, int] = {name: getattr(TrainOptions, name) for name in SIZES[1:4]}
+    usual = ShowAttendTell.Options()
+    sizes: dict[str, int] = {name: getattr(usual, name) for name in SIZES[:3]}
     for name, default in {**NUMBERS, **sizes}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
-    parser.add_argument("--dropout", type=float, default=TrainOptions.dropout)
+    parser.add_argument("--dropout", type=float, default=usual.dropout)
     parser.add_argument("--more-pictures", type=int, nargs="*", default=[24])
     parser.add_argument("--encoders", nargs="+", default=["resnet152", "mobilenet_v2"])
     parser.add_argument("--device", default="auto")

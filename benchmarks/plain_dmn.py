@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from gazetell.models.answerers import AnswererConfig
 from gazetell.models.dmn import snake
 
 
@@ -61,16 +60,18 @@ class Reference(nn.Module):
     step of 64 questions takes three quarters of the time.
     """
 
-    def __init__(self, config: AnswererConfig) -> None:
+    def __init__(self, ours: Any) -> None:
         super().__init__()
-        hidden = config.hidden
-        self.embedding = nn.Embedding(config.vocabulary, config.embedding, padding_idx=0)
-        self.fc = nn.Linear(config.channels, hidden)
+        options, hidden = ours.options, ours.options.hidden
+        self.embedding = nn.Embedding(ours.vocabulary, options.embedding, padding_idx=0)
+        self.fc = nn.Linear(ours.channels, hidden)
         self.gru = nn.GRU(hidden, hidden, bidirectional=True, batch_first=True)
-        self.question_gru = nn.GRU(config.embedding, hidden, batch_first=True)
-        self.episodes = nn.ModuleList(Episode(hidden, config.gate) for _ in range(config.passes))
-        self.dropout = nn.Dropout(config.dropout)
-        self.out = nn.Linear(2 * hidden, config.answers)
+        self.question_gru = nn.GRU(options.embedding, hidden, batch_first=True)
+        self.episodes = nn.ModuleList(
+            Episode(hidden, options.attention_width) for _ in range(options.passes)
+        )
+        self.dropout = nn.Dropout(options.dropout)
+        self.out = nn.Linear(2 * hidden, ours.answers)
 
     def forward(self, cells: Tensor, side: int, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Logits (N, A) for cells (N, R, C), a picture a question, of a square grid."""

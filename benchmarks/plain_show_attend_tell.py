@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from gazetell.data.batches import CaptionBatch
-from gazetell.models.captioners import CaptionerConfig
 
 
 class Reference(nn.Module):
@@ -27,22 +26,22 @@ class Reference(nn.Module):
     first.
     """
 
-    def __init__(self, config: CaptionerConfig) -> None:
+    def __init__(self, ours: Any) -> None:
         super().__init__()
-        channels, hidden, width = config.channels, config.hidden, config.embedding
-        self.vocabulary = config.vocabulary
-        self.embedding = nn.Embedding(config.vocabulary, width)
-        self.dropout = nn.Dropout(config.dropout)
+        options, channels, self.vocabulary = ours.options, ours.channels, ours.vocabulary
+        hidden, width, attention = options.hidden, options.embedding, options.attention_width
+        self.embedding = nn.Embedding(self.vocabulary, width)
+        self.dropout = nn.Dropout(options.dropout)
         self.init_h = nn.Linear(channels, hidden)
         self.init_c = nn.Linear(channels, hidden)
-        self.encoder_att = nn.Linear(channels, config.attention, bias=False)
-        self.decoder_att = nn.Linear(hidden, config.attention)
-        self.full_att = nn.Linear(config.attention, 1, bias=False)
+        self.encoder_att = nn.Linear(channels, attention, bias=False)
+        self.decoder_att = nn.Linear(hidden, attention)
+        self.full_att = nn.Linear(attention, 1, bias=False)
         self.f_beta = nn.Linear(hidden, 1)
         self.cell = nn.LSTMCell(width + channels, hidden)
         self.deep_word = nn.Linear(width, hidden, bias=False)
         self.deep = nn.Linear(channels, hidden)
-        self.fc = nn.Linear(hidden, config.vocabulary)
+        self.fc = nn.Linear(hidden, self.vocabulary)
 
     def forward(self, grid: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         """Logits (N, T, V) for a grid (N, R, C) a caption and tokens (N, T), longest first."""
@@ -74,14 +73,14 @@ class Reference(nn.Module):
     @torch.no_grad()
     def copy(self, ours: Any) -> None:
         """Take over the weights of a ``ShowAttendTell``."""
-        words, looked = ours.word_gates, ours.gates.weight[:, : ours.config.channels]
+        words, looked = ours.word_gates, ours.gates.weight[:, : ours.channels]
         copied = {
             "embedding.weight": ours.embed.weight,
             "encoder_att.weight": ours.regions.weight,
             "deep_word.weight": ours.head.word.weight,
             "full_att.weight": ours.score.unsqueeze(0),
             "cell.weight_ih": torch.cat((words.weight, looked), 1),
-            "cell.weight_hh": ours.gates.weight[:, ours.config.channels :],
+            "cell.weight_hh": ours.gates.weight[:, ours.channels :],
             "cell.bias_ih": words.bias,
             "cell.bias_hh": torch.zeros_like(words.bias),
         }

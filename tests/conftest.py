@@ -34,7 +34,7 @@ def untrained(scenes_dataset):
     import torch
 
     from gazetell.data.text import Tokenizer
-    from gazetell.models.captioners import CaptionerConfig, build_captioner
+    from gazetell.models.captioners import build_captioner
     from gazetell.models.encoders import Encoder, EncoderConfig
     from gazetell.models.folder import CaptionerFolder
 
@@ -44,10 +44,8 @@ def untrained(scenes_dataset):
         tokenizer = Tokenizer.train(texts, min_frequency=1)
         encoder = Encoder(EncoderConfig("small-cnn", size=size, trainable=trainable)).eval()
         encoder.trunk[-2].weight.data *= 1000  # cells of about 1, so that pictures differ
-        config = CaptionerConfig(
-            channels=encoder.channels, vocabulary=tokenizer.vocab_size, embedding=12, hidden=16
-        )
-        captioner = build_captioner(config).eval()
+        sizes = {"channels": encoder.channels, "vocabulary": tokenizer.vocab_size}
+        captioner = build_captioner("attention-lstm", **sizes, embedding=12, hidden=16).eval()
         for parameter in captioner.parameters():
             parameter.data *= 3  # decided opinions: captions of some words that differ
         return CaptionerFolder(captioner=captioner, encoder=encoder, tokenizer=tokenizer, **more)
@@ -65,7 +63,7 @@ def untrained_answerer(scenes_dataset):
 
     from gazetell.data.answers import AnswerVocabulary
     from gazetell.data.text import Tokenizer
-    from gazetell.models.answerers import AnswererConfig, build_answerer
+    from gazetell.models.answerers import build_answerer
     from gazetell.models.encoders import Encoder, EncoderConfig
     from gazetell.models.folder import AnswererFolder
 
@@ -82,19 +80,20 @@ def untrained_answerer(scenes_dataset):
         answers = AnswerVocabulary.train(training)
         encoder = Encoder(EncoderConfig("small-cnn", size=64, trainable=trainable)).eval()
         encoder.trunk[-2].weight.data *= 1000  # cells of about 1, so that pictures differ
-        config = AnswererConfig(
-            architecture=architecture,
+        own = {
+            "bow-mlp": {"layers": 2, "width": 20},
+            "lstm-vqa": {"hidden": 16, "layers": 2, "width": 20},
+            "dmn-plus": {"hidden": 16, "attention_width": 10},
+        }
+        answerer = build_answerer(
+            architecture,
             channels=encoder.channels,
             vocabulary=tokenizer.vocab_size,
             answers=len(answers),
             embedding=12,
-            hidden=16,
-            layers=2,
-            width=20,
-            gate=10,
             blind=blind,
-        )
-        answerer = build_answerer(config).eval()
+            **own[architecture],
+        ).eval()
         for parameter in answerer.parameters():
             parameter.data *= 3  # decided opinions: answers that differ
         return AnswererFolder(

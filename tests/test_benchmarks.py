@@ -13,7 +13,7 @@ TINY = {
     " --decode 4 --decode-batch 2 --repeats 1 --rounds 1 --embedding 4 --hidden 4"
     " --attention-width 4 --more-pictures 3 --encoders small-cnn",
     "answering.py": "--side 2 --channels 8 --vocabulary 20 --batch 4 --questions 2 --size 32"
-    " --repeats 1 --rounds 1 --embedding 4 --hidden 4 --gate 4 --width 8 --answers 5"
+    " --repeats 1 --rounds 1 --embedding 4 --hidden 4 --attention-width 4 --width 8 --answers 5"
     " --encoders small-cnn",
 }
 

@@ -19,8 +19,8 @@ from gazetell.data import scenes
 from gazetell.data.scenes import Scene
 from gazetell.inference.answering import Answerer
 from gazetell.inference.predictor import Captioner
-from gazetell.models.answerers import AnswererConfig, build_answerer
-from gazetell.models.captioners import CaptionerConfig, build_captioner
+from gazetell.models.answerers import answerer_config, build_answerer
+from gazetell.models.captioners import build_captioner, captioner_config
 from gazetell.models.encoders import Grid
 from gazetell.models.folder import load_model
 from gazetell.serve.app import create_app
@@ -63,10 +63,10 @@ def test_networks_give_the_same_numbers(name):
     height, width = {6: (2, 3)}[cells.shape[1]]
     grid = Grid.of(cells, height, width)
     if NETWORKS[name]["kind"] == "captioner":
-        model = build_captioner(CaptionerConfig.from_dict(config))
+        model = build_captioner(**captioner_config(config))
         asked = (part["inputs/tokens"],)
     else:
-        model = build_answerer(AnswererConfig.from_dict(config))
+        model = build_answerer(**answerer_config(config))
         asked = tuple(part[f"inputs/{key}"] for key in ("tokens", "lengths", "owner"))
     model = model.double().eval()
     model.load_state_dict({k: v.double() for k, v in weights.items()})

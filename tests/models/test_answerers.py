@@ -1,5 +1,8 @@
 """What holds for every answerer, and ``bow-mlp`` and ``lstm-vqa`` against their equations."""
 
+import json
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,8 +29,10 @@ from tiny_answerers import (
 from tiny_captioners import add, lstm, mean, normalised, times
 
 from gazetell.errors import ModelError, UsageError
-from gazetell.models.answerers import ANSWERERS, AnswererConfig, build_answerer
+from gazetell.models.answerers import ANSWERERS, answerer_config, build_answerer
+from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.encoders import Grid
+from gazetell.models.options import all_options
 
 EVERY = pytest.mark.parametrize(("architecture", "options"), VARIANTS, ids=IDS)
 NORMALISED = {"l2": length_one, "layer": normalised, "none": list}
@@ -165,8 +170,8 @@ def test_dropout_is_for_training_alone(architecture, options):
 def test_twenty_questions_are_learned_by_heart(architecture, options):
     """Four colours of two things in five pictures: neither words nor picture alone will do."""
     torch.manual_seed(0)
-    sizes = {"embedding": 16, "hidden": 24, "width": 32, "gate": 16, "dropout": 0.0}
-    answerer = build_answerer(config(architecture, **options, **sizes))
+    sizes = {"embedding": 16, "hidden": 24, "width": 32, "attention_width": 16, "dropout": 0.0}
+    answerer = build_answerer(**config(architecture, **options, **sizes))
     cells = torch.randn(5, 4, C).relu()
     tokens = torch.tensor([[1, 2, 3, 0], [1, 2, 4, 0], [5, 3, 0, 0], [6, 1, 2, 4]]).repeat(5, 1)
     lengths = torch.tensor([3, 3, 2, 4]).repeat(5)
@@ -212,48 +217,83 @@ def test_the_image_vector_starts_as_strong_whatever_normalises_it():
     pictures = Grid.of(vector.unsqueeze(1), 1, 1)
     for normalise in ("l2", "layer"):
         for architecture in ("bow-mlp", "lstm-vqa"):
-            built = build_answerer(config(architecture, channels=channels, normalise=normalise))
+            built = build_answerer(**config(architecture, channels=channels, normalise=normalise))
             seen = (built.see(pictures) - built.image.bias).detach()
             assert 0.4 < float(seen.square().mean().sqrt()) < 0.75
             assert float(seen.tanh().abs().mean()) < 0.6  # far from the tanh's ends
 
 
-def test_configuration_round_trip():
-    given = config("lstm-vqa", fusion="product", blind=True, dropout=0.25)
-    values = given.to_dict()
-    assert AnswererConfig.from_dict(values) == given
-    assert values["fusion"] == "product"
-    assert AnswererConfig.from_dict({}) == AnswererConfig()
-    with pytest.raises(ModelError, match=r"unknown fields: \['depth'\]"):
-        AnswererConfig.from_dict({**values, "depth": 3})
-    built = build_answerer(given)
-    assert built.config == given
-    assert built.embed.weight.shape == (V, E)
-    assert built.image.in_features == C
+@pytest.mark.parametrize(("architecture", "options"), VARIANTS, ids=IDS)
+def test_the_configuration_builds_the_same_answerer(architecture, options):
+    answerer = model(architecture, blind=True, **options)
+    values = json.loads(json.dumps(answerer.config))
+    assert values.items() >= {"architecture": architecture, "blind": True, **options}.items()
+    again = build_answerer(**answerer_config(values))
+    assert again.config == values
+    again.load_state_dict(answerer.state_dict())
+    assert again.embed.weight.shape == (V, E)
+
+
+def test_the_configuration_of_an_earlier_version_is_read():
+    sizes = {"channels": C, "vocabulary": V, "answers": A, "embedding": E, "hidden": H}
+    earlier = {**sizes, "layers": 2, "width": 7, "dropout": 0.5, "grid_dropout": 0.25}
+    earlier |= {"word_dropout": 0.125, "fusion": "product", "pooling": "mean", "normalise": "l2"}
+    earlier |= {"passes": 2, "gate": 6, "memory": "gru", "attention": "soft", "question": "lstm"}
+    earlier |= {"positions": True, "blind": True}
+    expected = {
+        "bow-mlp": {"layers": 2, "width": 7, "pooling": "mean"},
+        "lstm-vqa": {"hidden": H, "layers": 2, "width": 7, "fusion": "product"},
+        "dmn-plus": {"passes": 2, "attention_width": 6, "attention_kind": "soft", "memory": "gru"},
+    }
+    common = {"embedding": E, "dropout": 0.5, "word_dropout": 0.125, "blind": True}
+    for architecture, own in expected.items():
+        values = answerer_config({"architecture": architecture, **earlier})
+        built = build_answerer(**values).config
+        assert built.items() >= {**common, **own}.items()
+        with pytest.raises(ModelError, match=r"unknown fields: \['depth'\]"):
+            answerer_config({"architecture": architecture, **earlier, "depth": 3})
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("architecture", "field", "value", "message"),
     [
-        ("answers", 0, "answers 0: expected a positive number"),
-        ("passes", 0, "passes 0: expected a positive number"),
-        ("layers", -1, "layers -1: expected a positive number"),
-        ("dropout", 1.0, "dropout 1.0: expected 0 up to below 1"),
-        ("word_dropout", -0.1, "word_dropout -0.1: expected 0 up to below 1"),
-        ("fusion", "sum", "fusion 'sum': expected one of concat, product"),
-        ("pooling", "max", "pooling 'max': expected one of sum, mean"),
-        ("normalise", "l1", "normalise 'l1': expected one of l2, layer, none"),
-        ("memory", "lstm", "memory 'lstm': expected one of relu, gru"),
-        ("attention", "hard", "attention 'hard': expected one of gru, soft"),
-        ("question", "bow", "question 'bow': expected one of gru, lstm"),
+        ("bow-mlp", "answers", 0, "answers 0: expected 1 or more"),
+        ("bow-mlp", "layers", -1, "--layers -1: expected 1 or more"),
+        ("bow-mlp", "pooling", "max", "--pooling max: expected one of sum, mean"),
+        ("bow-mlp", "hidden", 8, "--hidden: bow-mlp has no such option; lstm-vqa, dmn-plus have"),
+        ("lstm-vqa", "dropout", 1.0, "--dropout 1.0: expected 0 up to below 1"),
+        ("lstm-vqa", "word_dropout", -0.1, "--word-dropout -0.1: expected 0 up to below 1"),
+        ("lstm-vqa", "fusion", "sum", "--fusion sum: expected one of concat, product"),
+        ("lstm-vqa", "normalise", "l1", "--normalise l1: expected one of l2, layer, none"),
+        ("lstm-vqa", "passes", 9, "--passes: lstm-vqa has no such option; dmn-plus has"),
+        ("dmn-plus", "passes", 0, "--passes 0: expected 1 or more"),
+        ("dmn-plus", "passes", "3", "--passes 3: expected a whole number"),
+        ("dmn-plus", "blind", 1, "--blind 1: expected true or false"),
+        ("dmn-plus", "memory", "lstm", "--memory lstm: expected one of relu, gru"),
+        ("dmn-plus", "attention_kind", "hard", "--attention-kind hard: expected one of gru, soft"),
+        ("dmn-plus", "question", "bow", "--question bow: expected one of gru, lstm"),
+        ("dmn", "passes", 1, "--architecture dmn: expected one of bow-mlp, lstm-vqa, dmn-plus"),
     ],
 )
-def test_a_field_that_cannot_be_is_named(field, value, message):
+def test_what_cannot_be_built_is_named(architecture, field, value, message):
+    sizes = {"channels": C, "vocabulary": V, "answers": A}
     with pytest.raises(UsageError, match=f"^{message}$"):
-        AnswererConfig(**{field: value})
+        build_answerer(architecture, **{**sizes, field: value})
 
 
-def test_an_unknown_architecture_is_named_with_those_there_are():
-    assert list(ANSWERERS) == ["bow-mlp", "lstm-vqa", "dmn-plus"]
-    with pytest.raises(UsageError, match=r"'dmn' is unknown; expected one of bow-mlp, lstm-vqa, "):
-        build_answerer(AnswererConfig("dmn"))
+def test_the_union_of_all_options_says_whose_each_is():
+    union = all_options({**CAPTIONERS, **ANSWERERS})
+    assert union["passes"].architectures == ("dmn-plus",)
+    assert union["passes"].default == 3
+    assert union["passes"].help == "Passes over the picture (dmn-plus)."
+    assert union["attention_width"].architectures == (
+        *("show-attend-tell", "dual-attention", "dmn-plus"),
+    )
+    assert union["layers"].help == "Hidden layers (bow-mlp). LSTM layers (lstm-vqa)."
+    assert union["embedding"].help == "Width of the word embeddings."
+    assert union["fusion"].type == Literal["concat", "product"]
+    # What a command line shows as the default holds for every architecture that has the option.
+    for name, each in union.items():
+        for architecture in each.architectures:
+            of = {**CAPTIONERS, **ANSWERERS}[architecture].Options()
+            assert getattr(of, name) == each.default

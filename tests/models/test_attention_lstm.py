@@ -24,7 +24,7 @@ from tiny_captioners import (
 )
 from torch import nn
 
-from gazetell.models.captioners import CaptionerConfig, build_captioner
+from gazetell.models.captioners import build_captioner
 
 
 def by_hand(p, cells, tokens):
@@ -69,7 +69,7 @@ def test_the_recurrence_is_torchs_lstm():
 
 def test_the_forget_gate_begins_open():
     torch.manual_seed(0)
-    fresh = build_captioner(CaptionerConfig(channels=C, vocabulary=V, embedding=E, hidden=H))
+    fresh = build_captioner("attention-lstm", channels=C, vocabulary=V, embedding=E, hidden=H)
     bias = fresh.word_gates.bias.view(4, H)
     assert torch.equal(bias[1], torch.ones(H))
     assert not bias[[0, 2, 3]].any()

@@ -1,5 +1,7 @@
 """The contract of the captioners, which every architecture keeps."""
 
+import json
+
 import pytest
 import torch
 from tiny_captioners import WITH_ATTENTION, B, R, T, V, grid, model, words
@@ -7,7 +9,7 @@ from torch import nn
 
 from gazetell.errors import ModelError, UsageError
 from gazetell.models.base import active_rows, stack_steps
-from gazetell.models.captioners import CAPTIONERS, CaptionerConfig, State, build_captioner
+from gazetell.models.captioners import CAPTIONERS, State, build_captioner, captioner_config
 from gazetell.models.decoding import DecodingOptions, decode
 from gazetell.models.encoders import Grid
 
@@ -179,7 +181,7 @@ def test_a_selected_state_goes_on_as_its_own_row(architecture):
 
 @every_architecture
 def test_gradients_are_right(architecture):
-    sizes = {"vocabulary": 4, "hidden": 3, "embedding": 2, "attention": 2, "dropout": 0.0}
+    sizes = {"vocabulary": 4, "hidden": 3, "embedding": 2, "attention_width": 2, "dropout": 0.0}
     captioner = model(architecture, **sizes)
     tokens, lengths = torch.tensor([[1, 2, 3], [3, 0, 0]]), torch.tensor([3, 2])
     cells = grid(batch=2).cells[:, :3].clone().requires_grad_()
@@ -231,8 +233,8 @@ def test_it_learns_a_few_captions_by_heart(architecture):
         tokens[b, length] = end
         tokens[b, length + 1 :] = pad
     pictures = Grid.of(torch.randn(8, 4, 10), 2, 2)
-    sizes = {"channels": 10, "vocabulary": 20, "embedding": 16, "hidden": 32, "attention": 16}
-    captioner = build_captioner(CaptionerConfig(architecture, **sizes, dropout=0.0))
+    sizes = {"channels": 10, "vocabulary": 20, "embedding": 16, "hidden": 32}
+    captioner = build_captioner(architecture, **sizes, dropout=0.0)
     optimizer = torch.optim.Adam(captioner.parameters(), 1e-2)
     real = tokens[:, 1:] != pad
     for _ in range(150):
@@ -252,26 +254,49 @@ def test_it_learns_a_few_captions_by_heart(architecture):
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("values", "message"),
     [
-        ({"hidden": 0}, "hidden 0"),
-        ({"attention": 0}, "attention 0"),
-        ({"vocabulary": -1}, "vocabulary -1"),
-        ({"dropout": 1.0}, r"dropout 1\.0"),
+        ({"hidden": 0}, "--hidden 0: expected 1 or more"),
+        ({"hidden": 2.5}, "--hidden 2.5: expected a whole number"),
+        ({"attention_width": 0}, "--attention-width 0: expected 1 or more"),
+        ({"vocabulary": -1}, "vocabulary -1: expected 1 or more"),
+        ({"dropout": 1.0}, "--dropout 1.0: expected 0 up to below 1"),
+        ({"dropout": float("nan")}, "--dropout nan: expected 0 up to below 1"),
+        ({"depth": 2}, "--depth: show-attend-tell has no such option"),
+        (
+            {"architecture": "lstm", "attention_width": 2},
+            "--attention-width: lstm has no such option; show-attend-tell, dual-attention have",
+        ),
+        (
+            {"architecture": "transformer"},
+            "--architecture transformer: expected one of rnn, lstm, attention-lstm, "
+            "show-attend-tell, dual-attention",
+        ),
     ],
 )
-def test_sizes_out_of_range_are_named(options, named):
-    with pytest.raises(UsageError, match=named):
-        CaptionerConfig(**options)
+def test_what_cannot_be_built_is_named(values, message):
+    usual = {"architecture": "show-attend-tell", "channels": 4, "vocabulary": 9}
+    with pytest.raises(UsageError, match=f"^{message}$"):
+        build_captioner(**{**usual, **values})
 
 
-def test_an_unknown_architecture_is_named():
-    with pytest.raises(UsageError, match=r"'transformer' .* expected one of rnn, lstm, "):
-        build_captioner(CaptionerConfig(architecture="transformer"))
+@pytest.mark.parametrize("architecture", CAPTIONERS)
+def test_the_configuration_builds_the_same_captioner(architecture):
+    captioner = model(architecture)
+    values = json.loads(json.dumps(captioner.config))
+    assert values["architecture"] == architecture
+    again = build_captioner(**captioner_config(values)).double().eval()
+    again.load_state_dict(captioner.state_dict())
+    assert torch.equal(again(grid(), words())[0], captioner(grid(), words())[0])
 
 
-def test_the_configuration_is_plain_json():
-    config = CaptionerConfig(hidden=33)
-    assert CaptionerConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(ModelError, match="layers"):
-        CaptionerConfig.from_dict({"layers": 2})
+def test_the_configuration_of_an_earlier_version_is_read():
+    earlier = {"architecture": "lstm", "channels": 5, "vocabulary": 9, "embedding": 3, "hidden": 4}
+    earlier |= {"attention": 512, "dropout": 0.1, "grid_dropout": 0.2}
+    captioner = build_captioner(**captioner_config(earlier))
+    assert (captioner.options.dropout, captioner.options.grid_dropout) == (0.1, 0.2)
+    values = captioner_config({**earlier, "architecture": "dual-attention"})
+    assert values["attention_width"] == 512
+    for extra in ({"layers": 2}, {"gaits": 1}):
+        with pytest.raises(ModelError, match=f"unknown fields: .'{next(iter(extra))}'"):
+            captioner_config({**earlier, **extra})

@@ -95,7 +95,7 @@ CHOICES = list(itertools.product(("gru", "soft"), ("relu", "gru"), ("gru", "lstm
 
 @pytest.mark.parametrize(("attention", "memory", "reads"), CHOICES)
 def test_answers_follow_the_equations(attention, memory, reads):
-    answerer = model("dmn-plus", attention=attention, memory=memory, question=reads, passes=2)
+    answerer = model("dmn-plus", attention_kind=attention, memory=memory, question=reads, passes=2)
     assert follows(answerer, by_hand(2, 3), grid(2, 3))
 
 
@@ -124,7 +124,7 @@ def test_the_snake_goes_from_neighbour_to_neighbour_and_back():
 @pytest.mark.parametrize("attention", ["gru", "soft"])
 @pytest.mark.parametrize("side", [1, 7, 14])
 def test_the_gaze_has_a_weight_for_every_region_of_every_pass(side, attention):
-    answerer = model("dmn-plus", attention=attention).float()
+    answerer = model("dmn-plus", attention_kind=attention).float()
     pictures = grid(side, side)
     pictures = Grid.of(pictures.cells.float(), side, side)
     tokens, lengths, owner = questions()
@@ -167,7 +167,7 @@ def test_the_default_trains_in_bfloat16_as_in_float32():
 
 
 def test_gates_remember_at_first_and_recurrent_weights_are_orthogonal():
-    answerer = build_answerer(config("dmn-plus", question="lstm"))
+    answerer = build_answerer(**config("dmn-plus", question="lstm"))
     biases = answerer.question.bias_ih_l0 + answerer.question.bias_hh_l0
     assert biases.tolist() == [0] * H + [1] * H + [0] * 2 * H
     assert not answerer.fusion.bias_ih_l0.any()

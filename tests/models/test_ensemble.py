@@ -5,7 +5,7 @@ import torch
 
 from gazetell.errors import ModelError
 from gazetell.inference.predictor import Captioner, load
-from gazetell.models.captioners import CAPTIONERS, CaptionerConfig, build_captioner
+from gazetell.models.captioners import CAPTIONERS, build_captioner
 from gazetell.models.decoding import DecodingOptions, decode
 from gazetell.models.encoders import Grid
 from gazetell.models.ensemble import Ensemble
@@ -30,8 +30,8 @@ class Doubled(Plain):
 
 def captioner(architecture, seed):
     torch.manual_seed(seed)
-    sizes = {"channels": 5, "vocabulary": V, "embedding": 4, "hidden": 6, "attention": 3}
-    return build_captioner(CaptionerConfig(architecture, **sizes)).eval().double()
+    sizes = {"channels": 5, "vocabulary": V, "embedding": 4, "hidden": 6}
+    return build_captioner(architecture, **sizes).eval().double()
 
 
 def grid(batch=3):

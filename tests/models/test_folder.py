@@ -303,7 +303,7 @@ def test_saving_a_loaded_answerer_gives_the_same_bytes(answerer_folder, tmp_path
 
 def test_a_blind_answerer_stays_blind(untrained_answerer, tmp_path):
     save_model(tmp_path / "m", untrained_answerer(blind=True))
-    assert load_model(tmp_path / "m").answerer.config.blind
+    assert load_model(tmp_path / "m").answerer.options.blind
 
 
 def test_the_card_of_an_answerer(answerer_folder):

@@ -23,7 +23,7 @@ from tiny_captioners import (
 )
 from torch import nn
 
-from gazetell.models.captioners import CaptionerConfig, build_captioner
+from gazetell.models.captioners import build_captioner
 from gazetell.models.cells import lstm_update, rnn_update
 
 ARCHITECTURES = ("rnn", "lstm")
@@ -135,8 +135,7 @@ def test_teaching_equals_the_fused_module(architecture, lengths, dtype, close):
 
 def test_the_forget_gate_begins_open():
     torch.manual_seed(0)
-    config = CaptionerConfig("lstm", channels=C, vocabulary=V, embedding=E, hidden=H)
-    cell = build_captioner(config).recurrent
+    cell = build_captioner("lstm", channels=C, vocabulary=V, embedding=E, hidden=H).recurrent
     bias = (cell.bias_ih_l0 + cell.bias_hh_l0).view(4, H)  # i, f, g, o
     assert torch.equal(bias[1], torch.ones(H))
     assert not bias[[0, 2, 3]].any()
@@ -145,6 +144,6 @@ def test_the_forget_gate_begins_open():
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_recurrent_weights_begin_orthogonal(architecture):
     torch.manual_seed(0)
-    config = CaptionerConfig(architecture, channels=C, vocabulary=V, embedding=E, hidden=H)
-    weight = build_captioner(config).recurrent.weight_hh_l0  # (4H, H) or (H, H)
+    captioner = build_captioner(architecture, channels=C, vocabulary=V, embedding=E, hidden=H)
+    weight = captioner.recurrent.weight_hh_l0  # (4H, H) or (H, H)
     assert torch.allclose(weight.T @ weight, torch.eye(H), atol=1e-5)

@@ -28,7 +28,7 @@ from tiny_captioners import (
     words,
 )
 
-from gazetell.models.captioners import CaptionerConfig, build_captioner
+from gazetell.models.captioners import CAPTIONERS, build_captioner
 from gazetell.models.encoders import Grid
 from gazetell.models.show_attend_tell import DeepOutput
 
@@ -90,8 +90,8 @@ def test_teacher_forcing_follows_the_equations(architecture):
 
 def test_the_deep_output_follows_its_equation():
     torch.manual_seed(0)
-    sizes = {"channels": C, "vocabulary": V, "embedding": E, "hidden": H}
-    head = DeepOutput(CaptionerConfig("show-attend-tell", **sizes, dropout=0.5)).double()
+    options = CAPTIONERS["show-attend-tell"].Options(embedding=E, hidden=H, dropout=0.5)
+    head = DeepOutput(options, C, V).double()
     given = torch.randn(2, 3, E + H + C, dtype=torch.float64)
     p = {f"head.{name}": tensor.tolist() for name, tensor in head.state_dict().items()}
     logits = head.eval()(given)
@@ -198,8 +198,8 @@ def test_scale_and_offset_of_a_region_do_not_matter(architecture):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_beginning(architecture):
     torch.manual_seed(0)
-    sizes = {"channels": C, "vocabulary": V, "embedding": E, "hidden": H, "attention": A}
-    fresh = build_captioner(CaptionerConfig(architecture, **sizes))
+    sizes = {"channels": C, "vocabulary": V, "embedding": E, "hidden": H}
+    fresh = build_captioner(architecture, **sizes, attention_width=A)
     bias = fresh.word_gates.bias.view(4, H)  # i, f, g, o
     assert torch.equal(bias[1], torch.ones(H))  # the forget gate is open
     assert not bias[[0, 2, 3]].any()

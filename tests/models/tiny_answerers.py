@@ -5,7 +5,7 @@ import math
 import torch
 from tiny_captioners import add, dot, sigmoid, times
 
-from gazetell.models.answerers import AnswererConfig, build_answerer
+from gazetell.models.answerers import ANSWERERS, build_answerer
 from gazetell.models.encoders import Grid
 
 # No two are alike, so that a transposed matrix shows. B pictures, N questions.
@@ -18,19 +18,23 @@ VARIANTS = [
     ("lstm-vqa", {"fusion": "product", "normalise": "none", "layers": 1}),
     ("dmn-plus", {}),
     ("dmn-plus", {"question": "lstm", "passes": 1}),
-    ("dmn-plus", {"attention": "soft", "memory": "gru", "passes": 2}),
+    ("dmn-plus", {"attention_kind": "soft", "memory": "gru", "passes": 2}),
 ]
 IDS = [" ".join((name, *map(str, options.values()))) for name, options in VARIANTS]
 
 
-def config(architecture, **options):
-    sizes = {"channels": C, "vocabulary": V, "answers": A, "embedding": E, "hidden": H}
-    return AnswererConfig(architecture, **{**sizes, "width": WIDTH, "gate": GATE, **options})
+def config(architecture, hidden=H, width=WIDTH, attention_width=GATE, **options):
+    """Arguments of ``build_answerer``, of the three widths those that the architecture has."""
+    sizes = {"channels": C, "vocabulary": V, "answers": A, "embedding": E}
+    widths = {"hidden": hidden, "width": width, "attention_width": attention_width}
+    has = ANSWERERS[architecture].Options
+    widths = {name: value for name, value in widths.items() if hasattr(has, name)}
+    return {"architecture": architecture, **sizes, **widths, **options}
 
 
 def model(architecture, seed=0, **options):
     torch.manual_seed(seed)
-    built = build_answerer(config(architecture, **options)).double().eval()
+    built = build_answerer(**config(architecture, **options)).double().eval()
     with torch.no_grad():  # biases that are not zero, so that a forgotten one shows
         for parameter in built.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from gazetell.models.captioners import CAPTIONERS, CaptionerConfig, build_captioner
+from gazetell.models.captioners import CAPTIONERS, build_captioner
 from gazetell.models.encoders import Grid
 
 # No two are alike, so that a transposed matrix shows.
@@ -14,11 +14,13 @@ WITHOUT_ATTENTION = ("rnn", "lstm")
 WITH_ATTENTION = [name for name in CAPTIONERS if name not in WITHOUT_ATTENTION]
 
 
-def model(architecture, seed=0, **options):
+def model(architecture, seed=0, attention_width=A, **options):
+    """Only attention that is additive has a width."""
     torch.manual_seed(seed)
-    sizes = {"channels": C, "vocabulary": V, "embedding": E, "hidden": H, "attention": A}
-    config = CaptionerConfig(architecture, **{**sizes, "dropout": 0.3, **options})
-    built = build_captioner(config).double().eval()
+    sizes = {"channels": C, "vocabulary": V, "embedding": E, "hidden": H, "dropout": 0.3}
+    if hasattr(CAPTIONERS[architecture].Options, "attention_width"):
+        sizes["attention_width"] = attention_width
+    built = build_captioner(architecture, **{**sizes, **options}).double().eval()
     with torch.no_grad():  # biases that are not zero, so that a forgotten one shows
         for parameter in built.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

@@ -174,8 +174,8 @@ def test_a_few_questions_are_learned_by_heart(data, tmp_path, architecture):
     train(data, tmp_path / "run", chosen, report=lines.append)
     last = rows(tmp_path / "run")[-1]
     assert last["val_accuracy"] == 1.0
-    config = load_model(tmp_path / "run").network.config
-    assert config.dropout == config.word_dropout == config.grid_dropout == 0
+    own = load_model(tmp_path / "run").network.options
+    assert own.dropout == own.word_dropout == own.grid_dropout == 0
     assert last["train_loss"] < rows(tmp_path / "run")[0]["train_loss"] / 3
     assert "best accuracy on val 1.0000" in lines[-1]
     model = gazetell.load(tmp_path / "run", precision="fp32")
@@ -355,7 +355,7 @@ def test_a_blind_twin_needs_no_pictures(data, tmp_path, encoder):
     shutil.rmtree(moved / "images")
     train(moved, tmp_path / "run", options(blind=True, **encoder), report=quiet)
     model = gazetell.load(tmp_path / "run", precision="fp32")
-    assert model.answerer.config.blind
+    assert model.answerer.options.blind
     dataset = Dataset.open(data)
     record = dataset.questions_of("test")[0]
     one, other = (

@@ -5,7 +5,7 @@ import torch
 
 from gazetell.data.batches import CaptionBatch
 from gazetell.data.text import Tokenizer
-from gazetell.models.captioners import CaptionerConfig, build_captioner
+from gazetell.models.captioners import build_captioner
 from gazetell.models.encoders import Grid
 from gazetell.training.captioning import CaptionTask, doubly_stochastic
 from gazetell.training.options import TrainOptions
@@ -70,7 +70,7 @@ def test_the_loss_takes_the_penalty_where_there_is_a_gaze(architecture):
     tokenizer, captions = batch()
     torch.manual_seed(0)
     sizes = {"channels": 6, "vocabulary": tokenizer.vocab_size, "embedding": 4, "hidden": 5}
-    captioner = build_captioner(CaptionerConfig(architecture, **sizes)).eval()
+    captioner = build_captioner(architecture, **sizes).eval()
     task = CaptionTask(None, captioner, tokenizer, TrainOptions(), [])
     grid = Grid.of(torch.randn(2, R, 6), 2, 2)
     without, penalised = (float(task.loss(grid, captions, penalty=x)) for x in (0.0, 0.5))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from gazetell.models.captioners import CAPTIONERS, CaptionerConfig, build_captioner
+from gazetell.models.captioners import CAPTIONERS, build_captioner
 from gazetell.models.encoders import Grid
 
 BOUNDS = {"rnn": 0.5, "lstm": 4, "attention-lstm": 9, "show-attend-tell": 9, "dual-attention": 9}
@@ -42,8 +42,9 @@ def test_fifty_captions_are_learned_by_heart(architecture):
     batches = [tuple(x[first :: CAPTIONS // BATCH] for x in data) for first in (0, 1)]
     hidden = HIDDEN[architecture]
     sizes = {"channels": CHANNELS, "vocabulary": VOCABULARY, "embedding": 256, "hidden": hidden}
-    config = CaptionerConfig(architecture, **sizes, attention=hidden, dropout=0.0)
-    captioner = build_captioner(config)
+    if hasattr(CAPTIONERS[architecture].Options, "attention_width"):
+        sizes["attention_width"] = hidden
+    captioner = build_captioner(architecture, **sizes, dropout=0.0)
     optimizer = torch.optim.Adam(captioner.parameters(), 1e-3, fused=True)
     losses = []
     for _ in range(80):

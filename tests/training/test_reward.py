@@ -8,7 +8,7 @@ from gazetell.data.batches import CaptionBatch
 from gazetell.data.records import CaptionRecord
 from gazetell.data.text import Tokenizer
 from gazetell.metrics import cider_d
-from gazetell.models.captioners import CaptionerConfig, build_captioner
+from gazetell.models.captioners import build_captioner
 from gazetell.models.decoding import Decoded
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.training.options import TrainOptions
@@ -29,7 +29,7 @@ def task():
     tokenizer = Tokenizer.train([c for r in records for c in r.captions], min_frequency=1)
     encoder = Encoder(EncoderConfig("small-cnn", size=32))
     torch.manual_seed(0)
-    config = CaptionerConfig(
+    captioner = build_captioner(
         "attention-lstm",
         channels=encoder.channels,
         vocabulary=tokenizer.vocab_size,
@@ -38,9 +38,7 @@ def task():
         dropout=0.0,
     )
     options = TrainOptions(reward="cider", samples=3, encoder="small-cnn", encoder_weights="none")
-    return RewardTask(
-        encoder, build_captioner(config), tokenizer, options, records, training=records
-    )
+    return RewardTask(encoder, captioner, tokenizer, options, records, training=records)
 
 
 def sampled(task, text, ended=True):

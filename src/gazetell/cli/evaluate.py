@@ -141,7 +141,7 @@ def evaluate(
 def _twin(run: Path, device: str, precision: str) -> Answerer:
     """A model that was trained without pictures."""
     twin = Answerer.load(run, device=device, precision=precision)
-    if not twin.answerer.config.blind:
+    if not twin.answerer.options.blind:
         raise UsageError(
             f"--question-only {run}: looks at the picture; expected a model trained with --blind"
         )

@@ -158,7 +158,7 @@ def identity(model: Captioner) -> str:
     digest = hashlib.sha256(model.fingerprint.encode())
     digest.update(repr(model.tokenizer.vocabulary).encode())
     for captioner in model.decoder.captioners:
-        digest.update(repr(sorted(captioner.config.to_dict().items())).encode())  # type: ignore[union-attr,operator]
+        digest.update(repr(sorted(captioner.config.items())).encode())  # type: ignore[union-attr,operator]
     for name, tensor in sorted(model.decoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -9,95 +9,30 @@ embedding, ``H`` hidden, ``V`` vocabulary, ``A`` answers, ``P`` passes.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..data.text import Tokenizer
-from ..errors import UsageError
-from .config import Config
 from .encoders import Grid
+from .options import POSITIVE, SHARE, Options, check_sizes, option
 
-__all__ = ["CHOICES", "AnswerModel", "AnswererConfig", "Looked", "of_owners", "start_recurrent"]
-
-# What these fields of a configuration may be.
-CHOICES = {
-    "fusion": ("concat", "product"),
-    "pooling": ("sum", "mean"),
-    "normalise": ("l2", "layer", "none"),
-    "memory": ("relu", "gru"),
-    "attention": ("gru", "soft"),
-    "question": ("gru", "lstm"),
-}
+__all__ = ["AnswerModel", "AnswererOptions", "Looked", "of_owners", "start_recurrent"]
 
 
 @dataclass(frozen=True)
-class AnswererConfig(Config):
-    """The size of an answerer. An architecture uses the fields that its docstring names.
+class AnswererOptions(Options):
+    """What every answerer can be told."""
 
-    Attributes:
-        architecture: a key of ``ANSWERERS``.
-        channels: C of the encoder's grid.
-        vocabulary: V of the questions' words, special tokens included.
-        answers: A, the size of the answer vocabulary.
-        embedding: E, width of the word embeddings.
-        hidden: H, width of the recurrent state.
-        layers: hidden layers of ``bow-mlp``; LSTM layers of ``lstm-vqa``.
-        width: of the hidden layers of ``bow-mlp``, and of the merged layer of ``lstm-vqa``.
-        dropout: probability, on hidden layers and on the input of the last one.
-        grid_dropout: probability, on the numbers of the normalised picture.
-        word_dropout: probability, on the numbers of the word embeddings.
-        fusion: how ``lstm-vqa`` merges question and picture, ``concat`` or ``product``.
-        pooling: how ``bow-mlp`` pools words, ``sum`` or ``mean``.
-        normalise: the image vector, ``l2`` (length 1), ``layer`` (mean 0, variance 1) or ``none``.
-        passes: P of ``dmn-plus`` over the regions.
-        gate: width of the hidden layer behind the gates of ``dmn-plus``.
-        memory: how ``dmn-plus`` renews its memory, ``relu`` or ``gru``.
-        attention: how ``dmn-plus`` reads the regions by their gates, ``gru`` or ``soft``.
-        question: what reads the question in ``dmn-plus``, ``gru`` or ``lstm``.
-        positions: tell each region of ``dmn-plus`` where it lies.
-        blind: see nothing: every picture is replaced by zeros (the question-only twin).
-    """
-
-    what = "answerer"
-
-    architecture: str = "dmn-plus"
-    channels: int = 400
-    vocabulary: int = 1000
-    answers: int = 1000
-    embedding: int = 300
-    hidden: int = 512
-    layers: int = 3
-    width: int = 1024
-    dropout: float = 0.5
-    grid_dropout: float = 0.0
-    word_dropout: float = 0.0
-    fusion: str = "concat"
-    pooling: str = "sum"
-    normalise: str = "l2"
-    passes: int = 3
-    gate: int = 512
-    memory: str = "relu"
-    attention: str = "gru"
-    question: str = "gru"
-    positions: bool = False
-    blind: bool = False
-
-    def __post_init__(self) -> None:
-        sizes = ("channels", "vocabulary", "answers", "embedding", "hidden", "layers", "width")
-        for name in (*sizes, "passes", "gate"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: expected a positive number")
-        for name in ("dropout", "grid_dropout", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: expected 0 up to below 1")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UsageError(
-                    f"{name} {getattr(self, name)!r}: expected one of {', '.join(choices)}"
-                )
+    embedding: int = option(256, "Width of the word embeddings.", POSITIVE)
+    dropout: float = option(0.4, "Dropout on hidden layers and before the output.", SHARE)
+    grid_dropout: float = option(0.0, "Dropout on the numbers of the normalised picture.", SHARE)
+    word_dropout: float = option(0.0, "Dropout on the word embeddings.", SHARE)
+    blind: bool = option(
+        False, "Hide the picture, which is replaced by zeros: the question-only twin."
+    )
 
 
 class Looked(NamedTuple):
@@ -113,18 +48,40 @@ class Looked(NamedTuple):
 
 
 class AnswerModel(nn.Module, ABC):
-    """Base of the answerers: word embeddings, and the picture that a blind model does not see."""
+    """Base of the answerers: word embeddings, and the picture that a blind model does not see.
 
-    def __init__(self, config: AnswererConfig) -> None:
+    Args:
+        options: of the architecture, an ``Options`` of the class.
+        channels: C of the encoder's grid.
+        vocabulary: V of the questions' words, special tokens included.
+        answers: A, the size of the answer vocabulary.
+    """
+
+    Options: type[AnswererOptions] = AnswererOptions
+
+    def __init__(
+        self, options: AnswererOptions, *, channels: int, vocabulary: int, answers: int
+    ) -> None:
         super().__init__()
-        self.config = config
-        self.embed = nn.Embedding(config.vocabulary, config.embedding, padding_idx=Tokenizer.pad)
-        self.word_dropout = nn.Dropout(config.word_dropout)
-        self.grid_dropout = nn.Dropout(config.grid_dropout)
+        check_sizes(channels=channels, vocabulary=vocabulary, answers=answers)
+        self.options, self.channels = options, channels
+        self.vocabulary, self.answers = vocabulary, answers
+        self.embed = nn.Embedding(vocabulary, options.embedding, padding_idx=Tokenizer.pad)
+        self.word_dropout = nn.Dropout(options.word_dropout)
+        self.grid_dropout = nn.Dropout(options.grid_dropout)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that ``build_answerer`` needs to build it again: architecture, sizes, options."""
+        from .answerers import ANSWERERS
+
+        name = next(name for name, made in ANSWERERS.items() if made is type(self))
+        sizes = {name: getattr(self, name) for name in ("channels", "vocabulary", "answers")}
+        return {"architecture": name, **sizes, **asdict(self.options)}
 
     def look(self, grid: Grid) -> Looked:
         """The picture's part, which does not depend on the question."""
-        if self.config.blind:
+        if self.options.blind:
             cells, pooled = torch.zeros_like(grid.cells), torch.zeros_like(grid.pooled)
             grid = grid._replace(cells=cells, pooled=pooled)
         return Looked(self.see(grid), grid.height, grid.width)

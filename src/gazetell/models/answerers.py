@@ -12,47 +12,73 @@ Shapes: ``B`` pictures, ``N`` questions, ``C`` channels, ``T`` words, ``E`` embe
 ``A`` answers.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from ..errors import UsageError
-from .answer_base import AnswererConfig, AnswerModel, Looked, of_owners, start_recurrent
+from .answer_base import AnswererOptions, AnswerModel, Looked, of_owners, start_recurrent
 from .dmn import DMNPlus
 from .encoders import Grid
+from .options import POSITIVE, current, make_options, option
 
 __all__ = [
     "ANSWERERS",
     "AnswerModel",
-    "AnswererConfig",
+    "AnswererOptions",
     "BowMLP",
     "LSTMAnswerer",
     "Looked",
+    "answerer_config",
     "build_answerer",
 ]
+
+
+@dataclass(frozen=True)
+class OneVectorOptions(AnswererOptions):
+    """What both have whose picture is one vector."""
+
+    width: int = option(1024, "Width of the hidden layers.", POSITIVE)
+    normalise: Literal["l2", "layer", "none"] = option(
+        "l2", "The picture's vector: l2 (length 1), layer (mean 0, variance 1) or none."
+    )
 
 
 class _OneVector(AnswerModel):
     """An answerer that sees the picture as one vector, through one affine map ``self.image``."""
 
-    def __init__(self, config: AnswererConfig) -> None:
-        super().__init__(config)
-        self.layer_norm = nn.LayerNorm(config.channels, elementwise_affine=False)
-        self.image = nn.Linear(config.channels, config.width)
-        if config.normalise == "l2":
+    Options: type[OneVectorOptions] = OneVectorOptions
+    options: OneVectorOptions
+
+    def __init__(self, options: OneVectorOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        self.layer_norm = nn.LayerNorm(self.channels, elementwise_affine=False)
+        self.image = nn.Linear(self.channels, options.width)
+        if options.normalise == "l2":
             # The numbers of a vector of length 1 are that much smaller than those of unit variance.
             with torch.no_grad():
-                self.image.weight *= config.channels**0.5
+                self.image.weight *= self.channels**0.5
 
     def see(self, grid: Grid) -> Tensor:
         """``W_v v + b`` (B, width), see ``AnswerModel.see``."""
         vector = grid.pooled
-        if self.config.normalise == "l2":
+        if self.options.normalise == "l2":
             vector = F.normalize(vector, dim=1)
-        elif self.config.normalise == "layer":
+        elif self.options.normalise == "layer":
             vector = self.layer_norm(vector)
         return self.image(self.grid_dropout(vector))
+
+
+@dataclass(frozen=True)
+class BowMLPOptions(OneVectorOptions):
+    """Options of ``BowMLP``."""
+
+    layers: int = option(3, "Hidden layers.", POSITIVE)
+    pooling: Literal["sum", "mean"] = option("sum", "How the words are summed up: sum or mean.")
 
 
 class BowMLP(_OneVector):
@@ -68,26 +94,27 @@ class BowMLP(_OneVector):
     (gain 5/3); with smaller ones the signal fades from layer to layer, and the model answers the
     same to everything. Even so, learning rates of 3e-4 are safer than 1e-3.
 
-    Fields: embedding, layers, width, dropout, pooling, normalise.
-
     References:
         Zhou et al. 2015, Simple Baseline for Visual Question Answering; Antol et al. 2015, VQA:
         Visual Question Answering (MLP with bag of words); widths as in the Keras tutorials of
         2016 to 2018; Glorot and Bengio 2010.
     """
 
-    def __init__(self, config: AnswererConfig) -> None:
-        super().__init__(config)
-        width = config.width
-        self.words = nn.Linear(config.embedding, width, bias=False)
-        blocks: list[nn.Module] = [nn.Dropout(config.dropout)]
-        for _ in range(config.layers):
+    Options = BowMLPOptions
+    options: BowMLPOptions
+
+    def __init__(self, options: BowMLPOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        width = options.width
+        self.words = nn.Linear(options.embedding, width, bias=False)
+        blocks: list[nn.Module] = [nn.Dropout(options.dropout)]
+        for _ in range(options.layers):
             layer = nn.Linear(width, width)
             nn.init.xavier_uniform_(layer.weight, nn.init.calculate_gain("tanh"))
             nn.init.zeros_(layer.bias)
-            blocks += [layer, nn.Tanh(), nn.Dropout(config.dropout)]
+            blocks += [layer, nn.Tanh(), nn.Dropout(options.dropout)]
         self.hidden = nn.Sequential(*blocks)
-        self.head = nn.Linear(width, config.answers)
+        self.head = nn.Linear(width, self.answers)
 
     def answer(
         self, looked: Looked, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
@@ -97,9 +124,21 @@ class BowMLP(_OneVector):
         real = torch.arange(tokens.shape[1], device=tokens.device) < lengths.unsqueeze(1)  # (N, T)
         words = self.word_dropout(self.embed(tokens)).masked_fill(~real.unsqueeze(2), 0)
         bag = words.sum(1)  # (N, T, E) -> (N, E)
-        if self.config.pooling == "mean":
+        if self.options.pooling == "mean":
             bag = bag / lengths.unsqueeze(1)
         return self.head(self.hidden(self.words(bag) + of_owners(looked.seen, owner))), None
+
+
+@dataclass(frozen=True)
+class LSTMAnswererOptions(OneVectorOptions):
+    """Options of ``LSTMAnswerer``."""
+
+    width: int = option(1024, "Width of the merged layer.", POSITIVE)
+    hidden: int = option(512, "Width of the recurrent state.", POSITIVE)
+    layers: int = option(3, "LSTM layers.", POSITIVE)
+    fusion: Literal["concat", "product"] = option(
+        "concat", "How question and picture are merged: concat, or product (of tanh layers)."
+    )
 
 
 class LSTMAnswerer(_OneVector):
@@ -122,31 +161,32 @@ class LSTMAnswerer(_OneVector):
       about which thing in the picture the words ask.
     - With ``product`` the top layer's state alone is used, not states and cells of all layers.
 
-    Fields: embedding, hidden, layers, width, dropout, fusion, normalise.
-
     References:
         Antol et al. 2015, VQA: Visual Question Answering (LSTM Q + I), and the Keras tutorials
         after it (``concat``); Lu et al. 2015, Deeper LSTM and normalized CNN Visual Question
         Answering model (``product``); He et al. 2016 (residuals).
     """
 
-    def __init__(self, config: AnswererConfig) -> None:
-        super().__init__(config)
-        hidden = config.hidden
-        widths = [config.embedding, *[hidden] * (config.layers - 1)]
+    Options = LSTMAnswererOptions
+    options: LSTMAnswererOptions
+
+    def __init__(self, options: LSTMAnswererOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        hidden = options.hidden
+        widths = [options.embedding, *[hidden] * (options.layers - 1)]
         layers = [nn.LSTM(width, hidden, batch_first=True) for width in widths]
         for layer in layers:
             start_recurrent(layer)
         self.lstms = nn.ModuleList(layers)
-        self.words = nn.Linear(hidden, config.width)
+        self.words = nn.Linear(hidden, options.width)
         self.head = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(config.width, config.answers)
+            nn.Dropout(options.dropout), nn.Linear(options.width, self.answers)
         )
 
     def see(self, grid: Grid) -> Tensor:
         """The picture's term or factor of u (B, width), see ``AnswerModel.see``."""
         image = super().see(grid)
-        return image.tanh() if self.config.fusion == "product" else image
+        return image.tanh() if self.options.fusion == "product" else image
 
     def answer(
         self, looked: Looked, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
@@ -154,7 +194,9 @@ class LSTMAnswerer(_OneVector):
         """See ``AnswerModel.answer``."""
         words = self.words(self.read(tokens, lengths))
         image = of_owners(looked.seen, owner)
-        merged = words.tanh() * image if self.config.fusion == "product" else (words + image).tanh()
+        merged = (
+            words.tanh() * image if self.options.fusion == "product" else (words + image).tanh()
+        )
         return self.head(merged), None
 
     def read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -181,15 +223,31 @@ ANSWERERS: dict[str, type[AnswerModel]] = {
 }
 
 
-def build_answerer(config: AnswererConfig) -> AnswerModel:
+def build_answerer(
+    architecture: str, *, channels: int, vocabulary: int, answers: int, **options: Any
+) -> AnswerModel:
     """An answerer with random weights.
 
+    Args:
+        architecture: a key of ``ANSWERERS``.
+        channels: C of the encoder's grid.
+        vocabulary: V of the questions' words, special tokens included.
+        answers: A, the size of the answer vocabulary.
+        options: fields of the architecture's ``Options``; the others have their defaults.
+
     Raises:
+        UsageError: an architecture or an option that does not exist, or a value out of bounds.
+    """
+    made = make_options(ANSWERERS, architecture, options)
+    sizes = {"channels": channels, "vocabulary": vocabulary, "answers": answers}
+    return ANSWERERS[architecture](made, **sizes)  # type: ignore[arg-type]
+
+
+def answerer_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``build_answerer`` from a model folder's, also an earlier version's.
+
+    Raises:
+        ModelError: a field that this version does not know.
         UsageError: an architecture that does not exist.
     """
-    if config.architecture not in ANSWERERS:
-        raise UsageError(
-            f"architecture {config.architecture!r} is unknown; expected one of "
-            f"{', '.join(ANSWERERS)}"
-        )
-    return ANSWERERS[config.architecture](config)
+    return current(values, ANSWERERS, ("channels", "vocabulary", "answers"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .base import CaptionerConfig, CaptionModel, State, active_rows, in_steps, stack_steps
+from .base import CaptionerOptions, CaptionModel, State, active_rows, in_steps, stack_steps
 from .cells import lstm_update
 from .deferred import DeferredKeys, DeferredWeight, look
 from .encoders import Grid
@@ -37,16 +37,16 @@ class AttentionLSTM(CaptionModel):
         (dot score); Vaswani et al. 2017 (scaling); Hochreiter and Schmidhuber 1997 (LSTM).
     """
 
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__(config)
-        hidden = config.hidden
+    def __init__(self, options: CaptionerOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        hidden = options.hidden
         # Raw activations of a CNN differ widely in size; unnormalised, the attention saturates on
         # one cell within the first hundred steps and hardly learns to move from there.
-        self.normalise = nn.LayerNorm(config.channels)
-        self.keys = nn.Linear(config.channels, hidden)
+        self.normalise = nn.LayerNorm(self.channels)
+        self.keys = nn.Linear(self.channels, hidden)
         # Gates in the order input, forget, cell, output: the share of the word, which is known
         # for all steps at once, and the share of what is looked at and of the last state.
-        self.word_gates = nn.Linear(config.embedding, 4 * hidden)
+        self.word_gates = nn.Linear(options.embedding, 4 * hidden)
         self.state_gates = nn.Linear(2 * hidden, 4 * hidden, bias=False)
         nn.init.orthogonal_(self.state_gates.weight[:, hidden:])
         nn.init.zeros_(self.word_gates.bias)

@@ -10,51 +10,28 @@ Shapes: ``B`` batch, ``R`` regions, ``C`` channels, ``T`` words, ``E`` embedding
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import UsageError
-from .config import Config
 from .encoders import Grid
+from .options import POSITIVE, SHARE, Options, check_sizes, option
 
-__all__ = ["CaptionModel", "CaptionerConfig", "State", "active_rows", "in_steps", "stack_steps"]
+__all__ = ["CaptionModel", "CaptionerOptions", "State", "active_rows", "in_steps", "stack_steps"]
 
 
 @dataclass(frozen=True)
-class CaptionerConfig(Config):
-    """The size of a captioner.
+class CaptionerOptions(Options):
+    """What every captioner can be told."""
 
-    Attributes:
-        architecture: a key of ``CAPTIONERS``.
-        channels: C of the encoder's grid.
-        vocabulary: V, special tokens included.
-        embedding: E, width of the word embeddings.
-        hidden: H, width of the recurrent state.
-        attention: A, width of the additive attention; the other architectures have none.
-        dropout: probability, on word embeddings and on the output before the vocabulary.
-        grid_dropout: probability, on the numbers of the normalised regions.
-    """
-
-    what = "captioner"
-
-    architecture: str = "attention-lstm"
-    channels: int = 400
-    vocabulary: int = 1000
-    embedding: int = 256
-    hidden: int = 512
-    attention: int = 512
-    dropout: float = 0.3
-    grid_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("channels", "vocabulary", "embedding", "hidden", "attention"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: expected a positive number")
-        for name in ("dropout", "grid_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: expected 0 up to below 1")
+    embedding: int = option(256, "Width of the word embeddings.", POSITIVE)
+    hidden: int = option(512, "Width of the recurrent state.", POSITIVE)
+    dropout: float = option(
+        0.4, "Dropout on the word embeddings and on the output of a captioner.", SHARE
+    )
+    grid_dropout: float = option(0.0, "Dropout on the numbers of the normalised regions.", SHARE)
 
 
 @dataclass(frozen=True)
@@ -81,18 +58,36 @@ class State:
 
 
 class CaptionModel(nn.Module, ABC):
-    """Base of the captioners: embeddings, the vocabulary layer, and teacher forcing."""
+    """Base of the captioners: embeddings, the vocabulary layer, and teacher forcing.
 
-    def __init__(self, config: CaptionerConfig) -> None:
+    Args:
+        options: of the architecture, an ``Options`` of the class.
+        channels: C of the encoder's grid.
+        vocabulary: V, special tokens included.
+    """
+
+    Options: type[CaptionerOptions] = CaptionerOptions
+
+    def __init__(self, options: CaptionerOptions, *, channels: int, vocabulary: int) -> None:
         super().__init__()
-        self.config = config
-        self.embed = nn.Embedding(config.vocabulary, config.embedding)
-        self.dropout = nn.Dropout(config.dropout)
-        self.grid_dropout = nn.Dropout(config.grid_dropout)
+        check_sizes(channels=channels, vocabulary=vocabulary)
+        self.options, self.channels, self.vocabulary = options, channels, vocabulary
+        self.embed = nn.Embedding(vocabulary, options.embedding)
+        self.dropout = nn.Dropout(options.dropout)
+        self.grid_dropout = nn.Dropout(options.grid_dropout)
         # Dropout stands before the vocabulary, where training has left the padding out already.
         self.head: nn.Module = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(config.hidden, config.vocabulary)
+            nn.Dropout(options.dropout), nn.Linear(options.hidden, vocabulary)
         )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that ``build_captioner`` needs to build it again: architecture, sizes, options."""
+        from .captioners import CAPTIONERS
+
+        name = next(name for name, made in CAPTIONERS.items() if made is type(self))
+        sizes = {"channels": self.channels, "vocabulary": self.vocabulary}
+        return {"architecture": name, **sizes, **asdict(self.options)}
 
     @abstractmethod
     def start(self, grid: Grid) -> State:

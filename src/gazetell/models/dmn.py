@@ -4,16 +4,37 @@ Shapes: ``B`` pictures, ``N`` questions, ``R`` regions, ``C`` channels, ``T`` wo
 embedding, ``H`` hidden, ``A`` answers, ``P`` passes.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from .answer_base import AnswererConfig, AnswerModel, Looked, of_owners, start_recurrent
+from .answer_base import AnswererOptions, AnswerModel, Looked, of_owners, start_recurrent
 from .attention_gru import AttentionGRU
 from .encoders import Grid
+from .options import POSITIVE, option
 from .region_gates import RegionGates
 
-__all__ = ["DMNPlus", "positions", "snake"]
+__all__ = ["DMNPlus", "DMNPlusOptions", "positions", "snake"]
+
+
+@dataclass(frozen=True)
+class DMNPlusOptions(AnswererOptions):
+    """Options of ``DMNPlus``."""
+
+    hidden: int = option(512, "Width of the recurrent state.", POSITIVE)
+    attention_width: int = option(256, "Width of the layer behind the gates.", POSITIVE)
+    passes: int = option(3, "Passes over the picture.", POSITIVE)
+    memory: Literal["relu", "gru"] = option(
+        "relu", "How the memory is renewed after a pass: relu or gru."
+    )
+    attention_kind: Literal["gru", "soft"] = option(
+        "gru", "How the regions attended to are read: gru or soft (a weighted sum)."
+    )
+    question: Literal["gru", "lstm"] = option("gru", "What reads the question: gru or lstm.")
+    positions: bool = option(False, "Tell each region where it lies, for questions about places.")
 
 
 class DMNPlus(AnswerModel):
@@ -26,7 +47,7 @@ class DMNPlus(AnswerModel):
         m_0 = q, and for each pass t = 1..P
             z_i = [F_i * q ; F_i * m_{t-1} ; |F_i - q| ; |F_i - m_{t-1}|]
             g   = softmax_i(W2 tanh(W1 z_i + b1))       the gaze of the pass
-            c   = last state of the attention GRU       or sum_i g_i F_i, attention="soft"
+            c   = last state of the attention GRU       or sum_i g_i F_i, attention_kind="soft"
             m_t = ReLU(W_m [m_{t-1} ; c ; q] + b_m)     or GRU(c, m_{t-1}), memory="gru"
         p(answer) = softmax(W_a dropout([q ; m_P]) + b_a)
 
@@ -44,39 +65,40 @@ class DMNPlus(AnswerModel):
       and questions about places take long to learn.
     - The paper's dropout on the picture is ``grid_dropout`` (it has 0.5), here 0 by default.
 
-    Fields: embedding, hidden, gate, passes, dropout, memory, attention, question, positions.
-
     References:
         Xiong, Merity and Socher 2016, Dynamic Memory Networks for Visual and Textual Question
         Answering; Kumar et al. 2016, Ask Me Anything (the memory's GRU); Liu et al. 2018, An
         Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution.
     """
 
-    def __init__(self, config: AnswererConfig) -> None:
-        super().__init__(config)
-        hidden, passes = config.hidden, range(config.passes)
-        self.normalise = nn.LayerNorm(config.channels, elementwise_affine=False)
-        self.facts = nn.Linear(config.channels, hidden)
-        if config.positions:
+    Options = DMNPlusOptions
+    options: DMNPlusOptions
+
+    def __init__(self, options: DMNPlusOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        hidden, passes = options.hidden, range(options.passes)
+        self.normalise = nn.LayerNorm(self.channels, elementwise_affine=False)
+        self.facts = nn.Linear(self.channels, hidden)
+        if options.positions:
             self.places = nn.Linear(2, hidden, bias=False)
         self.fusion = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
-        kind = nn.LSTM if config.question == "lstm" else nn.GRU
-        self.question = kind(config.embedding, hidden, batch_first=True)
+        kind = nn.LSTM if options.question == "lstm" else nn.GRU
+        self.question = kind(options.embedding, hidden, batch_first=True)
         start_recurrent(self.fusion)
         start_recurrent(self.question)
-        self.gates = nn.ModuleList(RegionGates(hidden, config.gate) for _ in passes)
-        if config.attention == "gru":
-            self.reader = AttentionGRU(hidden, hidden, config.passes)
-        if config.memory == "gru":
+        self.gates = nn.ModuleList(RegionGates(hidden, options.attention_width) for _ in passes)
+        if options.attention_kind == "gru":
+            self.reader = AttentionGRU(hidden, hidden, options.passes)
+        if options.memory == "gru":
             self.memory_cell = nn.GRUCell(hidden, hidden)
         else:
             self.memories = nn.ModuleList(nn.Linear(3 * hidden, hidden) for _ in passes)
-        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(2 * hidden, config.answers))
+        self.head = nn.Sequential(nn.Dropout(options.dropout), nn.Linear(2 * hidden, self.answers))
 
     def see(self, grid: Grid) -> Tensor:
         """F (B, R, H) in snake order, see ``AnswerModel.see``."""
         facts = self.facts(self.grid_dropout(self.normalise(grid.cells)))
-        if self.config.positions:
+        if self.options.positions:
             facts = facts + self.places(positions(grid.height, grid.width, grid.cells))
         facts = facts.tanh()[:, snake(grid.height, grid.width, facts.device)]
         fused, _ = self.fusion(facts.to(torch.promote_types(facts.dtype, torch.float32)))
@@ -89,7 +111,7 @@ class DMNPlus(AnswerModel):
         """See ``AnswerModel.answer``."""
         facts = looked.seen
         question = self.read(tokens, lengths)
-        soft = self.config.attention == "soft"
+        soft = self.options.attention_kind == "soft"
         of_question = of_owners(facts, owner) if soft else facts
         drives = () if soft else self.reader.drives(facts)
         memory, attention = question, []
@@ -115,7 +137,7 @@ class DMNPlus(AnswerModel):
 
     def renew(self, memory: Tensor, context: Tensor, question: Tensor, number: int) -> Tensor:
         """The memory (N, H) after pass ``number`` (0 is the first), at least float32."""
-        if self.config.memory == "gru":
+        if self.options.memory == "gru":
             renewed = self.memory_cell(context, memory)
         else:
             renewed = self.memories[number](torch.cat((memory, context, question), 1)).relu()

@@ -24,8 +24,8 @@ from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
 from ..errors import DataError, GazetellError, ModelError
 from ..files import atomic_path, read_json, write_json, write_text
-from .answerers import AnswererConfig, AnswerModel, build_answerer
-from .captioners import CaptionerConfig, CaptionModel, build_captioner
+from .answerers import AnswerModel, answerer_config, build_answerer
+from .captioners import CaptionModel, build_captioner, captioner_config
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig
 
@@ -94,7 +94,7 @@ class ModelFolder(ABC):
         Raises:
             ModelError: naming the piece.
         """
-        network = self.network.config
+        network = self.network
         if self.tokenizer.vocab_size != network.vocabulary:
             raise ModelError(
                 f"{folder / 'tokenizer.json'}: has {self.tokenizer.vocab_size} words, "
@@ -128,7 +128,7 @@ class CaptionerFolder(ModelFolder):
     @classmethod
     def build(cls, config: dict[str, Any], fields: dict[str, Any]) -> Self:
         """See ``ModelFolder.build``."""
-        captioner = build_captioner(CaptionerConfig.from_dict(config["captioner"]))
+        captioner = build_captioner(**captioner_config(config["captioner"]))
         decoding = DecodingOptions(**config["decoding"])
         return cls(captioner=captioner.eval(), decoding=decoding, **fields)
 
@@ -177,16 +177,16 @@ class AnswererFolder(ModelFolder):
     def check(self, folder: Path) -> None:
         """See ``ModelFolder.check``."""
         super().check(folder)
-        if len(self.answers) != self.answerer.config.answers:
+        if len(self.answers) != self.answerer.answers:
             raise ModelError(
                 f"{folder / 'answers.json'}: has {len(self.answers)} answers, "
-                f"config.json expects {self.answerer.config.answers}"
+                f"config.json expects {self.answerer.answers}"
             )
 
     @classmethod
     def build(cls, config: dict[str, Any], fields: dict[str, Any]) -> Self:
         """See ``ModelFolder.build``."""
-        answerer = build_answerer(AnswererConfig.from_dict(config["answerer"]))
+        answerer = build_answerer(**answerer_config(config["answerer"]))
         temperature, longest = float(config["temperature"]), int(config["max_question"])
         sigmoid = config["sigmoid"]
         if not (0 < temperature < math.inf and longest >= 1 and isinstance(sigmoid, bool)):
@@ -230,7 +230,7 @@ def save_model(folder: str | os.PathLike[str], model: ModelFolder) -> None:
     config = {
         "format": FORMAT,
         "kind": model.kind,
-        model.kind: model.network.config.to_dict(),
+        model.kind: model.network.config,
         "encoder": encoder.to_dict(),
         **model.settings(),
         "about": model.about,
@@ -416,10 +416,8 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
     kind = config["kind"]
     task, tags, does, use, limits = _CARDS[kind]
     network, encoder, about = config[kind], config["encoder"], config["about"]
-    sizes = [f"embedding {network['embedding']}", f"hidden {network['hidden']}"]
-    sizes.append(f"vocabulary {network['vocabulary']}")
-    if kind == "answerer":
-        sizes.append(f"answers {network['answers']}")
+    names = ("embedding", "hidden", "vocabulary", "answers")
+    sizes = [f"{name} {network[name]}" for name in names if name in network]
     lines = [
         "---",
         "library_name: gazetell",

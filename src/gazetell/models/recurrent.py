@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from .base import CaptionerConfig, CaptionModel, State, active_rows
+from .base import CaptionerOptions, CaptionModel, State, active_rows
 from .cells import lstm_update, rnn_update
 from .encoders import Grid
 
@@ -29,10 +29,10 @@ class _Recurrent(CaptionModel):
     states = 1  # tensors of the recurrent state
     teaching = False
 
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__(config)
-        self.normalise = nn.LayerNorm(config.channels)
-        self.image = nn.Linear(config.channels, self.states * config.hidden)
+    def __init__(self, options: CaptionerOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        self.normalise = nn.LayerNorm(self.channels)
+        self.image = nn.Linear(self.channels, self.states * options.hidden)
 
     def start(self, grid: Grid) -> State:
         """See ``CaptionModel.start``."""
@@ -98,9 +98,9 @@ class RNNCaptioner(_Recurrent):
         Descriptions (an RNN that begins from the picture); Elman 1990.
     """
 
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__(config)
-        self.recurrent = nn.RNN(config.embedding, config.hidden, batch_first=True)
+    def __init__(self, options: CaptionerOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        self.recurrent = nn.RNN(options.embedding, options.hidden, batch_first=True)
         _, w_h, _, _ = self.recurrent.all_weights[0]
         nn.init.orthogonal_(w_h)
 
@@ -126,10 +126,10 @@ class LSTMCaptioner(_Recurrent):
 
     states = 2
 
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__(config)
-        hidden = config.hidden
-        self.recurrent = nn.LSTM(config.embedding, hidden, batch_first=True)
+    def __init__(self, options: CaptionerOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        hidden = options.hidden
+        self.recurrent = nn.LSTM(options.embedding, hidden, batch_first=True)
         _, w_h, b_x, b_h = self.recurrent.all_weights[0]
         nn.init.orthogonal_(w_h)
         nn.init.zeros_(b_x)

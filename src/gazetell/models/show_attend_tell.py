@@ -5,18 +5,19 @@ Shapes: ``B`` batch, ``R`` regions, ``C`` channels, ``T`` words, ``E`` embedding
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from .additive import DeferredAdditive, look_additive
-from .base import CaptionerConfig, CaptionModel, State, active_rows, in_steps, stack_steps
+from .base import CaptionerOptions, CaptionModel, State, active_rows, in_steps, stack_steps
 from .cells import lstm_update
 from .deferred import DeferredWeight
 from .encoders import Grid
+from .options import POSITIVE, option
 
-__all__ = ["DeepOutput", "DualAttention", "ShowAttendTell"]
+__all__ = ["DeepOutput", "DualAttention", "ShowAttendTell", "ShowAttendTellOptions"]
 
 Look = Callable[[Tensor], tuple[Tensor, Tensor]]
 Products = dict[str, Callable[[Tensor], Tensor]]
@@ -37,18 +38,26 @@ class DeepOutput(nn.Module):
         Networks.
     """
 
-    def __init__(self, config: CaptionerConfig) -> None:
+    def __init__(self, options: CaptionerOptions, channels: int, vocabulary: int) -> None:
         super().__init__()
-        self.sizes = [config.embedding, config.hidden, config.channels]
-        self.word = nn.Linear(config.embedding, config.hidden, bias=False)
-        self.looked = nn.Linear(config.channels, config.hidden)
-        self.dropout = nn.Dropout(config.dropout)
-        self.words = nn.Linear(config.hidden, config.vocabulary)
+        hidden = options.hidden
+        self.sizes = [options.embedding, hidden, channels]
+        self.word = nn.Linear(options.embedding, hidden, bias=False)
+        self.looked = nn.Linear(channels, hidden)
+        self.dropout = nn.Dropout(options.dropout)
+        self.words = nn.Linear(hidden, vocabulary)
 
     def forward(self, outputs: Tensor) -> Tensor:
         """See the class."""
         word, hidden, looked = outputs.split(self.sizes, -1)
         return self.words(self.dropout(self.word(word) + hidden + self.looked(looked)))
+
+
+@dataclass(frozen=True)
+class ShowAttendTellOptions(CaptionerOptions):
+    """Options of ``ShowAttendTell`` and ``DualAttention``."""
+
+    attention_width: int = option(256, "Width of the additive attention.", POSITIVE)
 
 
 class ShowAttendTell(CaptionModel):
@@ -68,25 +77,26 @@ class ShowAttendTell(CaptionModel):
         Attention, sections 3.1.2 and 4.2.
     """
 
+    Options = ShowAttendTellOptions
     recurrent_layers: tuple[str, ...] = ("state", "gate", "gates")
 
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__(config)
-        channels, hidden = config.channels, config.hidden
+    def __init__(self, options: ShowAttendTellOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        channels, hidden, width = self.channels, options.hidden, options.attention_width
         self.normalise = nn.LayerNorm(channels, elementwise_affine=False)
         self.first = nn.Linear(channels, 2 * hidden)  # h_0 and c_0
-        self.regions = nn.Linear(channels, config.attention, bias=False)
-        self.state = nn.Linear(hidden, config.attention)
-        self.score = nn.Parameter(torch.randn(config.attention) / config.attention**0.5)
+        self.regions = nn.Linear(channels, width, bias=False)
+        self.state = nn.Linear(hidden, width)
+        self.score = nn.Parameter(torch.randn(width) / width**0.5)
         self.gate = nn.Linear(hidden, 1)
         # Gates of the LSTM, in the order i, f, g, o.
-        self.word_gates = nn.Linear(config.embedding, 4 * hidden)
+        self.word_gates = nn.Linear(options.embedding, 4 * hidden)
         self.gates = nn.Linear(channels + hidden, 4 * hidden, bias=False)
         nn.init.orthogonal_(self.gates.weight[:, channels:])
         nn.init.zeros_(self.word_gates.bias)
         with torch.no_grad():
             self.word_gates.bias[hidden : 2 * hidden] = 1.0  # remember at first
-        self.head = DeepOutput(config)
+        self.head = DeepOutput(options, channels, self.vocabulary)
 
     def start(self, grid: Grid) -> State:
         """See ``CaptionModel.start``."""
@@ -179,10 +189,10 @@ class DualAttention(ShowAttendTell):
 
     recurrent_layers = (*ShowAttendTell.recurrent_layers, "components", "word_gates")
 
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__(config)
-        self.word = nn.Linear(config.embedding, config.attention, bias=False)
-        self.components = nn.Linear(config.attention, config.embedding)
+    def __init__(self, options: ShowAttendTellOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        self.word = nn.Linear(options.embedding, options.attention_width, bias=False)
+        self.components = nn.Linear(options.attention_width, options.embedding)
 
     def words(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """See ``ShowAttendTell.words``: x_t and W_x x_t."""

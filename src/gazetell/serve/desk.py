@@ -186,7 +186,7 @@ class Desk:
                 ModelItem(
                     name=name,
                     kind="captioner" if isinstance(model, Captioner) else "answerer",
-                    architecture=_network(model).config.architecture,
+                    architecture=_network(model).config["architecture"],
                     encoder=model.encoder.config.name,
                     attention=self.engine.attentive[id(model)],
                     beam=model.decoding.beam if isinstance(model, Captioner) else None,

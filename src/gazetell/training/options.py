@@ -1,15 +1,15 @@
 """What a training run is made of: one flat set of options."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args
 
 from ..data.answers import TARGETS, Target
 from ..errors import DataError, UsageError
-from ..models.answer_base import CHOICES
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
 from ..models.encoders import EncoderConfig
 from ..models.folder import AnswererFolder, CaptionerFolder
+from ..models.options import all_options
 
 __all__ = ["TrainOptions"]
 
@@ -176,8 +176,10 @@ class TrainOptions:
             "reward": ("none", "cider"),
             "reward_baseline": ("mean", "greedy"),
             "targets": TARGETS,
-            **CHOICES,
         }
+        for name, each in all_options({**CAPTIONERS, **ANSWERERS}).items():
+            if texts := get_args(each.type):
+                choices["attention" if name == "attention_kind" else name] = texts
         checks = (
             *((k, getattr(self, k) in v, f"one of {', '.join(v)}") for k, v in choices.items()),
             ("learning_rate", 0 < self.learning_rate <= 1, "above 0, at most 1"),
@@ -243,17 +245,15 @@ class TrainOptions:
         if self.architecture not in (*fitting, TrainOptions.architecture):
             raise UsageError(
                 f"--init-from {self.init_from}: is the {model.kind} "
-                f"{model.network.config.architecture}; --architecture {self.architecture} cannot "
-                "begin with it"
+                f"{model.network.config['architecture']}; --architecture {self.architecture} "
+                "cannot begin with it"
             )
-        network, encoder = model.network.config.to_dict(), model.encoder.config
+        network, encoder = model.network.config, model.encoder.config
         own = {field.name for field in fields(self)}
         mine = {"dropout", "grid_dropout", "word_dropout", "blind"}
         taken = {k: v for k, v in network.items() if k in own - mine}
-        if isinstance(model, CaptionerFolder):
-            taken["attention_width"] = taken.pop("attention")
-        else:
-            taken["attention_width"] = network["gate"]
+        if "attention_kind" in network:
+            taken["attention"] = network["attention_kind"]
         taken["encoder_project"] = encoder.project
         return replace(self, **taken).taking_encoder(encoder)
 

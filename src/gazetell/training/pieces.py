@@ -1,8 +1,8 @@
 """What a run begins with: encoder, network and tokenizer, new or of an earlier run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,10 +10,11 @@ from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
 from ..data.vectors import coverage, embedding_matrix, vectors_for
 from ..errors import UsageError
-from ..models.answerers import AnswererConfig, AnswerModel, build_answerer
-from ..models.captioners import CaptionerConfig, CaptionModel, build_captioner
+from ..models.answerers import ANSWERERS, AnswerModel, build_answerer
+from ..models.captioners import CAPTIONERS, CaptionModel, build_captioner
 from ..models.encoders import Encoder
 from ..models.folder import ModelFolder, load_answerer, load_captioner, load_model
+from ..models.options import Architectures
 from .history import Report
 from .options import TrainOptions
 
@@ -53,24 +54,18 @@ def caption_pieces(options: TrainOptions, texts: Sequence[str], report: Report) 
     if options.init_from:
         model = load_captioner(options.init_from)
         encoder, tokenizer = _earlier_encoder(model, options), model.tokenizer
-        config = replace(
-            model.captioner.config, dropout=options.dropout, grid_dropout=options.grid_dropout
-        )
-        captioner = build_captioner(config)
+        config = model.captioner.config
+        changes = {"dropout": options.dropout, "grid_dropout": options.grid_dropout}
+        captioner = build_captioner(**{**config, **changes})
         captioner.load_state_dict(model.captioner.state_dict())
     else:
         encoder, tokenizer = _new_encoder(options), _new_tokenizer(options, texts)
-        config = CaptionerConfig(
-            architecture=options.architecture,
+        captioner = build_captioner(
+            options.architecture,
             channels=encoder.channels,
             vocabulary=tokenizer.vocab_size,
-            embedding=options.embedding,
-            hidden=options.hidden,
-            attention=options.attention_width,
-            dropout=options.dropout,
-            grid_dropout=options.grid_dropout,
+            **_own(options, CAPTIONERS),
         )
-        captioner = build_captioner(config)
     _set_words(captioner, tokenizer, options, texts, report)
     return CaptionPieces(encoder, captioner, tokenizer)
 
@@ -95,43 +90,29 @@ def answer_pieces(
         model = load_answerer(options.init_from)
         encoder, tokenizer = _earlier_encoder(model, options), model.tokenizer
         answers = model.answers
-        config = replace(
-            model.answerer.config,
-            dropout=options.dropout,
-            grid_dropout=options.grid_dropout,
-            word_dropout=options.word_dropout,
-            blind=options.blind,
-        )
-        answerer = build_answerer(config)
+        changes = {
+            name: getattr(options, name)
+            for name in ("dropout", "grid_dropout", "word_dropout", "blind")
+        }
+        answerer = build_answerer(**{**model.answerer.config, **changes})
         answerer.load_state_dict(model.answerer.state_dict())
     else:
         encoder, tokenizer = _new_encoder(options), _new_tokenizer(options, texts)
-        config = AnswererConfig(
-            architecture=options.architecture,
+        answerer = build_answerer(
+            options.architecture,
             channels=encoder.channels,
             vocabulary=tokenizer.vocab_size,
             answers=len(answers),
-            embedding=options.embedding,
-            hidden=options.hidden,
-            layers=options.layers,
-            width=options.width,
-            dropout=options.dropout,
-            grid_dropout=options.grid_dropout,
-            word_dropout=options.word_dropout,
-            fusion=options.fusion,
-            pooling=options.pooling,
-            normalise=options.normalise,
-            passes=options.passes,
-            gate=options.attention_width,
-            memory=options.memory,
-            attention=options.attention,
-            question=options.question,
-            positions=options.positions,
-            blind=options.blind,
+            **_own(options, ANSWERERS),
         )
-        answerer = build_answerer(config)
     _set_words(answerer, tokenizer, options, texts, report)
     return AnswerPieces(encoder, answerer, tokenizer, answers)
+
+
+def _own(options: TrainOptions, architectures: Architectures) -> dict[str, Any]:
+    """The options that the chosen architecture has."""
+    given = {**vars(options), "attention_kind": options.attention}
+    return {x.name: given[x.name] for x in fields(architectures[options.architecture].Options)}
 
 
 def _new_encoder(options: TrainOptions) -> Encoder:
