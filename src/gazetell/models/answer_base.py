@@ -57,6 +57,7 @@ class AnswerModel(nn.Module, ABC):
         answers: A, the size of the answer vocabulary.
     """
 
+    architecture: str  # set by who builds it
     Options: type[AnswererOptions] = AnswererOptions
 
     def __init__(
@@ -73,11 +74,8 @@ class AnswerModel(nn.Module, ABC):
     @property
     def config(self) -> dict[str, Any]:
         """All that ``build_answerer`` needs to build it again: architecture, sizes, options."""
-        from .answerers import ANSWERERS
-
-        name = next(name for name, made in ANSWERERS.items() if made is type(self))
         sizes = {name: getattr(self, name) for name in ("channels", "vocabulary", "answers")}
-        return {"architecture": name, **sizes, **asdict(self.options)}
+        return {"architecture": self.architecture, **sizes, **asdict(self.options)}
 
     def look(self, grid: Grid) -> Looked:
         """The picture's part, which does not depend on the question."""

@@ -240,7 +240,9 @@ def build_answerer(
     """
     made = make_options(ANSWERERS, architecture, options)
     sizes = {"channels": channels, "vocabulary": vocabulary, "answers": answers}
-    return ANSWERERS[architecture](made, **sizes)  # type: ignore[arg-type]
+    answerer = ANSWERERS[architecture](made, **sizes)  # type: ignore[arg-type]
+    answerer.architecture = architecture
+    return answerer
 
 
 def answerer_config(values: Mapping[str, Any]) -> dict[str, Any]:

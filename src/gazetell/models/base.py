@@ -66,6 +66,7 @@ class CaptionModel(nn.Module, ABC):
         vocabulary: V, special tokens included.
     """
 
+    architecture: str  # set by who builds it
     Options: type[CaptionerOptions] = CaptionerOptions
 
     def __init__(self, options: CaptionerOptions, *, channels: int, vocabulary: int) -> None:
@@ -83,11 +84,8 @@ class CaptionModel(nn.Module, ABC):
     @property
     def config(self) -> dict[str, Any]:
         """All that ``build_captioner`` needs to build it again: architecture, sizes, options."""
-        from .captioners import CAPTIONERS
-
-        name = next(name for name, made in CAPTIONERS.items() if made is type(self))
         sizes = {"channels": self.channels, "vocabulary": self.vocabulary}
-        return {"architecture": name, **sizes, **asdict(self.options)}
+        return {"architecture": self.architecture, **sizes, **asdict(self.options)}
 
     @abstractmethod
     def start(self, grid: Grid) -> State:

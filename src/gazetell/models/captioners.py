@@ -50,7 +50,9 @@ def build_captioner(
     """
     made = make_options(CAPTIONERS, architecture, options)
     sizes = {"channels": channels, "vocabulary": vocabulary}
-    return CAPTIONERS[architecture](made, **sizes)  # type: ignore[arg-type]
+    captioner = CAPTIONERS[architecture](made, **sizes)  # type: ignore[arg-type]
+    captioner.architecture = architecture
+    return captioner
 
 
 def captioner_config(values: Mapping[str, Any]) -> dict[str, Any]:
