@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared dataset: 12 training, 6 validation and 6 test scenes. Not to be written to."""
-    from gazetell.data import scenes
+    from gazetell import scenes
 
     folder = tmp_path_factory.mktemp("scenes") / "data"
     scenes.generate(folder, train=12, val=6, test=6, captions_per_image=3, questions_per_image=1)

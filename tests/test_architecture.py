@@ -14,6 +14,8 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # From the ground up: each floor may import itself and what is named here, and nothing else of
 # ours. Training and inference stand side by side; metrics know nothing of us.
+LOWEST = {"errors", "files", "progress", "metrics"}
+MIDDLE = {*LOWEST, "pictures", "data", "scenes", "models", "features"}
 MAY = {
     "errors": set(),
     "files": {"errors"},
@@ -21,23 +23,14 @@ MAY = {
     "metrics": set(),
     "pictures": {"errors"},
     "data": {"errors", "files", "metrics", "pictures"},
-    "models": {"errors", "files", "metrics", "pictures", "data"},
-    "features": {"errors", "files", "pictures", "data", "models"},
-    "training": {
-        *("errors", "files", "progress", "metrics", "pictures", "data", "models", "features"),
-    },
-    "inference": {
-        *("errors", "files", "progress", "metrics", "pictures", "data", "models", "features"),
-    },
-    "reproduce": {
-        *("errors", "files", "progress", "metrics", "pictures", "data", "models", "features"),
-        *("training", "inference"),
-    },
-    "serve": {"errors", "files", "pictures", "data", "models", "features", "inference"},
-    "cli": {
-        *("errors", "files", "progress", "metrics", "pictures", "data", "models", "features"),
-        *("training", "inference", "reproduce", "serve"),
-    },
+    "scenes": {"errors", "files", "data"},
+    "models": {"errors", "files", "metrics", "data", "pictures"},
+    "features": {"errors", "files", "data", "models", "pictures"},
+    "training": MIDDLE,
+    "inference": MIDDLE,
+    "reproduce": {*MIDDLE, "training", "inference"},
+    "serve": {"errors", "files", "data", "models", "pictures", "features", "inference"},
+    "cli": {*MIDDLE, "training", "inference", "reproduce", "serve"},
     "__main__": {"cli"},
 }
 # The root package tells the version to everyone and lends its public names from inference, late.

@@ -15,14 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gazetell.data import scenes
-from gazetell.data.scenes import Scene
+from gazetell import scenes
 from gazetell.inference.answering import Answerer
 from gazetell.inference.predictor import Captioner
 from gazetell.models.answerers import answerer_config, build_answerer
 from gazetell.models.captioners import build_captioner, captioner_config
 from gazetell.models.encoders import Grid
 from gazetell.models.folder import load_model
+from gazetell.scenes import Scene
 from gazetell.serve.app import create_app
 from gazetell.training.fit import resume
 from gazetell.training.options import TrainOptions

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from gazetell.data import scenes
+from gazetell import scenes
 from gazetell.data.records import Dataset
 from gazetell.training.fit import train
 from gazetell.training.options import TrainOptions

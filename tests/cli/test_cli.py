@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gazetell import cli
-from gazetell.data import scenes
+from gazetell import cli, scenes
 from gazetell.training.fit import train
 from gazetell.training.options import TrainOptions
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gazetell import features as module
-from gazetell import metrics
-from gazetell.data import scenes
+from gazetell import metrics, scenes
 from gazetell.data.records import Box, CaptionRecord, Dataset
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder

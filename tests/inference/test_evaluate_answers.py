@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from gazetell import features as module
-from gazetell import metrics
-from gazetell.data import scenes
+from gazetell import metrics, scenes
 from gazetell.data.answers import modal_answer
 from gazetell.data.records import Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError

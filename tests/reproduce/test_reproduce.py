@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gazetell.data import scenes
+from gazetell import scenes
 from gazetell.errors import DataError, UsageError
 from gazetell.models.folder import load_model
 from gazetell.reproduce import run as module

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from service import png, running
 
-from gazetell.data import scenes
+from gazetell import scenes
 from gazetell.inference import maps
 from gazetell.inference.predictor import Captioner
 from gazetell.models.decoding import DecodingOptions

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gazetell
-from gazetell.data import scenes
+from gazetell import scenes
 from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.records import Dataset, QuestionRecord
 from gazetell.errors import DataError, ModelError, UsageError

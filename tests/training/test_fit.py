@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from gazetell.data import scenes
+from gazetell import scenes
 from gazetell.data.records import Dataset
 from gazetell.errors import DataError, ModelError, UsageError, WriteError
 from gazetell.inference.predictor import load

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gazetell.data import scenes
+from gazetell import scenes
 from gazetell.data.vectors import write_vectors
 from gazetell.errors import ModelError, UsageError
 from gazetell.inference.predictor import load

@@ -255,8 +255,8 @@ def scenes(
         json: Print the summary as one JSON object.
     """
     from ..data.prepare import summarise
-    from ..data.scenes import generate
     from ..progress import bar
+    from ..scenes import generate
 
     report(f"generating {train + val + test} scenes in {out}")
     with bar("scenes", on_terminal()) as update:

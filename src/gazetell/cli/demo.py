@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..data import scenes
+from .. import scenes
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..files import read_jsonl

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data import scenes
+from .. import scenes
 from ..data.records import CaptionRecord, Dataset
 from ..errors import DataError, UsageError
 from ..features import grids

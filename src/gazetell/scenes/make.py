@@ -1,8 +1,8 @@
-"""Making the data set: a folder of pictures, their truth, and the prepared records.
+"""Making the dataset: a folder of pictures, their truth, and the prepared records.
 
 ::
 
-    dataset.json  captions.jsonl  questions.jsonl     the prepared data set (``records.py``)
+    dataset.json  captions.jsonl  questions.jsonl     the prepared dataset (``records.py``)
     images/scene-000000.png ...                       the pictures
     scenes.jsonl                                      {"id", "things", "background"} a line
     recipe.json                                       {"version", "seed", "train", ...}
@@ -11,22 +11,21 @@ Scene ``i`` depends on the version, the seed, ``i`` and its split alone, not on 
 workers; the same arguments give the same bytes with the same Pillow, numpy and zlib.
 """
 
+import contextlib
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from ...errors import DataError, UsageError
-from ...files import read_json, read_jsonl, write_error, write_json, write_jsonl
-from ..records import SPLITS, Box, CaptionRecord, Dataset, QuestionRecord
+from ..data.records import SPLITS, Box, CaptionRecord, Dataset, QuestionRecord
+from ..errors import DataError, UsageError
+from ..files import read_json, read_jsonl, write_error, write_json, write_jsonl
 from .draw import draw
-from .geometry import Thing, extent
-from .language import captions
-from .png import pack
+from .language import captions, names
 from .questions import questions
-from .words import names
-from .world import Scene, sample_scene
+from .world import Scene, Thing, extent, sample_scene
 
 __all__ = ["VERSION", "boxes", "generate", "read_truth"]
 
@@ -35,7 +34,7 @@ _OWN = {"images", "scenes.jsonl", "recipe.json", "captions.jsonl", "questions.js
 
 
 def boxes(scene: Scene) -> tuple[Box, ...]:
-    """One box a thing, with the words that name it (``words.names``), within the picture."""
+    """One box a thing, with the words that name it (``language.names``), within the picture."""
     return tuple(map(_box, scene.things))
 
 
@@ -56,7 +55,7 @@ def generate(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Make the scenes data set in a folder; see the module for what lies in it.
+    """Make the scenes dataset in a folder; see the module for what lies in it.
 
     Args:
         folder: new, empty, or a scenes folder, which is made anew.
@@ -71,7 +70,7 @@ def generate(
         progress: called with (pictures done, pictures in all).
 
     Returns:
-        The prepared data set, as ``Dataset.open(folder)`` would.
+        The prepared dataset, as ``Dataset.open(folder)`` would.
 
     Raises:
         UsageError: an argument out of range, or the folder holds something else.
@@ -139,17 +138,16 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Scene]:
 
 
 def _check(sizes: dict[str, int], told: int, asked: int, workers: int) -> None:
-    for name, size in sizes.items():
-        if size < 0:
-            raise UsageError(f"{name}: expected a number of pictures, found {size}")
-    if not sum(sizes.values()):
-        raise UsageError("train, val, test: expected at least one picture in all")
-    if not 1 <= told <= 10:
-        raise UsageError(f"captions_per_image: expected 1 to 10, found {told}")
-    if not 0 <= asked <= 12:
-        raise UsageError(f"questions_per_image: expected 0 to 12, found {asked}")
-    if workers < 1:
-        raise UsageError(f"workers: expected at least 1, found {workers}")
+    checks = (
+        *((name, size, size >= 0, "a number of pictures") for name, size in sizes.items()),
+        ("train, val, test", 0, sum(sizes.values()) > 0, "at least one picture in all"),
+        ("captions_per_image", told, 1 <= told <= 10, "1 to 10"),
+        ("questions_per_image", asked, 0 <= asked <= 12, "0 to 12"),
+        ("workers", workers, workers >= 1, "at least 1"),
+    )
+    for name, value, fine, expected in checks:
+        if not fine:
+            raise UsageError(f"{name}: expected {expected}, found {value}")
 
 
 def _clear(folder: Path) -> None:
@@ -179,10 +177,6 @@ def _clear(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
-def _ids(splits: list[str]) -> Iterator[str]:
-    return (f"scene-{index:06d}" for index in range(len(splits)))
-
-
 def _scenes(
     folder: Path,
     splits: list[str],
@@ -195,13 +189,19 @@ def _scenes(
         (folder / "images" / f"{name}.png", f"scene {VERSION} {seed} {name}", split)
         for name, split in zip(_ids(splits), splits, strict=True)
     ]
-    if workers == 1:
-        return _watched(map(_make_one, jobs), len(jobs), progress)
-    pool = ProcessPoolExecutor(workers)
-    try:
-        return _watched(pool.map(_make_one, jobs, chunksize=50), len(jobs), progress)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with contextlib.ExitStack() as stack:
+        if workers == 1:
+            made = map(_make_one, jobs)
+        else:
+            pool = ProcessPoolExecutor(workers)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            made = pool.map(_make_one, jobs, chunksize=50)
+        scenes = []
+        for scene in made:
+            scenes.append(scene)
+            if progress and (len(scenes) % 50 == 0 or len(scenes) == len(jobs)):
+                progress(len(scenes), len(jobs))
+    return scenes
 
 
 def _make_one(job: tuple[Path, str, str]) -> Scene:
@@ -209,20 +209,13 @@ def _make_one(job: tuple[Path, str, str]) -> Scene:
     image, seed, split = job
     scene = sample_scene(random.Random(seed), split=split)
     try:
-        # Straight to its place: without dataset.json, written last, the folder is no data set.
-        image.write_bytes(pack(draw(scene)))
+        # Straight to its place: without dataset.json, written last, the folder is no dataset.
+        # Huffman codes alone: in pictures with noise a search for repeated bytes gains nothing.
+        draw(scene).save(image, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
     except OSError as error:
         raise write_error(image, error) from error
     return scene
 
 
-def _watched(
-    scenes: Iterable[Scene], total: int, progress: Callable[[int, int], None] | None
-) -> list[Scene]:
-    """Collect scenes, telling of progress now and then."""
-    found = []
-    for scene in scenes:
-        found.append(scene)
-        if progress and (len(found) % 50 == 0 or len(found) == total):
-            progress(len(found), total)
-    return found
+def _ids(splits: list[str]) -> Iterator[str]:
+    return (f"scene-{index:06d}" for index in range(len(splits)))

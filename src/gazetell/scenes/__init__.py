@@ -6,10 +6,10 @@ judged true or false (``judge``), which no set of reference captions can do.
 """
 
 from .draw import draw
+from .judge import Verdict, judge
 from .language import captions
 from .make import VERSION, boxes, generate, read_truth
 from .questions import Question, questions
-from .truth import Verdict, judge
 from .world import Background, Scene, Thing, sample_scene
 
 __all__ = [

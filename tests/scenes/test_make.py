@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from gazetell.data.records import Dataset
-from gazetell.data.scenes import boxes, draw, generate, judge, read_truth
 from gazetell.errors import DataError, UsageError, WriteError
+from gazetell.scenes import boxes, draw, generate, judge, read_truth
 
 SMALL = {"train": 30, "val": 8, "test": 12, "seed": 5}
 

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from gazetell.data.scenes import Question, Scene, questions, sample_scene
-from gazetell.data.scenes.world import COLOURS, SHAPES
+from gazetell.scenes import Question, Scene, questions, sample_scene
+from gazetell.scenes.world import COLOURS, SHAPES
 
 SCENES = [sample_scene(random.Random(f"questions {index}")) for index in range(1500)]
 ASKED = [

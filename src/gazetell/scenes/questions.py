@@ -19,7 +19,7 @@ compare  are the star and the ring the same colour?          yes, no
 =======  ==================================================  =============================
 
 Things are named by as few words as single them out; positions are asked for with the margin of the
-captions (``geometry.py``), sizes only of things of different size.
+captions (``world.py``), sizes only of things of different size.
 """
 
 import random
@@ -27,9 +27,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from .geometry import CLEAR, WAYS, Thing, at, holds
-from .words import article, plural
-from .world import COLOURS, SHAPES, Scene
+from .language import article, plural
+from .world import CLEAR, COLOURS, SHAPES, WAYS, Scene, Thing, at, holds
 
 __all__ = ["QUESTION_TYPES", "Question", "questions"]
 

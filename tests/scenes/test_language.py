@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from gazetell.data.scenes import Background, Scene, Thing, captions, judge, sample_scene
-from gazetell.data.scenes.world import BACKGROUNDS, COLOURS, SHAPES
+from gazetell.scenes import Background, Scene, Thing, captions, judge, sample_scene
+from gazetell.scenes.world import BACKGROUNDS, COLOURS, SHAPES
 
 SCENES = [sample_scene(random.Random(f"language {index}")) for index in range(1200)]
 TOLD = [(scene, captions(scene, 5, index)) for index, scene in enumerate(SCENES)]

@@ -1,7 +1,6 @@
 """Scenes: sampling, splits, geometry, drawing and boxes."""
 
 import hashlib
-import io
 import json
 import math
 import random
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from gazetell.data.scenes import (
+from gazetell.errors import DataError, UsageError
+from gazetell.scenes import (
     VERSION,
     Scene,
     Thing,
@@ -23,10 +22,7 @@ from gazetell.data.scenes import (
     questions,
     sample_scene,
 )
-from gazetell.data.scenes.geometry import at, between, holds
-from gazetell.data.scenes.png import pack
-from gazetell.data.scenes.world import COLOURS, SHAPES
-from gazetell.errors import DataError, UsageError
+from gazetell.scenes.world import COLOURS, SHAPES, at, between, holds
 
 SCENES = [sample_scene(random.Random(f"world {index}")) for index in range(1500)]
 
@@ -155,15 +151,6 @@ def test_box_words_name_the_thing() -> None:
     one = scene.things[0]
     sizes = ("large", "big") if one.size == "large" else ("small", "tiny")
     assert boxes(scene)[0].words == (one.colour, "cross", "crosses", *sizes)
-
-
-def test_png_holds_the_pixels() -> None:
-    for scene in SCENES[:5]:
-        picture = draw(scene)
-        again = Image.open(io.BytesIO(pack(picture)))
-        again.load()
-        assert again.format == "PNG"
-        assert np.array_equal(np.asarray(again), np.asarray(picture))
 
 
 place = st.floats(0.05, 0.95).map(lambda value: round(value, 4))

@@ -11,8 +11,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from .geometry import FILL, HOLE, Thing, outline
-from .world import Background, Scene
+from .world import FILL, HOLE, Background, Scene, Thing, outline
 
 __all__ = ["SIDE", "draw"]
 
