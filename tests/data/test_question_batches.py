@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gazetell.data.answers import AnswerVocabulary
-from gazetell.data.question_batches import Question, QuestionData, pad_questions, read_question
+from gazetell.data.batches import QuestionData, pad_rows
 from gazetell.data.records import QuestionRecord
-from gazetell.data.text import Tokenizer
+from gazetell.data.text import Question, Tokenizer, read_question
 from gazetell.errors import UsageError
 
 WORDS = ("what", "colour", "is", "the", "ball", "left", "of", "it")
@@ -52,7 +52,7 @@ drawn = st.lists(st.tuples(st.integers(1, 5), questions, some_answers), min_size
 @given(drawn, st.sampled_from(["hard", "soft", "votes"]), st.integers(1, 4), st.integers(1, 4))
 def test_each_question_stands_once_beside_its_picture(rows, kind, size, longest):
     records = [record(n, *row) for n, row in enumerate(rows)]
-    found = data(records, kind=kind, max_question=longest)
+    found = data(records, targets=kind, max_question=longest)
     assert len(found) == len({r.image for r in records})
     seen = []
     for begin in range(0, len(found), size):
@@ -162,8 +162,8 @@ def test_a_question_that_is_no_text_is_refused():
 
 
 def test_padding():
-    tokens, lengths = pad_questions([[5], [6, 7, 8], [9, 4]], pad=0)
+    tokens, lengths = pad_rows([[5], [6, 7, 8], [9, 4]], pad=0)
     assert tokens.tolist() == [[5, 0, 0], [6, 7, 8], [9, 4, 0]]
     assert lengths.tolist() == [1, 3, 2]
     assert tokens.dtype == lengths.dtype == torch.int64
-    assert np.array_equal(pad_questions([[5]], pad=3)[0], [[5]])
+    assert np.array_equal(pad_rows([[5]], pad=3)[0], [[5]])

@@ -6,10 +6,9 @@ import json
 import pytest
 from PIL import Image
 
-from gazetell.data.prepare import prepare, summarise
+from gazetell.data.prepare import prepare, summarise, survey
 from gazetell.data.readers import BadRows
 from gazetell.data.records import Dataset, QuestionRecord
-from gazetell.data.survey import survey
 
 TRAIN = (
     QuestionRecord("1", "a.png", "Is it red?", ("yes", "yes", "No"), "train", "is it", "yes/no"),

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from gazetell.data.text import Tokenizer
-from gazetell.data.vectors import read_vectors, write_vectors
-from gazetell.data.word2vec import Word2VecOptions, train_word2vec
+from gazetell.data.vectors import Word2VecOptions, read_vectors, train_word2vec, write_vectors
 from gazetell.errors import UsageError
 
 ANIMALS, VEHICLES = ["dog", "cat", "horse"], ["car", "bus", "truck"]

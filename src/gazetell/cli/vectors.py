@@ -5,8 +5,7 @@ from pathlib import Path
 
 from ..data.records import Dataset
 from ..data.text import Tokenizer
-from ..data.vectors import write_vectors
-from ..data.word2vec import Word2VecModel, Word2VecOptions, train_word2vec
+from ..data.vectors import Word2VecModel, Word2VecOptions, train_word2vec, write_vectors
 from ..errors import DataError
 from .terminal import report
 

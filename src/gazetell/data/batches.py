@@ -1,25 +1,38 @@
-"""Batches for training: pictures and all their captions, longest caption first.
+"""Batches for training: pictures and all their captions, or all their questions.
 
-A batch holds ``B`` pictures and the ``N`` captions of all of them, so that a picture is read,
-encoded and projected once for its five captions. The captions are sorted by length: at each time
-step a recurrent model computes only the rows that still have a word, so no padding is computed.
+A batch holds ``B`` pictures and the ``N`` texts of all of them, so that a picture is read, encoded
+and projected once for its five captions. Captions are sorted by length, longest first: at each
+time step a recurrent model computes only the rows that still have a word, so no padding is
+computed. Questions stay in order.
 
-Shapes: ``B`` pictures, ``N`` captions, ``T`` words with ``<end>``, ``S`` input side, ``R``
-regions, ``C`` channels.
+Shapes: ``B`` pictures, ``N`` captions or questions, ``T`` words (of a caption with ``<end>``),
+``A`` answers, ``S`` input side, ``R`` regions, ``C`` channels.
 """
 
+import logging
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .records import CaptionRecord
+from .answers import AnswerVocabulary, Target
+from .records import CaptionRecord, QuestionRecord
 from .text import Tokenizer
 
-__all__ = ["CaptionBatch", "CaptionData", "Source", "pad_captions"]
+__all__ = [
+    "CaptionBatch",
+    "CaptionData",
+    "QuestionBatch",
+    "QuestionData",
+    "Source",
+    "pad_captions",
+    "pad_rows",
+]
+
+logger = logging.getLogger(__name__)
 
 
 class CaptionBatch(NamedTuple):
@@ -40,6 +53,29 @@ class CaptionBatch(NamedTuple):
     lengths: Tensor
 
 
+class QuestionBatch(NamedTuple):
+    """A batch, see the module.
+
+    Attributes:
+        pictures: uint8 images (B, 3, S, S), or float16 cells (B, R, C) from a feature cache.
+        records: (N,) index of each question's record.
+        owner: (N,) which of the B pictures a question is about.
+        tokens: (N, T) the words of each question, padded.
+        lengths: (N,) words of each question, at least 1.
+        targets: (N, A) float32, see ``AnswerVocabulary.target``.
+    """
+
+    pictures: Tensor
+    records: Tensor
+    owner: Tensor
+    tokens: Tensor
+    lengths: Tensor
+    targets: Tensor
+
+
+Batch = TypeVar("Batch", CaptionBatch, QuestionBatch)
+
+
 class Source(Protocol):
     """Where the pictures of a batch come from."""
 
@@ -47,8 +83,57 @@ class Source(Protocol):
         """The pictures (B, ...), mirrored where ``mirrored`` (B,) says so."""
 
 
-class CaptionData(Dataset[CaptionBatch]):
-    """The captions of a split as batches; index it with a list of record indices.
+class _PictureTexts(Dataset[Batch], Generic[Batch]):
+    """Pictures with their texts; torch's loader asks for a whole batch by a list of pictures.
+
+    Attributes:
+        images: the name of each picture.
+        texts_of: the numbers of each picture's texts.
+        epoch: draws depend on seed, epoch and picture alone, so a resumed run repeats them.
+    """
+
+    def __init__(
+        self,
+        images: list[str],
+        texts_of: list[list[int]],
+        source: Source,
+        per_image: int,
+        flip: float,
+        seed: int,
+        epoch: int,
+    ) -> None:
+        self.images, self.texts_of, self.source = images, texts_of, source
+        self.per_image, self.flip = per_image, flip
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Batch:
+        """A batch of one picture."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The batch of some pictures."""
+        raise NotImplementedError
+
+    def _draw(self, indices: Sequence[int]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """The pictures, and (owner, number) of the texts that are drawn."""
+        mirrored = np.zeros(len(indices), bool)
+        texts: list[tuple[int, int]] = []
+        for b, index in enumerate(indices):
+            random = np.random.default_rng((self.seed, self.epoch, index))
+            mirrored[b] = random.random() < self.flip
+            chosen = self.texts_of[index]
+            if 0 < self.per_image < len(chosen):
+                picks = random.choice(len(chosen), self.per_image, replace=False)
+                chosen = [chosen[pick] for pick in picks]
+            texts += [(b, text) for text in chosen]
+        return self.source.load([self.images[index] for index in indices], mirrored), texts
+
+
+class CaptionData(_PictureTexts[CaptionBatch]):
+    """The captions of a split as batches; an index is that of a record.
 
     Args:
         records: of the split.
@@ -59,7 +144,7 @@ class CaptionData(Dataset[CaptionBatch]):
             epoch; 0 is all.
         flip: probability of the mirrored picture.
         seed: of the draws.
-        epoch: draws depend on seed, epoch and record alone, so a resumed run repeats them.
+        epoch: see the base.
     """
 
     def __init__(
@@ -74,37 +159,21 @@ class CaptionData(Dataset[CaptionBatch]):
         seed: int = 0,
         epoch: int = 0,
     ) -> None:
-        self.records, self.source = records, source
-        self.pad = tokenizer.pad
-        self.captions_per_image, self.flip = captions_per_image, flip
-        self.seed, self.epoch = seed, epoch
         texts = [caption for record in records for caption in record.captions]
-        encoded = iter(tokenizer.encode_batch(texts, max_length + 2))
-        self.tokens = [[next(encoded) for _ in record.captions] for record in records]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> CaptionBatch:
-        """A batch of one picture."""
-        return self.__getitems__([index])
+        self.tokens = _encoded(texts, tokenizer, max_length, "captions")
+        self.pad = tokenizer.pad
+        numbers = iter(range(len(texts)))
+        captions_of = [[next(numbers) for _ in record.captions] for record in records]
+        images = [record.image for record in records]
+        super().__init__(images, captions_of, source, captions_per_image, flip, seed, epoch)
 
     def __getitems__(self, indices: Sequence[int]) -> CaptionBatch:
-        """The batch of some records; torch's loader asks for a whole batch at once."""
-        mirrored = np.zeros(len(indices), bool)
-        captions: list[tuple[int, list[int]]] = []  # (owner, tokens)
-        for b, index in enumerate(indices):
-            random = np.random.default_rng((self.seed, self.epoch, index))
-            mirrored[b] = random.random() < self.flip
-            chosen = self.tokens[index]
-            if 0 < self.captions_per_image < len(chosen):
-                picks = random.choice(len(chosen), self.captions_per_image, replace=False)
-                chosen = [chosen[pick] for pick in picks]
-            captions += [(b, tokens) for tokens in chosen]
-        captions.sort(key=lambda caption: -len(caption[1]))
-        tokens, lengths = pad_captions([ids for _, ids in captions], self.pad)
+        """The batch of some records."""
+        pictures, captions = self._draw(indices)
+        captions.sort(key=lambda caption: -len(self.tokens[caption[1]]))
+        tokens, lengths = pad_captions([self.tokens[number] for _, number in captions], self.pad)
         return CaptionBatch(
-            pictures=self.source.load([self.records[i].image for i in indices], mirrored),
+            pictures=pictures,
             records=torch.tensor(list(indices)),
             owner=torch.tensor([owner for owner, _ in captions], dtype=torch.long),
             tokens=tokens,
@@ -112,10 +181,95 @@ class CaptionData(Dataset[CaptionBatch]):
         )
 
 
+class QuestionData(_PictureTexts[QuestionBatch]):
+    """The questions of a split as batches; an index is that of a picture.
+
+    Args:
+        records: of the split.
+        tokenizer: encodes the questions.
+        answers: what can be answered.
+        source: of the pictures.
+        targets: ``hard``, ``soft`` or ``votes``, see ``AnswerVocabulary.target``.
+        max_question: most words of a question; the rest is cut.
+        questions_per_image: at most so many questions of a picture an epoch, drawn anew each
+            epoch; 0 is all.
+        flip: probability of the mirrored picture.
+        seed: of the draws.
+        epoch: see the base.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[QuestionRecord],
+        tokenizer: Tokenizer,
+        answers: AnswerVocabulary,
+        source: Source,
+        *,
+        targets: Target = "hard",
+        max_question: int = 30,
+        questions_per_image: int = 0,
+        flip: float = 0.0,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        texts = [record.question for record in records]
+        rows = _encoded(texts, tokenizer, max_question, "questions")
+        self.tokens = [row[1:-1] for row in rows]
+        self.pad, self.answers = tokenizer.pad, answers
+        self.targets = [answers.target(record.answers, targets) for record in records]
+        asked: dict[str, list[int]] = {}
+        for index, record in enumerate(records):
+            asked.setdefault(record.image, []).append(index)
+        questions_of = list(asked.values())
+        super().__init__(list(asked), questions_of, source, questions_per_image, flip, seed, epoch)
+
+    def __getitems__(self, indices: Sequence[int]) -> QuestionBatch:
+        """The batch of some pictures."""
+        pictures, questions = self._draw(indices)
+        tokens, lengths = pad_rows([self.tokens[number] for _, number in questions], self.pad)
+        targets = torch.zeros(len(questions), len(self.answers))
+        for n, (_, number) in enumerate(questions):
+            for answer, share in self.targets[number].items():
+                targets[n, answer] = share
+        return QuestionBatch(
+            pictures=pictures,
+            records=torch.tensor([number for _, number in questions]),
+            owner=torch.tensor([owner for owner, _ in questions]),
+            tokens=tokens,
+            lengths=lengths,
+            targets=targets,
+        )
+
+
+def _encoded(
+    texts: Sequence[str], tokenizer: Tokenizer, max_words: int, what: str
+) -> list[list[int]]:
+    """Ids from ``<start>`` to ``<end>`` of each text, one word or more; what was cut is said."""
+    rows = tokenizer.encode_batch(texts)
+    cut = sum(len(row) > max_words + 2 for row in rows)
+    if cut:
+        message = "%s of more than %d words are cut: %d of %d"
+        logger.warning(message, what, max_words, cut, len(rows))
+    # A text of no words would teach a model to say nothing.
+    bare = [number for number, row in enumerate(rows) if len(row) == 2]
+    if bare:
+        message = "%s without a word count as one unknown word: %d (first: %r)"
+        logger.warning(message, what, len(bare), texts[bare[0]][:40])
+    for number in bare:
+        rows[number].insert(1, tokenizer.unk)
+    return [[*row[: max_words + 1], row[-1]] if len(row) > max_words + 2 else row for row in rows]
+
+
 def pad_captions(captions: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Token ids from ``<start>`` on, longest first, as tokens (N, T+1) and lengths (N,)."""
-    longest = len(captions[0]) if captions else 2
-    tokens = torch.full((len(captions), longest), pad)
-    for n, ids in enumerate(captions):
+    """Token ids from ``<start>`` to ``<end>`` as tokens (N, T+1) and lengths (N,) in steps."""
+    tokens, lengths = pad_rows(captions, pad, least=2)
+    return tokens, lengths - 1
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int, least: int = 1) -> tuple[Tensor, Tensor]:
+    """Token ids of N texts as tokens (N, T) and lengths (N,); T is at least ``least``."""
+    lengths = torch.tensor([len(ids) for ids in rows], dtype=torch.long)
+    tokens = torch.full((len(rows), max(map(len, rows), default=least)), pad)
+    for n, ids in enumerate(rows):
         tokens[n, : len(ids)] = torch.tensor(ids)
-    return tokens, torch.tensor([len(ids) - 1 for ids in captions], dtype=torch.long)
+    return tokens, lengths

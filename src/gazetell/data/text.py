@@ -22,6 +22,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex
 
 import tokenizers
@@ -31,7 +32,15 @@ from ..errors import DataError, ModelError, UsageError
 from ..files import atomic_path, read_text
 from ..metrics.words import CJK, unspaced_texts
 
-__all__ = ["SPECIAL", "Punctuation", "Tokenizer", "unspaced_warning", "word_counts"]
+__all__ = [
+    "SPECIAL",
+    "Punctuation",
+    "Question",
+    "Tokenizer",
+    "read_question",
+    "unspaced_warning",
+    "word_counts",
+]
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 Punctuation = Literal["drop", "keep"]
@@ -238,6 +247,39 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.vocab_size})"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question as a model reads it.
+
+    Attributes:
+        text: as it was asked.
+        ids: of its words, at least one.
+        unknown: the words that are not in the vocabulary, as written, each once.
+        cut: how many words at its end are not read.
+    """
+
+    text: str
+    ids: list[int]
+    unknown: list[str]
+    cut: int = 0
+
+
+def read_question(tokenizer: Tokenizer, text: str, max_question: int) -> Question:
+    """Turn a question into ids, at most ``max_question`` of them.
+
+    Raises:
+        UsageError: no text, or a text without words.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"question {text!r}: expected text")
+    ids, words = tokenizer.encode_words(text)
+    if not ids:
+        raise UsageError(f"question {text[:60]!r}: has no words")
+    read = list(zip(ids, words, strict=True))[:max_question]
+    unknown = dict.fromkeys(word for number, word in read if number == tokenizer.unk)
+    return Question(text, ids[:max_question], list(unknown), len(ids) - len(read))
 
 
 def _build(table: dict[str, int], lower: bool, punctuation: Punctuation) -> tokenizers.Tokenizer:

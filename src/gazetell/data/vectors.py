@@ -17,27 +17,33 @@ Shapes: ``V`` vocabulary, ``E`` embedding.
 
 import gzip
 import itertools
+import logging
 import os
 import re
 import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..files import atomic_path
 from .text import SPECIAL, Tokenizer
 
 __all__ = [
     "Coverage",
+    "Word2VecModel",
+    "Word2VecOptions",
     "WordVectors",
     "coverage",
     "embedding_matrix",
     "read_vectors",
+    "train_word2vec",
     "vectors_for",
     "write_vectors",
 ]
@@ -46,6 +52,8 @@ GZIP, ZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"PK\x03\x04", b"\xef\xbb\xbf"
 HEADER = re.compile(rb"(\d+)[ \t]+(\d+)")
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 NAMED = 10  # how many missing words a report names
+
+Word2VecModel = Literal["skipgram", "cbow"]
 
 
 @dataclass(frozen=True)
@@ -328,3 +336,90 @@ def _lower(word: bytes) -> bytes:
         return unicodedata.normalize("NFC", word.decode().lower()).encode()
     except UnicodeDecodeError:
         return word
+
+
+@dataclass(frozen=True)
+class Word2VecOptions:
+    """How to train; raises UsageError for an option out of range.
+
+    Attributes:
+        model: "skipgram" (better on small corpora) or "cbow" (faster).
+        size: E, numbers a word.
+        epochs: passes over the captions.
+        window: neighbours to each side, at most.
+        seed: of everything random.
+    """
+
+    model: Word2VecModel = "skipgram"
+    size: int = 256
+    epochs: int = 20
+    window: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.model not in ("skipgram", "cbow"):
+            raise UsageError(f"model is {self.model!r}; expected 'skipgram' or 'cbow'")
+        for name in ("size", "epochs", "window"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
+
+
+def train_word2vec(
+    captions: Sequence[str], tokenizer: Tokenizer, options: Word2VecOptions
+) -> tuple[list[str], np.ndarray, int]:
+    """Train word vectors on captions; the same captions and options give the same bits.
+
+    Args:
+        captions: the training captions, never those of another split.
+        tokenizer: made of the same captions; its words get vectors.
+        options: how.
+
+    Returns:
+        The words that occur, in the order of their ids; their vectors (V, E) float32; and how
+        many words the captions have together (special tokens but ``<unk>`` not counted).
+
+    Raises:
+        UsageError: gensim is missing.
+    """
+    try:
+        from gensim.models import Word2Vec
+    except ImportError as error:
+        raise UsageError(
+            f"word vectors are trained by gensim ({error}): pip install 'gazetell[vectors]'"
+        ) from error
+    vocabulary = tokenizer.vocabulary
+    corpus = [[vocabulary[i] for i in ids] for ids in tokenizer.encode_batch(captions)]
+    with _silent("gensim"):
+        model = Word2Vec(
+            corpus,
+            vector_size=options.size,
+            window=options.window,
+            epochs=options.epochs,
+            sg=int(options.model == "skipgram"),
+            seed=options.seed,
+            min_count=1,  # the tokenizer has sorted out the rare words
+            workers=1,  # several would race
+            hashfxn=_hash,
+        )
+    words = [word for word in vocabulary if word in model.wv]
+    running = sum(map(len, corpus)) - 2 * len(corpus)  # without <start> and <end>
+    return words, np.stack([model.wv[word] for word in words]), running
+
+
+def _hash(text: str) -> int:
+    """A hash that, unlike Python's own, is the same in each process."""
+    return zlib.crc32(text.encode())
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Keep a library's advice on its inner settings off the terminal."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

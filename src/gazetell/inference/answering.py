@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.question_batches import Question, pad_questions, read_question
+from ..data.batches import pad_rows
+from ..data.text import Question, read_question
 from ..errors import ModelError, UsageError
 from ..features import Encoding, Model, Picture
 from ..models.encoders import Grid
@@ -244,7 +245,7 @@ class Answerer(Model):
         self, grid: Grid, questions: Sequence[Question], owner: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits (N, A) and attention (N, P, R) or None, in float32 on the CPU."""
-        tokens, lengths = pad_questions([q.ids for q in questions], self.tokenizer.pad)
+        tokens, lengths = pad_rows([q.ids for q in questions], self.tokenizer.pad)
         with self.precision.autocast(self.device):
             logits, attention = self.answerer(
                 self.encoder.project_grid(grid),

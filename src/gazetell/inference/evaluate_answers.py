@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.question_batches import Question
 from ..data.records import Box, Dataset, QuestionRecord
+from ..data.text import Question
 from ..errors import DataError, UsageError
 from ..features import grids
 from ..files import write_json, write_jsonl

@@ -17,8 +17,7 @@ from typing import Any
 
 from ..data.records import Dataset
 from ..data.text import Tokenizer
-from ..data.vectors import write_vectors
-from ..data.word2vec import Word2VecOptions, train_word2vec
+from ..data.vectors import Word2VecOptions, train_word2vec, write_vectors
 from ..errors import UsageError
 from ..files import read_json, read_jsonl, write_json, write_text
 from ..inference.evaluate import evaluate

@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from ..data.question_batches import Question
+from ..data.text import Question
 from ..errors import ModelError
 from ..features import Model
 from ..inference.answering import Answer, Answerer

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.answers import AnswerVocabulary
-from ..data.question_batches import QuestionBatch
+from ..data.batches import QuestionBatch
 from ..data.records import QuestionRecord
 from ..metrics import answer_accuracy
 from ..models.answerers import AnswerModel

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from ..data.answers import AnswerVocabulary
-from ..data.batches import CaptionData, Source
-from ..data.question_batches import QuestionData
+from ..data.batches import CaptionData, QuestionData, Source
 from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..errors import DataError, UsageError
 from ..models.answerers import ANSWERERS
@@ -164,7 +163,7 @@ class AnswerJob(Job):
     def data(self, source: Source) -> tuple[QuestionData, QuestionData]:
         """See ``Job.data``."""
         options = self.options
-        common: dict[str, Any] = {"kind": options.targets, "max_question": options.max_question}
+        common: dict[str, Any] = {"targets": options.targets, "max_question": options.max_question}
         training = QuestionData(
             self.training,
             self.tokenizer,
