@@ -161,8 +161,8 @@ def test_the_average_is_what_is_kept(data, tmp_path, monkeypatch):
     class Beside(EMA):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
-            if trainer.global_step % EVERY == 0:
-                n = trainer.global_step // EVERY - 1
+            if trainer.global_step == 1 or trainer.global_step % EVERY == 0:
+                n = trainer.global_step // EVERY
                 for name, value in module.captioner.named_parameters():
                     decay = 0.0 if n == 0 else decay_at(n, 0.9)
                     old = expected.get(name, torch.zeros_like(value))

@@ -31,8 +31,8 @@ class EMA(WeightAveraging):
         super().__init__(avg_fn=average)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Every few steps."""
-        return step_idx is not None and (step_idx + 1) % EVERY == 0
+        """Every few steps, and after the first: before it the average is the random start."""
+        return step_idx is not None and (step_idx == 0 or (step_idx + 1) % EVERY == 0)
 
 
 def decay_at(updates: int, decay: float) -> float:

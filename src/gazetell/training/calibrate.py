@@ -31,7 +31,7 @@ def fit_temperature(logits: Tensor, accuracy: np.ndarray, *, sigmoid: bool = Fal
         sigmoid: answers are independent (``soft`` targets) instead of a softmax.
 
     Returns:
-        T, or 1.0 where there are no questions.
+        T, or 1.0 where there are no questions, or all or none are answered right.
     """
     from scipy.optimize import minimize_scalar
 
@@ -46,5 +46,7 @@ def fit_temperature(logits: Tensor, accuracy: np.ndarray, *, sigmoid: bool = Fal
         first = shares.amax(1).clamp(1e-12, 1 - 1e-12)
         return float(-(right * first.log() + (1 - right) * (1 - first).log()).mean())
 
+    if right.min() == right.max() and float(right.min()) in (0.0, 1.0):
+        return 1.0  # the minimum is at T = 0, or infinite
     found = minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
     return float(np.exp(found.x))

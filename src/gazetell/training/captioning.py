@@ -20,7 +20,7 @@ from ..models.encoders import Encoder, Grid
 from .options import TrainOptions
 from .task import Task
 
-__all__ = ["CaptionTask", "doubly_stochastic"]
+__all__ = ["CaptionTask", "doubly_stochastic", "tells_apart"]
 
 
 class CaptionTask(Task):
@@ -43,6 +43,7 @@ class CaptionTask(Task):
         super().__init__(encoder, options)
         self.captioner, self.tokenizer, self.validation = captioner, tokenizer, validation
         self.generated: dict[int, str] = {}
+        self.telling = tells_apart([record.captions for record in validation])
 
     def loss(
         self,
@@ -128,7 +129,7 @@ class CaptionTask(Task):
         grid = self.grid(batch.pictures)
         if len(batch.owner):
             loss = self.loss(grid, batch)
-            self.log("val_loss", loss, batch_size=len(batch.owner), sync_dist=True)
+            self.log("val_loss", loss, batch_size=len(batch.owner))
         greedy = DecodingOptions(beam=1, max_length=self.options.max_length)
         found = self.generate(grid, greedy)
         for record, caption in zip(batch.records.tolist(), found, strict=True):
@@ -140,7 +141,21 @@ class CaptionTask(Task):
         predictions = {str(i): text for i, text in self.generated.items()}
         scores = score_captions(references, predictions)
         for name in ("cider", "bleu_4"):
-            self.log(f"val_{name}", scores[name] or 0.0, prog_bar=name == "cider", sync_dist=True)
+            self.log(f"val_{name}", scores[name] or 0.0, prog_bar=name == "cider")
+        self.log_choice(scores["cider"] or 0.0)
+
+
+def tells_apart(references: Sequence[Sequence[str]]) -> bool:
+    """Whether CIDEr over these references of pictures can be above 0.
+
+    It is 0 by definition where every n-gram occurs with every picture: for one picture, or where
+    the references of all are alike.
+    """
+    if len(references) < 2:
+        return False
+    pictures = {str(i): captions for i, captions in enumerate(references)}
+    best = score_captions(pictures, {i: captions[0] for i, captions in pictures.items()})["cider"]
+    return (best or 0.0) > 0
 
 
 def doubly_stochastic(attention: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The history of a run: a row an epoch in ``metrics.jsonl``, a line in the report."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,18 +39,29 @@ class EpochLog(Callback):
         self.path, self.report, self.scores = path, report, tuple(scores)
         self.began = 0.0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Train no further epoch where a run that is resumed had stopped early."""
+        early = trainer.early_stopping_callback
+        trainer.should_stop = early is not None and early.stopped_epoch > 0
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the time."""
         self.began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the row; rows that a killed run wrote for this or later epochs are replaced."""
-        if not trainer.is_global_zero:
-            return
         seconds = time.perf_counter() - self.began
         values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        values = {k: v for k, v in values.items() if math.isfinite(v)}  # JSON has no other number
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
-        row["train_loss"] = round(values["train_loss_epoch"], 5)
+        if "train_loss_epoch" in values:
+            row["train_loss"] = round(values["train_loss_epoch"], 5)
+        else:
+            trainer.should_stop = True
+            self.report(
+                f"epoch {row['epoch']}: the training loss is no finite number; training ends here "
+                "(a smaller --learning-rate may help)"
+            )
         validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         names = ["train_reward", "reward_share"]
         names += ["val_loss", *self.scores] if validated else []

@@ -13,6 +13,7 @@ import torch
 from ..data.answers import AnswerVocabulary
 from ..data.batches import CaptionData, QuestionData, Source
 from ..data.records import CaptionRecord, Dataset, QuestionRecord
+from ..data.text import Tokenizer
 from ..errors import DataError, UsageError
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
@@ -21,7 +22,7 @@ from ..models.encoders import Encoder
 from ..models.folder import AnswererFolder, CaptionerFolder, ModelFolder
 from .answering import AnswerTask
 from .calibrate import fit_temperature
-from .captioning import CaptionTask
+from .captioning import CaptionTask, tells_apart
 from .history import Report
 from .options import TrainOptions
 from .pieces import answer_pieces, caption_pieces
@@ -41,7 +42,8 @@ class Job(ABC):
         encoder: of the task.
         pictures: names of all pictures of training and validation.
         summary: words of the vocabulary, records: for the first line of the report.
-        chosen_by: what ``columns[0]`` is called in the last line.
+        chosen_by: what ``columns[0]`` is called in the report.
+        why_loss: why ``columns[0]`` chooses nothing where the task is not ``telling``.
     """
 
     task: Task
@@ -49,6 +51,7 @@ class Job(ABC):
     pictures: list[str]
     summary: str
     chosen_by: str
+    why_loss: str
 
     @abstractmethod
     def data(self, source: Source) -> tuple[Any, Any]:
@@ -67,13 +70,21 @@ class CaptionJob(Job):
     """Training a captioner."""
 
     chosen_by = "CIDEr"
+    why_loss = "CIDEr is 0 for one picture, and where all pictures have the same references"
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         captioned = [record for record in dataset.captions if record.captions]
-        self.training, self.validation = _splits(dataset, captioned, options, "captions")
+        _tell_left_out(dataset.captions, captioned, "pictures", "have no captions", report)
+        self.training, self.validation = _splits(dataset, captioned, options, "captions", report)
         texts = [caption for record in self.training for caption in record.captions]
+        if options.reward != "none" and not tells_apart([r.captions for r in self.training]):
+            raise DataError(
+                f"{dataset.folder}: --reward {options.reward}: CIDEr is 0 for every caption, since "
+                "all training pictures have the same references"
+            )
         pieces = caption_pieces(options, texts, report)
         self.encoder, self.captioner, self.tokenizer = pieces
+        _tell_words(self.tokenizer, texts, "captions", "--max-length", options.max_length, report)
         self.options, self.captions = options, len(texts)
         self.pictures = [record.image for record in (*self.training, *self.validation)]
         self.task = (
@@ -124,10 +135,12 @@ class AnswerJob(Job):
 
     task: AnswerTask
     chosen_by = "accuracy"
+    why_loss = "all its questions have the same answer"
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         answered = [record for record in dataset.questions if record.answers]
-        training, self.validation = _splits(dataset, answered, options, "answers")
+        _tell_left_out(dataset.questions, answered, "questions", "have no answers", report)
+        training, self.validation = _splits(dataset, answered, options, "answers", report)
         pieces = answer_pieces(
             options,
             [record.question for record in training],
@@ -137,6 +150,9 @@ class AnswerJob(Job):
         self.encoder, self.answerer, self.tokenizer, self.answers = pieces
         self.options = options
         self.training = self._answerable(training, report)
+        texts = [record.question for record in self.training]
+        longest = options.max_question
+        _tell_words(self.tokenizer, texts, "questions", "--max-question", longest, report)
         self.pictures = [record.image for record in (*self.training, *self.validation)]
         self.task = AnswerTask(self.encoder, self.answerer, self.answers, options, self.validation)
         self.summary = (
@@ -158,6 +174,15 @@ class AnswerJob(Job):
         if len(kept) < len(records):
             left = len(records) - len(kept)
             report(f"{left} training questions left out: their answers are not among the frequent")
+        asked = [r.answers for r in self.validation]
+        beyond = sum(not any(self.answers.index(a) is not None for a in given) for given in asked)
+        if beyond == len(asked):
+            raise DataError("no validation question has an answer of the vocabulary")
+        if beyond:
+            report(
+                f"{beyond} of {len(asked)} validation questions cannot be answered right: none of "
+                "their answers is in the vocabulary"
+            )
         return kept
 
     def data(self, source: Source) -> tuple[QuestionData, QuestionData]:
@@ -237,7 +262,11 @@ def job_of(dataset: Dataset, options: TrainOptions, report: Report) -> Job:
 
 
 def _splits(
-    dataset: Dataset, records: Sequence[Record], options: TrainOptions, what: str
+    dataset: Dataset,
+    records: Sequence[Record],
+    options: TrainOptions,
+    what: str,
+    report: Report,
 ) -> tuple[list[Record], list[Record]]:
     """Training and validation records; those of the first pictures where a limit is set."""
     found: dict[str, list[Record]] = {"train": [], "val": []}
@@ -246,11 +275,56 @@ def _splits(
             found[record.split].append(record)
     for split in ("train",) if options.overfit else ("train", "val"):
         if not found[split]:
-            raise DataError(f"{dataset.folder}: split {split!r} has no {what}")
+            have = ", ".join(sorted({record.split for record in records})) or "none"
+            raise DataError(
+                f"{dataset.folder}: split {split!r} has no {what}; splits with {what}: {have}"
+            )
+    other = sorted({record.split for record in records} - {"train", "val", "test"})
+    if other:
+        count = sum(record.split in other for record in records)
+        report(f"left out: {count} records of {', '.join(other)}; training reads train and val")
+    few = options.overfit or options.limit
+    chosen = [_first(found["train"], few), _first(found["val"], few)]
     if options.overfit:
-        few = _first(found["train"], options.overfit)
-        return few, few
-    return _first(found["train"], options.limit), _first(found["val"], options.limit)
+        chosen[1] = chosen[0]
+        report(
+            f"--overfit {few}: training and validation on the same pictures, without dropout, "
+            "--flip and --label-smoothing"
+        )
+    elif few:
+        every, some = (
+            [str(len({record.image for record in part})) for part in parts]
+            for parts in (found.values(), chosen)
+        )
+        report(
+            f"--limit {few}: {some[0]} of {every[0]} training pictures, "
+            f"{some[1]} of {every[1]} validation pictures"
+        )
+    return chosen[0], chosen[1]
+
+
+def _tell_left_out(
+    records: Sequence[Record], kept: Sequence[Record], what: str, why: str, report: Report
+) -> None:
+    """Count what of the two splits cannot be learned from."""
+    whole, rest = (sum(r.split in ("train", "val") for r in part) for part in (records, kept))
+    if rest < whole:
+        report(f"{whole - rest} of {whole} {what} of train and val left out: they {why}")
+
+
+def _tell_words(
+    tokenizer: Tokenizer, texts: Sequence[str], what: str, option: str, longest: int, report: Report
+) -> None:
+    """Count the training texts that are cut and the words that the vocabulary lacks."""
+    rows = [ids[1:-1] for ids in tokenizer.encode_batch(texts)]
+    if cut := sum(len(ids) > longest for ids in rows):
+        report(f"{cut} of {len(rows)} training {what} are cut to {option} {longest} words")
+    words = sum(map(len, rows))
+    if unknown := sum(ids.count(tokenizer.unk) for ids in rows):
+        report(
+            f"{unknown} of {words} words of the training {what} ({unknown / words:.1%}) are not in "
+            "the vocabulary (--min-frequency, --max-words)"
+        )
 
 
 def _first(records: list[Record], pictures: int) -> list[Record]:

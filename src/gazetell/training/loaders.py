@@ -7,10 +7,11 @@ import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import Dataset as TorchDataset
 
 from ..data.batches import Source
 from ..data.records import Dataset
-from ..errors import DataError
+from ..errors import DataError, GazetellError
 from ..features import FeatureCache, build_cache, cache_folder
 from ..models.encoders import Encoder
 from ..pictures import PixelSource
@@ -88,29 +89,47 @@ class Batches(L.LightningDataModule):
         self.training.epoch = self.trainer.current_epoch if self.trainer else 0
         return self._loader(self.training, self.options.batch, shuffle=True)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Raise what went wrong with a batch."""
+        if isinstance(batch, GazetellError):
+            raise batch
+        return batch
+
     def val_dataloader(self) -> DataLoader[Any]:
         """In order."""
         return self._loader(self.validation, 64, shuffle=False)
 
     def _loader(self, data: Any, batch: int, shuffle: bool) -> DataLoader[Any]:
-        trainer = self.trainer
         sampler: DistributedSampler[Any] = DistributedSampler(
-            data,
-            num_replicas=trainer.world_size if trainer else 1,
-            rank=trainer.global_rank if trainer else 0,
-            shuffle=shuffle,
-            seed=self.options.seed,
+            data, num_replicas=1, rank=0, shuffle=shuffle, seed=self.options.seed
         )
         sampler.set_epoch(data.epoch)
         # Worker processes pay off only where pictures are opened again and again.
         opens = isinstance(data.source, PixelSource) and not data.source.kept
         return DataLoader(
-            data,
+            _Told(data),
             batch,
             sampler=sampler,
             collate_fn=_as_is,
             num_workers=self.options.workers if opens else 0,
         )
+
+
+class _Told(TorchDataset[Any]):
+    """A dataset that gives its one-line errors away: raised in a worker they become tracebacks."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """A batch, or what went wrong with it."""
+        try:
+            return self.data.__getitems__(indices)
+        except GazetellError as error:
+            return error
 
 
 def _as_is(batch: Any) -> Any:

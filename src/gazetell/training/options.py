@@ -225,9 +225,9 @@ class TrainOptions:
                     "limit",
                     "overfit",
                     "workers",
-                    "seed",
                 )
             ),
+            ("seed", 0 <= self.seed < 2**32, "0 to 2^32 - 1"),
         )
         for name, fine, expected in checks:
             if not fine:

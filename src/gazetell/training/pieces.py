@@ -147,6 +147,11 @@ def _set_words(
     report: Report,
 ) -> None:
     """Begin with pretrained word embeddings, and freeze them, where the options say so."""
+    if options.freeze_words and not (options.word_vectors or options.init_from):
+        raise UsageError(
+            "--freeze-words: would freeze random word embeddings; expected --word-vectors or "
+            "--init-from beside it"
+        )
     if options.freeze_words:
         network.embed.requires_grad_(False)
     if not options.word_vectors:

@@ -4,10 +4,12 @@ Shapes: ``B`` pictures, ``R`` regions, ``C`` channels, ``S`` input side.
 """
 
 import math
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from ..models.encoders import Encoder, Grid
@@ -20,10 +22,11 @@ class Task(L.LightningModule):
     """The encoder with a network on top: grids, repeatable dropout, clipping, AdamW.
 
     ``columns`` names what a validation pass logs, in the order of the history; the first is what
-    the best epoch is chosen by.
+    the best epoch is chosen by, where ``telling``: where not every model must score the same.
     """
 
     columns: ClassVar[tuple[str, ...]]
+    telling: bool
 
     def __init__(self, encoder: Encoder, options: TrainOptions) -> None:
         super().__init__()
@@ -48,6 +51,31 @@ class Task(L.LightningModule):
         """Log the loss of a training step over ``count`` captions or questions."""
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         self.log("train_loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count)
+
+    def log_choice(self, score: float) -> None:
+        """Log what the best epoch is chosen by, greater is better.
+
+        That is the score, and, as long as it is 0 or where it tells nothing, the negative loss.
+        """
+        loss = float(self.trainer.callback_metrics["val_loss"])
+        self.log("choice", score if self.telling and score > 0 else -loss, logger=False)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the callbacks' state fit a run folder that was moved, or made before ``choice``."""
+        saver = self.trainer.checkpoint_callback
+        folder = saver.dirpath if isinstance(saver, ModelCheckpoint) else None
+        states = checkpoint["callbacks"]
+        for key in list(states):
+            state = states.pop(key)
+            if folder and "dirpath" in state:
+                for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    if state[name]:
+                        state[name] = str(Path(folder, Path(state[name]).name))
+                state["best_k_models"] = {
+                    str(Path(folder, Path(k).name)): v for k, v in state["best_k_models"].items()
+                }
+                state["dirpath"] = folder
+            states[key.replace(repr(self.columns[0]), "'choice'")] = state
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient; the Trainer's own clipping refuses fused optimisers."""
