@@ -216,7 +216,8 @@ def test_the_temperature_is_the_one_of_the_validation_split(data, answerer):
     logits, right = [], []
     for record in asked:
         look = model.encode(dataset.path(record))
-        row, _ = model.logits(look.grid, [record.question], torch.tensor([0]))
+        asked_now = [model.read_question(record.question)]
+        row, _ = model.logits(look.grid, asked_now, torch.tensor([0]))
         logits.append(row)
         said = model.answers.answers[int(row.argmax())]
         right.append(float(said == record.answers[0]))

@@ -42,7 +42,8 @@ class AnswerTask(Task):
         self.answerer, self.answers, self.validation = answerer, answers, validation
         self.scores: dict[tuple[int, int], float] = {}  # of (record, answer), found once
         # Where all questions have one answer, to say it always is right from the first epoch on.
-        self.telling = len({modal_answer(record.answers) for record in validation}) > 1
+        one = len({modal_answer(record.answers) for record in validation}) == 1
+        self.unfit = "all its questions have the same answer" if one else None
 
     def logits(self, batch: QuestionBatch) -> Tensor:
         """Logits (N, A)."""

@@ -13,14 +13,14 @@ from torch import Tensor
 from ..data.batches import CaptionBatch
 from ..data.records import CaptionRecord
 from ..data.text import Tokenizer
-from ..metrics import score_captions
+from ..metrics import cider_problem, score_captions
 from ..models.captioners import CaptionModel, State
 from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Encoder, Grid
 from .options import TrainOptions
 from .task import Task
 
-__all__ = ["CaptionTask", "doubly_stochastic", "tells_apart"]
+__all__ = ["CaptionTask", "doubly_stochastic"]
 
 
 class CaptionTask(Task):
@@ -43,7 +43,7 @@ class CaptionTask(Task):
         super().__init__(encoder, options)
         self.captioner, self.tokenizer, self.validation = captioner, tokenizer, validation
         self.generated: dict[int, str] = {}
-        self.telling = tells_apart([record.captions for record in validation])
+        self.unfit = cider_problem({record.id: record.captions for record in validation})
 
     def loss(
         self,
@@ -143,19 +143,6 @@ class CaptionTask(Task):
         for name in ("cider", "bleu_4"):
             self.log(f"val_{name}", scores[name] or 0.0, prog_bar=name == "cider")
         self.log_choice(scores["cider"] or 0.0)
-
-
-def tells_apart(references: Sequence[Sequence[str]]) -> bool:
-    """Whether CIDEr over these references of pictures can be above 0.
-
-    It is 0 by definition where every n-gram occurs with every picture: for one picture, or where
-    the references of all are alike.
-    """
-    if len(references) < 2:
-        return False
-    pictures = {str(i): captions for i, captions in enumerate(references)}
-    best = score_captions(pictures, {i: captions[0] for i, captions in pictures.items()})["cider"]
-    return (best or 0.0) > 0
 
 
 def doubly_stochastic(attention: Tensor) -> Tensor:

@@ -199,9 +199,9 @@ def _run(
         f"{device.type}, {precision.name} ({precision.reason})"
     )
     report(
-        f"the best epoch is chosen by {job.chosen_by} on val"
-        if task.telling
-        else f"the best epoch is chosen by the loss on val: {job.why_loss}"
+        f"the best epoch is chosen by the loss on val: {task.unfit}"
+        if task.unfit
+        else f"the best epoch is chosen by {job.chosen_by} on val"
     )
     source = picture_source(dataset, encoder, options, job.pictures, device, report, progress)
     if device.type == "cuda" and torch.cuda.device_count() > 1:

@@ -15,6 +15,7 @@ from ..data.batches import CaptionData, QuestionData, Source
 from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..data.text import Tokenizer
 from ..errors import DataError, UsageError
+from ..metrics import cider_problem
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
 from ..models.decoding import DecodingOptions
@@ -22,7 +23,7 @@ from ..models.encoders import Encoder
 from ..models.folder import AnswererFolder, CaptionerFolder, ModelFolder
 from .answering import AnswerTask
 from .calibrate import fit_temperature
-from .captioning import CaptionTask, tells_apart
+from .captioning import CaptionTask
 from .history import Report
 from .options import TrainOptions
 from .pieces import answer_pieces, caption_pieces
@@ -43,7 +44,6 @@ class Job(ABC):
         pictures: names of all pictures of training and validation.
         summary: words of the vocabulary, records: for the first line of the report.
         chosen_by: what ``columns[0]`` is called in the report.
-        why_loss: why ``columns[0]`` chooses nothing where the task is not ``telling``.
     """
 
     task: Task
@@ -51,7 +51,6 @@ class Job(ABC):
     pictures: list[str]
     summary: str
     chosen_by: str
-    why_loss: str
 
     @abstractmethod
     def data(self, source: Source) -> tuple[Any, Any]:
@@ -70,18 +69,15 @@ class CaptionJob(Job):
     """Training a captioner."""
 
     chosen_by = "CIDEr"
-    why_loss = "CIDEr is 0 for one picture, and where all pictures have the same references"
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         captioned = [record for record in dataset.captions if record.captions]
         _tell_left_out(dataset.captions, captioned, "pictures", "have no captions", report)
         self.training, self.validation = _splits(dataset, captioned, options, "captions", report)
         texts = [caption for record in self.training for caption in record.captions]
-        if options.reward != "none" and not tells_apart([r.captions for r in self.training]):
-            raise DataError(
-                f"{dataset.folder}: --reward {options.reward}: CIDEr is 0 for every caption, since "
-                "all training pictures have the same references"
-            )
+        why = cider_problem({record.id: record.captions for record in self.training})
+        if options.reward != "none" and why:
+            raise DataError(f"{dataset.folder}: --reward {options.reward}: {why}")
         pieces = caption_pieces(options, texts, report)
         self.encoder, self.captioner, self.tokenizer = pieces
         _tell_words(self.tokenizer, texts, "captions", "--max-length", options.max_length, report)
@@ -135,7 +131,6 @@ class AnswerJob(Job):
 
     task: AnswerTask
     chosen_by = "accuracy"
-    why_loss = "all its questions have the same answer"
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         answered = [record for record in dataset.questions if record.answers]

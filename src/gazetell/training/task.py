@@ -22,11 +22,12 @@ class Task(L.LightningModule):
     """The encoder with a network on top: grids, repeatable dropout, clipping, AdamW.
 
     ``columns`` names what a validation pass logs, in the order of the history; the first is what
-    the best epoch is chosen by, where ``telling``: where not every model must score the same.
+    the best epoch is chosen by; ``unfit`` says why it cannot tell a good model from a bad one, if
+    so.
     """
 
     columns: ClassVar[tuple[str, ...]]
-    telling: bool
+    unfit: str | None
 
     def __init__(self, encoder: Encoder, options: TrainOptions) -> None:
         super().__init__()
@@ -55,10 +56,10 @@ class Task(L.LightningModule):
     def log_choice(self, score: float) -> None:
         """Log what the best epoch is chosen by, greater is better.
 
-        That is the score, and, as long as it is 0 or where it tells nothing, the negative loss.
+        That is the score, and, as long as it is 0 or where it is unfit, the negative loss.
         """
         loss = float(self.trainer.callback_metrics["val_loss"])
-        self.log("choice", score if self.telling and score > 0 else -loss, logger=False)
+        self.log("choice", score if not self.unfit and score > 0 else -loss, logger=False)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the callbacks' state fit a run folder that was moved, or made before ``choice``."""
