@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gazetell.data import scenes
+from gazetell import scenes
 from gazetell.data.records import Dataset
 from gazetell.errors import DataError, ImageError, ModelError, UsageError
 from gazetell.models.folder import load_model, update_metrics
