@@ -5,12 +5,14 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from page_reader import Page
 
-from gazetell.errors import DataError, ImageError, UsageError, WriteError
+from gazetell.errors import DataError, ImageError, ModelError, UsageError, WriteError
 from gazetell.inference import describe as module
 from gazetell.inference.bulk import caption_many
 from gazetell.inference.describe import describe, identity
@@ -71,7 +73,9 @@ def test_a_table_tells_every_picture(model, folder, tmp_path):
     done = describe(model, folder, tmp_path / "out.csv", batch=2)
     assert (done.pictures, done.captioned, done.failed) == (5, 5, [])
     rows = table(tmp_path / "out.csv")
-    assert list(rows[0]) == ["picture", "caption", "probability", "log_prob", "ended"]
+    assert list(rows[0]) == [
+        *("picture", "caption", "alt_text", "probability", "log_prob", "ended")
+    ]
     assert [row["picture"] for row in rows] == NAMES
     for row in rows:
         expected = model.caption(folder / row["picture"])
@@ -94,7 +98,7 @@ def test_all_three_forms_tell_the_same(model, folder, tmp_path):
     rows = sheet(tmp_path / "out.html")
     assert rows == sorted(rows, key=lambda row: row["log_prob"])  # least sure first
     assert {(row["picture"], row["caption"]) for row in rows} == {
-        (row["picture"], row["caption"]) for row in plain
+        (row["picture"], row["alt_text"]) for row in plain
     }
     assert all(row["thumb"].startswith("data:image/") for row in rows)
 
@@ -224,6 +228,86 @@ def test_a_name_that_no_file_can_hold_is_told(model, folder, tmp_path):
     str(error).encode()
 
 
+def test_what_a_spreadsheet_would_run_is_text(model, folder, tmp_path):
+    shutil.copy(folder / "z.png", folder / "=cmd|' &A1.png")
+    describe(model, folder, tmp_path / "out.csv")
+    assert pictures(tmp_path / "out.csv")[0] == "'=cmd|' &A1.png"
+    describe(model, folder, tmp_path / "out.jsonl")
+    first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert first["picture"] == "=cmd|' &A1.png"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such names")
+def test_a_name_that_breaks_a_table_is_told(model, folder, tmp_path):
+    shutil.copy(folder / "z.png", folder / "a\rb.png")
+    (error,) = describe(model, folder, tmp_path / "out.csv").failed
+    assert "its name holds a line end" in str(error)
+    assert pictures(tmp_path / "out.csv") == NAMES
+
+
+@pytest.mark.parametrize(
+    ("caption", "ended", "expected"),
+    [
+        ("a dog on grass", True, "A dog on grass."),
+        ("a dog on the", False, "A dog on the\u2026"),
+        ("is it a dog ?", True, "Is it a dog ?"),
+        ("\u4e00 \u53ea \u72d7", True, "\u4e00 \u53ea \u72d7\u3002"),
+        ("", True, ""),
+    ],
+)
+def test_alt_text_is_a_sentence(caption, ended, expected):
+    assert module.sentence(caption, ended) == expected
+
+
+def test_what_was_cut_found_empty_or_gone_is_counted(model, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out.csv"
+    texts = iter(["", "a", "b", "c", "d"])
+
+    def some(*args, **options):
+        for item, caption in caption_many(*args, **options):
+            text = next(texts)
+            yield item, replace(caption, text=text, ended=text not in "ab")
+
+    monkeypatch.setattr(module, "caption_many", some)
+    done = describe(model, folder, out)
+    assert (done.cut, done.empty, done.gone) == (3, 1, 0)  # "" is in "ab"
+    (folder / "z.png").unlink()
+    (folder / "m,n.png").unlink()
+    done = describe(model, folder, out)
+    assert (done.pictures, done.captioned, done.gone) == (3, 0, 2)
+
+
+@pytest.mark.parametrize("name", ["two  blanks", "a#b?c%20", "caf\u00e9"])
+def test_a_sheet_links_to_its_pictures_whatever_the_folder_is_called(model, folder, tmp_path, name):
+    (tmp_path / "sheets").mkdir()
+    folder = folder.rename(tmp_path / name)
+    describe(model, folder, tmp_path / "sheets" / "out.html")
+    page = Page((tmp_path / "sheets" / "out.html").read_text(encoding="utf-8"))
+    (data,) = [data for tag, data in page.texts if tag == "script" and data.startswith("{")]
+    assert unquote(json.loads(data)["base"]) == f"../{name}"
+    # The journal tells folders apart that differ in blanks alone.
+    shutil.copytree(folder, tmp_path / "two blanks")
+    if name == "two  blanks":
+        with pytest.raises(UsageError, match="begun with the folder"):
+            describe(model, tmp_path / "two blanks", tmp_path / "sheets" / "out.html")
+
+
+def test_a_model_that_gives_no_probability_is_refused(model, folder, tmp_path):
+    model.decoder.captioners[0].head[-1].bias.data[:] = math.nan
+    with pytest.raises(ModelError, match="weights are damaged"):
+        describe(model, folder, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_another_precision_is_told(model, untrained, folder, tmp_path, caplog):
+    describe(model, folder, tmp_path / "out.csv")
+    other = Captioner(untrained(seed=2), device="cpu", precision="bf16")
+    (folder / "z.png").unlink()
+    describe(other, folder, tmp_path / "out.csv")
+    (line,) = caplog.messages
+    assert "captions made before are in fp32, new ones in bf16" in line
+
+
 def other_model(model, folder, out, untrained):
     return Captioner(untrained(seed=3), device="cpu", precision="fp32"), folder, out, {}
 
@@ -252,6 +336,12 @@ def damaged_journal(model, folder, out, untrained):
     return model, folder, out, {}
 
 
+def line_without_caption(model, folder, out, untrained):
+    journal = out.parent / "out.csv.done.jsonl"
+    journal.write_text(journal.read_text().replace('"caption": ', '"other": '))
+    return model, folder, out, {}
+
+
 def other_version(model, folder, out, untrained):
     (out.parent / "out.csv.done.jsonl").write_text('{"format": 99}\n')
     return model, folder, out, {}
@@ -266,6 +356,7 @@ def other_version(model, folder, out, untrained):
         (foreign_output, r"mine\.csv: is there, and not from gazetell describe .*--again"),
         (edited_output, r"was changed since gazetell wrote it; rename it .*--again"),
         (damaged_journal, r"out\.csv\.done\.jsonl:1: is damaged .*--again"),
+        (line_without_caption, r"out\.csv\.done\.jsonl:2: is damaged; .*--again"),
         (other_version, r"is no journal of this version; .*--again"),
     ],
 )

@@ -14,8 +14,8 @@ from page_reader import Page
 from PIL import Image, ImageDraw, ImageSequence
 
 from gazetell.errors import UsageError, WriteError
-from gazetell.inference import gaze
-from gazetell.inference.lettering import fit, is_right_to_left, one_line, wrap
+from gazetell.inference import gaze, lettering
+from gazetell.inference.lettering import fit, font_for, is_right_to_left, one_line, wrap
 
 
 def spike(rows, columns, row, column, floor=0.0):
@@ -349,6 +349,83 @@ def test_html_knows_the_direction_of_the_caption():
         if attrs.get("role") == "toolbar"
     ]
     assert [bar["dir"] for bar in bars] == ["rtl"]
+
+
+# What it must not do in silence
+
+
+def rotated(picture, orientation=6):
+    """A copy that stands upright only by its EXIF orientation."""
+    turned = picture.transpose(Image.Transpose.ROTATE_90).copy()
+    turned.getexif()[0x0112] = orientation
+    buffer = io.BytesIO()
+    turned.save(buffer, "PNG", exif=turned.getexif())
+    return Image.open(buffer)
+
+
+def embedded(text):
+    (image,) = Page(text).all("img")
+    return Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1])))
+
+
+def test_a_picture_is_set_upright_before_the_gaze_is_laid_on_it():
+    picture, grid = colourful(), spike(3, 4, 0, 3, floor=0.1)
+    turned = rotated(picture)
+    assert turned.size == (90, 120)
+    assert gaze.overlay(turned, grid).tobytes() == gaze.overlay(picture, grid).tobytes()
+    for make in (gaze.strip, gaze.gif, gaze.html):
+        found, expected = (make(one, ["dot"], grid[None]) for one in (turned, picture))
+        assert (
+            getattr(found, "tobytes", lambda f=found: f)()
+            == getattr(expected, "tobytes", lambda e=expected: e)()
+        )
+    assert "--ratio:1.33333" in gaze.html(turned, ["dot"], grid[None])
+
+
+def test_transparency_is_white_as_models_see_it():
+    clear = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+    assert gaze.strip(clear, [], np.zeros((0, 2, 2))).getpixel((100, 100)) == (255, 255, 255)
+    assert embedded(gaze.html(clear, [], np.zeros((0, 2, 2)))).getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_letters_are_looked_for_in_other_fonts(caplog):
+    # U+306E is not in DejaVu Sans; STIXGeneral, which comes with matplotlib, has it.
+    assert "STIX" in font_for("\u306e", 20).path
+    assert "DejaVuSans.ttf" in font_for("\u00e9", 20).path
+    assert caplog.messages == []
+
+
+def test_letters_that_no_font_has_are_told_once(monkeypatch, caplog):
+    only = lettering._font_paths()[:1]
+    monkeypatch.setattr(lettering, "_font_paths", lambda: only)
+    for name in ("_path_for", "_say_once"):
+        getattr(lettering, name).cache_clear()
+    for word in ("\u4e00", "\u72d7", "a"):
+        gaze.strip(colourful(), [word], maps([word]))
+    (line,) = caplog.messages
+    assert line.startswith("no font was found for CJK letters, which are drawn as boxes: install")
+    lettering._path_for.cache_clear()
+
+
+def test_a_strip_of_words_that_run_right_to_left_begins_at_the_right():
+    words = ["\u05e9\u05dc\u05d5\u05dd", "\u05e2\u05d5\u05dc\u05dd"]
+    picture = Image.new("RGB", (192, 192), "white")
+    sheet = np.asarray(gaze.strip(picture, words, maps(words)).convert("L"), dtype=int)
+    tiles = [sheet[24 + 96, 24 + n * 208 + 180] for n in range(3)]
+    assert tiles[2] == 255 > max(tiles[:2])  # the picture itself
+    title = gaze.strip(picture, words, maps(words), title=words[0])
+    above = np.asarray(title.convert("L"))[:40]
+    assert np.nonzero((above < 128).any(0))[0].min() > title.width // 2
+
+
+def test_a_moving_picture_has_the_title():
+    plain, titled = (
+        Image.open(io.BytesIO(gaze.gif(colourful(), ["dot"], maps(["dot"]), title=title)))
+        for title in (None, "how many dots are there? one")
+    )
+    assert titled.height > plain.height
+    above = np.asarray(titled.convert("L"))[: titled.height - plain.height]
+    assert (above < 128).any()
 
 
 # Files and refusals

@@ -32,7 +32,8 @@ def example(**changes):
         attention=attention / attention.sum((1, 2), keepdims=True),
         references=["a dot", "one orange dot"],
         score=1.2345,
-        verdict="true",
+        verdict="true: not northern",
+        right=True,
     )
     return dataclasses.replace(given, **changes)
 
@@ -51,7 +52,7 @@ def report(path, **changes):
         "history": HISTORY,
         "examples": [example()],
         "best": [example()],
-        "worst": [example(score=0.0, verdict="false: no red circle")],
+        "worst": [example(score=0.0, verdict="no red circle", right=False)],
         "commands": ["# Caption a picture", "gazetell caption photo.jpg --model run"],
         "notes": ["Java was not found."],
         "date": "3 March 2026",
@@ -162,6 +163,20 @@ def test_each_example_shows_gaze_score_verdict_and_references(tmp_path):
     assert [data for tag, data in page.texts if tag == "li"].count("one orange dot") == 3
 
 
+def test_a_verdict_is_marked_as_it_is_given_not_by_its_words(tmp_path):
+    unsure = example(verdict="not checked", right=None)
+    page = Page(report(tmp_path / "report.html", examples=[unsure], best=[], worst=[]))
+    assert "mark" in [attrs.get("class") for attrs in page.all("span")]
+    assert ("span", "not checked") in page.texts
+
+
+def test_epochs_without_finite_figures_are_counted(tmp_path):
+    history = [*HISTORY, {"epoch": 10, "train_loss": math.nan, "val_loss": 1.0}]
+    text = report(tmp_path / "report.html", history=history)
+    assert "1 of 10 epochs have figures that are not finite; the curves leave them out." in text
+    assert "not finite" not in report(tmp_path / "report.html")
+
+
 def test_a_model_without_attention_still_has_a_report(tmp_path):
     plain = example(attention=None, words=(), score=None, verdict=None, references=())
     page = Page(report(tmp_path / "report.html", examples=[plain], best=[], worst=[]))
@@ -173,7 +188,7 @@ def test_a_model_without_attention_still_has_a_report(tmp_path):
 def test_pictures_may_be_paths(tmp_path):
     picture((700, 20)).save(tmp_path / "a.png")
     text = report(tmp_path / "r.html", examples=[example(image=tmp_path / "a.png")])
-    assert "--ratio:35.0000" in text
+    assert "--ratio:35" in text
     with pytest.raises(ImageError, match="none"):
         report(tmp_path / "s.html", examples=[example(image=tmp_path / "none.png")])
     assert not (tmp_path / "s.html").exists()

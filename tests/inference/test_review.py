@@ -207,6 +207,36 @@ def test_a_persons_words_outlive_a_new_model_and_approvals_do_not(visit):
     assert [box(page, number).is_checked() for number in range(4)] == [True, False, True, False]
 
 
+def test_words_about_another_picture_are_marked(visit):
+    page = visit(rows(2))
+    field(page, 0).fill("mine")
+    field(page, 1).fill("also mine")
+    page.close()
+    new = rows(2)
+    new[0]["stamp"] = "2-2"  # another picture of that name
+    page = visit(new)
+    notes = page.locator(".note")
+    shown(notes).to_have_text(["written for an earlier picture of this name", ""])
+    field(page, 0).press("Enter")
+    shown(notes).to_have_text(["", ""])
+
+
+def test_captions_as_probable_are_as_sure(visit):
+    same = [row(f"{n}.png", log_prob=-3.0) for n in range(3)]
+    assert visit(same).locator(".sure").first.is_hidden()
+    page = visit([row("a.png", log_prob=-9.0), *same], key="other")
+    shown(page.locator(".sure > span")).to_have_text(["least sure", "surest", "surest", "surest"])
+
+
+def test_what_a_spreadsheet_would_run_is_downloaded_as_text(visit):
+    page = visit([row("=1+1.png", "-2 degrees")])
+    page.get_by_role("checkbox", name="Approve").check()
+    with page.expect_download() as caught:
+        page.get_by_role("button", name="Download CSV").click()
+    text = caught.value.path().read_text(encoding="utf-8-sig")
+    assert text.splitlines()[1] == "'=1+1.png,'-2 degrees,'-2 degrees,yes"
+
+
 def test_leaving_asks_until_all_is_downloaded(visit):
     other = visit(rows(), key="other")  # keeps the browser open
     page = visit(rows())
@@ -272,9 +302,9 @@ def test_many_are_drawn_as_they_are_reached(visit):
 
 def test_what_is_odd_is_said(visit):
     odd = [row("0.png", "", -9.0), row("1.png", "a b c", -8.0, ended=False)]
-    page = visit([*odd, row("a b/c#d?.png", EVIL)], base="../my pictures")
+    page = visit([*odd, row("a b/c#d?.png", EVIL)], base="../my%20pictures")
     assert page.locator(".note").all_inner_texts() == [
-        "empty: decorative",
+        "the model found no words",
         "cut off before its end",
         "",
     ]

@@ -12,12 +12,12 @@ from typing import Any
 from .. import scenes
 from ..data.records import Dataset
 from ..errors import UsageError
-from ..files import read_jsonl
+from ..files import read_jsonl, write_error
 from ..inference.answering import Answerer
 from ..inference.evaluate import Evaluation, evaluate
 from ..inference.evaluate_answers import AnswerEvaluation, evaluate_answers
 from ..inference.predictor import Captioner
-from ..inference.report import Example, write_report
+from ..inference.report import Example, figure_text, write_report
 from ..models.folder import update_metrics
 from ..pictures import open_image
 from ..progress import bar
@@ -31,6 +31,12 @@ __all__ = ["demo"]
 BEAM = 3
 STEPS = 6
 QUESTIONS = 6  # a picture
+# What a demo leaves in its folder, finished or not; a folder with anything else is not deleted.
+OWN = {
+    *("scenes", "answerer", "report.html"),
+    *("README.md", "config.json", "model.safetensors", "tokenizer.json", "metrics.json"),
+    *("checkpoints", "evaluation", "metrics.jsonl", "tensorboard", "training.json"),
+}
 
 
 def demo(
@@ -58,6 +64,16 @@ def demo(
         again: Delete what an earlier demo left in OUT and begin anew.
     """
     began = time.perf_counter()
+    for name, count, least in (
+        ("train", train_pictures, 1),
+        ("val", val_pictures, 1),
+        ("test", test_pictures, 2),  # CIDEr weighs words by the pictures they occur in
+    ):
+        if count < least:
+            raise UsageError(f"--{name}-pictures {count}: expected {least} or more")
+    for option, value in (("--epochs", epochs), ("--answer-epochs", answer_epochs)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} {value}: expected 1 or more")
     _clear(out, again)
     data = out / "scenes"
     total = train_pictures + val_pictures + test_pictures
@@ -107,13 +123,19 @@ def _train(
 
 def _clear(out: Path, again: bool) -> None:
     """Refuse to write over anything but, if asked, an earlier demo."""
-    if not out.exists() or not any(out.iterdir()):
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; expected a folder")
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    if not names:
         return
-    if not (out / "scenes").is_dir() and not (out / "training.json").is_file():
+    if "scenes" not in names or names - OWN:
         raise UsageError(f"--out {out}: holds something else; expected a new or empty folder")
     if not again:
         raise UsageError(f"--out {out}: holds a demo; make it anew with --again, or name another")
-    shutil.rmtree(out)
+    try:
+        shutil.rmtree(out)
+    except OSError as error:
+        raise write_error(out, error) from error
 
 
 def _commands(out: Path, answerer: Path, data: Path, dataset: Dataset) -> list[str]:
@@ -138,6 +160,7 @@ def _asked(answered: AnswerEvaluation, dataset: Dataset, model: Answerer) -> lis
         index = indices[number % len(indices)]  # of another type each time
         record = answered.records[index]
         answer = answered.with_picture(index, dataset.root, model)
+        right = answered.scores[index] == 1
         examples.append(
             Example(
                 dataset.path(record),
@@ -145,7 +168,8 @@ def _asked(answered: AnswerEvaluation, dataset: Dataset, model: Answerer) -> lis
                 answer.passes,
                 answer.attention,
                 record.answers,
-                verdict="right" if answered.scores[index] == 1 else "wrong",
+                verdict="right" if right else "wrong",
+                right=right,
             )
         )
     return examples
@@ -164,10 +188,10 @@ def _write(
 
     def example(index: int) -> Example:
         caption, record = result.captions[index], result.records[index]
-        verdict = None
+        verdict, true = None, None
         if result.verdicts is not None:
-            found = result.verdicts[index]
-            verdict = "true" if found.true else f"false: {found.reason}"
+            true = result.verdicts[index].true
+            verdict = "true" if true else f"false: {result.verdicts[index].reason}"
         return Example(
             open_image(dataset.path(record)),
             caption.text,
@@ -176,10 +200,12 @@ def _write(
             record.captions,
             result.scores[index],
             verdict,
+            true,
         )
 
     order = sorted(range(len(result.scores)), key=lambda index: result.scores[index])
     dozen = range(min(12, len(order)))  # the order of scenes is random: the first are any
+    few = min(4, len(order) // 2)  # no picture is among the best and the worst
     figures = result.figures
     write_report(
         page,
@@ -188,8 +214,8 @@ def _write(
         figures=_headline(figures, answered.figures),
         history=[row for _, row in read_jsonl(out / "metrics.jsonl")],
         examples=[example(index) for index in dozen],
-        best=[example(index) for index in reversed(order[-4:])],
-        worst=[example(index) for index in order[:4]],
+        best=[example(index) for index in reversed(order[-few:])],
+        worst=[example(index) for index in order[:few]],
         answers=asked,
         commands=commands,
         notes=[
@@ -230,7 +256,7 @@ def _headline(
 
 
 def _share(value: object) -> str | None:
-    return f"{100 * value:.1f} %" if isinstance(value, float) else None
+    return f"{100 * value:.1f} %" if isinstance(value, float | int) else None
 
 
 def _summary(
@@ -246,7 +272,8 @@ def _summary(
         f"answered {len(answered.records)} questions about them:"
     )
     for name, value in _headline(result.figures, answered.figures).items():
-        print(f"  {name:<32} {f'{value:.4f}' if isinstance(value, float) else value}")
+        text = f"{value:.4f}" if isinstance(value, float) else figure_text(value)
+        print(f"  {name:<32} {text}")
     print(f"Report: {page}   ({seconds:.0f} s in all)")
     print("Try next:")
     for command in commands:

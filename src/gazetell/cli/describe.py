@@ -58,9 +58,19 @@ def describe(
     )
     for error in done.failed:
         report(f"error: {error}")
+    for count, what in (
+        (done.cut, "cut off at the greatest length (ended: false); see --max-length"),
+        (done.empty, "empty: the model found no words"),
+    ):
+        if count:
+            report(f"{count} {'caption is' if count == 1 else 'captions are'} {what}")
+    if done.gone:
+        is_gone = "1 picture is" if done.gone == 1 else f"{done.gone} pictures are"
+        report(f"{is_gone} no longer in {folder}, and left out of {out}")
     before = done.pictures - done.captioned - len(done.failed)
+    pictures = "1 picture" if done.pictures == 1 else f"{done.pictures} pictures"
     report(
-        f"{out}: {done.pictures} pictures, {done.captioned} captioned now, {before} before, "
+        f"{out}: {pictures}, {done.captioned} captioned now, {before} before, "
         f"{len(done.failed)} failed"
     )
     return 1 if done.failed else 0

@@ -19,15 +19,18 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from ..errors import DataError, ImageError, UsageError
-from ..files import atomic_path
+from ..errors import DataError, ImageError, ModelError, UsageError
+from ..files import atomic_path, spreadsheet_text
 from ..pictures import image_files
 from ..progress import bar
 from .bulk import caption_many
@@ -41,7 +44,11 @@ __all__ = ["FORMATS", "Described", "check_out", "describe", "identity"]
 Row = dict[str, Any]
 FORMATS = (".csv", ".jsonl", ".html")
 FORMAT = 1  # of the journal
-COLUMNS = ("picture", "caption", "probability", "log_prob", "ended")
+COLUMNS = ("picture", "caption", "alt_text", "probability", "log_prob", "ended")
+STOPS = ".!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f"  # Latin, Chinese, Hindi, Urdu, Arabic
+LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,17 @@ class Described:
         pictures: in the folder.
         captioned: by this run.
         failed: one error for each picture that could not be opened.
+        cut: captions that were cut off at the greatest length.
+        empty: pictures for which the model found no words.
+        gone: pictures captioned before that are no longer in the folder, and not in the output.
     """
 
     pictures: int
     captioned: int
     failed: Sequence[ImageError]
+    cut: int = 0
+    empty: int = 0
+    gone: int = 0
 
 
 def describe(
@@ -96,9 +109,18 @@ def describe(
         "model": identity(model),
         "folder": _relative(folder, out.parent),
         "options": chosen,
+        "precision": model.precision.name,
     }
     journal = _open(out, begun, again)
-    done = {line["picture"]: line for line in journal.lines if "picture" in line}
+    done = _done(journal)
+    if done and journal.lines[0].get("precision", begun["precision"]) != begun["precision"]:
+        log.warning(
+            "%s: captions made before are in %s, new ones in %s, which may differ where two are "
+            "about as likely",
+            out,
+            journal.lines[0]["precision"],
+            begun["precision"],
+        )
     failed: list[ImageError] = []
     todo, captioned = [], 0
     for path in pictures:
@@ -107,6 +129,9 @@ def describe(
             name.encode()
         except UnicodeEncodeError:
             failed.append(ImageError(f"{str(path)!r}: its name is not UTF-8; rename it"))
+            continue
+        if "\r" in name:  # a table's reader takes it for the end of a line
+            failed.append(ImageError(f"{str(path)!r}: its name holds a line end; rename it"))
             continue
         stamp = _stamp(path)
         if stamp is None or done.get(name, {}).get("stamp") != stamp:
@@ -120,6 +145,11 @@ def describe(
             if isinstance(result, ImageError):
                 failed.append(result)
             else:
+                if not math.isfinite(result.log_prob):
+                    raise ModelError(
+                        f"the log-probability of the caption of {name} is {result.log_prob}: "
+                        "the model's weights are damaged"
+                    )
                 done[name] = _row(name, stamp, result, with_picture)
                 journal.append(done[name])
                 captioned += 1
@@ -128,11 +158,26 @@ def describe(
     rows = [done[name] for name in names if name in done]
     if with_picture:
         title = one_line(folder.resolve().name) or "pictures"
-        text = review_sheet(title, rows, failed, base=begun["folder"], key=_key(out))
+        shown = [row | {"caption": sentence(row["caption"], row["ended"])} for row in rows]
+        text = review_sheet(title, shown, failed, base=_address(folder, out.parent), key=_key(out))
+        if len(text) > LARGE:
+            log.warning(
+                "%s: is a sheet of %d MB, which browsers are slow to open; describe fewer "
+                "pictures a sheet, for example folder by folder",
+                out,
+                len(text) // 1_000_000,
+            )
     else:
         text = (_table if out.suffix.lower() == ".csv" else _lines)(rows)
     _write(out, text, journal)
-    return Described(len(pictures), captioned, failed)
+    return Described(
+        len(pictures),
+        captioned,
+        failed,
+        cut=sum(not row["ended"] for row in rows),
+        empty=sum(not row["caption"] for row in rows),
+        gone=len(done.keys() - set(names)),
+    )
 
 
 def check_out(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
@@ -214,13 +259,48 @@ def _differences(old: Row, new: Row) -> str:
     return ", ".join(other)
 
 
+def sentence(text: str, ended: bool) -> str:
+    """A caption as alt text: with a capital and a full stop; an ellipsis if it was cut off."""
+    if not text:
+        return ""
+    stop = "." if unicodedata.east_asian_width(text[-1]) != "W" else "\u3002"
+    stop = "" if text[-1] in STOPS else stop if ended else "\u2026"
+    return text[0].title() + text[1:] + stop
+
+
 def _relative(folder: Path, start: Path) -> str:
     """A folder as seen from another: both may be moved together."""
     try:
         name = Path(os.path.relpath(folder, start)).as_posix()
     except ValueError:  # on another drive
         name = folder.resolve().as_posix()
-    return one_line(name)
+    # A name that is not UTF-8 can be written to no file as it is.
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def _address(folder: Path, start: Path) -> str:
+    """A folder as the address of a link in a page that lies in ``start``."""
+    try:
+        return quote(os.fsencode(Path(os.path.relpath(folder, start)).as_posix()))
+    except ValueError:  # on another drive
+        return folder.resolve().as_uri()
+
+
+def _done(journal: Journal) -> dict[str, Row]:
+    """The last line of each picture, by name.
+
+    Raises:
+        DataError: a line that says of a picture less or other than was written.
+    """
+    wanted = {"caption": str, "log_prob": float, "ended": bool}
+    done = {}
+    for number, line in enumerate(journal.lines, start=1):
+        if "picture" not in line:
+            continue
+        if not all(isinstance(line.get(name), kind) for name, kind in wanted.items()):
+            raise DataError(f"{journal.path}:{number}: is damaged; start over with --again")
+        done[line["picture"]] = line
+    return done
 
 
 def _key(out: Path) -> str:
@@ -254,7 +334,10 @@ def _row(name: str, stamp: str | None, caption: Caption, with_picture: bool) -> 
 def _columns(row: Row) -> Row:
     """What is told of a picture."""
     # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
-    told = row | {"probability": float(f"{math.exp(row['log_prob']):.4g}")}
+    told = row | {
+        "alt_text": sentence(row["caption"], row["ended"]),
+        "probability": float(f"{math.exp(row['log_prob']):.4g}"),
+    }
     return {name: told[name] for name in COLUMNS}
 
 
@@ -264,7 +347,8 @@ def _table(rows: Sequence[Row]) -> str:
     writer.writeheader()
     for row in rows:
         told = _columns(row)
-        writer.writerow(told | {"ended": str(told["ended"]).lower()})
+        texts = {name: spreadsheet_text(told[name]) for name in ("picture", "caption", "alt_text")}
+        writer.writerow(told | texts | {"ended": str(told["ended"]).lower()})
     return text.getvalue()
 
 

@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw
 
 from ..errors import UsageError
 from ..files import atomic_path, write_text
+from ..pictures import open_image
 from .lettering import fit, font_for, is_right_to_left, one_line, wrap
 from .maps import checked_maps, heat, overlay, resized, veil, where
 
@@ -91,6 +92,7 @@ def strip(
     # A narrow picture still leaves room for its word.
     cell_width, cell_height = max(small.width, side // 2), small.height + label_height
     width = 2 * margin + columns * cell_width + (columns - 1) * gap
+    right_to_left = is_right_to_left(" ".join(words) or title or "")
     title_words = one_line(title or "").split()
     title_size = round(text_size * 1.15)
     title_lines = wrap(title_words, title_size, width - 2 * margin, title_size // 3)
@@ -103,9 +105,11 @@ def strip(
     for number, line in enumerate(title_lines):
         text = " ".join(title_words[index] for index in line)
         font, text = fit(text, title_size, width - 2 * margin)
-        draw.text((margin, margin + number * line_height), text, fill=INK, font=font)
+        x, anchor = (width - margin, "ra") if right_to_left else (margin, "la")
+        draw.text((x, margin + number * line_height), text, fill=INK, font=font, anchor=anchor)
     for number, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
         row, column = divmod(number, columns)
+        column = columns - 1 - column if right_to_left else column
         left, top = margin + column * (cell_width + gap), above + row * (cell_height + gap)
         sheet.paste(tile, (left + (cell_width - tile.width) // 2, top))
         font, text = fit(label, text_size, cell_width)
@@ -119,6 +123,7 @@ def gif(
     words: Sequence[str],
     attention: np.ndarray | None,
     *,
+    title: str | None = None,
     side: int = 360,
     milliseconds: int = 650,
 ) -> bytes:
@@ -128,6 +133,7 @@ def gif(
         picture: of any size.
         words: T words; without words the picture stands alone.
         attention: (T, h, w), one map a word.
+        title: lines above the picture.
         side: the longer side of the picture in pixels.
         milliseconds: how long a word is shown; the last one stays three times as long.
 
@@ -144,25 +150,32 @@ def gif(
     margin, line_height, space = side // 24, round(size * 1.5), size // 3
     shown = [fit(word, size, width - 2 * margin)[1] for word in words]
     lines = wrap(shown, size, width - 2 * margin, space)
-    height = small.height + (2 * margin + len(lines) * line_height if lines else 0)
+    title_words = one_line(title or "").split()
+    title_lines = wrap(title_words, size, width - 2 * margin, space)
+    above = len(title_lines) * line_height + 2 * margin if title_lines else 0
+    below = above + small.height
+    height = below + (2 * margin + len(lines) * line_height if lines else 0)
     places: list[tuple[float, float]] = []  # left end of each word on its baseline
     right_to_left = is_right_to_left(" ".join(shown))
     for number, line in enumerate(lines):
         x: float = margin
         for index in line:
             length = font_for(shown[index], size).getlength(shown[index])
-            y = small.height + margin + number * line_height + size * 1.1
+            y = below + margin + number * line_height + size * 1.1
             places.append((width - x - length if right_to_left else x, y))
             x += length + space
 
     frames = []
     for now in range(len(shown)):
         frame = Image.new("RGB", (width, height), PAPER)
-        frame.paste(overlay(small, maps[now]), ((width - small.width) // 2, 0))
+        frame.paste(overlay(small, maps[now]), ((width - small.width) // 2, above))
         draw = ImageDraw.Draw(frame)
+        for number, line in enumerate(title_lines):
+            font, text = fit(" ".join(title_words[n] for n in line), size, width - 2 * margin)
+            draw.text((margin, margin + number * line_height), text, fill=INK, font=font)
         # How far the caption has come; it also keeps two frames from being the same.
         along = round(width * (now + 1) / len(shown))
-        draw.rectangle((0, small.height, along, small.height + 2), fill=ACCENT)
+        draw.rectangle((0, below, along, below + 2), fill=ACCENT)
         for index in range(now + 1):
             font, ink = font_for(shown[index], size), ACCENT if index == now else INK
             draw.text(places[index], shown[index], fill=ink, font=font, anchor="ls")
@@ -240,6 +253,7 @@ def html(
         ValueError: the maps do not fit the words.
     """
     maps = checked_maps(words, attention)
+    picture = open_image(picture)
     words = [one_line(word) for word in words]
     height, width = maps.shape[1:]
     # Finer than the grid, so that a browser's bilinear scaling looks smooth.
@@ -256,7 +270,7 @@ def html(
         columns=size[0],
         rows=size[1],
         maps=base64.b64encode(b"".join(levels)).decode(),
-        ratio=f"{picture.width / picture.height:.4f}",
+        ratio=f"{picture.width / picture.height:.6g}",
         uri=picture_uri(picture, side),
         alt=markup.escape(caption or "picture"),
         title=heading,
@@ -297,7 +311,7 @@ def save(
         picture: of any size.
         words: T words.
         attention: (T, h, w), one map a word.
-        title: a line above the strip or on the page; a GIF has none.
+        title: a line above the strip or the moving picture, or on the page.
 
     Raises:
         UsageError: another suffix, or the model has no attention.
@@ -311,7 +325,7 @@ def save(
         write_text(path, html(picture, words, attention, title=title, page=True, tiles=True))
         return
     if kind == "GIF":
-        content = gif(picture, words, attention)
+        content = gif(picture, words, attention, title=title)
     else:
         buffer = io.BytesIO()
         sheet = strip(picture, words, attention, title=title)

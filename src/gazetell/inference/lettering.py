@@ -1,37 +1,86 @@
 """Words drawn on a picture: a font that has the letters, a size that fits, lines that wrap.
 
 Pillow's own scalable font (Aileron) is drawn where a word is plain ASCII, and DejaVu Sans, which
-comes with matplotlib, where it is not (Latin with accents, Greek, Cyrillic, Arabic, Hebrew). A
-script that neither knows is drawn as boxes, never an error.
+comes with matplotlib, where it is not (Latin with accents, Greek, Cyrillic, Arabic, Hebrew). For
+other scripts the fonts of the system are searched. Letters that no font has are drawn as boxes,
+and a warning says so.
 """
 
+import logging
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import ImageFont
+from PIL import ImageFont, features
 
 __all__ = ["Font", "fit", "font_for", "is_right_to_left", "one_line", "wrap"]
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=64)
-def _font(size: int, ascii_only: bool) -> Font:
-    """One of the two fonts at ``size`` pixels."""
-    if not ascii_only:
-        import matplotlib  # 0.1 s, and only a word outside ASCII needs it
-
-        path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)
+def _font(size: int, path: str) -> Font:
+    """The font file at ``size`` pixels; Pillow's own font for no path."""
+    return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
 
 
 def font_for(text: str, size: int) -> Font:
     """A font of ``size`` pixels that has the letters of ``text``, as far as one is at hand."""
-    return _font(size, text.isascii())
+    if is_right_to_left(text) and not features.check_feature("fribidi"):
+        _say_once("right-to-left words are drawn letter by letter from the left: install fribidi")
+    letters = frozenset(letter for letter in text if letter.isprintable() and letter != " ")
+    return _font(size, "" if text.isascii() else _path_for(letters))
+
+
+@lru_cache(maxsize=1024)
+def _path_for(letters: frozenset[str]) -> str:
+    """The first font file that has all letters, DejaVu Sans tried first; else DejaVu Sans."""
+    paths = _font_paths()
+    for path in paths:
+        if letters <= _letters_of(path):
+            return path
+    missing = min(letters - _letters_of(paths[0]))
+    script = unicodedata.name(missing, f"U+{ord(missing):X}").split()[0]  # CJK, HANGUL, THAI, ...
+    _say_once(
+        f"no font was found for {script} letters, which are drawn as boxes: install one (for "
+        "Chinese, Japanese and Korean: Noto Sans CJK), or save the gaze as .html"
+    )
+    return paths[0]
+
+
+@lru_cache(maxsize=1)
+def _font_paths() -> list[str]:
+    """Upright font files of normal weight: DejaVu Sans, then those of the system by name."""
+    import matplotlib  # 0.1 s, and only a word outside ASCII needs it
+    from matplotlib.font_manager import fontManager
+
+    first = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    others = sorted(
+        (entry.name, entry.fname)
+        for entry in fontManager.ttflist
+        if (entry.style, entry.weight, entry.size) == ("normal", 400, "scalable")
+        and "LastResort" not in entry.fname  # boxes for every letter there is
+    )
+    return list(dict.fromkeys((first, *(path for _, path in others))))
+
+
+@lru_cache(maxsize=256)
+def _letters_of(path: str) -> frozenset[str]:
+    """The letters that a font file has; none if it cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(map(chr, FT2Font(path).get_charmap()))
+    except (OSError, RuntimeError) as error:
+        log.info("%s: cannot be read as a font: %s", path, error)
+        return frozenset()
+
+
+@lru_cache(maxsize=16)
+def _say_once(line: str) -> None:
+    log.warning(line)
 
 
 def one_line(text: str) -> str:

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UsageError
+from ..pictures import open_image
 
 __all__ = ["checked_maps", "heat", "overlay", "resized", "veil", "where"]
 
@@ -141,7 +142,7 @@ def overlay(picture: Image.Image, attention_map: np.ndarray) -> Image.Image:
     """The picture dimmed where the model did not look, with a warm glow where it did.
 
     Args:
-        picture: of any size; taken as RGB.
+        picture: of any size; taken upright and laid on white, as models take it.
         attention_map: (h, w) weights over the whole picture.
 
     Returns:
@@ -150,14 +151,16 @@ def overlay(picture: Image.Image, attention_map: np.ndarray) -> Image.Image:
     Raises:
         ValueError: as `heat`.
     """
+    picture = open_image(picture)
     kept, added = veil()
     index = np.rint(heat(attention_map, picture.size) * 255).astype(np.uint8)  # (H, W)
-    pixels = np.asarray(picture.convert("RGB")) * kept[index][..., None] + added[index]
+    pixels = np.asarray(picture) * kept[index][..., None] + added[index]
     return Image.fromarray(np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))
 
 
 def resized(picture: Image.Image, side: int) -> Image.Image:
-    """RGB, the longer side ``side`` pixels, the shorter at least one."""
+    """Upright RGB on white, the longer side ``side`` pixels, the shorter at least one."""
+    picture = open_image(picture)
     scale = side / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
-    return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)

@@ -24,7 +24,7 @@ from . import gaze
 from .curves import chart, curve
 from .lettering import one_line
 
-__all__ = ["Example", "write_report"]
+__all__ = ["Example", "figure_text", "write_report"]
 
 SIDE = 480  # longer side of an embedded picture in pixels: some 50 kB each
 
@@ -40,8 +40,8 @@ class Example:
         attention: (T, h, w) one map a word, or None for a model without attention.
         references: what people said.
         score: the picture's own score (CIDEr, 1.0 is a hundred points), or None.
-        verdict: what a check of the facts found, for example ``"true"`` or
-            ``"false: no red circle"``.
+        verdict: what a check of the facts found, for example ``"false: no red circle"``.
+        right: whether the verdict is a good one; None marks it as neither.
     """
 
     image: Image.Image | str | os.PathLike[str]
@@ -51,6 +51,7 @@ class Example:
     references: Sequence[str] = ()
     score: float | None = None
     verdict: str | None = None
+    right: bool | None = None
 
 
 def write_report(
@@ -101,7 +102,7 @@ def write_report(
         figures=_figures(figures),
         sections="\n".join(
             (
-                _section("How it learned", _curves(history)),
+                _section("How it learned", _curves(history) + _left_out(history)),
                 _section(
                     "Where it looked",
                     _gallery(examples, tiles=True),
@@ -134,7 +135,7 @@ def _section(heading: str, content: str, lead: str = "") -> str:
     return f"<section>\n<h2>{escape(heading)}</h2>\n{lead}\n{content}\n</section>"
 
 
-def _figure(value: float | int | str | None) -> str:
+def figure_text(value: float | int | str | None) -> str:
     """A headline figure as a person would write it."""
     if value is None:
         return "not computed"
@@ -157,7 +158,7 @@ def _figures(figures: Mapping[str, float | int | str | None]) -> str:
     """The headline figures as cards."""
     cards = []
     for name, value in figures.items():
-        text = _figure(value)
+        text = figure_text(value)
         spoken = value is None or (isinstance(value, str) and len(text) > 8)
         kind = ' class="words"' if spoken else ' class="long"' if len(text) > 6 else ""
         cards.append(f"<div><dt>{escape(one_line(name))}</dt><dd{kind}>{escape(text)}</dd></div>")
@@ -200,6 +201,25 @@ def _curves(history: Sequence[Mapping[str, Any]]) -> str:
     return f'<div class="panels">{drawn}</div>' if drawn else ""
 
 
+def _left_out(history: Sequence[Mapping[str, Any]]) -> str:
+    """How many epochs the curves do not show, because a figure is not finite."""
+    shown = ("train_loss", "val_")
+    broken = [
+        row
+        for row in history
+        if any(
+            key.startswith(shown) and isinstance(value, numbers.Real) and not math.isfinite(value)
+            for key, value in row.items()
+        )
+    ]
+    if not broken:
+        return ""
+    return (
+        f'<p class="small">{len(broken)} of {len(history)} epochs have figures that are not '
+        "finite; the curves leave them out.</p>"
+    )
+
+
 def _gallery(examples: Sequence[Example], tiles: bool = False) -> str:
     """Examples side by side; with tiles, one below the other with an overlay for each word."""
     cards = "\n".join(_card(example, tiles) for example in examples)
@@ -231,9 +251,8 @@ def _card(example: Example, tiles: bool) -> str:
     if example.score is not None:
         marks.append(f'<span class="mark">CIDEr {example.score:.2f}</span>')
     if example.verdict:
-        wrong = example.verdict.lower().startswith(("false", "wrong", "no"))
-        kind = "wrong" if wrong else "right"
-        marks.append(f'<span class="mark {kind}">{escape(one_line(example.verdict))}</span>')
+        kind = {None: "", True: " right", False: " wrong"}[example.right]
+        marks.append(f'<span class="mark{kind}">{escape(one_line(example.verdict))}</span>')
     references = "".join(
         f'<li dir="auto">{escape(one_line(text))}</li>' for text in example.references
     )

@@ -50,7 +50,7 @@ def review_sheet(
         rows: ``picture``, ``caption``, ``log_prob``, ``ended``, ``stamp`` (of the picture: another
             one takes an approval back) and what ``thumbnail`` gave, in any order.
         failed: why other pictures are not there.
-        base: the folder of the pictures as seen from the page, to open them from it.
+        base: the folder of the pictures as seen from the page, an address to open them from.
         key: tells the reviews of this sheet from those of others in the same browser.
     """
     keys = ("picture", "caption", "log_prob", "ended", "stamp", "thumb", "width", "height")

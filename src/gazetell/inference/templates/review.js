@@ -37,6 +37,7 @@
 
   function save(row) {
     const changed = isEdited(row) || row.approved;
+    row.other = false;
     keep(mine + row.picture, changed ? JSON.stringify({ text: isEdited(row) ? row.text : null,
       approved: row.approved, caption: row.caption, stamp: row.stamp }) : null);
     mark(true);
@@ -44,13 +45,14 @@
 
   function restore(row, value) {
     row.text = row.caption;
-    row.approved = false;
+    row.approved = row.other = false;
     let entry = null;
     try { entry = JSON.parse(value); } catch { /* not ours */ }
     if (!entry) return;
     // A person's words outlive a new model; an approval does not outlive what was approved.
     const own = typeof entry.text === "string";
     if (own) row.text = entry.text;
+    row.other = own && entry.stamp !== row.stamp; // written for another picture of that name
     row.approved = entry.approved === true && entry.stamp === row.stamp
       && (own || entry.caption === row.caption);
   }
@@ -61,17 +63,17 @@
   // Rows: made when they are first drawn.
 
   function sureness(row) {
-    if (rows.length < 2) return "";
+    if (row.level === null) return "";
     if (row.rank === 0) return "least sure";
-    if (row.rank === rows.length - 1) return "surest";
-    return `surer than ${Math.max(1, Math.min(99, Math.round(100 * row.level)))} % of the others`;
+    if (row.level === 1) return "surest";
+    return `surer than ${Math.max(1, Math.min(99, Math.round(100 * row.rank / (rows.length - 1))))} % of the others`;
   }
 
   function build(row) {
     const item = one("template").content.firstElementChild.cloneNode(true);
     const link = one(".look", item), image = one("img", item), text = one("textarea", item);
     item.classList.toggle("unsure", row.unsure);
-    link.href = [...base.split("/"), ...row.picture.split("/")].map(encodeURIComponent).join("/");
+    link.href = [base, ...row.picture.split("/").map(encodeURIComponent)].join("/");
     link.setAttribute("aria-label", `Open ${row.picture}`);
     image.width = row.width;
     image.height = row.height;
@@ -81,7 +83,7 @@
     one(".sure", item).title = `log-probability ${row.log_prob}, surer than `
       + `${row.rank} of the other ${rows.length - 1}`;
     one(".sure i", item).style.setProperty("--level", `${100 * row.level}%`);
-    one(".sure", item).hidden = rows.length < 2;
+    one(".sure", item).hidden = row.level === null;
     text.setAttribute("aria-label", `Alt text of ${row.picture}`);
     one(".approve input", item).setAttribute("aria-label", `Approve ${row.picture}`);
     text.addEventListener("input", () => { row.text = text.value; row.approved = false; done(row); });
@@ -108,8 +110,9 @@
     one(".approve input", row.item).checked = row.approved;
     one(".approve span", row.item).textContent = row.approved ? "Approved" : "Approve";
     one(".undo", row.item).hidden = !isEdited(row);
-    one(".note", row.item).textContent = !plain(row.text) ? "empty: decorative"
-      : !row.ended && !isEdited(row) ? "cut off before its end" : "";
+    one(".note", row.item).textContent = row.other ? "written for an earlier picture of this name"
+      : !plain(row.text) ? (isEdited(row) ? "empty: decorative" : "the model found no words")
+        : !row.ended && !isEdited(row) ? "cut off before its end" : "";
   }
 
   function done(row) {
@@ -180,11 +183,13 @@
   // Download: RFC 4180, with the mark that lets a spreadsheet see UTF-8.
 
   function download() {
+    // An apostrophe keeps a spreadsheet from running a text as a formula.
+    const safe = (text) => (/^[=+\-@\t\r\n]/.test(text) ? `'${text}` : text);
     const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const table = [["picture", "caption", "alt_text", "approved"]];
     for (const row of [...rows].sort((a, b) => (a.picture < b.picture ? -1 : 1))) {
-      const text = plain(row.text);
-      table.push([row.picture, text, row.approved ? text : "", row.approved ? "yes" : "no"]);
+      const text = safe(plain(row.text));
+      table.push([safe(row.picture), text, row.approved ? text : "", row.approved ? "yes" : "no"]);
     }
     const lines = table.map((cells) => cells.map(cell).join(",") + "\r\n");
     const link = document.createElement("a");
@@ -209,10 +214,15 @@
     choose();
   }
 
-  rows.forEach((row, rank) => {
-    row.rank = rank;
-    row.level = rank / Math.max(1, rows.length - 1);
-    row.unsure = rank < rows.length / 4;
+  // Rows come least sure first; rank: how many are less sure. Those as sure share a rank.
+  rows.forEach((row, at) => {
+    const before = rows[at - 1];
+    row.rank = before?.log_prob === row.log_prob ? before.rank : at;
+  });
+  const last = rows.length ? rows[rows.length - 1].rank : 0;
+  rows.forEach((row) => {
+    row.level = last ? row.rank / last : null;
+    row.unsure = row.rank < rows.length / 4;
     restore(row, kept(mine + row.picture));
   });
   mark(kept(pending) !== null); // also tells at once where the browser keeps nothing

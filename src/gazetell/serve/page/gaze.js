@@ -81,7 +81,9 @@ export function gazeButton(label, name, { maps, ...grid }, n) {
 
 export function thumbnail(button) { // the picture as the gaze of a button shows it
   const [small, layer] = [0, 1].map(() => document.createElement("canvas"));
-  [small.width, small.height] = [160, Math.round(160 / Math.max(0.75, +frame.dataset.ratio))];
+  const ratio = +frame.dataset.ratio, width = Math.round(160 * Math.min(1, ratio / 0.75));
+  [small.width, small.height] = [Math.max(1, width), Math.max(1, Math.round(width / ratio))];
+  small.style.width = `${small.width / 160 * 4.75}rem`;
   layer.width = layer.height = GRAIN;
   paint(layer, gazes.get(button).levels);
   const brush = small.getContext("2d");

@@ -1,0 +1,48 @@
+"""``gazetell demo``: what it refuses, what it never deletes, and a run of the smallest size."""
+
+import pytest
+
+TINY = ["--train-pictures", 12, "--val-pictures", 2, "--epochs", 1, "--answer-epochs", 1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--train-pictures", 0],
+        ["--val-pictures", -1],
+        ["--test-pictures", 1],
+        ["--epochs", 0],
+        ["--answer-epochs", 0],
+    ],
+)
+def test_a_number_that_cannot_work_is_refused_before_the_work(run, tmp_path, arguments):
+    status, _, err = run("demo", "--out", tmp_path / "demo", *arguments)
+    least = 2 if arguments[0] == "--test-pictures" else 1
+    assert status == 2
+    assert err == f"error: {arguments[0]} {arguments[1]}: expected {least} or more\n"
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("names", [["training.json"], ["scenes/a.png", "mine.txt"]])
+def test_what_is_no_demo_is_never_deleted(run, tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    status, _, err = run("demo", "--out", tmp_path, "--again")
+    assert (status, "holds something else" in err) == (2, True)
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+
+
+def test_a_small_demo(run, tmp_path):
+    out = tmp_path / "demo"
+    status, said, _ = run("demo", "--out", out, *TINY, "--test-pictures", 3)
+    assert status == 0
+    assert "true captions" in said
+    assert "None" not in said
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "None" not in page
+    # Of three pictures one is the best and one the worst.
+    assert page.count("<article>") == 3 + 3 + 1 + 1
+    status, _, err = run("demo", "--out", out, *TINY)
+    assert (status, "holds a demo; make it anew with --again" in err) == (2, True)
+    assert run("demo", "--out", out, *TINY, "--test-pictures", 2, "--again")[0] == 0
