@@ -1,4 +1,4 @@
-"""Preparing: the folder, the summary, what is left out, and failures that leave no trace."""
+"""Preparing: the folder, the summary, what is left out, a survey of questions, opening again."""
 
 import dataclasses
 import errno
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gazetell.data.prepare import prepare
+from gazetell.data.prepare import prepare, summarise, survey
 from gazetell.data.readers import BadRows, coco, flickr8k, table
 from gazetell.data.records import CaptionRecord, Dataset, QuestionRecord
-from gazetell.errors import DataError, GazetellError, UsageError, WriteError
+from gazetell.errors import DataError, UsageError, WriteError
 
 
 def photo(path: Path, seed: int = 0, size: int = 24) -> Path:
@@ -159,12 +159,6 @@ def test_unreadable_pictures(tmp_path):
     assert len((tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()) == 5
 
 
-def test_pictures_of_one_pixel_are_pictures(tmp_path):
-    mine = dataset(tmp_path, 3)
-    photo(mine.root / "0.png", size=1)
-    assert prepare(mine, tmp_path / "out", check_images="decode").unreadable == ()
-
-
 def test_nothing_left(tmp_path):
     mine = dataset(tmp_path, 1)
     (mine.root / "0.png").unlink()
@@ -197,9 +191,19 @@ def test_warnings(tmp_path):
     assert "pictures of train without a caption: 1" in prepare(bare, tmp_path / "out").warnings
 
 
-def test_only_punctuation(tmp_path):
-    summary = prepare(dataset(tmp_path, 3, ("...", "?!")), tmp_path / "out")
-    assert (summary.words, summary.lengths) == (0, {0: 6})
+@pytest.mark.parametrize(
+    ("texts", "warning"),
+    [
+        (("...", "?!"), "captions without a word: 6"),
+        (("วงกลมสีแดงในภาพ",), "1 of 1 texts are in Thai without blanks between words"),
+        (("一个红色的圆形",) * 2, None),
+    ],
+)
+def test_captions_that_teach_little(tmp_path, texts, warning, caplog):
+    found = prepare(dataset(tmp_path, 3, texts), tmp_path / "out").warnings
+    told = [line for line in found if not line.startswith("no word occurs 5 times")]
+    assert [line[: len(warning or "")] for line in told] == ([warning] if warning else [])
+    assert caplog.messages == []  # once is enough
 
 
 def test_pictures_in_two_splits(tmp_path):
@@ -213,6 +217,21 @@ def test_pictures_in_two_splits(tmp_path):
     named = dataclasses.replace(mine, captions=twice)
     assert prepare(named, tmp_path / "out").warnings == (
         "pictures in two splits: 1, first: 0.png (train) and 0.png (test)",
+    )
+
+
+def test_one_picture_under_two_names(tmp_path):
+    mine = dataset(tmp_path)
+    (mine.root / "3.png").write_bytes((mine.root / "0.png").read_bytes())
+    assert prepare(mine, tmp_path / "out", check_images="decode").warnings == (
+        "pictures twice in a split: 1, first: 0.png (train) and 3.png (train)",
+    )
+    # One name in two Unicode spellings, as file systems of two makers have it.
+    names = iter(["caf\u00e9.png", "cafe\u0301.png"])
+    spelt = [dataclasses.replace(r, image=next(names, r.image)) for r in mine.captions]
+    mine = dataclasses.replace(mine, captions=tuple(spelt))
+    assert prepare(mine, tmp_path / "out", check_images="none").warnings == (
+        "pictures in two splits: 1, first: caf\u00e9.png (train) and cafe\u0301.png (val)",
     )
 
 
@@ -288,9 +307,170 @@ def test_a_file_in_the_way(tmp_path):
     assert (tmp_path / "out").read_text() == "in the way"
 
 
-def test_errors_are_one_line(tmp_path):
-    mine = dataset(tmp_path)
-    broken(mine.root)
-    with pytest.raises(GazetellError) as caught:
-        prepare(mine, tmp_path / "out", check_images="decode")
-    assert len(str(caught.value).splitlines()) == 1
+# -- opening a prepared folder ---------------------------------------------------------------
+
+CAPTION = {"id": "1", "image": "a.png", "captions": ["a dog"], "split": "train"}
+QUESTION = {"id": "1", "image": "a.png", "question": "what?", "answers": ["x"], "split": "val"}
+BOX = {"words": ["dog"], "x0": 0, "y0": 0, "x1": 1, "y1": 1}
+
+
+def written(folder, captions=(), questions=(), **about):
+    folder.mkdir(exist_ok=True)
+    about = {"format": 1, "name": "mine", "kind": "table", "root": "."} | about
+    (folder / "dataset.json").write_text(json.dumps(about))
+    for name, rows in (("captions", captions), ("questions", questions)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_folder_written_by_hand(tmp_path):
+    other = {**CAPTION, "split": "val", "boxes": [BOX]}  # ids of two splits may be the same
+    question = {**QUESTION, "answer_type": None}
+    found = Dataset.open(written(tmp_path, [CAPTION, other], [question]))
+    assert found.captions[1].boxes[0].words == ("dog",)
+    assert found.questions[0].answer_type is None
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**CAPTION, "captions": "a dog"}, 'expected "captions", a list of strings'),
+        ({**CAPTION, "captions": ["a", 3]}, 'expected "captions", a list of strings'),
+        ({**CAPTION, "id": 2}, 'expected "id", a string'),
+        ({**CAPTION, "image": None}, 'expected "image", a string'),
+        ({**CAPTION, "id": "2", "split": "dev"}, "split 'dev'; expected train, val, test"),
+        ({**CAPTION, "boxes": [{**BOX, "words": "dog"}]}, 'expected "words", a list of strings'),
+        ({**CAPTION, "boxes": [{}]}, "is no CaptionRecord: 'words'"),
+        ({**CAPTION, "boxes": 3}, "is no CaptionRecord"),
+        ({**CAPTION, "colour": "red"}, "unexpected keyword argument 'colour'"),
+        ({"id": "2", "image": "a.png", "split": "val"}, "required positional argument: 'captions'"),
+        (CAPTION, "id '1' again in train, see line 1"),
+    ],
+)
+def test_a_row_that_is_no_record(tmp_path, row, message):
+    with pytest.raises(DataError) as caught:
+        Dataset.open(written(tmp_path, [CAPTION, row]))
+    assert str(caught.value).startswith(f"{tmp_path / 'captions.jsonl'}:2: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"format": 2}, "dataset.json: expected format 1; prepare it anew"),
+        ({"root": None}, 'dataset.json: expected "root", a string'),
+        ({}, "holds no records"),
+    ],
+)
+def test_a_folder_that_is_no_dataset(tmp_path, about, message):
+    with pytest.raises(DataError, match=message):
+        Dataset.open(written(tmp_path, **about))
+    with pytest.raises(DataError, match="is no prepared dataset"):
+        Dataset.open(tmp_path / "elsewhere")
+
+
+# -- a survey of questions -------------------------------------------------------------------
+
+TRAIN = (
+    QuestionRecord("1", "a.png", "Is it red?", ("yes", "yes", "No"), "train", "is it", "yes/no"),
+    QuestionRecord("2", "a.png", "is  it RED?", ("no", "No.", "yes"), "train", "is it", "yes/no"),
+    QuestionRecord("3", "b.png", "How many?", ("2",), "train", "how many", "number"),
+    QuestionRecord("4", "b.png", "What is it?", (), "train"),
+)
+TEST = (
+    QuestionRecord("5", "c.png", "Is it red?", ("yes",), "test", "is it", "yes/no"),
+    QuestionRecord("6", "c.png", "Why " * 60, ("rust",), "test"),
+    QuestionRecord("7", "b.png", "Where?", (), "test"),
+)
+
+
+def test_figures():
+    found = survey((*TRAIN, *TEST), missing=["c.png"])
+    assert found.questions == {"train": 4, "val": 0, "test": 3}
+    assert found.answer_types == {"yes/no": 3, "number": 1}
+    assert found.question_types == {"is it": 3, "how many": 1}
+    assert found.words == 6  # is it red how many what
+    assert found.frequent_words == 0
+    assert found.lengths == {1: 1, 2: 1, 3: 4, 60: 1}
+    assert found.answers_a_question == {0: 2, 1: 3, 3: 2}
+    assert (found.answers, found.never_in_test) == (3, 2)  # yes, no, 2: test says yes and rust
+    # Modal answers 2, no, yes, once each: in this order, as ties go by their text.
+    assert found.ceiling == {"train": {3: 1.0}, "test": {3: 0.5}}
+    assert found.repeated == 1
+    assert found.without_answer == {"train": 1, "val": 0, "test": 1}
+    assert (found.without_picture, found.pictures_in_two_splits) == (2, 1)
+    assert found.lines() == [
+        "questions  7 (train 4, val 0, test 3)",
+        "asked      is it 75.0 %, how many 25.0 %",
+        "types      yes/no 75.0 %, number 25.0 %",
+        "words      6 in the questions of train, 0 of them at least 5 times",
+        "lengths    0-5: 6, 51-60: 1 words (longest 60)",
+        "answers    1 to 3 a question; 3 different in train, 2 of them never in test",
+        "ceiling    of the most frequent answers, on train: 3: 100.0 %",
+        "ceiling    of the most frequent answers, on test: 3: 50.0 %",
+        "repeated   1 about the same picture in the same words",
+        "unanswered test 1",
+    ]
+    assert list(found.warnings()) == [
+        "questions of train without an answer: 1",
+        "questions whose picture is missing: 2",
+    ]
+
+
+def test_many_answers_and_types():
+    records = [
+        QuestionRecord(f"{n}", f"{n}.png", "what?", (f"thing {min(n, 40)}",), "train", f"t{n % 11}")
+        for n in range(50)
+    ]
+    found = survey(records)
+    assert found.ceiling == {"train": {10: pytest.approx(0.38), 41: 1.0}}
+    assert "10: 38.0 %, 41: 100.0 %" in found.lines()[-1]
+    assert found.lines()[1].endswith(", 3 more")
+    assert found.never_in_test is None
+    assert "unanswered" not in found.lines()[-1]
+
+
+def test_training_answers_that_never_occur_in_test():
+    found = survey((*TRAIN, *(dataclasses.replace(one, answers=("rust",)) for one in TEST)))
+    assert found.never_in_test == found.answers == 3
+    assert "no answer of train ever occurs in test; expected answers in common" in found.warnings()
+    # Without answers in test nothing can be said.
+    bare = survey((*TRAIN, *(dataclasses.replace(one, answers=()) for one in TEST)))
+    assert bare.never_in_test is None
+    assert not any("test" in line for line in bare.warnings())
+
+
+def test_a_test_split_alone():
+    found = survey(TEST)
+    assert (found.words, found.answers, found.ceiling) == (0, 0, {})
+    assert [line.split()[0] for line in found.lines()][:4] == [
+        "questions", "asked", "types", "lengths",
+    ]  # fmt: skip
+    assert "answers    1 a question" in found.lines()
+
+
+def test_the_summary_of_a_dataset_of_questions(tmp_path):
+    for number, name in enumerate("abc"):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{name}.png")
+    mine = Dataset("mine", "vqa", tmp_path, questions=(*TRAIN, *TEST))
+    summary = prepare(mine, tmp_path / "out", check_images="decode")
+    assert summary.asked == survey((*TRAIN, *TEST))
+    assert summary.questions == 7
+    assert summary.lines()[1:3] == [
+        "pictures   3 (train 2, val 0, test 2)",
+        "questions  7 (train 4, val 0, test 3)",
+    ]
+    assert summary.warnings == (
+        "split val has no pictures",
+        "pictures in two splits: 1, first: b.png (train) and b.png (test)",
+        "questions of train without an answer: 1",
+    )
+    assert json.loads(json.dumps(summary.to_dict()))["asked"]["repeated"] == 1
+    (tmp_path / "c.png").unlink()
+    shown = summarise(Dataset.open(tmp_path / "out"))
+    assert "questions whose picture is missing: 2" in shown.warnings
+    # Left out with their picture.
+    again = prepare(mine, tmp_path / "out", bad=BadRows(skip=True))
+    assert (again.questions, again.missing) == (5, ("c.png",))
+    quarantine = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
+    assert len(quarantine) == 2

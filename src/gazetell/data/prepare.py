@@ -6,41 +6,44 @@
 ``quarantine.jsonl`` is there only if something was left out: one object a line with ``where``,
 ``reason`` and the start of the ``row``. The folder is written beside itself first and then moved
 into place, so that a full disk leaves an earlier one as it was.
+
+The summary tells before any training what can be hoped for: words and lengths, and of questions
+how many answers there are and the ceiling that a vocabulary of the most frequent of them puts on
+the accuracy of each split.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..errors import DataError, ImageError, UsageError, WriteError
-from ..files import read_json, write_error, write_json, write_jsonl
+from ..files import write_error, write_jsonl
 from ..metrics.vqa import normalise_answer
 from ..pictures import open_image
 from .answers import coverage, modal_answer
 from .readers.rows import BadRow, BadRows
-from .records import SPLITS, CaptionRecord, Dataset, QuestionRecord
+from .records import SPLITS, Dataset, QuestionRecord
 from .text import unspaced_warning, word_counts
 
-__all__ = ["CHECKS", "Check", "QuestionSurvey", "Summary", "prepare", "summarise", "survey"]
+__all__ = ["Check", "QuestionSurvey", "Summary", "prepare", "summarise", "survey"]
 
 Check = Literal["exists", "decode", "none"]
-CHECKS = ("exists", "decode", "none")
 QUARANTINE = "quarantine.jsonl"
-
-# A small target makes large JPEGs decode at 1/8 of their size: all data is read all the same.
-_NEAR = 32
-
-FREQUENT = 5
-SIZES = (10, 100, 1000, 3000)
+MISSING = "picture is missing"
+FREQUENT = 5  # a word that training keeps by default occurs so often
+SIZES = (10, 100, 1000, 3000)  # of answer vocabularies
+TYPES = 8  # that a line names
 _LENGTH_BINS = ((0, 5), (6, 10), (11, 15), (16, 20), (21, 30), (31, 50))
-_TYPES = 8
+# A small target makes large JPEGs decode at 1/8 of their size: all data is read all the same.
+_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class QuestionSurvey:
         ceiling: for each split with answers, from a number K of answers to the accuracy in [0, 1]
             that no model with the K most frequent answers of train can exceed.
         repeated: questions that another one about the same picture asks in the same words.
-        without_answer: questions without an answer in each split.
+        without_answer: questions of each split whose answers hold no word.
         without_picture: questions whose picture is not on disk.
         pictures_in_two_splits: by their names.
     """
@@ -81,10 +84,6 @@ class QuestionSurvey:
     without_picture: int
     pictures_in_two_splits: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """The survey as a JSON object."""
-        return asdict(self)
-
     def lines(self) -> list[str]:
         """The survey as lines of plain text."""
         lines = [f"questions  {sum(self.questions.values()):,} ({_listed(self.questions)})"]
@@ -92,42 +91,33 @@ class QuestionSurvey:
             if types:
                 lines.append(f"{name:<10} {_shares(types)}")
         if self.words:
-            lines.append(
-                f"words      {self.words:,} in the questions of train, "
-                f"{self.frequent_words:,} of them at least {FREQUENT} times"
-            )
-        lines.append(f"lengths    {length_line(self.lengths)}")
+            lines.append(_word_line(self.words, self.frequent_words, "the questions of train"))
+        lines.append(f"lengths    {_length_line(self.lengths)}")
         numbers = sorted(number for number in self.answers_a_question if number)
         if numbers:
             several = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"{numbers[0]}"
             line = f"answers    {several} a question"
-            if self.answers:
-                line += f"; {self.answers:,} different in train"
-            if self.never_in_test:
-                line += f", {self.never_in_test:,} of them never in test"
-            lines.append(line)
+            line += f"; {self.answers:,} different in train" if self.answers else ""
+            lost = self.never_in_test
+            lines.append(line + (f", {lost:,} of them never in test" if lost else ""))
         for split, ceiling in self.ceiling.items():
             sizes = ", ".join(f"{size:,}: {100 * best:.1f} %" for size, best in ceiling.items())
             lines.append(f"ceiling    of the most frequent answers, on {split}: {sizes}")
         if self.repeated:
             lines.append(f"repeated   {self.repeated:,} about the same picture in the same words")
         lacking = {split: n for split, n in self.without_answer.items() if n and split != "train"}
-        if lacking:
-            lines.append(f"unanswered {_listed(lacking)}")
-        return lines
+        return lines + ([f"unanswered {_listed(lacking)}"] if lacking else [])
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> Iterator[str]:
         """What the user should look into; pictures in two splits are for the caller to tell."""
-        warnings = []
+        if self.lengths.get(0):
+            yield f"questions without a word: {self.lengths[0]:,}"
         if self.without_answer.get("train"):
-            warnings.append(
-                f"questions of train without an answer: {self.without_answer['train']:,}"
-            )
+            yield f"questions of train without an answer: {self.without_answer['train']:,}"
         if self.without_picture:
-            warnings.append(f"questions whose picture is missing: {self.without_picture:,}")
+            yield f"questions whose picture is missing: {self.without_picture:,}"
         if self.answers and self.never_in_test == self.answers:
-            warnings.append("no answer of train ever occurs in test; expected answers in common")
-        return warnings
+            yield "no answer of train ever occurs in test; expected answers in common"
 
 
 @dataclass(frozen=True)
@@ -163,12 +153,12 @@ class Summary:
     words: int
     frequent_words: int
     lengths: dict[int, int]
-    bad_rows: int = 0
-    missing: tuple[str, ...] = ()
-    unreadable: tuple[tuple[str, str], ...] = ()
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    asked: QuestionSurvey | None = None
+    bad_rows: int
+    missing: tuple[str, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    asked: QuestionSurvey | None
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as a JSON object."""
@@ -176,38 +166,26 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The summary as lines of plain text."""
-        shares = ", ".join(f"{split} {count:,}" for split, count in self.splits.items())
-        lines = [f"{self.name} ({self.kind}) -> {self.folder}", f"pictures   {self.pictures:,}"]
-        lines[-1] += f" ({shares})"
+        lines = [
+            f"{self.name} ({self.kind}) -> {self.folder}",
+            f"pictures   {self.pictures:,} ({_listed(self.splits)})",
+        ]
         if self.captions:
             lines.append(f"captions   {self.captions:,}")
-            lines.append(
-                f"words      {self.words:,} in train, "
-                f"{self.frequent_words:,} of them at least {FREQUENT} times"
-            )
-            lines.append(f"lengths    {length_line(self.lengths)}")
-        if self.asked:
-            lines.extend(self.asked.lines())
+            lines.append(_word_line(self.words, self.frequent_words, "train"))
+            lines.append(f"lengths    {_length_line(self.lengths)}")
+        lines += self.asked.lines() if self.asked else []
         left_out = {
             "bad rows": self.bad_rows,
             "missing pictures": len(self.missing),
             "unreadable pictures": len(self.unreadable),
         }
-        found = [f"{what} {count:,}" for what, count in left_out.items() if count]
-        if found:
-            lines.append(f"left out   {', '.join(found)}; see {Path(self.folder) / QUARANTINE}")
+        left_out = {what: count for what, count in left_out.items() if count}
+        if left_out:
+            lines.append(f"left out   {_listed(left_out)}; see {Path(self.folder) / QUARANTINE}")
         lines.extend(f"note: {note}" for note in self.notes)
         lines.extend(f"warning: {warning}" for warning in self.warnings)
         return lines
-
-
-@dataclass
-class _Pictures:
-    """What checking the pictures found."""
-
-    missing: list[str] = field(default_factory=list)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    digests: dict[str, bytes] = field(default_factory=dict)
 
 
 def prepare(
@@ -224,7 +202,7 @@ def prepare(
         dataset: what a reader made.
         folder: where to write; made if need be, an earlier prepared dataset in it is replaced.
         check_images: "exists" looks for every picture on disk; "decode" opens every one as well
-            and finds pictures of equal content in two splits; "none" trusts the dataset.
+            and finds pictures of equal content; "none" trusts the dataset.
         bad: the ``BadRows`` given to the reader. With ``skip`` missing and unreadable pictures
             are left out, and all that was left out goes to ``quarantine.jsonl``.
         workers: threads that open pictures.
@@ -234,16 +212,25 @@ def prepare(
         UsageError: an unknown ``check_images``.
         WriteError: the file system refused; an earlier prepared folder is left as it was.
     """
-    if check_images not in CHECKS:
-        raise UsageError(f"check_images {check_images!r}: expected one of {', '.join(CHECKS)}")
+    if check_images not in get_args(Check):
+        raise UsageError(f"check_images {check_images!r}: expected {', '.join(get_args(Check))}")
     folder, bad = Path(folder), bad or BadRows()
-    records: tuple[CaptionRecord | QuestionRecord, ...] = (*dataset.captions, *dataset.questions)
-    images = list(dict.fromkeys(record.image for record in records))
-    found = _check(dataset.root, images, check_images, workers)
-    reasons = dict.fromkeys(found.missing, "picture is missing") | dict(found.unreadable)
+    reasons, digests, total = _check(dataset, check_images, workers)
+    missing, unreadable = _sorted_out(reasons)
     if reasons and not bad.skip:
-        raise _pictures_error(dataset.root, found, len(images))
-    quarantine = [*bad.rows, *_left_out(dataset, records, reasons)]
+        parts = [f"{len(missing):,} missing (first: {missing[0]})"] if missing else []
+        if unreadable:
+            name, reason = unreadable[0]
+            parts.append(f"{len(unreadable):,} unreadable (first: {name}: {reason})")
+        raise DataError(
+            f"{dataset.root}: of {total:,} pictures {' and '.join(parts)}; "
+            "--skip-bad leaves them out"
+        )
+    quarantine = list(bad.rows)
+    for record in (*dataset.captions, *dataset.questions):
+        if record.image in reasons:
+            row = json.dumps(asdict(record), ensure_ascii=False)
+            quarantine.append(BadRow(str(dataset.path(record)), reasons[record.image], row))
     dataset = replace(
         dataset,
         captions=tuple(record for record in dataset.captions if record.image not in reasons),
@@ -251,145 +238,199 @@ def prepare(
     )
     if not dataset.captions and not dataset.questions:
         raise DataError(f"{dataset.name}: no picture is left; expected at least one")
-    summary = _summary(dataset, folder, bad, found)
+    summary = _summary(dataset, folder, bad, reasons, digests)
     _write(dataset, folder, quarantine)
     return summary
 
 
 def summarise(dataset: Dataset) -> Summary:
     """Sum up a prepared dataset as it is, looking for its pictures on disk."""
-    records: tuple[CaptionRecord | QuestionRecord, ...] = (*dataset.captions, *dataset.questions)
-    images = list(dict.fromkeys(record.image for record in records))
-    found = _check(dataset.root, images, "exists", 2)
-    return _summary(dataset, dataset.folder or dataset.root, BadRows(), found)
+    reasons, digests, _ = _check(dataset, "exists", 2)
+    return _summary(dataset, dataset.folder or dataset.root, BadRows(), reasons, digests)
 
 
-def _check(root: Path, images: list[str], check: Check, workers: int) -> _Pictures:
-    """Look at every picture, in order, in a few threads (decoding leaves Python's lock)."""
+def _check(
+    dataset: Dataset, check: Check, workers: int
+) -> tuple[dict[str, str], dict[str, bytes], int]:
+    """Why pictures cannot be used, digests of those that were decoded, how many there are."""
 
-    def look(image: str) -> tuple[str | None, bytes]:
-        path = root / image
+    def examine(image: str) -> tuple[str, bytes]:
+        path = dataset.root / image
         # Not Path.is_file(), which raises where a name is too long to be one.
         if not os.path.isfile(path):
-            return "", b""
+            return MISSING, b""
         if check == "exists":
-            return None, b""
+            return "", b""
         try:
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "blake2b").digest()
-            open_image(path, near=_NEAR)
+            open_image(path, near=_SIDE)
         except ImageError as error:
             return str(error).removeprefix(f"{path}: "), b""
         except OSError as error:
             return f"cannot be read: {error.strerror or error}", b""
-        return None, digest
+        return "", digest
 
-    found = _Pictures()
-    if check == "none":
-        return found
-    with ThreadPoolExecutor(workers) as pool:
-        for image, (reason, digest) in zip(images, pool.map(look, images), strict=True):
-            if reason is None:
-                found.digests[image] = digest
-            elif reason:
-                found.unreadable.append((image, reason))
-            else:
-                found.missing.append(image)
-    return found
-
-
-def _pictures_error(root: Path, found: _Pictures, total: int) -> DataError:
-    """One line on the pictures that cannot be used."""
-    parts = []
-    if found.missing:
-        parts.append(f"{len(found.missing):,} missing (first: {found.missing[0]})")
-    if found.unreadable:
-        name, reason = found.unreadable[0]
-        parts.append(f"{len(found.unreadable):,} unreadable (first: {name}: {reason})")
-    return DataError(
-        f"{root}: of {total:,} pictures {' and '.join(parts)}; --skip-bad leaves them out"
-    )
+    records = (*dataset.captions, *dataset.questions)
+    images = list(dict.fromkeys(record.image for record in records))
+    reasons, digests = {}, {}
+    if check != "none":
+        with ThreadPoolExecutor(workers) as pool:  # decoding leaves Python's lock
+            for image, (reason, digest) in zip(images, pool.map(examine, images), strict=True):
+                if reason:
+                    reasons[image] = reason
+                elif digest:
+                    digests[image] = digest
+    return reasons, digests, len(images)
 
 
-def _left_out(
+def _sorted_out(reasons: dict[str, str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Missing pictures, and unreadable ones with the reason."""
+    missing = [name for name, reason in reasons.items() if reason == MISSING]
+    return missing, [item for item in reasons.items() if item[1] != MISSING]
+
+
+def _summary(
     dataset: Dataset,
-    records: tuple[CaptionRecord | QuestionRecord, ...],
+    folder: Path,
+    bad: BadRows,
     reasons: dict[str, str],
-) -> Iterator[BadRow]:
-    """The records whose pictures cannot be used."""
-    for record in records:
-        if record.image in reasons:
-            row = json.dumps(asdict(record), ensure_ascii=False)
-            yield BadRow(str(dataset.path(record)), reasons[record.image], row)
-
-
-def _summary(dataset: Dataset, folder: Path, bad: BadRows, found: _Pictures) -> Summary:
+    digests: dict[str, bytes],
+) -> Summary:
     """Count what the dataset holds."""
-    records: tuple[CaptionRecord | QuestionRecord, ...] = (*dataset.captions, *dataset.questions)
+    records = (*dataset.captions, *dataset.questions)
     by_split = {split: {r.image for r in records if r.split == split} for split in SPLITS}
-    train = _texts(dataset, ["train"])
-    words, lengths = word_counts(train)
-    frequent = sum(count >= FREQUENT for count in words.values())
-    lengths += word_counts(_texts(dataset, [s for s in SPLITS if s != "train"]))[1]
-    asked = survey(dataset.questions, found.missing) if dataset.questions else None
-    captions = sum(len(record.captions) for record in dataset.captions)
-    warnings = [f"split {split} has no pictures" for split in SPLITS if not by_split[split]]
     pictures = len(set.union(*by_split.values()))
+    missing, unreadable = _sorted_out(reasons)
+    asked = survey(dataset.questions, missing) if dataset.questions else None
+    texts = [(r.split == "train", text) for r in dataset.captions for text in r.captions]
+    train = [text for of_train, text in texts if of_train]
+    words, lengths = word_counts(train)
+    lengths += word_counts(text for of_train, text in texts if not of_train)[1]
+    frequent = sum(count >= FREQUENT for count in words.values())
+    bare = sum(record.split == "train" and not record.captions for record in dataset.captions)
+
+    warnings = [f"split {split} has no pictures" for split in SPLITS if not by_split[split]]
     if pictures == 1:
         warnings.append("the dataset has one picture only; it can be learnt by heart, not learnt")
-    warnings.extend(_shared(by_split, found.digests))
-    bare = sum(1 for record in dataset.captions if record.split == "train" and not record.captions)
+    warnings += _same_pictures(by_split, digests)
     if bare:
         warnings.append(f"pictures of train without a caption: {bare:,}")
+    if lengths[0]:
+        warnings.append(f"captions without a word: {lengths[0]:,}")
     if train and not frequent:
         warnings.append(
             f"no word occurs {FREQUENT} times in train; train with a lower minimum frequency"
         )
-    unspaced = unspaced_warning([*train, *(r.question for r in dataset.questions)])
-    warnings.extend([unspaced] if unspaced else [])
-    warnings.extend(asked.warnings() if asked else [])
+    unspaced = unspaced_warning([*train, *(record.question for record in dataset.questions)])
+    warnings += [unspaced] if unspaced else []
+    warnings += asked.warnings() if asked else []
     return Summary(
         name=dataset.name,
         kind=dataset.kind,
         folder=str(folder),
         pictures=pictures,
-        captions=captions,
+        captions=len(texts),
         questions=len(dataset.questions),
         splits={split: len(images) for split, images in by_split.items()},
         words=len(words),
         frequent_words=frequent,
         lengths=dict(sorted(lengths.items())),
         bad_rows=len(bad.rows),
-        missing=tuple(found.missing),
-        unreadable=tuple(found.unreadable),
+        missing=tuple(missing),
+        unreadable=tuple(unreadable),
         notes=tuple(bad.notes),
         warnings=tuple(warnings),
         asked=asked,
     )
 
 
-def _texts(dataset: Dataset, splits: list[str]) -> list[str]:
-    """The captions of some splits."""
-    return [text for r in dataset.captions if r.split in splits for text in r.captions]
-
-
-def _shared(by_split: dict[str, set[str]], digests: dict[str, bytes]) -> Iterator[str]:
-    """A warning if the same picture, by name or by content, is in two splits."""
+def _same_pictures(by_split: dict[str, set[str]], digests: dict[str, bytes]) -> Iterator[str]:
+    """Warnings if the same picture, by name or by content, is there twice."""
     first: dict[str | bytes, tuple[str, str]] = {}
-    again: list[tuple[str, str, str, str]] = []
+    again: dict[bool, list[str]] = {True: [], False: []}  # whether in two splits
     for split, images in by_split.items():
         for image in sorted(images):
-            # Without decoding there are no digests, and a picture is its name.
-            key = digests.get(image) or image
+            # Without decoding there are no digests, and a picture is its name in one spelling.
+            key = digests.get(image) or unicodedata.normalize("NFC", image)
             other, other_split = first.setdefault(key, (image, split))
-            if other_split != split:
-                again.append((other, other_split, image, split))
-    if again:
-        one, one_split, two, two_split = again[0]
-        yield (
-            f"pictures in two splits: {len(again):,}, "
-            f"first: {one} ({one_split}) and {two} ({two_split})"
-        )
+            if (other, other_split) != (image, split):
+                pair = f"{other} ({other_split}) and {image} ({split})"
+                again[other_split != split].append(pair)
+    for what, pairs in (("in two splits", again[True]), ("twice in a split", again[False])):
+        if pairs:
+            yield f"pictures {what}: {len(pairs):,}, first: {pairs[0]}"
+
+
+def survey(records: Sequence[QuestionRecord], missing: Collection[str] = ()) -> QuestionSurvey:
+    """Look through the questions of a dataset.
+
+    Args:
+        records: the questions of all splits.
+        missing: the pictures that are not on disk.
+    """
+    by_split = {split: [r for r in records if r.split == split] for split in SPLITS}
+    train, missing = by_split["train"], set(missing)
+    words, lengths = word_counts(record.question for record in train)
+    lengths += word_counts(record.question for record in records if record.split != "train")[1]
+    modal = {split: [modal_answer(r.answers) for r in found] for split, found in by_split.items()}
+    answers = set(modal["train"]) - {""}
+    tested = {normalise_answer(a) for a in {a for r in by_split["test"] for a in r.answers}} - {""}
+    asked = Counter((r.image, " ".join(r.question.lower().split())) for r in records)
+    splits_of = Counter(image for image, _ in {(r.image, r.split) for r in records})
+    return QuestionSurvey(
+        questions={split: len(found) for split, found in by_split.items()},
+        answer_types=_types(record.answer_type for record in records),
+        question_types=_types(record.question_type for record in records),
+        words=len(words),
+        frequent_words=sum(count >= FREQUENT for count in words.values()),
+        lengths=dict(sorted(lengths.items())),
+        answers_a_question=dict(sorted(Counter(len(r.answers) for r in records).items())),
+        answers=len(answers),
+        never_in_test=len(answers - tested) if tested else None,
+        ceiling={
+            split: coverage(
+                found, [*(size for size in SIZES if size < len(answers)), len(answers)], train=train
+            )
+            for split, found in by_split.items()
+            if answers and any(modal[split])
+        },
+        repeated=sum(count - 1 for count in asked.values()),
+        without_answer={split: found.count("") for split, found in modal.items()},
+        without_picture=sum(record.image in missing for record in records),
+        pictures_in_two_splits=sum(count > 1 for count in splits_of.values()),
+    )
+
+
+def _word_line(words: int, frequent: int, where: str) -> str:
+    return f"words      {words:,} in {where}, {frequent:,} of them at least {FREQUENT} times"
+
+
+def _length_line(lengths: dict[int, int]) -> str:
+    """A histogram of lengths in words in a few bins, and the longest."""
+    longest = max(lengths)
+    parts = []
+    for low, high in (*_LENGTH_BINS, (_LENGTH_BINS[-1][1] + 1, longest)):
+        count = sum(n for length, n in lengths.items() if low <= length <= high)
+        if count:
+            parts.append(f"{low}-{high}: {count:,}")
+    return f"{', '.join(parts)} words (longest {longest:,})"
+
+
+def _types(types: Iterable[str | None]) -> dict[str, int]:
+    """How often each type occurs, most frequent first."""
+    return dict(Counter(filter(None, types)).most_common())
+
+
+def _shares(types: dict[str, int]) -> str:
+    """The most frequent types with their shares."""
+    total = sum(types.values())
+    parts = [f"{name} {100 * n / total:.1f} %" for name, n in list(types.items())[:TYPES]]
+    return ", ".join(parts + ([f"{len(types) - TYPES:,} more"] if len(types) > TYPES else []))
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _write(dataset: Dataset, folder: Path, quarantine: list[BadRow]) -> None:
@@ -398,15 +439,9 @@ def _write(dataset: Dataset, folder: Path, quarantine: list[BadRow]) -> None:
     stage = folder / f".prepare-{os.getpid()}"
     try:
         stage.mkdir(parents=True, exist_ok=True)
-        dataset.save(stage)
-        root, home = dataset.root.resolve(), folder.resolve()
-        if root.is_relative_to(home):
-            # save() saw the hidden folder; pictures inside this one travel with it.
-            about = read_json(stage / "dataset.json")
-            about["root"] = root.relative_to(home).as_posix()
-            write_json(stage / "dataset.json", about)
+        dataset.save(stage, home=folder)
         if quarantine:
-            write_jsonl(stage / QUARANTINE, (asdict(row) for row in quarantine))
+            write_jsonl(stage / QUARANTINE, map(asdict, quarantine))
         # dataset.json last: what it announces is there.
         for name in ("captions.jsonl", "questions.jsonl", QUARANTINE, "dataset.json"):
             if (stage / name).exists():
@@ -422,89 +457,3 @@ def _write(dataset: Dataset, folder: Path, quarantine: list[BadRow]) -> None:
         shutil.rmtree(stage, ignore_errors=True)
         if made and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def survey(records: Sequence[QuestionRecord], missing: Collection[str] = ()) -> QuestionSurvey:
-    """Look through the questions of a dataset.
-
-    Args:
-        records: the questions of all splits.
-        missing: the pictures that are not on disk.
-    """
-    train = [record for record in records if record.split == "train"]
-    words, lengths = word_counts(record.question for record in train)
-    lengths += word_counts(record.question for record in records if record.split != "train")[1]
-    answers = {modal_answer(record.answers) for record in train} - {""}
-    tested = {
-        normalise_answer(answer)
-        for answer in {one for r in records if r.split == "test" for one in r.answers}
-    } - {""}
-    asked = Counter((r.image, " ".join(r.question.lower().split())) for r in records)
-    splits: dict[str, set[str]] = {}
-    for record in records:
-        splits.setdefault(record.image, set()).add(record.split)
-    missing = set(missing)
-    return QuestionSurvey(
-        questions={split: sum(r.split == split for r in records) for split in SPLITS},
-        answer_types=_types(record.answer_type for record in records),
-        question_types=_types(record.question_type for record in records),
-        words=len(words),
-        frequent_words=sum(count >= FREQUENT for count in words.values()),
-        lengths=dict(sorted(lengths.items())),
-        answers_a_question=dict(sorted(Counter(len(r.answers) for r in records).items())),
-        answers=len(answers),
-        never_in_test=len(answers - tested) if tested else None,
-        ceiling=_ceiling(records, train, len(answers)),
-        repeated=sum(count - 1 for count in asked.values()),
-        without_answer={
-            split: sum(r.split == split and not any(r.answers) for r in records) for split in SPLITS
-        },
-        without_picture=sum(record.image in missing for record in records),
-        pictures_in_two_splits=sum(len(of) > 1 for of in splits.values()),
-    )
-
-
-def _ceiling(
-    records: Sequence[QuestionRecord], train: Sequence[QuestionRecord], answers: int
-) -> dict[str, dict[int, float]]:
-    """The ceilings of the splits that have answers."""
-    if not answers:
-        return {}
-    sizes = [*(size for size in SIZES if size < answers), answers]
-    ceiling = {}
-    for split in SPLITS:
-        try:
-            asked = [record for record in records if record.split == split]
-            ceiling[split] = coverage(asked, sizes, train=train)
-        except DataError:  # no answers in this split
-            continue
-    return ceiling
-
-
-def length_line(lengths: dict[int, int]) -> str:
-    """A histogram of lengths in words in a few bins, and the longest."""
-    longest = max(lengths)
-    bins = [*_LENGTH_BINS, (_LENGTH_BINS[-1][1] + 1, longest)]
-    parts = []
-    for low, high in bins:
-        count = sum(n for length, n in lengths.items() if low <= length <= high)
-        if count:
-            parts.append(f"{low}-{high}: {count:,}")
-    return f"{', '.join(parts)} words (longest {longest:,})"
-
-
-def _types(types: Iterable[str | None]) -> dict[str, int]:
-    """How often each type occurs, most frequent first."""
-    return dict(Counter(one for one in types if one).most_common())
-
-
-def _shares(types: dict[str, int]) -> str:
-    """The most frequent types with their shares."""
-    total = sum(types.values())
-    parts = [f"{name} {100 * n / total:.1f} %" for name, n in list(types.items())[:_TYPES]]
-    more = [f"{len(types) - _TYPES:,} more"] if len(types) > _TYPES else []
-    return ", ".join([*parts, *more])
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{split} {count:,}" for split, count in counts.items())

@@ -11,7 +11,7 @@ Everything after the readers (features, training, evaluation) reads only this.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,72 +115,87 @@ class Dataset:
         """Where a record's picture lies."""
         return self.root / record.image
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the prepared folder; ``dataset.json`` comes last, so a killed run leaves none."""
+    def save(self, folder: str | os.PathLike[str], home: Path | None = None) -> None:
+        """Write the prepared folder; ``dataset.json`` comes last, so a killed run leaves none.
+
+        Args:
+            folder: where to write.
+            home: where the folder will lie, if it is to be moved.
+        """
         folder = Path(folder)
         if self.captions:
-            write_jsonl(folder / "captions.jsonl", (_row(record) for record in self.captions))
+            write_jsonl(folder / "captions.jsonl", map(_row, self.captions))
         if self.questions:
-            write_jsonl(folder / "questions.jsonl", (_row(record) for record in self.questions))
-        root = self.root.resolve()
-        inside = root.is_relative_to(folder.resolve())
+            write_jsonl(folder / "questions.jsonl", map(_row, self.questions))
+        root, home = self.root.resolve(), (home or folder).resolve()
         # A root inside the folder travels with it; any other place is named in full.
-        where = root.relative_to(folder.resolve()).as_posix() if inside else str(root)
-        write_json(
-            folder / "dataset.json",
-            {"format": FORMAT, "name": self.name, "kind": self.kind, "root": where},
-        )
+        where = root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root)
+        about = {"format": FORMAT, "name": self.name, "kind": self.kind, "root": where}
+        write_json(folder / "dataset.json", about)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Dataset":
         """Read a prepared folder.
 
         Raises:
-            DataError: no prepared dataset there, a format from another version, or a bad row.
+            DataError: no prepared dataset there, a format from another version, or a bad row: a
+                field missing, unknown or of another type, another split than train, val and
+                test, or an id twice in a split.
         """
         folder = Path(folder)
-        if not (folder / "dataset.json").is_file():
+        about_path = folder / "dataset.json"
+        if not about_path.is_file():
             raise DataError(
                 f"{folder}: is no prepared dataset (no dataset.json); "
                 "make one with: gazetell data --help"
             )
-        about = read_json(folder / "dataset.json")
+        about = read_json(about_path)
         if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise DataError(f"{folder / 'dataset.json'}: expected format {FORMAT}; prepare it anew")
-        try:
-            name, kind, root = about["name"], about["kind"], folder / about["root"]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{folder / 'dataset.json'}: lacks {error}") from error
-        captions = tuple(_read(folder / "captions.jsonl", CaptionRecord))
-        questions = tuple(_read(folder / "questions.jsonl", QuestionRecord))
+            raise DataError(f"{about_path}: expected format {FORMAT}; prepare it anew")
+        for key in ("name", "kind", "root"):
+            if not isinstance(about.get(key), str):
+                raise DataError(f'{about_path}: expected "{key}", a string')
+        captions = tuple(_records(folder / "captions.jsonl", CaptionRecord))
+        questions = tuple(_records(folder / "questions.jsonl", QuestionRecord))
         if not captions and not questions:
             raise DataError(f"{folder}: holds no records (captions.jsonl, questions.jsonl)")
-        return cls(name, kind, root, captions, questions, folder)
+        root = folder / about["root"]
+        return cls(about["name"], about["kind"], root, captions, questions, folder)
 
 
 def _row(record: CaptionRecord | QuestionRecord) -> dict[str, Any]:
     """A record as a JSON object, empty optional fields left out."""
-    row = asdict(record)
-    return {
-        key: value
-        for key, value in row.items()
-        if not (key in ("boxes", "question_type", "answer_type") and not value)
-    }
+    optional = ("boxes", "question_type", "answer_type")
+    return {key: value for key, value in asdict(record).items() if value or key not in optional}
 
 
-def _read(path: Path, kind: type) -> Iterable[Any]:
+def _records(path: Path, record_class: type[Record]) -> Iterator[Record]:
     """Yield the records of a JSON Lines file, none if it is absent."""
     if not path.is_file():
         return
+    lines: dict[tuple[str, str], int] = {}
     for number, row in read_jsonl(path):
+        where = f"{path}:{number}"
         try:
-            for key in ("captions", "answers"):
-                if key in row:
-                    row[key] = tuple(row[key])
-            if "boxes" in row:
-                row["boxes"] = tuple(
-                    Box(**{**box, "words": tuple(box["words"])}) for box in row["boxes"]
-                )
-            yield kind(**row)
-        except (TypeError, KeyError) as error:
-            raise DataError(f"{path}:{number}: is no {kind.__name__}: {error}") from error
+            record = record_class(**{key: _value(key, value) for key, value in row.items()})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DataError(f"{where}: is no {record_class.__name__}: {error}") from error
+        first = lines.setdefault((record.split, record.id), number)
+        if first != number:
+            raise DataError(f"{where}: id {record.id!r} again in {record.split}, see line {first}")
+        yield record
+
+
+def _value(key: str, value: Any) -> Any:
+    """A field of a record from its JSON value; raises TypeError for another type."""
+    if key == "boxes":
+        return tuple(Box(**box | {"words": _value("words", box["words"])}) for box in value)
+    if key in ("captions", "answers", "words"):
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise TypeError(f'expected "{key}", a list of strings')
+        return tuple(value)
+    if not isinstance(value, str) and not (value is None and key.endswith("_type")):
+        raise TypeError(f'expected "{key}", a string')
+    if key == "split" and value not in SPLITS:
+        raise TypeError(f"split {value!r}; expected {', '.join(SPLITS)}")
+    return value
