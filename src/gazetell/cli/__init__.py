@@ -1,10 +1,9 @@
 """The command line: thin verbs over the library, each loaded when it is used.
 
-Results go to standard output, everything else to standard error. Exit status: 0 done, 1 a picture
-or a typed question failed, 2 an option, 3 data, 4 a picture, 5 a model, 6 writing, 130 interrupted.
+Results go to standard output, everything else to standard error; ``EXIT_STATUS`` stands in the
+help.
 """
 
-import os
 import sys
 import warnings
 from typing import Any
@@ -12,15 +11,20 @@ from typing import Any
 from cyclopts import App, CycloptsError
 
 from .. import __version__
-from ..errors import GazetellError
-from .terminal import STDIN
+from ..errors import GazetellError, UsageError
+from .terminal import STDIN, report, standard_streams
 
 __all__ = ["app", "main"]
 
+EXIT_STATUS = (
+    "Exit status: 0 done, 1 one of the pictures or typed questions failed, 2 an option, 3 data, "
+    "4 a picture, 5 a model, 6 writing, 130 interrupted."
+)
 app = App(
     name="gazetell",
     version=__version__,
     help="Looks at a picture, tells what it sees, answers questions, and shows where it looked.",
+    help_epilogue=EXIT_STATUS,
 )
 VERBS = {
     "demo": "Generate scenes, train on them, evaluate, and write a report: minutes, no download.",
@@ -46,37 +50,50 @@ for verb, text in VERBS.items():
         app.command(f"gazetell.cli.{verb}:{verb}", name=verb, help=text)
 
 
-def _recipe(app: App, commands: tuple[str, ...], arguments: Any) -> None:
-    """Presets from ``--recipe``, for the verbs that have it."""
+def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> None:
+    """Presets from ``--recipe``, for the verbs that have it; a hyphen is no value of an option."""
+    for argument in arguments:
+        if argument.name.startswith("--") and any(t.value == STDIN for t in argument.tokens):
+            raise UsageError(f"{argument.name} -: standard input cannot be used here")
     if any(argument.name == "--recipe" and argument.tokens for argument in arguments):
         from .train import recipe_defaults
 
         recipe_defaults(app, commands, arguments)
 
 
-app.config = (_recipe,)
+app.config = (_check_arguments,)
 
 
 def main() -> None:
     """Run the command line and exit."""
     # Damaged metadata of a picture say nothing about its pixels.
     warnings.filterwarnings("ignore", module="PIL")
+    # The parser takes a lone hyphen for an option without a name.
+    tokens = [STDIN if token == "-" else token for token in sys.argv[1:]]
+    sys.exit(_status(tokens))
+
+
+def _status(tokens: list[str]) -> int:
+    """Run a command; the exit status. Every error that a user can cause is one line here."""
     try:
-        # The parser takes a lone hyphen for an option without a name.
-        tokens = [STDIN if token == "-" else token for token in sys.argv[1:]]
-        status = app(tokens, print_error=False, exit_on_error=False)
+        with standard_streams():
+            status = app(
+                tokens, print_error=False, exit_on_error=False, result_action="return_value"
+            )
+        return status if isinstance(status, int) else 0
     except CycloptsError as error:
         # Its own box would be several lines.
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        message, status = "error: " + " ".join(str(error).split()), UsageError.exit_code
     except GazetellError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        message, status = f"error: {error}", error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        message, status = "interrupted", 130
     except BrokenPipeError:
-        # The reader of our output (head, less) left; say nothing more, also not on closing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 1  # the reader of our output (head, less) left; say nothing more
+    except Exception as error:
+        # By its name: torch is not imported for this.
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        message, status = "error: no memory is left; expected a smaller --batch", 1
+    report(message)
+    return status

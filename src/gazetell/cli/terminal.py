@@ -1,17 +1,102 @@
-"""What the verbs say besides their results: on standard error."""
+"""Standard streams: results to standard output, everything else as lines on standard error.
 
+Both are UTF-8 in every locale. What cannot be said in UTF-8, such as a file name in Latin-1, is
+written with backslashes (``gr\\udcfcn.jpg``): no picture and no row is lost for its name.
+"""
+
+import io
 import json
+import logging
+import os
 import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["STDIN", "on_terminal", "print_json", "report"]
+from ..files import write_error
+
+__all__ = ["STDIN", "on_terminal", "one_line", "print_json", "report", "standard_streams"]
 
 STDIN = "<standard input>"  # what a lone hyphen on the command line becomes
 
 
+class _Output(io.TextIOWrapper):
+    """Standard output; a failed write or flush is a ``WriteError``, said once."""
+
+    def write(self, text: str) -> int:
+        with self._failures():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with self._failures():
+            super().flush()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What is still in the buffer would fail again when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise write_error("standard output", error) from error
+
+
+class _Warnings(logging.Handler):
+    """Warnings of the library as lines for people; the service has a log of its own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("gazetell.serve"):
+            report(f"warning: {record.getMessage()}")
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Make the standard streams what this module says, until the block ends.
+
+    Raises:
+        WriteError: on leaving too: standard output took not all that was printed.
+    """
+    if sys.stderr is None:  # closed; print() would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:  # closed: every write to this descriptor fails
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    logger, warnings, before = logging.getLogger("gazetell"), _Warnings(logging.WARNING), sys.stdout
+    logger.addHandler(warnings)
+    try:
+        if isinstance(before, io.TextIOWrapper):
+            sys.stdout = _Output(
+                before.buffer, "utf-8", "backslashreplace", line_buffering=before.line_buffering
+            )
+        yield
+    finally:
+        logger.removeHandler(warnings)
+        output, sys.stdout = sys.stdout, before
+        if isinstance(output, _Output):
+            try:
+                output.flush()
+            finally:
+                output.detach()  # else it closes what lies below
+
+
+def one_line(name: str) -> str:
+    """A file's name without what would break a line or steer the terminal."""
+    odd = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in name
+    )
+
+
 def report(line: str) -> None:
-    """Print a line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line to standard error; where that cannot be written the work goes on."""
+    with suppress(OSError):
+        print(one_line(line), file=sys.stderr, flush=True)
 
 
 def on_terminal() -> bool:
