@@ -26,7 +26,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from .data.records import Dataset as Records
-from .errors import DataError, GazetellError, ImageError, ModelError, WriteError
+from .errors import DataError, GazetellError, ImageError, ModelError, UsageError, WriteError
 from .files import read_json, write_error, write_json
 from .models.encoders import Encoder, Grid, resize_pixels
 from .models.precision import choose_device, choose_precision
@@ -40,6 +40,7 @@ __all__ = [
     "build_cache",
     "cache_fingerprint",
     "cache_folder",
+    "check_several",
     "grids",
 ]
 
@@ -392,11 +393,27 @@ class Model:
         made = iter(new)
         return [image if isinstance(image, Encoding) else next(made) for image in images]
 
+    def blank_grid(self) -> Grid:
+        """A grid (1, R, C) of zeros, to try a model out."""
+        height, width = self.encoder.height, self.encoder.width
+        cells = torch.zeros(1, height * width, self.encoder.trunk_channels, device=self.device)
+        return Grid.of(cells, height, width)
+
     @torch.inference_mode()
     def grid(self, images: torch.Tensor) -> Grid:
         """The CNN's grid of uint8 images (B, 3, S, S), before any projection."""
         with self.precision.autocast(self.device):
             return self.encoder.encode(images.to(self.device))
+
+
+def check_several(what: str, values: object) -> None:
+    """Refuse one where several are expected: the letters of a text would be taken for them.
+
+    Raises:
+        UsageError: a text, bytes or no sequence at all.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise UsageError(f"{what} {values!r:.60}: expected a list of {what}")
 
 
 def grids(model: Model, dataset: Records, images: Sequence[str], batch: int) -> Iterator[Grid]:

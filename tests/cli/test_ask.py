@@ -79,7 +79,8 @@ LINE = re.compile(r"(\S.*?)  \((\d+\.\d\d) %\)")
 
 def test_an_answer_is_one_line(run, world):
     question = Dataset.open(world / "data").questions_of("train")[0].question
-    status, out, err = run("ask", picture(world), question, "--model", world / "run")
+    fixed = ("--device", "cpu", "--precision", "fp32")
+    status, out, err = run("ask", picture(world), question, "--model", world / "run", *fixed)
     assert (status, err) == (0, "")
     assert LINE.fullmatch(out.rstrip("\n"))
 
@@ -102,7 +103,7 @@ def test_json(run, world):
     status, out, err = run(
         "ask", picture(world), "is there a zebra?", "--model", world / "run", "--json", "--evidence"
     )
-    assert (status, err) == (0, "")
+    assert (status, len(err.splitlines())) == (0, 1)
     row = json.loads(out)
     assert row["question"] == "is there a zebra?"
     assert row["answer"] == row["top"][0]["answer"]
@@ -116,7 +117,7 @@ def test_json(run, world):
 def test_questions_from_standard_input(run, world, typed):
     typed("is there a star\n\n  how many?  \n")  # no newline is needed at the end either
     status, out, err = run("ask", picture(world), "--model", world / "run", "--json")
-    assert (status, err) == (0, "")
+    assert (status, len(err.splitlines())) == (0, 1)
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["question"] for row in rows] == ["is there a star", "how many?"]
     _, alone, _ = run("ask", picture(world), "how many?", "--model", world / "run", "--json")
@@ -128,12 +129,14 @@ def test_a_bad_question_on_standard_input_stops_no_other(run, world, typed):
     status, out, err = run("ask", picture(world), "--model", world / "run")
     assert status == 1
     assert len(out.splitlines()) == 2
-    assert err == "error: question '?!': has no words\n"
+    assert err.splitlines()[1:] == ["error: question '?!': has no words"]
 
 
 def test_no_questions_at_all(run, world, typed):
     typed("")
-    assert run("ask", picture(world), "--model", world / "run") == (0, "", "")
+    status, out, err = run("ask", picture(world), "--model", world / "run")
+    assert (status, out) == (0, "")
+    assert err.endswith("no question on standard input\n")
 
 
 def test_a_person_is_prompted(run, world, monkeypatch):
@@ -290,11 +293,11 @@ def test_evaluate_prints_and_saves(run, folder):
         "ceiling",
         "grey picture",
         "other picture",
-        "calibration",
         "answering only",
         "abstaining",
         "pointing",
         "answers/s",
+        "not measured: ece",
     ]
     assert "exact match, 15 questions about 5 pictures" in out
     where = folder / "run/evaluation/test"

@@ -75,10 +75,15 @@ def test_an_unknown_verb_gets_a_suggestion(run):
 
 
 def test_caption_prints_the_caption_alone(run, world):
-    status, out, err = run("caption", picture(world), "--model", world / "run")
+    arguments = ("caption", picture(world), "--model", world / "run")
+    status, out, err = run(*arguments, "--device", "cpu", "--precision", "fp32")
     assert status == 0
     assert len(out.splitlines()) == 1
     assert err == ""
+    # What was chosen for the user is said, in one line.
+    _, _, err = run(*arguments)
+    assert len(err.splitlines()) == 1
+    assert err.startswith("device ")
 
 
 def test_caption_json(run, world):

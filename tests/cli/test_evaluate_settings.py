@@ -24,13 +24,12 @@ def test_a_row_a_setting_and_the_best_is_kept(run, model, scenes_folder):
     assert status == 0
     rows = json.loads(out)
     assert [(row["beam"], row["length_penalty"]) for row in rows] == [
-        (1, 0.0),
-        (1, 2.0),
+        (1, None),  # once: a length penalty has no effect on it
         (2, 0.0),
         (2, 2.0),
     ]
     folders = sorted(path.name for path in (model / "evaluation").iterdir())
-    assert folders == [f"val-beam{b}-penalty{p}" for b in (1, 2) for p in ("0.0", "2.0")]
+    assert folders == ["val-beam1", "val-beam2-penalty0.0", "val-beam2-penalty2.0"]
     before = load(model).decoding
     assert not json.loads((model / "metrics.json").read_text())  # none of them is the model's own
 
@@ -40,10 +39,41 @@ def test_a_row_a_setting_and_the_best_is_kept(run, model, scenes_folder):
     assert sum("best CIDEr" in line for line in out.splitlines()) >= 1
     kept = load(model).decoding
     winners = [r for r in rows if r["metrics"]["cider"] == best]
-    assert (kept.beam, kept.length_penalty) in [(r["beam"], r["length_penalty"]) for r in winners]
+    assert (kept.beam, kept.length_penalty) in [
+        (r["beam"], before.length_penalty if r["beam"] == 1 else r["length_penalty"])
+        for r in winners
+    ]
     assert kept.max_length == before.max_length
     assert "kept: beam" in err
     assert json.loads((model / "metrics.json").read_text())["metrics"]["cider"] == best
+
+
+def test_what_was_measured_is_what_is_kept(run, model, scenes_folder):
+    """The greatest length too: else the card would tell of captions that the model never gives."""
+    arguments = ("evaluate", model, "--data", scenes_folder, "--split", "val", "--max-length", 4)
+    status, _, err = run(*arguments)
+    assert status == 0
+    assert "not on the model's card" in err
+    assert not json.loads((model / "metrics.json").read_text())
+    assert run(*arguments, "--keep-best")[0] == 0
+    assert load(model).decoding.max_length == 4
+    assert json.loads((model / "metrics.json").read_text())["max_length"] == 4
+    assert [path.name for path in (model / "evaluation").iterdir()] == ["val-beam3-words4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--limit", 1, "--beam", 1, "--keep-best"), "nothing to choose by: CIDEr of one picture"),
+        (("--keep-best",), "to keep"),
+        (("--beam", 1, "--length-penalty", 1.0), "length_penalty: has no effect"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(run, model, scenes_folder, options, said):
+    status, out, err = run("evaluate", model, "--data", scenes_folder, "--split", "val", *options)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err.splitlines()) == 1
 
 
 def test_the_test_split_chooses_nothing(run, model, scenes_folder):

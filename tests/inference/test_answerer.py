@@ -60,6 +60,7 @@ def test_an_answer_and_its_evidence(model, pictures):
     assert answer.text in model.answers.answers
     assert answer.attention.shape == (3, 4, 4)
     assert np.allclose(answer.attention.sum((1, 2)), 1, atol=1e-5)
+    assert model.attentive
     assert answer.passes == ["pass 1", "pass 2", "pass 3"]
     assert answer.top[0] == (answer.text, answer.confidence)
     assert len(answer.top) == len({text for text, _ in answer.top}) == 5
@@ -73,8 +74,10 @@ def test_an_answer_and_its_evidence(model, pictures):
 
 @pytest.mark.parametrize("architecture", ["bow-mlp", "lstm-vqa"])
 def test_models_without_attention_answer_without(build, pictures, architecture, tmp_path):
-    answer = build(architecture=architecture).ask(pictures[0], QUESTIONS[0])
+    model = build(architecture=architecture)
+    answer = model.ask(pictures[0], QUESTIONS[0])
     assert answer.attention is None
+    assert not model.attentive
     assert answer.passes == []
     assert answer.to_dict()["attention"] is None
     with pytest.raises(UsageError, match="no attention"):
@@ -144,6 +147,8 @@ def test_alone_together_and_in_a_batch_are_the_same(build, scenes_dataset, archi
 
 def test_no_questions_need_no_picture(model):
     assert model.ask_all("none.png", []) == []
+    with pytest.raises(UsageError, match="expected a list of questions"):
+        model.ask_all("none.png", "is it red")  # not a question a letter
 
 
 def test_one_look_serves_many_questions(model, pictures, monkeypatch):
@@ -232,7 +237,7 @@ def test_abstaining(model, pictures):
         found = model.ask(pictures[0], QUESTIONS[0], abstain_below=min(bound, 1.0))
         assert found.abstained is abstained
         assert found.text == answer.text
-    for bad in (-0.1, 1.1, math.nan):
+    for bad in (-0.1, 1.1, math.nan, "0.5"):
         with pytest.raises(UsageError, match="--abstain-below"):
             model.ask(pictures[0], QUESTIONS[0], abstain_below=bad)
 

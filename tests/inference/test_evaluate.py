@@ -218,6 +218,38 @@ def test_what_a_person_scores(model, dataset):
     assert evaluate(model, replace(dataset, captions=single)).figures["human"] is None
 
 
+def test_what_cannot_be_known_is_not_reported(model, dataset, tmp_path):
+    found = evaluate(model, dataset, limit=1)
+    figures = found.figures
+    assert figures["metrics"]["cider"] is figures["metrics"]["cider_d"] is None
+    assert figures["metrics"]["bleu_1"] is not None
+    assert figures["distinct"] is None
+    assert figures["human"]["cider"] is figures["human"]["model_cider"] is None
+    assert figures["human"]["bleu_4"] is not None
+    assert "0 by definition" in figures["not_measured"]["cider"]
+    found.save(tmp_path)
+    assert json.loads((tmp_path / "predictions.jsonl").read_text())["cider"] is None
+    # References that are alike tell nothing either; nor is anything unseen without training.
+    first = dataset.split("test")[0].captions
+    alike = tuple(replace(one, captions=first, boxes=()) for one in dataset.split("test"))
+    figures = evaluate(model, replace(dataset, captions=alike)).figures
+    assert figures["metrics"]["cider"] is figures["unseen"] is None
+    assert set(figures["not_measured"]) == {"cider", "pointing", "unseen"}
+    assert figures["not_measured"]["pointing"] == "the dataset has no boxes"
+    whole = evaluate(model, dataset).figures["not_measured"]
+    assert set(whole) <= {"pointing"}
+
+
+def test_what_is_cut_or_left_out_is_said(model, dataset, caplog):
+    first, *rest = dataset.captions
+    some = replace(dataset, captions=(*rest, replace(first, captions=(), split="test")))
+    figures = evaluate(model, some, beam=1, max_length=1, min_length=1).figures
+    assert figures["cut"] > 0
+    assert figures["max_length"] == 1
+    assert figures["length_penalty"] is None  # a beam of 1 has none
+    assert "1 pictures without captions are left out" in caplog.text
+
+
 def test_the_gaze_is_scored_where_there_are_boxes(model, dataset):
     found = evaluate(model, dataset, split="val")
     expected = caption_pointing(found.records, found.captions)

@@ -218,14 +218,13 @@ def test_unknown_words_are_counted(model, dataset):
     assert found.figures["unknown_words"] == pytest.approx(odd / len(found.records))
 
 
-@pytest.mark.parametrize("batch", [2, 64])
+@pytest.mark.parametrize("batch", [1, 2, 64])
 def test_evidence_is_asked_again_one_by_one(model, dataset, batch):
     found = evaluate_answers(model, dataset, batch=batch, evidence=True)
     images = list(dict.fromkeys(r.image for r in found.records))
     grey = Image.new("RGB", (64, 64), (128, 128, 128))
-    # The other picture is the one before in the split; the first has the last of its batch.
+    # The other picture is the one before in the split; the first has the last.
     before = {image: images[n - 1] for n, image in enumerate(images)}
-    before[images[0]] = images[min(batch, len(images)) - 1]
     for name, picture in (
         ("blank", lambda r: grey),
         ("other_picture", lambda r: dataset.root / before[r.image]),
@@ -241,6 +240,35 @@ def test_evidence_is_asked_again_one_by_one(model, dataset, batch):
             found.figures["metrics"]["accuracy"] - figures["accuracy"], abs=0.006
         )
     assert evaluate_answers(model, dataset).figures["evidence"] is None
+
+
+def test_what_cannot_be_known_is_not_reported(model, build, dataset, caplog):
+    one = [
+        r for r in dataset.questions_of("test") if r.image == dataset.questions_of("test")[0].image
+    ]
+    alone = replace(dataset, questions=(*one[:2], replace(one[2], answers=())))
+    figures = evaluate_answers(model, alone, evidence=True).figures
+    assert figures["evidence"]["other_picture"] is None
+    assert figures["evidence"]["blank"] is not None
+    assert figures["metrics"]["ece"] is None
+    assert figures["selective"]["accuracy_at_coverage"]["0.25"] is None
+    reasons = figures["not_measured"]
+    assert set(reasons) == {"other picture", "ece", "most frequent"} | set(reasons) & {"pointing"}
+    assert reasons["other picture"] == "the questions are about one picture"
+    assert "1 questions without answers are left out" in caplog.text
+    whole = evaluate_answers(model, dataset, evidence=True).figures
+    assert whole["not_measured"] == {}
+    assert whole["metrics"]["ece"] is not None
+    figures = evaluate_answers(build(architecture="bow-mlp"), dataset).figures
+    assert figures["not_measured"] == {"pointing": "the model has no attention"}
+
+
+def test_questions_that_are_cut_are_counted_and_said(build, dataset, caplog):
+    figures = evaluate_answers(build(max_question=3), dataset).figures
+    asked = dataset.questions_of("test")
+    long = sum(len(r.question.split()) > 3 for r in asked)
+    assert figures["cut_questions"] == long / len(asked) > 0
+    assert f"{long} questions of more than 3 words are cut" in caplog.text
 
 
 def test_a_blind_model_loses_nothing(build, dataset):

@@ -105,9 +105,42 @@ def test_options(model, pictures):
     assert model.options(sample=True).beam == 1
     again = [model.caption(pictures[0], sample=True, seed=3).text for _ in range(2)]
     assert again[0] == again[1]
-    for bad in ({"beam": 0}, {"sample": True, "beam": 2}, {"top_p": 7}):
-        with pytest.raises(UsageError):
-            model.caption(pictures[0], **bad)
+    assert model.options(sample=True, seed=np.int64(3), temperature=2).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"beam": 0}, "beam 0"),
+        ({"sample": True, "beam": 2}, "expected beam 1"),
+        ({"sample": True, "top_p": 7}, "top_p 7"),
+        ({"beem": 3}, "beem: is no option; expected beam, "),
+        ({"beam": "3"}, "beam '3': expected a whole number"),
+        ({"beam": 2.5}, "beam 2.5: expected a whole number"),
+        ({"length_penalty": None}, "length_penalty None: expected a number"),
+        ({"sample": "yes"}, "sample 'yes': expected True or False"),
+        # What has no effect is refused.
+        ({"temperature": 50}, "temperature: has no effect"),
+        ({"seed": 0}, "seed: has no effect"),
+        ({"sample": False, "top_k": 5}, "top_k: has no effect"),
+        ({"beam": 1, "length_penalty": 1.0}, "length_penalty: has no effect"),
+        ({"sample": True, "length_penalty": 1.0}, "length_penalty: has no effect"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(model, pictures, bad, said):
+    with pytest.raises(UsageError) as caught:
+        model.caption(pictures[0], **bad)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("call", [lambda m: m.captions("a.png"), lambda m: m.captions(b"x")])
+def test_one_picture_is_no_list_of_pictures(model, call):
+    with pytest.raises(UsageError, match="expected a list of pictures"):
+        call(model)
+
+
+def test_whether_there_is_attention_is_known_before(model):
+    assert model.attentive
 
 
 def test_special_words_are_never_said(untrained, pictures):
@@ -265,6 +298,8 @@ def test_a_folder_is_loaded(model_folder, untrained, pictures):
     assert load(str(model_folder)).about == {"dataset": "scenes", "seed": 0}
     with pytest.raises(ModelError, match="none"):
         load(model_folder / "none")
+    with pytest.raises(UsageError, match="model 7: expected a model folder"):
+        load(7)
     with pytest.raises(UsageError, match="device 'tpu'"):
         load(model_folder, device="tpu")
     with pytest.raises(AttributeError, match="Painter"):
@@ -285,6 +320,7 @@ def test_a_model_on_the_hub(model_folder, monkeypatch, pictures):
     asked = {}
 
     def download(name, allow_patterns):
+        assert name not in asked, "fetched twice"
         asked[name] = allow_patterns
         return str(model_folder)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..inference.answering import Answer, Answerer, check_bound
-from ..inference.gaze import FORMATS
-from .terminal import STDIN, report
+from .caption import is_gaze_file
+from .terminal import STDIN, report, report_device
 
 __all__ = ["ask"]
 
@@ -20,7 +20,7 @@ def ask(
     model: str,
     abstain_below: float = 0.0,
     evidence: bool = False,
-    top: int = 1,
+    top: int | None = None,
     json: bool = False,
     gaze: Path | None = None,
     device: str = "auto",
@@ -34,7 +34,7 @@ def ask(
         model: A model folder, or hf://owner/name.
         abstain_below: Say "not sure" where the confidence is lower.
         evidence: Also tell how much the confidence falls without the picture.
-        top: How many answers to show.
+        top: How many answers to show, 1 if not given.
         json: One JSON object a question, with the five likeliest answers and the attention.
         gaze: Save where the model looked: a .png, .html or .gif file for one question, a folder
             (of .png files) for several.
@@ -42,33 +42,36 @@ def ask(
         precision: auto, bf16 or fp32.
     """
     check_bound(abstain_below)
-    if not 1 <= top <= 5:
+    if top is not None and not 1 <= top <= 5:
         raise UsageError(f"--top {top}: expected 1 to 5")
+    if top is not None and json:
+        raise UsageError("--top: has no effect with --json, which has the five likeliest answers")
     if picture == STDIN and not questions:
         raise UsageError("- takes standard input for the picture; expected questions beside it")
-    one_file = gaze is not None and gaze.suffix != "" and not gaze.is_dir()
-    if one_file and gaze is not None and gaze.suffix.lower() not in FORMATS:
-        raise UsageError(f"--gaze {gaze}: expected a folder, or a file {', '.join(FORMATS)}")
-    if one_file and len(questions) != 1:
-        several = f"{len(questions)} questions" if questions else "typed questions"
-        raise UsageError(f"--gaze {gaze}: one file for {several}; expected a folder")
+    one_file = gaze is not None and is_gaze_file(gaze, len(questions), "questions")
     answerer = Answerer.load(model, device=device, precision=precision)
+    if gaze is not None and not answerer.attentive:
+        raise UsageError(f"--gaze {gaze}: {model} has no attention to show")
+    for question in questions:
+        answerer.read_question(question)
     encoded = answerer.encode(sys.stdin.buffer.read() if picture == STDIN else picture)
-    status = 0
-    for number, question in enumerate(questions or _typed()):
+    report_device(answerer, device, precision)
+    status, number = 0, 0
+    for number, question in enumerate(questions or _typed(), 1):
         try:
             answer = answerer.ask(encoded, question, abstain_below=abstain_below, evidence=evidence)
-        except UsageError as error:
-            if questions:
-                raise
+        except UsageError as error:  # only of a typed question: the others were read before
             report(f"error: {error}")
             status = 1
             continue
         print(
-            dumps(answer.to_dict(), ensure_ascii=False) if json else line(answer, top), flush=True
+            dumps(answer.to_dict(), ensure_ascii=False) if json else line(answer, top or 1),
+            flush=True,
         )
         if gaze is not None:
-            answer.save_gaze(gaze if one_file else gaze / f"{number:04d}.png")
+            answer.save_gaze(gaze if one_file else gaze / f"{number - 1:04d}.png")
+    if not number:
+        report("no question on standard input")
     return status
 
 
@@ -90,11 +93,13 @@ def _typed() -> Iterator[str]:
 
 def line(answer: Answer, top: int) -> str:
     """An answer as a line of text."""
-    shown = "  ".join(f"{text}  ({100 * chance:.2f} %)" for text, chance in answer.top[:top])
+    text = "  ".join(f"{text}  ({100 * chance:.2f} %)" for text, chance in answer.top[:top])
     if answer.abstained:
-        shown = f"not sure; at best: {shown}"
+        text = f"not sure; at best: {text}"
     if answer.without_picture is not None:
-        shown += f"  without the picture {100 * answer.without_picture:.2f} %"
+        text += f"  without the picture {100 * answer.without_picture:.2f} %"
     if answer.unknown:
-        shown += f"  unknown words: {', '.join(answer.unknown)}"
-    return shown
+        text += f"  unknown words: {', '.join(answer.unknown)}"
+    if answer.cut:
+        text += f"  words not read, at the end: {answer.cut}"
+    return text

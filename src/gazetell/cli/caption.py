@@ -2,18 +2,20 @@
 
 import csv as tables
 import sys
+from collections.abc import Callable
 from json import dumps
 from pathlib import Path
 from typing import Any
 
 from ..errors import ImageError, UsageError
+from ..files import spreadsheet_text
 from ..inference.bulk import caption_many
 from ..inference.gaze import FORMATS
 from ..inference.predictor import Caption, Captioner
 from ..pictures import image_files
-from .terminal import STDIN, report
+from .terminal import STDIN, one_line, report, report_device
 
-__all__ = ["caption"]
+__all__ = ["caption", "given", "is_gaze_file"]
 
 
 def caption(
@@ -30,7 +32,7 @@ def caption(
     json: bool = False,
     csv: bool = False,
     gaze: Path | None = None,
-    batch: int = 16,
+    batch: int | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> int:
@@ -41,17 +43,19 @@ def caption(
         model: A model folder, or hf://owner/name; given several times, an ensemble.
         beam: Beam of the search, 1 for greedy; the model's own if not given.
         max_length: Most words of a caption; the model's own if not given.
-        length_penalty: Exponent of the length normalisation; the model's own if not given.
+        length_penalty: Exponent of the length normalisation of a beam of 2 or more; the model's
+            own if not given.
         sample: Draw words at random instead of taking the best.
         temperature: Of sampling; below 1 is more careful.
         top_k: Sample among so many likeliest words.
         top_p: Sample among the likeliest words that reach this probability.
         seed: Of sampling.
         json: One JSON object a line, with words, log-probability and attention.
-        csv: Rows of picture, caption and log-probability, with a header.
+        csv: Rows of picture, caption and log-probability, with a header. A text that a
+            spreadsheet would run, such as one that begins with =, gets a leading apostrophe.
         gaze: Save where the model looked: a .png, .html or .gif file for one picture, a folder
             (of .png files) for several.
-        batch: Pictures a forward pass.
+        batch: Pictures a forward pass, 16 if not given.
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
     """
@@ -61,43 +65,78 @@ def caption(
         raise UsageError("expected --model, a model folder or hf://owner/name")
     if json and csv:
         raise UsageError("--json and --csv: expected one of them")
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise UsageError(f"--batch {batch}: expected 1 or more")
-    given = {
-        "beam": beam,
-        "max_length": max_length,
-        "length_penalty": length_penalty,
-        "sample": sample or None,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-    }
+    if batch is not None and STDIN in pictures:
+        raise UsageError("--batch: has no effect on the one picture of standard input")
     items = _items(pictures)
-    one_file = gaze is not None and gaze.suffix != "" and not gaze.is_dir()
-    if one_file and gaze is not None and gaze.suffix.lower() not in FORMATS:
-        raise UsageError(f"--gaze {gaze}: expected a folder, or a file {', '.join(FORMATS)}")
-    if one_file and len(items) > 1:
-        raise UsageError(f"--gaze {gaze}: one file for {len(items)} pictures; expected a folder")
+    one_file = gaze is not None and is_gaze_file(gaze, len(items), "pictures")
     captioner = Captioner.load(*model, device=device, precision=precision)
-    options = {key: value for key, value in given.items() if value is not None}
-    failed = []
+    options = given(
+        beam=beam,
+        max_length=max_length,
+        length_penalty=length_penalty,
+        sample=sample or None,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    chosen = captioner.options(**options)
+    if gaze is not None and not captioner.attentive:
+        raise UsageError(f"--gaze {gaze}: {' '.join(model)} has no attention to show")
+    failed, cut, odd = [], 0, 0
     write = _writer(json, csv, len(items) > 1)
-    found = caption_many(captioner, items, batch=batch, **options)
-    for number, (item, result) in enumerate(found):
-        name = "-" if isinstance(item, bytes) else str(item)
+    captions = caption_many(captioner, items, batch=batch or 16, **options)
+    for number, (item, result) in enumerate(captions):
         if isinstance(result, ImageError):
             failed.append(result)
             continue
+        name = "-" if isinstance(item, bytes) else str(item)
         write(name, result)
+        cut += not result.ended
+        odd += not name.isprintable() and any("\udc80" <= c <= "\udcff" for c in name)
         if gaze is not None:
-            stem = "picture" if isinstance(item, bytes) else Path(str(item)).stem
+            # Short enough for every file system, the number tells pictures of one name apart.
+            stem = "picture" if isinstance(item, bytes) else Path(name).stem[:50]
             result.save_gaze(gaze if one_file else gaze / f"{number:04d}-{stem}.png")
+    if len(failed) < len(items):
+        report_device(captioner, device, precision)
+    if cut:
+        report(f"cut at {chosen.max_length} words (--max-length): {cut} of {len(items)} captions")
+    if odd:
+        report(f"names that are not UTF-8, their bytes written as \\udc80 to \\udcff: {odd}")
     for error in failed:
         report(f"error: {error}")
     if failed and len(items) > 1:
         report(f"{len(failed)} of {len(items)} pictures failed")
-    return 0 if not failed else 1
+    return 1 if failed else 0
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given on the command line; the model has its own for the others."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def is_gaze_file(gaze: Path, count: int, what: str) -> bool:
+    """Whether ``--gaze`` names one file, and not a folder of files.
+
+    Raises:
+        UsageError: a file of another format, one for several pictures or questions, or a file
+            where a folder is expected.
+    """
+    if gaze.is_dir():
+        return False
+    if gaze.suffix == "":
+        if gaze.exists():
+            raise UsageError(f"--gaze {gaze}: is a file; expected a folder")
+        return False
+    if gaze.suffix.lower() not in FORMATS:
+        raise UsageError(f"--gaze {gaze}: expected a folder, or a file {', '.join(FORMATS)}")
+    if count != 1:
+        many = f"{count} {what}" if count else f"typed {what}"
+        raise UsageError(f"--gaze {gaze}: one file for {many}; expected a folder")
+    return True
 
 
 def _items(pictures: tuple[str, ...]) -> list[Any]:
@@ -109,7 +148,7 @@ def _items(pictures: tuple[str, ...]) -> list[Any]:
     return [sys.stdin.buffer.read()]
 
 
-def _writer(as_json: bool, as_csv: bool, several: bool) -> Any:
+def _writer(as_json: bool, as_csv: bool, several: bool) -> Callable[[str, Caption], None]:
     """A function that prints a picture's name and caption in the chosen form."""
     table = tables.writer(sys.stdout, lineterminator="\n")
     if as_csv:
@@ -119,8 +158,10 @@ def _writer(as_json: bool, as_csv: bool, several: bool) -> Any:
         if as_json:
             print(dumps({"picture": name, **caption.to_dict()}, ensure_ascii=False), flush=True)
         elif as_csv:
-            table.writerow([name, caption.text, round(caption.log_prob, 5)])
+            texts = [spreadsheet_text(text) for text in (name, caption.text)]
+            table.writerow([*texts, round(caption.log_prob, 5)])
         else:
-            print(f"{name}\t{caption.text}" if several else caption.text, flush=True)
+            shown = f"{one_line(name)}\t{caption.text}" if several else caption.text
+            print(shown, flush=True)
 
     return write

@@ -7,13 +7,15 @@ from typing import Any
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..inference.answering import Answerer
-from ..inference.evaluate import Evaluation
+from ..inference.evaluate import Evaluation, scored_records
 from ..inference.evaluate import evaluate as measure
 from ..inference.evaluate_answers import evaluate_answers
-from ..inference.predictor import load
+from ..inference.predictor import Captioner, load
+from ..metrics import cider_problem
 from ..models.folder import update_decoding, update_metrics
+from .caption import given
 from .figures import answer_lines, figure_lines, setting_lines
-from .terminal import on_terminal, print_json, report
+from .terminal import on_terminal, print_json, report, report_device
 
 __all__ = ["evaluate"]
 
@@ -48,7 +50,7 @@ def evaluate(
         length_penalty: Of captions: exponent of the length normalisation; the model's own if not
             given. Give it several times to compare.
         keep_best: Of captions: make the setting with the best CIDEr the model's own; not with
-            --split test.
+            --split test, nor where CIDEr cannot choose.
         limit: Only the first so many pictures; 0 for all.
         java: Of captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
         abstain_below: Of answers: also the accuracy of those with at least this confidence.
@@ -56,7 +58,7 @@ def evaluate(
         question_only: Of answers: compare with this model, trained with --blind.
         json: Print one JSON object instead of lines; a list of them for several settings.
         out: Folder for predictions.jsonl and metrics.json; RUN/evaluation/SPLIT-beamK (SPLIT for
-            answers) if not given.
+            answers; the other options too) if not given.
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
     """
@@ -64,6 +66,8 @@ def evaluate(
         raise UsageError("expected a model folder")
     if keep_best and (split == "test" or len(runs) > 1):
         raise UsageError("--keep-best: expected one model and --split val; test is for the end")
+    if keep_best and not (beam or length_penalty or max_length):
+        raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
     model = load(*runs, device=device, precision=precision)
     answers = isinstance(model, Answerer)
     refuse(
@@ -83,6 +87,7 @@ def evaluate(
         f"{runs[0]} {'answers questions' if answers else 'captions'}",
     )
     if isinstance(model, Answerer):
+        twin = _twin(question_only, device, precision) if question_only else None
         answered = evaluate_answers(
             model,
             Dataset.open(data),
@@ -90,11 +95,12 @@ def evaluate(
             limit=limit,
             abstain_below=abstain_below,
             evidence=evidence,
-            question_only=_twin(question_only, device, precision) if question_only else None,
+            question_only=twin,
             progress=on_terminal(),
         )
-        folder = out or runs[0] / "evaluation" / split
+        folder = out or runs[0] / "evaluation" / f"{split}{_limited(limit)}"
         answered.save(folder)
+        report_device(model, device, precision)
         report(f"predictions, figures and plots in {folder}")
         if out is None and not limit:
             update_metrics(runs[0], answered.figures)
@@ -103,13 +109,16 @@ def evaluate(
         else:
             print("\n".join(answer_lines(answered.figures)))
         return
-    settings = list(product(beam or (None,), length_penalty or (None,)))
+    settings = _settings(model, beam, length_penalty, max_length)
     if out is not None and len(settings) > 1:
         raise UsageError("--out: expected one beam and one length penalty")
-    results: list[Evaluation] = []
     dataset = Dataset.open(data)
-    for beams, penalty in settings:
-        given: dict[str, Any] = {"beam": beams, "max_length": max_length, "length_penalty": penalty}
+    if keep_best:
+        references = {r.id: r.captions for r in scored_records(dataset, split, limit)}
+        if problem := cider_problem(references):
+            raise UsageError(f"--keep-best: nothing to choose by: {problem}")
+    results: list[Evaluation] = []
+    for setting in settings:
         result = measure(
             model,
             dataset,
@@ -117,25 +126,56 @@ def evaluate(
             limit=limit,
             java=java,
             progress=on_terminal(),
-            **{key: value for key, value in given.items() if value is not None},
+            **setting,
         )
-        folder = out or runs[0] / "evaluation" / _name(result.figures, len(length_penalty) > 1)
+        folder = out or runs[0] / "evaluation" / _name(result.figures, setting, limit)
         result.save(folder)
         report(f"predictions and figures in {folder}")
         results.append(result)
-    best = max(results, key=lambda result: result.figures["metrics"]["cider"] or 0.0)
+    report_device(model, device, precision)
+    best = max(range(len(results)), key=lambda n: results[n].figures["metrics"]["cider"] or 0.0)
+    figures = results[best].figures
     if keep_best:
-        chosen = best.figures
-        kept = model.options(beam=chosen["beam"], length_penalty=chosen["length_penalty"])
+        kept = model.options(**settings[best])
         update_decoding(runs[0], kept)
-        report(f"kept: beam {kept.beam}, length penalty {kept.length_penalty}")
-    if (len(results) == 1 or keep_best) and out is None and not limit and len(runs) == 1:
-        update_metrics(runs[0], best.figures)
-    figures = [result.figures for result in results]
+        report(
+            f"kept: beam {kept.beam}, length penalty {kept.length_penalty}, "
+            f"max length {kept.max_length}"
+        )
+    if len(runs) == 1 and out is None and not limit and (len(results) == 1 or keep_best):
+        if keep_best or max_length in (None, model.decoding.max_length):
+            update_metrics(runs[0], figures)
+        else:
+            report(f"not on the model's card: measured with --max-length {max_length}, not its own")
+    every = [result.figures for result in results]
     if json:
-        print_json(figures[0] if len(figures) == 1 else figures)
+        print_json(every[0] if len(every) == 1 else every)
     else:
-        print("\n".join(figure_lines(figures[0]) if len(figures) == 1 else setting_lines(figures)))
+        print("\n".join(figure_lines(every[0]) if len(every) == 1 else setting_lines(every)))
+
+
+def _settings(
+    model: Captioner,
+    beams: tuple[int, ...],
+    penalties: tuple[float, ...],
+    max_length: int | None,
+) -> list[dict[str, Any]]:
+    """The decoding options of each evaluation; a beam of 1 has no length penalty.
+
+    Raises:
+        UsageError: an option out of its range, or without effect.
+    """
+    settings: list[dict[str, Any]] = []
+    own = model.decoding.beam
+    searched = any((beam or own) > 1 for beam in (beams or (own,)))
+    for beam, penalty in product(beams or (None,), penalties or (None,)):
+        if searched and (own if beam is None else beam) == 1:
+            penalty = None
+        setting = given(beam=beam, max_length=max_length, length_penalty=penalty)
+        model.options(**setting)
+        if setting not in settings:
+            settings.append(setting)
+    return settings
 
 
 def _twin(run: Path, device: str, precision: str) -> Answerer:
@@ -159,9 +199,17 @@ def refuse(options: dict[str, Any], why: str) -> None:
             raise UsageError(f"{name}: {why}; that option is of the other kind of model")
 
 
-def _name(figures: dict[str, Any], penalties: bool) -> str:
-    """The folder of an evaluation."""
+def _name(figures: dict[str, Any], setting: dict[str, Any], limit: int) -> str:
+    """The folder of an evaluation: two that differ in their options have two."""
     name = f"{figures['split']}-beam{figures['beam']}"
-    if penalties:
-        name += f"-penalty{figures['length_penalty']}"
-    return name if figures["members"] == 1 else f"{name}-ensemble{figures['members']}"
+    if "length_penalty" in setting:
+        name += f"-penalty{setting['length_penalty']}"
+    if "max_length" in setting:
+        name += f"-words{setting['max_length']}"
+    if figures["members"] > 1:
+        name += f"-ensemble{figures['members']}"
+    return name + _limited(limit)
+
+
+def _limited(limit: int) -> str:
+    return f"-first{limit}" if limit else ""

@@ -14,12 +14,13 @@ def setting_lines(figures: list[dict[str, Any]]) -> list[str]:
     for one in figures:
         metrics = one["metrics"]
         mark = "  best CIDEr" if metrics["cider"] == best else ""
+        penalty = "-" if one["length_penalty"] is None else one["length_penalty"]
         lines.append(
-            f"{one['beam']:<4}  {one['length_penalty']:<7}  {metrics['bleu_4']:.4f}  "
-            f"{metrics['rouge_l']:.4f}   {metrics['cider']:.4f}  {one['mean_length']:5.1f}  "
+            f"{one['beam']:<4}  {penalty:<7}  {metrics['bleu_4']:.4f}  "
+            f"{metrics['rouge_l']:.4f}   {shown(metrics['cider']):<6}  {one['mean_length']:5.1f}  "
             f"{one['decoding_pictures_per_second']:.0f}{mark}"
         )
-    return lines
+    return lines + reasons(figures[0])
 
 
 def figure_lines(figures: dict[str, Any]) -> list[str]:
@@ -39,7 +40,11 @@ def figure_lines(figures: dict[str, Any]) -> list[str]:
         )
     if figures["truth"] is not None:
         lines.append(f"{'truth':<12} {shown(figures['truth'])} of the captions are true")
-    return lines
+    if figures["cut"]:
+        lines.append(
+            f"{'cut':<12} {shown(figures['cut'])} of them at {figures['max_length']} words"
+        )
+    return lines + reasons(figures)
 
 
 def answer_lines(figures: dict[str, Any]) -> list[str]:
@@ -72,16 +77,20 @@ def answer_lines(figures: dict[str, Any]) -> list[str]:
     if evidence := figures["evidence"]:
         for name, title in (("blank", "grey picture"), ("other_picture", "other picture")):
             one = evidence[name]
+            if one is None:
+                continue
             lines.append(
                 f"{title:<16} {one['accuracy']:.2f}  (loses {one['lost']:.2f}; "
                 f"{100 * one['changed']:.1f} % of the answers change)"
             )
     at = ", ".join(
-        f"{100 * float(share):.0f} %: {value:.2f}"
+        f"{100 * float(share):.0f} %: {percent(value)}"
         for share, value in selective["accuracy_at_coverage"].items()
     )
+    if metrics["ece"] is not None:
+        temperature = f"at temperature {figures['temperature']:.3f}"
+        lines.append(f"{'calibration':<16} ECE {metrics['ece']:.4f} {temperature}")
     lines += [
-        f"{'calibration':<16} ECE {metrics['ece']:.4f} at temperature {figures['temperature']:.3f}",
         f"{'answering only':<16} {at}  (the surest share of the questions: accuracy)",
     ]
     if selective["abstain_below"]:
@@ -103,7 +112,12 @@ def answer_lines(figures: dict[str, Any]) -> list[str]:
         )
         lines.append(f"{'WUPS':<16} {values}" + (f"  ({wups['reason']})" if wups["reason"] else ""))
     lines.append(f"{'answers/s':<16} {figures['answers_per_second']}")
-    return lines
+    return lines + reasons(figures)
+
+
+def reasons(figures: dict[str, Any]) -> list[str]:
+    """Which figures cannot be known, and why."""
+    return [f"not measured: {name} ({why})" for name, why in figures["not_measured"].items()]
 
 
 def percent(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Standard streams: results to standard output, everything else as lines on standard error.
 
-Both are UTF-8 in every locale. What cannot be said in UTF-8, such as a file name in Latin-1, is
-written with backslashes (``gr\\udcfcn.jpg``): no picture and no row is lost for its name.
+Both are UTF-8 in every locale. Bytes of a file name that are not UTF-8 are written as ``udcfc`` and
+the like after a backslash: no picture and no row is lost for its name.
 """
 
 import io
@@ -16,7 +16,15 @@ from typing import Any
 
 from ..files import write_error
 
-__all__ = ["STDIN", "on_terminal", "one_line", "print_json", "report", "standard_streams"]
+__all__ = [
+    "STDIN",
+    "on_terminal",
+    "one_line",
+    "print_json",
+    "report",
+    "report_device",
+    "standard_streams",
+]
 
 STDIN = "<standard input>"  # what a lone hyphen on the command line becomes
 
@@ -63,6 +71,8 @@ def standard_streams() -> Iterator[None]:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:  # closed: every write to this descriptor fails
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
@@ -97,6 +107,13 @@ def report(line: str) -> None:
     """Print a line to standard error; where that cannot be written the work goes on."""
     with suppress(OSError):
         print(one_line(line), file=sys.stderr, flush=True)
+
+
+def report_device(model: Any, device: str, precision: str) -> None:
+    """Say what ``auto`` chose."""
+    if "auto" in (device, precision):
+        chosen = model.precision
+        report(f"device {model.device.type}, precision {chosen.name} ({chosen.reason})")
 
 
 def on_terminal() -> bool:

@@ -11,6 +11,7 @@ Shapes: ``B`` pictures, ``N`` questions, ``A`` answers, ``P`` passes, ``R`` regi
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from typing import Any
 
@@ -21,7 +22,7 @@ from PIL import Image
 from ..data.batches import pad_rows
 from ..data.text import Question, read_question
 from ..errors import ModelError, UsageError
-from ..features import Encoding, Model, Picture
+from ..features import Encoding, Model, Picture, check_several
 from ..models.encoders import Grid
 from ..models.folder import AnswererFolder, fetch, load_answerer
 from ..pictures import PREVIEW
@@ -173,6 +174,7 @@ class Answerer(Model):
     ) -> list[Answer]:
         """Answer several questions about a picture, which is encoded once; see ``ask``."""
         check_bound(abstain_below)
+        check_several("questions", questions)
         if not questions:
             return []
         encoding = self.encode(image)
@@ -263,6 +265,13 @@ class Answerer(Model):
         """
         return read_question(self.tokenizer, text, self.max_question)
 
+    @cached_property
+    def attentive(self) -> bool:
+        """Whether answers come with attention."""
+        question = Question("", [self.tokenizer.unk], [])
+        owner = torch.zeros(1, dtype=torch.long)
+        return self.logits(self.blank_grid(), [question], owner)[1] is not None
+
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Calibrated probabilities (N, A)."""
         scaled = logits / self.temperature
@@ -282,5 +291,5 @@ def check_bound(value: float) -> None:
     Raises:
         UsageError: outside 0 to 1.
     """
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UsageError(f"--abstain-below {value}: expected 0 to 1")

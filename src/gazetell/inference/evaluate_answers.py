@@ -5,6 +5,7 @@ Beside the accuracy stand the figures that tell what it is worth: what needs no 
 whether the model looked: the same questions about a plain grey picture and about another picture.
 """
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ from .priors import bias
 __all__ = ["AnswerEvaluation", "evaluate_answers"]
 
 COVERAGES = (0.25, 0.5, 0.75, 1.0)
+CALIBRATION = 30  # answers: with fewer, a bin of confidences holds one or two
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class AnswerEvaluation:
     """What was measured on a split.
 
     Attributes:
-        figures: JSON values: ``metrics`` and the rest, as ``gazetell evaluate --json`` prints.
+        figures: JSON values: ``metrics`` and the rest, as ``gazetell evaluate --json`` prints. A
+            figure that cannot be known is None, and ``not_measured`` says why.
         records: of the split.
         answers: the model's, in the records' order, without pictures and attention.
         scores: accuracy of each, in [0, 1].
@@ -114,12 +119,16 @@ def evaluate_answers(
         raise UsageError(f"--limit {limit}: expected 0 or more")
     check_bound(abstain_below)
     asked: dict[str, list[QuestionRecord]] = {}
+    unanswered = 0
     for record in dataset.questions_of(split):
+        unanswered += not record.answers
         if record.answers:
             asked.setdefault(record.image, []).append(record)
     images = list(asked)[: limit or None]
     if not images:
         raise DataError(f"{dataset.folder}: split {split!r} has no answered questions")
+    if unanswered:
+        logger.warning("split %r: %d questions without answers are left out", split, unanswered)
     records = [record for image in images for record in asked[image]]
     if question_only is not None and len(records) < 2:
         raise DataError(
@@ -128,7 +137,7 @@ def evaluate_answers(
         )
     answers: list[Answer] = []
     gazes: list[tuple[np.ndarray, Sequence[Box]]] = []  # (P, height, width)
-    changed = _Changed()
+    changed = _Changed(model)
     seconds, first = 0.0, 0
     with bar("answers", progress) as update:
         for grid in grids(model, dataset, images, batch):
@@ -142,7 +151,7 @@ def evaluate_answers(
             found = model.answer(grid, texts, owner, abstain_below=abstain_below)
             seconds += time.perf_counter() - began
             if evidence:
-                changed.ask(model, grid, texts, owner)
+                changed.ask(grid, texts, owner)
             gazes += [
                 (answer.attention, record.boxes)
                 for record, answer in zip(now, found, strict=True)
@@ -161,10 +170,31 @@ def evaluate_answers(
     )
     sure = [answer.confidence for answer in answers]
     training = [r for r in dataset.questions if r.split == "train" and r.answers]
+    cut = sum(answer.cut > 0 for answer in answers)
+    if cut:
+        logger.warning(
+            "%d questions of more than %d words are cut at that", cut, model.max_question
+        )
+    not_measured: dict[str, str] = {}
+    if len(answers) < CALIBRATION:
+        not_measured["ece"] = f"{len(answers)} answers; expected {CALIBRATION} or more"
+    if not training:
+        not_measured["most frequent"] = "the dataset has no answered training questions"
+    if not gazes:
+        not_measured["pointing"] = (
+            "no question is about a thing with a box"
+            if model.attentive
+            else "the model has no attention"
+        )
+    evidenced = None
+    if evidence:
+        evidenced = changed.figures(records, answers, official["accuracy"])
+        if evidenced["other_picture"] is None:
+            not_measured["other picture"] = "the questions are about one picture"
     figures: dict[str, Any] = {
         "metrics": {
             "accuracy": official["accuracy"],
-            "ece": expected_calibration_error(sure, scores),
+            "ece": None if "ece" in not_measured else expected_calibration_error(sure, scores),
             "risk_coverage_area": risk_coverage(sure, scores).area,
         },
         "measure": official["measure"],
@@ -178,11 +208,13 @@ def evaluate_answers(
         "selective": _selective(sure, scores, abstain_below),
         "bias": bias(training, records, model.answers),
         "question_only": None,
-        "evidence": changed.figures(records, answers, official["accuracy"]) if evidence else None,
+        "evidence": evidenced,
         "pointing": None,
         "wups": None,
+        "cut_questions": cut / len(answers),
         "unknown_words": sum(bool(answer.unknown) for answer in answers) / len(answers),
         "answers_per_second": round(len(answers) / seconds, 1),
+        "not_measured": not_measured,
     }
     if question_only is not None:
         twin = evaluate_answers(question_only, dataset, split=split, batch=batch, limit=limit)
@@ -204,43 +236,61 @@ def evaluate_answers(
 
 
 class _Changed:
-    """The answers to the same questions about a grey picture and about another picture."""
+    """The answers to the same questions about a grey picture and about another picture.
 
-    def __init__(self) -> None:
+    The other picture is the one before in the split, of the first picture the last.
+    """
+
+    def __init__(self, model: Answerer) -> None:
+        self.model = model
         self.blank: list[str] = []
         self.other: list[str] = []
+        self.first: list[Question] = []  # the questions of the first picture
         self.last: Grid | None = None
 
-    def ask(
-        self, model: Answerer, grid: Grid, texts: Sequence[Question], owner: torch.Tensor
-    ) -> None:
-        """Ask again; the other picture is the one before in the split."""
-        last = grid.rows(len(grid.cells) - 1, len(grid.cells))
-        # The very first picture of the split has the last of its batch before it.
-        other = Grid.join([self.last or last, grid.rows(0, len(grid.cells) - 1)])
-        for found, asked, about in (
-            (self.blank, model.blank(), torch.zeros_like(owner)),
-            (self.other, other, owner),
-        ):
-            best = model.logits(asked, texts, about)[0].argmax(1).tolist()
-            found += [model.answers.answers[place] for place in best]
-        self.last = last
+    def ask(self, grid: Grid, questions: Sequence[Question], owner: torch.Tensor) -> None:
+        """Ask the questions about some pictures again."""
+        self.blank += self._answers(self.model.blank(), questions, torch.zeros_like(owner))
+        before = grid.rows(0, len(grid.cells) - 1)
+        if self.last is None:
+            count = int((owner == 0).sum())
+            self.first = list(questions[:count])
+            questions, owner = questions[count:], owner[count:] - 1
+        else:
+            before = Grid.join([self.last, before])
+        if questions:
+            self.other += self._answers(before, questions, owner)
+        self.last = grid.rows(len(grid.cells) - 1, len(grid.cells))
+
+    def _answers(self, grid: Grid, questions: Sequence[Question], owner: torch.Tensor) -> list[str]:
+        best = self.model.logits(grid, questions, owner)[0].argmax(1).tolist()
+        return [self.model.answers.answers[place] for place in best]
 
     def figures(
         self, records: Sequence[QuestionRecord], answers: Sequence[Answer], accuracy: float
-    ) -> dict[str, dict[str, float]]:
-        """Accuracy, accuracy lost and the share of answers changed, for both."""
+    ) -> dict[str, dict[str, float] | None]:
+        """Accuracy, accuracy lost and the share of answers changed, for both.
+
+        None for the other picture where there is none.
+        """
+        told: dict[str, list[str] | None] = {"blank": self.blank, "other_picture": None}
+        if self.other and self.last is not None:
+            nowhere = torch.zeros(len(self.first), dtype=torch.long)
+            told["other_picture"] = self._answers(self.last, self.first, nowhere) + self.other
         references = {record.id: record.answers for record in records}
-        found = {}
-        for name, texts in (("blank", self.blank), ("other_picture", self.other)):
+        figures: dict[str, dict[str, float] | None] = {}
+        for name, texts in told.items():
+            if texts is None:
+                figures[name] = None
+                continue
             score = score_answers(references, _texts(records, texts))["accuracy"]
             changed = [a.text != text for a, text in zip(answers, texts, strict=True)]
-            found[name] = {
+            figures[name] = {
                 "accuracy": score,
                 "lost": round(accuracy - score, 2),
                 "changed": sum(changed) / len(changed),
             }
-        return found
+        return figures
 
 
 def _texts(records: Sequence[QuestionRecord], texts: Sequence[str]) -> dict[str, str]:
@@ -250,12 +300,16 @@ def _texts(records: Sequence[QuestionRecord], texts: Sequence[str]) -> dict[str,
 def _selective(
     sure: Sequence[float], scores: Sequence[float], abstain_below: float
 ) -> dict[str, Any]:
-    """Accuracy, in 0 to 100, at some coverages, and of what is answered above the bound."""
+    """Accuracy, in 0 to 100, at some coverages, and of what is answered above the bound.
+
+    None at a coverage of less than a question.
+    """
     curve = risk_coverage(sure, scores)
-    at = {
-        str(share): round(100 * (1 - float(curve.risk[max(round(share * len(scores)), 1) - 1])), 2)
-        for share in COVERAGES
-    }
+    at = {}
+    for share in COVERAGES:
+        first = round(share * len(scores))
+        # Of too few questions there is no such share.
+        at[str(share)] = round(100 * (1 - float(curve.risk[first - 1])), 2) if first else None
     kept = [score for p, score in zip(sure, scores, strict=True) if p >= abstain_below]
     return {
         "accuracy_at_coverage": at,

@@ -8,8 +8,10 @@ caption.save_gaze("gaze.png")
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from html import escape
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -17,17 +19,23 @@ import torch
 from PIL import Image
 
 from ..data.text import Tokenizer
-from ..errors import ModelError
-from ..features import Model, Picture
+from ..errors import ModelError, UsageError
+from ..features import Model, Picture, check_several
 from ..models.decoding import Decoded, DecodingOptions, n_best
 from ..models.encoders import Grid
 from ..models.ensemble import Ensemble
-from ..models.folder import CaptionerFolder, fetch, load_captioner, read_config
+from ..models.folder import CaptionerFolder, fetch, load_captioner, load_model
 from ..pictures import PREVIEW
 from . import gaze
 from .answering import Answerer
 
 __all__ = ["Caption", "Captioner", "load"]
+
+KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+}
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,8 @@ class Captioner(Model):
         cls, *paths: str | os.PathLike[str], device: str = "auto", precision: str = "auto"
     ) -> "Captioner":
         """``gazetell.load``, refusing answerers."""
+        if not paths:
+            raise UsageError("expected a model folder or hf://owner/name")
         models = [load_captioner(fetch(path)) for path in paths]
         return cls(*models, device=device, precision=precision)
 
@@ -149,9 +159,10 @@ class Captioner(Model):
 
     def captions(self, images: Sequence[Picture], **options: Any) -> list[Caption]:
         """Caption several pictures in one batch; see ``caption``."""
+        chosen = self.options(**options)
+        check_several("pictures", images)
         if not images:
             return []
-        chosen = self.options(**options)
         encodings = self.encode_all(images)
         found = self.decode(Grid.join([encoding.grid for encoding in encodings]), chosen)
         return [
@@ -160,10 +171,38 @@ class Captioner(Model):
         ]
 
     def options(self, **changes: Any) -> DecodingOptions:
-        """The model's decoding options with some changed."""
+        """The model's decoding options with some changed.
+
+        Raises:
+            UsageError: an option that does not exist, is out of its range or has no effect.
+        """
+        names = [option.name for option in fields(DecodingOptions)]
+        for name, value in changes.items():
+            if name not in names:
+                raise UsageError(f"{name}: is no option; expected {', '.join(names)}")
+            kind, expected = KINDS[type(getattr(DecodingOptions, name))]
+            if not isinstance(value, kind):
+                raise UsageError(f"{name} {value!r}: expected {expected}")
+        given = set(changes)
         if changes.get("sample") and "beam" not in changes:
             changes["beam"] = 1
-        return replace(self.decoding, **changes)
+        chosen = replace(self.decoding, **changes)
+        idle = set() if chosen.sample else given & {"temperature", "top_k", "top_p", "seed"}
+        if chosen.beam == 1:
+            idle |= given & {"length_penalty"}
+        if idle:
+            name = min(idle, key=names.index)
+            needs = "a beam of 2 or more" if name == "length_penalty" else "sample"
+            raise UsageError(f"{name}: has no effect without {needs}")
+        return chosen
+
+    @cached_property
+    def attentive(self) -> bool:
+        """Whether captions come with attention."""
+        with torch.inference_mode(), self.precision.autocast(self.device):
+            start = torch.tensor([self.tokenizer.start], device=self.device)
+            state = self.decoder.start(self.blank_grid())
+            return self.decoder.step(start, state)[2] is not None
 
     def n_best(self, image: Picture, count: int, **options: Any) -> list[Caption]:
         """The ``count`` best captions of a picture, best first; see ``caption``.
@@ -225,9 +264,10 @@ def load(
         ModelError: no model there, one whose pieces do not fit together, or answerers in an
             ensemble.
     """
-    folder = fetch(path)
-    if read_config(folder)["kind"] == "captioner":
-        return Captioner.load(folder, *others, device=device, precision=precision)
+    model = load_model(fetch(path))
+    if isinstance(model, CaptionerFolder):
+        members = [load_captioner(fetch(other)) for other in others]
+        return Captioner(model, *members, device=device, precision=precision)
     if others:
         raise ModelError(f"{path}: answers questions; an ensemble is of captioners")
-    return Answerer.load(folder, device=device, precision=precision)
+    return Answerer(model, device=device, precision=precision)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 
 from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
-from ..errors import DataError, GazetellError, ModelError
+from ..errors import DataError, GazetellError, ModelError, UsageError
 from ..files import atomic_path, read_json, write_json, write_text
 from .answerers import AnswerModel, answerer_config, build_answerer
 from .captioners import CaptionModel, build_captioner, captioner_config
@@ -320,6 +320,8 @@ def update_decoding(folder: str | os.PathLike[str], decoding: DecodingOptions) -
 
 def fetch(path: str | os.PathLike[str]) -> Path:
     """The local folder of a model, fetched from the hub where ``path`` is ``hf://owner/name``."""
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"model {path!r}: expected a model folder or hf://owner/name")
     name = os.fspath(path)
     if not name.startswith("hf://"):
         return Path(name)

@@ -175,7 +175,8 @@ def _compare(
     """
     first, second = ({e["beam"]: e for e in reversed(found) if e["row"] == name} for name in pair)
     beam = max(
-        first, key=lambda b: sum(e[b]["figures"]["metrics"]["cider"] for e in (first, second))
+        first,
+        key=lambda b: sum(e[b]["figures"]["metrics"]["cider"] or 0.0 for e in (first, second)),
     )
     references = {r.id: r.captions for r in dataset.split(split) if r.captions}
     predictions = [

@@ -64,7 +64,9 @@ def _spread(name: str, found: Sequence[dict[str, Any]]) -> str:
             continue
         parts = []
         for key, title in (("bleu_4", "BLEU-4"), ("cider", "CIDEr")):
-            values = [100 * metrics[key] for metrics in own]
+            values = [100 * metrics[key] for metrics in own if metrics[key] is not None]
+            if len(values) < 2:
+                continue
             parts.append(f"{title} {mean(values):.1f} ± {stdev(values):.1f}")
         texts.append(f"- {name}, beam {beam}, {len(own)} seeds: {', '.join(parts)}")
     return "\n".join(texts)
