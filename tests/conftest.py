@@ -38,14 +38,20 @@ def untrained(scenes_dataset):
     from gazetell.models.encoders import Encoder, EncoderConfig
     from gazetell.models.folder import CaptionerFolder
 
-    def build(seed: int = 0, size: int = 64, trainable: str = "none", **more) -> CaptionerFolder:
+    def build(
+        seed: int = 0,
+        size: int = 64,
+        trainable: str = "none",
+        architecture: str = "attention-lstm",
+        **more,
+    ) -> CaptionerFolder:
         torch.manual_seed(seed)
         texts = [text for record in scenes_dataset.captions for text in record.captions]
         tokenizer = Tokenizer.train(texts, min_frequency=1)
         encoder = Encoder(EncoderConfig("small-cnn", size=size, trainable=trainable)).eval()
         encoder.trunk[-2].weight.data *= 1000  # cells of about 1, so that pictures differ
         sizes = {"channels": encoder.channels, "vocabulary": tokenizer.vocab_size}
-        captioner = build_captioner("attention-lstm", **sizes, embedding=12, hidden=16).eval()
+        captioner = build_captioner(architecture, **sizes, embedding=12, hidden=16).eval()
         for parameter in captioner.parameters():
             parameter.data *= 3  # decided opinions: captions of some words that differ
         return CaptionerFolder(captioner=captioner, encoder=encoder, tokenizer=tokenizer, **more)

@@ -5,12 +5,15 @@ import io
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from gazetell import cli, scenes
+from gazetell.models.folder import save_model
 from gazetell.training.fit import train
 from gazetell.training.options import TrainOptions
 
@@ -342,10 +345,11 @@ def test_models_lists(run):
 
 
 def test_doctor(run, monkeypatch):
-    import urllib.error
-    import urllib.request
+    """No host is asked unless the user says so."""
+    asked = []
 
-    def refuse(*args, **kwargs):
+    def refuse(request, timeout):
+        asked.append(request.host)
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
@@ -353,4 +357,63 @@ def test_doctor(run, monkeypatch):
     found = json.loads(out)
     assert status == 0
     assert found["precision"].split(":")[0] in ("bf16", "fp32")
-    assert "no network" in found["published weights"]
+    assert found["published weights"] == "not asked; --online asks download.pytorch.org"
+    assert not asked
+    _, out, _ = run("doctor", "--json", "--online")
+    assert "no network" in json.loads(out)["published weights"]
+    assert asked == ["download.pytorch.org"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["caption", "PIC", "--model", "RUN", "--temperature", "50"], "temperature: has no effect"),
+        (["caption", "PIC", "--model", "RUN", "--seed", "0"], "seed: has no effect"),
+        (
+            ["caption", "PIC", "--model", "RUN", "--beam", "1", "--length-penalty", "1"],
+            "length_penalty: has no effect",
+        ),
+        (["caption", "-", "--model", "RUN", "--batch", "4"], "--batch: has no effect"),
+        (["caption", "PIC", "--model", "PLAIN", "--gaze", "g.png"], "has no attention"),
+        (["caption", "PIC", "--model", "RUN", "--gaze", "-"], "--gaze -: standard input"),
+        (["evaluate", "RUN", "--data", "DATA", "--out", "-"], "--out -: standard input"),
+        (["reproduce", "--split", "val"], "--split: has no effect"),
+        (["features", "DATA", "--seed", "3"], "--seed: has no effect"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    run, world, untrained, tmp_path, monkeypatch, arguments, said
+):
+    monkeypatch.chdir(tmp_path)
+    if "PLAIN" in arguments:
+        save_model(tmp_path / "plain", untrained(architecture="lstm"))
+    names = {
+        "RUN": world / "run",
+        "DATA": world / "data",
+        "PIC": picture(world),
+        "PLAIN": tmp_path / "plain",
+    }
+    status, out, err = run(*(names.get(argument, argument) for argument in arguments))
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not [path for path in tmp_path.iterdir() if path.name != "plain"]
+
+
+def test_captions_that_are_cut_are_counted(run, world):
+    chosen = sorted((world / "data/images").iterdir())[:3]
+    fixed = ("--device", "cpu", "--precision", "fp32", "--beam", 1, "--max-length", 1)
+    status, out, err = run("caption", *chosen, "--model", world / "run", *fixed)
+    assert status == 0
+    assert len(out.splitlines()) == 3
+    assert err == "cut at 1 words (--max-length): 3 of 3 captions\n"
+
+
+def test_no_memory_is_one_line(run, world, monkeypatch):
+    def fail(*paths, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("gazetell.inference.predictor.Captioner.load", fail)
+    status, out, err = run("caption", picture(world), "--model", world / "run")
+    assert (status, out) == (1, "")
+    assert err == "error: no memory is left; a smaller batch, beam or model needs less\n"

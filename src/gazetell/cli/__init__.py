@@ -94,6 +94,6 @@ def _status(tokens: list[str]) -> int:
         # By its name: torch is not imported for this.
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
             raise
-        message, status = "error: no memory is left; expected a smaller --batch", 1
+        message, status = "error: no memory is left; a smaller batch, beam or model needs less", 1
     report(message)
     return status

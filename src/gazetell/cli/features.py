@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ..data.records import Dataset
+from ..errors import UsageError
 from ..features import build_cache, cache_folder
 from ..models.encoders import Encoder, EncoderConfig
 from ..models.precision import choose_device, choose_precision
@@ -29,7 +30,7 @@ def features(
     flip: bool = False,
     batch: int = 64,
     workers: int = 1,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> None:
@@ -48,10 +49,12 @@ def features(
         flip: Also encode each picture mirrored.
         batch: Pictures a forward pass.
         workers: Processes that open pictures meanwhile.
-        seed: Of the weights, where they are none.
+        seed: Of the weights, where they are none; 0 if not given.
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
     """
+    if seed is not None and encoder_weights != "none":
+        raise UsageError(f"--seed: has no effect on weights {encoder_weights}")
     dataset = Dataset.open(data)
     config = EncoderConfig(
         encoder,
@@ -63,7 +66,7 @@ def features(
         encoder_padding,
     )
     # As a training run of this seed does: random weights then have one cache, not one a run.
-    torch.manual_seed(seed)
+    torch.manual_seed(seed or 0)
     network = Encoder(config)
     folder, names = cache_folder(dataset, network, flip=flip)
     where = choose_device(device)

@@ -1,5 +1,6 @@
 """``gazetell models``."""
 
+from ..files import read_text
 from .terminal import print_json
 
 __all__ = ["models"]
@@ -21,7 +22,7 @@ def models(run: str | None = None, *, json: bool = False) -> None:
         if json:
             print_json(read_config(folder) | {"metrics": model.metrics})
         else:
-            card = (folder / "README.md").read_text(encoding="utf-8")
+            card = read_text(folder / "README.md")
             print(card.split("---\n", 2)[-1].strip())
         return
     from ..models.answerers import ANSWERERS

@@ -18,7 +18,7 @@ def reproduce(
     *,
     out: Path | None = None,
     encoder_weights: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     java: bool = False,
 ) -> None:
     """Make a table of results: every model trained, measured and printed; a killed run goes on.
@@ -28,10 +28,14 @@ def reproduce(
         data: A prepared dataset; for the plan flickr8k also the folder of Flickr8k itself.
         out: The folder of the table; runs/PLAN if not given.
         encoder_weights: Instead of the recipes' own, where these cannot be downloaded.
-        split: That is measured.
+        split: That is measured, test if not given.
         java: Also METEOR, where Java and pycocoevalcap are there.
     """
     if plan is None:
+        options = {"--out": out, "--encoder-weights": encoder_weights, "--split": split}
+        for name, value in (options | {"--java": java or None}).items():
+            if value is not None:
+                raise UsageError(f"{name}: has no effect without a plan")
         print("\n".join(plan_names()))
         return
     chosen = read_plan(plan)
@@ -48,7 +52,7 @@ def reproduce(
         data,
         folder,
         encoder_weights=encoder_weights,
-        split=split,
+        split=split or "test",
         java=java,
         report=report,
         show=lambda line: print(line, flush=True),
