@@ -39,7 +39,7 @@ from gazetell.models.decoding import Decoded, DecodingOptions, decode
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.models.precision import Precision, choose_device, choose_precision
 from gazetell.models.show_attend_tell import ShowAttendTell
-from gazetell.training.captioning import CaptionTask
+from gazetell.training.captions import CaptionTask
 from gazetell.training.options import TrainOptions
 from plain_show_attend_tell import Reference
 

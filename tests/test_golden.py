@@ -25,8 +25,7 @@ from gazetell.models.folder import load_model
 from gazetell.scenes import Scene
 from gazetell.serve.app import create_app
 from gazetell.training.fit import resume
-from gazetell.training.options import TrainOptions
-from gazetell.training.recipes import read_recipe, recipe_names
+from gazetell.training.options import TrainOptions, read_recipe, recipe_names
 
 GOLDEN = Path(__file__).parent / "golden"
 

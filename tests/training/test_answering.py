@@ -17,11 +17,10 @@ from gazetell.errors import DataError, ModelError, UsageError
 from gazetell.inference.evaluate_answers import evaluate_answers
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.folder import load_model
-from gazetell.training.answering import answer_loss
+from gazetell.training.answers import answer_loss
 from gazetell.training.calibrate import fit_temperature
 from gazetell.training.fit import resume, train
-from gazetell.training.options import TrainOptions
-from gazetell.training.recipes import read_recipe, recipe_names
+from gazetell.training.options import TrainOptions, read_recipe, recipe_names
 
 TINY = {
     "architecture": "dmn-plus",

@@ -7,7 +7,7 @@ from gazetell.data.batches import CaptionBatch
 from gazetell.data.text import Tokenizer
 from gazetell.models.captioners import build_captioner
 from gazetell.models.encoders import Grid
-from gazetell.training.captioning import CaptionTask, doubly_stochastic
+from gazetell.training.captions import CaptionTask, doubly_stochastic
 from gazetell.training.options import TrainOptions
 
 N, T, R = 3, 5, 4

@@ -16,8 +16,7 @@ from gazetell.data.records import Dataset
 from gazetell.errors import DataError, ModelError, UsageError, WriteError
 from gazetell.inference.predictor import load
 from gazetell.training.fit import resume, train
-from gazetell.training.options import TrainOptions
-from gazetell.training.recipes import read_recipe
+from gazetell.training.options import TrainOptions, read_recipe
 
 TINY = {
     "architecture": "attention-lstm",

@@ -3,8 +3,7 @@
 import pytest
 
 from gazetell.errors import DataError, UsageError
-from gazetell.training.options import TrainOptions
-from gazetell.training.recipes import read_recipe, recipe_names
+from gazetell.training.options import TrainOptions, read_recipe, recipe_names
 
 
 @pytest.mark.parametrize(

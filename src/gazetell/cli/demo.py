@@ -22,8 +22,7 @@ from ..models.folder import update_metrics
 from ..pictures import open_image
 from ..progress import bar
 from ..training.fit import train
-from ..training.options import TrainOptions
-from ..training.recipes import read_recipe
+from ..training.options import TrainOptions, read_recipe
 from .terminal import on_terminal, report
 
 __all__ = ["demo"]

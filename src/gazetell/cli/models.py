@@ -28,7 +28,7 @@ def models(run: str | None = None, *, json: bool = False) -> None:
     from ..models.answerers import ANSWERERS
     from ..models.captioners import CAPTIONERS
     from ..models.encoders import SMALL_CNN, encoder_names
-    from ..training.recipes import recipe_names
+    from ..training.options import recipe_names
 
     lists = {
         "captioners": list(CAPTIONERS),

@@ -5,8 +5,8 @@ from pathlib import Path
 from ..data.prepare import prepare
 from ..data.readers import BadRows, flickr8k
 from ..errors import UsageError
-from ..reproduce.plan import plan_names, read_plan
-from ..reproduce.run import reproduce as make_table
+from ..reproduce import plan_names, read_plan
+from ..reproduce import reproduce as make_table
 from .terminal import on_terminal, report
 
 __all__ = ["reproduce"]

@@ -9,8 +9,7 @@ from cyclopts.config import Dict
 from ..errors import UsageError
 from ..training.fit import resume as resume_run
 from ..training.fit import train as train_run
-from ..training.options import TrainOptions
-from ..training.recipes import read_recipe
+from ..training.options import TrainOptions, read_recipe
 from .terminal import on_terminal, report
 
 __all__ = ["recipe_defaults", "train"]

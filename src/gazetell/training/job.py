@@ -23,7 +23,7 @@ from ..models.encoders import Encoder
 from ..models.folder import AnswererFolder, CaptionerFolder, ModelFolder
 from .answering import AnswerTask
 from .calibrate import fit_temperature
-from .captioning import CaptionTask
+from .captions import CaptionTask
 from .history import Report
 from .options import TrainOptions
 from .pieces import answer_pieces, caption_pieces

@@ -32,7 +32,7 @@ from ..data.records import CaptionRecord
 from ..metrics import CiderD
 from ..models.decoding import Decoded, DecodingOptions
 from ..models.encoders import Grid
-from .captioning import CaptionTask
+from .captions import CaptionTask
 
 __all__ = ["RewardTask", "advantages"]
 

@@ -4,13 +4,11 @@ import json
 
 import pytest
 
+from gazetell import reproduce as module
 from gazetell import scenes
 from gazetell.errors import DataError, UsageError
 from gazetell.models.folder import load_model
-from gazetell.reproduce import run as module
-from gazetell.reproduce.plan import plan_names, read_plan
-from gazetell.reproduce.run import reproduce
-from gazetell.reproduce.table import line, page
+from gazetell.reproduce import line, page, plan_names, read_plan, reproduce
 
 PLAN = """
 title = "Scenes"

@@ -1,1 +1,0 @@
-"""Tables of results that one command makes: plans, their runs, and the Markdown."""
