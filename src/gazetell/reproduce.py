@@ -47,8 +47,7 @@ from typing import Any
 
 from .data.records import Dataset
 from .data.text import Tokenizer
-from .data.vectors import write_vectors
-from .data.word2vec import Word2VecOptions, train_word2vec
+from .data.vectors import Word2VecOptions, train_word2vec, write_vectors
 from .errors import DataError, UsageError
 from .files import read_json, read_jsonl, read_text, write_json, write_text
 from .inference.evaluate import evaluate

@@ -21,7 +21,7 @@ from ..models.captioners import CAPTIONERS
 from ..models.decoding import DecodingOptions
 from ..models.encoders import Encoder
 from ..models.folder import AnswererFolder, CaptionerFolder, ModelFolder
-from .answering import AnswerTask
+from .answers import AnswerTask
 from .calibrate import fit_temperature
 from .captions import CaptionTask
 from .history import Report
