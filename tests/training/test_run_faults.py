@@ -14,7 +14,7 @@ from gazetell import scenes
 from gazetell.data.records import Dataset
 from gazetell.errors import DataError, ImageError, ModelError, UsageError
 from gazetell.models.folder import load_model, update_metrics
-from gazetell.training import captioning, fit
+from gazetell.training import captions, fit
 from gazetell.training.fit import resume, train
 from gazetell.training.options import TrainOptions
 
