@@ -14,7 +14,8 @@ from gazetell import scenes
 from gazetell.data.records import Dataset
 from gazetell.errors import DataError, ImageError, ModelError, UsageError
 from gazetell.models.folder import load_model, update_metrics
-from gazetell.training import captions, fit
+from gazetell.training import fit
+from gazetell.training.captions import CaptionTask
 from gazetell.training.fit import resume, train
 from gazetell.training.options import TrainOptions
 
@@ -282,9 +283,7 @@ def test_nothing_of_another_is_written_over(data, tmp_path, name):
 
 
 def test_a_loss_that_is_no_number_gives_no_model(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        captioning.CaptionTask, "loss", lambda self, *rest: rest[0].cells.mean() * torch.nan
-    )
+    monkeypatch.setattr(CaptionTask, "loss", lambda self, *rest: rest[0].cells.mean() * torch.nan)
     lines = []
     with pytest.raises(ModelError, match="finite loss"):
         train(data, tmp_path / "run", options(), report=lines.append)
