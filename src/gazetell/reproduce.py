@@ -47,7 +47,7 @@ from typing import Any
 
 from .data.records import Dataset
 from .data.text import Tokenizer
-from .data.vectors import Word2VecOptions, train_word2vec, write_vectors
+from .data.vectors import train_word2vec, write_vectors
 from .errors import DataError, UsageError
 from .files import read_json, read_jsonl, read_text, write_json, write_text
 from .inference.evaluate import evaluate
@@ -305,7 +305,7 @@ def _vectors(size: int, frequency: int, dataset: Dataset, out: Path, report: Rep
         report(f"training word vectors, {path.name}")
         captions = [caption for r in dataset.split("train") for caption in r.captions]
         tokenizer = Tokenizer.train(captions, min_frequency=frequency)
-        words, matrix, _ = train_word2vec(captions, tokenizer, Word2VecOptions(size=size))
+        words, matrix, _ = train_word2vec(captions, tokenizer, size=size)
         write_vectors(path, words, matrix)
     return path
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..data.records import Dataset
 from ..data.text import Tokenizer
-from ..data.vectors import Word2VecModel, Word2VecOptions, train_word2vec, write_vectors
+from ..data.vectors import Word2VecModel, train_word2vec, write_vectors
 from ..errors import DataError
 from .terminal import report
 
@@ -35,7 +35,6 @@ def vectors(
         min_frequency: A rarer word counts as unknown; give training the same.
         seed: Of everything random.
     """
-    options = Word2VecOptions(model, size, epochs, window, seed)
     dataset = Dataset.open(data)
     texts = [text for r in dataset.captions if r.split == "train" for text in r.captions]
     texts += [record.question for record in dataset.questions if record.split == "train"]
@@ -43,7 +42,9 @@ def vectors(
         raise DataError(f"{data}: split 'train' has no captions and no questions")
     tokenizer = Tokenizer.train(texts, min_frequency=min_frequency)
     began = time.perf_counter()
-    words, matrix, running = train_word2vec(texts, tokenizer, options)
+    words, matrix, running = train_word2vec(
+        texts, tokenizer, model=model, size=size, epochs=epochs, window=window, seed=seed
+    )
     seconds = time.perf_counter() - began
     write_vectors(out, words, matrix)
     report(

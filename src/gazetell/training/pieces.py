@@ -167,4 +167,4 @@ def _set_words(
     matrix, _ = embedding_matrix(vectors, tokenizer, options.seed)
     with torch.no_grad():
         network.embed.weight.copy_(torch.from_numpy(matrix))
-    report(coverage(vectors, tokenizer, texts).text)
+    report(coverage(vectors, tokenizer, texts))
