@@ -179,7 +179,7 @@ def test_captions_that_are_known_and_true_count_as_such(model, dataset, monkeypa
     records = dataset.split("test")
     said = iter([one.captions[0] for one in records])
 
-    def decode(grid, options):
+    def decode(grid, options, positions):
         texts = [next(said) for _ in range(len(grid.cells))]
         return [
             Caption(text, text.split(), np.full((len(text.split()), 4, 4), 1 / 16), -1.0)

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 
 import gazetell
+from gazetell.data.text import Tokenizer
 from gazetell.errors import ImageError, ModelError, UsageError
 from gazetell.inference.bulk import caption_many
 from gazetell.inference.predictor import Caption, Captioner, load
 from gazetell.models.decoding import decode
-from gazetell.models.folder import fetch
+from gazetell.models.folder import fetch, save_model
 from gazetell.pictures import open_image
 
 
@@ -340,3 +341,39 @@ def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
         fetch("hf://someone/captioner")
     assert str(caught.value) == "hf://someone/captioner: cannot be fetched: no route to host"
     assert fetch("hf/someone") == Path("hf/someone")
+
+
+def test_models_are_loaded_as_an_ensemble_with_one_cnn(untrained, pictures, tmp_path):
+    for seed in (0, 1):
+        save_model(tmp_path / str(seed), untrained(seed=seed))
+    with pytest.raises(ModelError, match="model 2 of the ensemble has another encoder"):
+        load(tmp_path / "0", tmp_path / "1")
+    one, other = untrained(seed=0), untrained(seed=1)
+    other.encoder.load_state_dict(one.encoder.state_dict())
+    pair = Captioner(one, other, precision="fp32")
+    assert pair.members == 2
+    assert not any("trunk" in name for name in pair.decoder.state_dict())
+    caption = pair.caption(pictures[0])
+    assert caption.words
+    assert caption.attention is not None
+
+
+def test_another_vocabulary_is_refused(untrained):
+    one, other = untrained(), untrained()
+    other.tokenizer = Tokenizer.train(["other words"], min_frequency=1)
+    with pytest.raises(ModelError, match="another vocabulary"):
+        Captioner(one, other)
+
+
+def test_drawn_captions_of_a_picture_differ_in_batches_of_any_size(model, pictures, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    items = [pictures[0], broken, *[pictures[0]] * 5]
+
+    def texts(batch):
+        told = caption_many(model, items, batch=batch, sample=True, max_length=8)
+        return [caption.text for _, caption in told if isinstance(caption, Caption)]
+
+    together = texts(7)
+    assert len(set(together)) > 3
+    assert texts(1) == texts(3) == together

@@ -1,4 +1,4 @@
-"""Decoding against exhaustive search on toy language models, and batched against one by one."""
+"""Decoding against exhaustive search on toy language models; ensembles by hand."""
 
 import itertools
 import math
@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gazetell.errors import UsageError
-from gazetell.models.captioners import State
-from gazetell.models.decoding import DecodingOptions, decode, n_best
+from gazetell.errors import ModelError, UsageError
+from gazetell.models.captioners import CAPTIONERS, State, build_captioner
+from gazetell.models.decoding import DecodingOptions, Ensemble, check_effect, decode, n_best
 from gazetell.models.encoders import Grid
 
 START, END = 0, 1
@@ -43,10 +43,10 @@ def tables(batch, steps, vocabulary, seed, sharpness=2.0):
     return torch.randn(batch, steps, vocabulary, vocabulary, generator=random) * sharpness
 
 
-def probability(table, words, ended=True):
-    """Log-probability of words (and <end>) under one picture's table."""
+def probability(table, words):
+    """Log-probability of words and <end> under one picture's table."""
     last, total = START, 0.0
-    for t, word in enumerate((*words, END) if ended else words):
+    for t, word in enumerate((*words, END)):
         total += float(table[t, last].log_softmax(0)[word])
         last = word
     return total
@@ -89,7 +89,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, penalty, minimum, 
         assert tuple(caption.tokens) == words
         assert caption.score == pytest.approx(score, abs=1e-4)
         assert caption.log_prob == pytest.approx(probability(one, words), abs=1e-4)
-        assert caption.ended
+        assert caption.ended or len(words) == longest
 
 
 @settings(max_examples=20, deadline=None)
@@ -112,6 +112,14 @@ def test_a_wide_beam_finds_the_best_few_that_exhaustive_search_finds(seed, penal
         assert captions[0].tokens == best.tokens
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_model_without_probabilities_is_refused(beam):
+    table = torch.full((2, 4, 5, 5), math.nan)
+    options = DecodingOptions(beam=beam, max_length=3)
+    with pytest.raises(ModelError, match="its weights are damaged"):
+        n_best(Toy(table), grid(2), options, 1, start=START, end=END)
+
+
 def test_several_drawn_captions_are_draws_of_the_same_picture():
     table = tables(2, 7, 8, seed=3, sharpness=1.0)
     options = DecodingOptions(beam=1, sample=True, max_length=6)
@@ -120,7 +128,7 @@ def test_several_drawn_captions_are_draws_of_the_same_picture():
     assert len({tuple(c.tokens) for c in found[0]}) > 1
     for captions, one in zip(found, table, strict=True):
         for c in captions:
-            assert c.log_prob == pytest.approx(probability(one, c.tokens, c.ended), abs=1e-4)
+            assert c.log_prob == pytest.approx(probability(one, c.tokens), abs=1e-4)
 
 
 @pytest.mark.parametrize(("beam", "count"), [(1, 2), (3, 4), (3, 0)])
@@ -176,9 +184,8 @@ def test_greedy_takes_the_best_word_each_time(seed):
                 break
             words.append(last)
         assert caption.tokens == words
-        assert caption.log_prob == pytest.approx(
-            probability(one, words, ended=caption.ended), abs=1e-4
-        )
+        assert caption.log_prob == pytest.approx(probability(one, words), abs=1e-4)
+        assert caption.ended == (last == END or int(one[7, last][1:].argmax()) + 1 == END)
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -204,14 +211,33 @@ def test_each_word_keeps_its_own_gaze(beam):
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-def test_there_is_a_caption_when_nothing_ends(beam):
+@pytest.mark.parametrize("ending", [-60.0, -math.inf])
+def test_a_caption_that_is_cut_has_the_probability_of_its_end_too(beam, ending):
     table = tables(2, 6, 6, seed=1)
-    table[..., END] = -math.inf
+    table[..., END] = ending
     options = DecodingOptions(beam=beam, max_length=5)
-    for caption in decode(Toy(table), grid(2), options, start=START, end=END):
+    for caption, one in zip(
+        decode(Toy(table), grid(2), options, start=START, end=END), table, strict=True
+    ):
         assert len(caption.tokens) == 5
         assert not caption.ended
-        assert math.isfinite(caption.log_prob)
+        if ending == -60:
+            assert caption.log_prob == pytest.approx(probability(one, caption.tokens), abs=1e-3)
+        assert -math.inf < caption.log_prob < -50
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_caption_that_must_end_has_the_probability_of_its_end_too(beam):
+    table = tables(4, 11, 6, seed=8)
+    table[..., END] = -20.0
+    options = DecodingOptions(beam=beam, min_length=9, max_length=10, no_repeat_ngram=1)
+    for caption, one in zip(
+        decode(Toy(table), grid(4), options, start=START, end=END), table, strict=True
+    ):
+        assert sorted(caption.tokens) == [2, 3, 4, 5]  # there are no other words
+        assert caption.log_prob == pytest.approx(probability(one, caption.tokens), abs=1e-3)
+        assert caption.log_prob < -15
+        assert caption.ended
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -242,6 +268,33 @@ def test_sampling_draws_from_the_model():
     assert torch.allclose(counts, expected.softmax(0), atol=0.03)
 
 
+def drawn(table, batch, samples=1, seed=0):
+    """The captions of all pictures, drawn in batches."""
+    options = DecodingOptions(beam=1, sample=True, max_length=8, seed=seed)
+    captions = []
+    for first in range(0, len(table), batch):
+        part = table[first : first + batch]
+        places = range(first, first + len(part))
+        captions += decode(
+            *(Toy(part), grid(len(part)), options),
+            **{"start": START, "end": END, "samples": samples, "positions": places},
+        )
+    return [tuple(caption.tokens) for caption in captions]
+
+
+def test_draws_depend_on_seed_picture_and_sample_alone():
+    table = tables(1, 9, 12, seed=5, sharpness=1.0).expand(12, 9, 12, 12)  # twelve times the same
+    together = drawn(table, 12)
+    assert len(set(together)) > 8
+    for batch in (1, 5):
+        assert drawn(table, batch) == together
+    assert drawn(table, 12, seed=1) != together
+    # The first of several samples is the only one of a single sample.
+    several = drawn(table, 4, samples=3)
+    assert several[::3] == together
+    assert len(set(several)) > 24
+
+
 def test_top_k_and_top_p_keep_only_the_likeliest():
     table = torch.zeros(500, 1, 8, 8)
     table[..., 2:6] = torch.tensor([4.0, 3.0, 2.0, 1.0])
@@ -266,8 +319,91 @@ def test_top_k_and_top_p_keep_only_the_likeliest():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"beam": 0}, {"top_p": 0.0}, {"min_length": 30}, {"temperature": 0}, {"sample": True}]
+    "bad",
+    [
+        *({"beam": 0}, {"top_p": 0.0}, {"min_length": 30}, {"temperature": 0}, {"sample": True}),
+        *({"seed": -1}, {"length_penalty": math.nan}),
+    ],
 )
 def test_options_out_of_range_are_named(bad):
     with pytest.raises(UsageError, match=next(iter(bad))):
         DecodingOptions(**bad)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"temperature": 50}, "temperature: has no effect without sample"),
+        ({"top_k": 5}, "top_k: has no effect without sample"),
+        ({"beam": 1, "top_p": 0.5}, "top_p: has no effect without sample"),
+        ({"seed": 0}, "seed: has no effect without sample"),
+        ({"beam": 1, "length_penalty": 0}, "length_penalty: has no effect without a beam of 2 or"),
+        ({"beam": 1, "sample": True, "length_penalty": 1}, "length_penalty: has no effect without"),
+        ({"beam": 1, "sample": True, "top_k": 1, "seed": 3}, "seed: has no effect without a top_k"),
+        ({"max_length": 4, "no_repeat_ngram": 4}, "no_repeat_ngram: .* a max_length of 5 or more"),
+        ({"length_penalty": 0.0, "beam": 2, "max_length": 3, "no_repeat_ngram": 2}, None),
+        ({"sample": True, "beam": 1, "temperature": 1.0, "seed": 0, "top_k": 2}, None),
+    ],
+)
+def test_options_without_effect_are_refused(given, message):
+    options = DecodingOptions(**given)
+    if message is None:
+        check_effect(given, options)
+        return
+    with pytest.raises(UsageError, match=f"^{message}"):
+        check_effect(given, options)
+
+
+def captioner(architecture, seed):
+    torch.manual_seed(seed)
+    sizes = {"channels": 5, "vocabulary": 9, "embedding": 4, "hidden": 6}
+    return build_captioner(architecture, **sizes).eval().double()
+
+
+def pictures(batch=3):
+    random = torch.Generator().manual_seed(7)
+    return Grid.of(torch.randn(batch, 4, 5, generator=random, dtype=torch.float64), 2, 2)
+
+
+def test_a_step_of_an_ensemble_is_the_mean_of_the_members_probabilities():
+    parts = [captioner(name, seed) for seed, name in enumerate(CAPTIONERS)]
+    doubling = torch.nn.Linear(5, 5, bias=False, dtype=torch.float64)
+    doubling.weight.data = 2 * torch.eye(5, dtype=torch.float64)
+    ensemble = Ensemble([(doubling if n % 2 else None, part) for n, part in enumerate(parts)])
+    together = ensemble.start(pictures())
+    twice = Grid.of(pictures().cells * 2, 2, 2)
+    alone = [part.start(twice if n % 2 else pictures()) for n, part in enumerate(parts)]
+    for word in ([1, 1, 1], [4, 5, 6], [0, 7, 2]):
+        tokens = torch.tensor(word)
+        logits, together, gaze = ensemble.step(tokens, together)
+        steps = [part.step(tokens, state) for part, state in zip(parts, alone, strict=True)]
+        alone = [state for _, state, _ in steps]
+        expected = sum(each.softmax(1) for each, _, _ in steps) / len(parts)
+        assert torch.allclose(logits.double().exp(), expected, atol=1e-6)
+        gazes = [each for _, _, each in steps if each is not None]
+        assert len(gazes) == 3
+        assert torch.allclose(gaze, sum(gazes) / 3, atol=1e-12)
+
+
+def test_the_states_of_an_ensemble_move_together():
+    ensemble = Ensemble([(None, captioner("lstm", 0)), (None, captioner("attention-lstm", 1))])
+    tokens, rows = torch.tensor([3, 4, 5]), torch.tensor([2, 0, 0])
+    _, state, _ = ensemble.step(tokens, ensemble.start(pictures()))
+    whole, _, _ = ensemble.step(tokens, state)
+    some, _, _ = ensemble.step(tokens[rows], state.select(rows))
+    assert torch.allclose(some, whole[rows], atol=1e-6)
+    moved = state.reorder(torch.tensor([1, 1, 2]))
+    assert moved.members[1].memory[0] is state.members[1].memory[0]
+    assert torch.equal(moved.members[0].recurrent[0][0], state.members[0].recurrent[0][1])
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_one_member_or_twice_the_same_is_that_member(beam):
+    part, options = captioner("attention-lstm", 3), DecodingOptions(beam=beam, max_length=6)
+    plain = decode(part, pictures(), options, start=1, end=2)
+    for members in (1, 2):
+        ensemble = Ensemble([(None, part)] * members)
+        captions = decode(ensemble, pictures(), options, start=1, end=2)
+        assert [c.tokens for c in captions] == [c.tokens for c in plain]
+        probabilities = [c.log_prob for c in plain]
+        assert [c.log_prob for c in captions] == pytest.approx(probabilities, abs=1e-5)

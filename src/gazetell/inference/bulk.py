@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,12 @@ Item = bytes | str | os.PathLike[str]
 
 
 def caption_many(
-    model: Captioner, items: Iterable[Item], *, batch: int = 16, **options: Any
+    model: Captioner,
+    items: Iterable[Item],
+    *,
+    batch: int = 16,
+    positions: Iterable[int] | None = None,
+    **options: Any,
 ) -> Iterator[tuple[Item, Caption | ImageError]]:
     """Yield each picture with its caption, or with the error why it could not be opened.
 
@@ -29,6 +34,7 @@ def caption_many(
         model: a loaded captioner.
         items: paths or bytes, in any number; they are read as the work goes on.
         batch: pictures a forward pass.
+        positions: the number of each item, which keeps random draws apart; counted if not given.
         options: see ``Captioner.caption``.
 
     Raises:
@@ -37,7 +43,7 @@ def caption_many(
     if batch < 1:
         raise UsageError(f"batch {batch}: expected 1 or more")
     chosen = model.options(**options)
-    rest = iter(items)
+    rest = zip(items, count() if positions is None else positions, strict=False)
 
     def read(item: Item) -> tuple[np.ndarray, Image.Image] | ImageError:
         try:
@@ -47,17 +53,20 @@ def caption_many(
         return model.encoder.pixels(picture), preview(picture)
 
     with ThreadPoolExecutor(2) as pool:
-        ahead = [(item, pool.submit(read, item)) for item in islice(rest, batch)]
+        ahead = [(item, place, pool.submit(read, item)) for item, place in islice(rest, batch)]
         while ahead:
             # The next batch is opened while this one is captioned.
-            following = [(item, pool.submit(read, item)) for item in islice(rest, batch)]
-            opened = [(item, task.result()) for item, task in ahead]
-            good = [result for _, result in opened if not isinstance(result, ImageError)]
+            following = [
+                (item, place, pool.submit(read, item)) for item, place in islice(rest, batch)
+            ]
+            opened = [(item, place, task.result()) for item, place, task in ahead]
+            good = [(place, x) for _, place, x in opened if not isinstance(x, ImageError)]
             captions: Iterator[Caption] = iter(())
             if good:
-                pixels = torch.from_numpy(np.stack([pixels for pixels, _ in good]))
-                captions = iter(model.decode(model.grid(pixels), chosen))
-            for item, result in opened:
+                pixels = torch.from_numpy(np.stack([pixels for _, (pixels, _) in good]))
+                places = [place for place, _ in good]
+                captions = iter(model.decode(model.grid(pixels), chosen, places))
+            for item, _, result in opened:
                 if isinstance(result, ImageError):
                     yield item, result
                 else:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import DataError, ImageError, ModelError, UsageError
+from ..errors import DataError, ImageError, UsageError
 from ..files import atomic_path, spreadsheet_text
 from ..pictures import image_files
 from ..progress import bar
@@ -122,8 +122,8 @@ def describe(
             begun["precision"],
         )
     failed: list[ImageError] = []
-    todo, captioned = [], 0
-    for path in pictures:
+    todo, positions, captioned = [], [], 0
+    for number, path in enumerate(pictures):
         name = path.relative_to(folder).as_posix()
         try:
             name.encode()
@@ -137,19 +137,16 @@ def describe(
         if stamp is None or done.get(name, {}).get("stamp") != stamp:
             done.pop(name, None)
             todo.append((path, name, stamp))
+            positions.append(number)
     with_picture = out.suffix.lower() == ".html"
     with bar("pictures", progress) as update:
         update(0, len(todo))
-        found = caption_many(model, [path for path, _, _ in todo], batch=batch, **options)
+        paths = [path for path, _, _ in todo]
+        found = caption_many(model, paths, batch=batch, positions=positions, **options)
         for number, ((_, name, stamp), (_, result)) in enumerate(zip(todo, found, strict=True), 1):
             if isinstance(result, ImageError):
                 failed.append(result)
             else:
-                if not math.isfinite(result.log_prob):
-                    raise ModelError(
-                        f"the log-probability of the caption of {name} is {result.log_prob}: "
-                        "the model's weights are damaged"
-                    )
                 done[name] = _row(name, stamp, result, with_picture)
                 journal.append(done[name])
                 captioned += 1

@@ -102,7 +102,8 @@ def evaluate(
     with bar("captions", progress) as update:
         for grid in grids(model, dataset, [record.image for record in records], batch):
             began = time.perf_counter()
-            captions += model.decode(grid, chosen)
+            first = len(captions)
+            captions += model.decode(grid, chosen, range(first, first + len(grid.cells)))
             seconds += time.perf_counter() - began
             update(len(captions), len(records))
     references = {record.id: record.captions for record in records}

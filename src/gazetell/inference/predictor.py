@@ -21,9 +21,8 @@ from PIL import Image
 from ..data.text import Tokenizer
 from ..errors import ModelError, UsageError
 from ..features import Model, Picture, check_several
-from ..models.decoding import Decoded, DecodingOptions, n_best
+from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
 from ..models.encoders import Grid
-from ..models.ensemble import Ensemble
 from ..models.folder import CaptionerFolder, fetch, load_captioner, load_model
 from ..pictures import PREVIEW
 from . import gaze
@@ -47,7 +46,8 @@ class Caption:
         words: its words, T of them.
         attention: (T, height, width), where the model looked for each word, each map summing to
             1 with row 0 on top; None for a model without attention.
-        log_prob: natural logarithm of the sentence's probability, its end counted.
+        log_prob: natural logarithm of the probability that the model gives to exactly this
+            sentence, its end counted, also where it was cut.
         ended: False if the sentence was cut at the greatest length.
         image: the picture, at most 640 px a side.
     """
@@ -126,7 +126,8 @@ class Captioner(Model):
                 raise ModelError(f"model {number} of the ensemble has another encoder")
         super().__init__(model.encoder, device, precision)
         self.captioner = model.captioner.to(self.device).eval()
-        members = [(m.encoder, m.captioner) for m in (model, *others)]
+        # Of the others' encoders only the projections: the CNN is the same.
+        members = [(m.encoder.project, m.captioner) for m in (model, *others)]
         self.decoder = Ensemble(members).to(self.device).eval()
         self.members = len(members)
         self.tokenizer: Tokenizer = model.tokenizer
@@ -187,13 +188,7 @@ class Captioner(Model):
         if changes.get("sample") and "beam" not in changes:
             changes["beam"] = 1
         chosen = replace(self.decoding, **changes)
-        idle = set() if chosen.sample else given & {"temperature", "top_k", "top_p", "seed"}
-        if chosen.beam == 1:
-            idle |= given & {"length_penalty"}
-        if idle:
-            name = min(idle, key=names.index)
-            needs = "a beam of 2 or more" if name == "length_penalty" else "sample"
-            raise UsageError(f"{name}: has no effect without {needs}")
+        check_effect(given, chosen)
         return chosen
 
     @cached_property
@@ -213,12 +208,23 @@ class Captioner(Model):
         found = self.decode_best(encoding.grid, self.options(**options), count)[0]
         return [replace(caption, image=encoding.image) for caption in found]
 
-    def decode(self, grid: Grid, options: DecodingOptions) -> list[Caption]:
-        """Captions, without pictures, of grids (B, R, C) as ``grid`` makes them."""
-        return [best[0] for best in self.decode_best(grid, options, 1)]
+    def decode(
+        self, grid: Grid, options: DecodingOptions, positions: Sequence[int] | None = None
+    ) -> list[Caption]:
+        """Captions, without pictures, of grids (B, R, C) as ``grid`` makes them.
+
+        ``positions`` of the pictures in all that the caller captions keep random draws apart.
+        """
+        return [best[0] for best in self.decode_best(grid, options, 1, positions)]
 
     @torch.inference_mode()
-    def decode_best(self, grid: Grid, options: DecodingOptions, count: int) -> list[list[Caption]]:
+    def decode_best(
+        self,
+        grid: Grid,
+        options: DecodingOptions,
+        count: int,
+        positions: Sequence[int] | None = None,
+    ) -> list[list[Caption]]:
         """The ``count`` best captions of each picture, best first; see ``decode``."""
         with self.precision.autocast(self.device):
             found = n_best(
@@ -229,6 +235,7 @@ class Captioner(Model):
                 start=self.tokenizer.start,
                 end=self.tokenizer.end,
                 banned=(self.tokenizer.pad, self.tokenizer.unk),
+                positions=positions,
             )
         return [[self._caption(caption, grid) for caption in best] for best in found]
 

@@ -10,21 +10,34 @@ with ``length_penalty`` 0 the plain log-probability and 1 the mean a word (Wu et
 shifted form of the same normalisation). The search stops when no unfinished prefix can still beat
 the worst kept caption, so a large enough beam is exact.
 
-Shapes: ``B`` pictures, ``K`` beam, ``N = B*K`` rows, ``T`` words so far, ``V`` vocabulary,
-``R`` regions.
+Several captioners decode together as an ``Ensemble``.
+
+Shapes: ``B`` pictures, ``K`` beam or samples, ``N = B*K`` rows, ``T`` words so far, ``V``
+vocabulary, ``R`` regions, ``M`` members.
 """
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
+from .captioners import CaptionModel, State
 from .encoders import Grid
 
-__all__ = ["Decoded", "Decoder", "DecodingOptions", "decode", "n_best"]
+__all__ = [
+    "Decoded",
+    "Decoder",
+    "DecodingOptions",
+    "Ensemble",
+    "check_effect",
+    "decode",
+    "n_best",
+]
 
 
 class Decoder(Protocol):
@@ -43,7 +56,7 @@ class DecodingOptions:
 
     Attributes:
         beam: K; 1 is greedy.
-        min_length: fewest words before ``<end>`` may come.
+        min_length: fewest words before ``<end>`` may come, unless nothing else may.
         max_length: most words of a caption.
         length_penalty: exponent of the length normalisation of beam search, 0 for none.
         no_repeat_ngram: forbid any n-gram of this size to occur twice; 0 allows all.
@@ -51,7 +64,7 @@ class DecodingOptions:
         temperature: divides the logits before sampling; below 1 is more careful.
         top_k: sample among the k likeliest words; 0 is all.
         top_p: sample among the likeliest words that together reach this probability.
-        seed: of the random draws.
+        seed: of the random draws, 0 or more.
     """
 
     beam: int = 3
@@ -75,6 +88,7 @@ class DecodingOptions:
             ("temperature", self.temperature, 1e-3, 100),
             ("top_k", self.top_k, 0, 10**9),
             ("top_p", self.top_p, 1e-6, 1),
+            ("seed", self.seed, 0, 2**63),
         )
         for name, value, low, high in checks:
             if not low <= value <= high:
@@ -83,13 +97,43 @@ class DecodingOptions:
             raise UsageError(f"sample with beam {self.beam}: expected beam 1")
 
 
+def check_effect(given: Collection[str], options: DecodingOptions) -> None:
+    """Refuse options that somebody gave and that do nothing beside the others.
+
+    Args:
+        given: their names.
+        options: all options that will decode.
+
+    Raises:
+        UsageError: naming the option, and what it needs.
+    """
+    needs: dict[str, str] = {}
+    if not options.sample:
+        needs = dict.fromkeys(("temperature", "top_k", "top_p", "seed"), "sample")
+    elif options.top_k == 1:
+        needs = dict.fromkeys(("temperature", "top_p", "seed"), "a top_k of 2 or more")
+    if options.beam == 1:
+        needs["length_penalty"] = "a beam of 2 or more"
+    if options.no_repeat_ngram >= options.max_length:
+        needs["no_repeat_ngram"] = f"a max_length of {options.no_repeat_ngram + 1} or more"
+    for name, missing in needs.items():
+        if name in given:
+            raise UsageError(f"{name}: has no effect without {missing}")
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One caption as token ids.
 
-    ``tokens`` hold neither ``<start>`` nor ``<end>``; ``attention`` (T, R) has a row a token, or
-    is None; ``log_prob`` is the natural logarithm of the caption's probability, with ``<end>`` if
-    ``ended``; ``score`` is what beam search compared.
+    Attributes:
+        tokens: neither ``<start>`` nor ``<end>``.
+        attention: (T, R), a row a token, or None.
+        log_prob: natural logarithm of the probability that the model gives to exactly this
+            caption: its words and ``<end>`` behind them. It is the model's own, whatever
+            temperature, length limits and forbidden words the search had; the end is counted also
+            where the caption is cut or nothing but the end was allowed.
+        score: what beam search compares, ``log_prob`` normalised by the length.
+        ended: False if the caption was cut: at ``max_length`` the search would have gone on.
     """
 
     tokens: list[int]
@@ -109,6 +153,7 @@ def decode(
     end: int,
     banned: tuple[int, ...] = (),
     samples: int = 1,
+    positions: Sequence[int] | None = None,
 ) -> list[Decoded]:
     """Caption every picture of a grid.
 
@@ -120,14 +165,17 @@ def decode(
         end: id of ``<end>``.
         banned: ids that are never emitted (``<pad>``, ``<unk>``); ``start`` is always banned.
         samples: so many captions of each picture, one after the other; needs ``beam`` 1.
+        positions: where each picture stands in all that its caller captions, from 0; None: the
+            grid is all. With the seed and the sample's number it alone decides about the random
+            draws: they are the same in batches of any size.
 
     Returns:
         The captions, at least ``min_length`` words long, ended or cut at ``max_length``.
     """
-    never = tuple({start, *banned} - {end})
+    search = _Search(decoder, options, start, end, banned)
     if options.beam > 1:
-        return [best[0] for best in _beam(decoder, grid, options, start, end, never, 1)]
-    return _greedy(decoder, grid, options, start, end, never, samples)
+        return [best[0] for best in search.beam(grid, 1)]
+    return search.one_path(grid, samples, positions)
 
 
 @torch.inference_mode()
@@ -140,6 +188,7 @@ def n_best(
     start: int,
     end: int,
     banned: tuple[int, ...] = (),
+    positions: Sequence[int] | None = None,
 ) -> list[list[Decoded]]:
     """The ``count`` best captions of each picture, best first; see ``decode``.
 
@@ -148,208 +197,262 @@ def n_best(
 
     Raises:
         UsageError: more captions than the beam, without sampling.
+        ModelError: logits that are no numbers.
     """
     if count < 1 or (count > options.beam and not options.sample):
         raise UsageError(f"captions {count}: expected 1 to the beam, {options.beam}")
-    never = tuple({start, *banned} - {end})
+    search = _Search(decoder, options, start, end, banned)
     if options.beam > 1:
-        return _beam(decoder, grid, options, start, end, never, count)
-    found = _greedy(decoder, grid, options, start, end, never, count)
-    return [found[at : at + count] for at in range(0, len(found), count)]
-
-
-def _log_probs(
-    logits: Tensor, tokens: Tensor, options: DecodingOptions, end: int, never: tuple[int, ...]
-) -> Tensor:
-    """Log-probabilities (N, V) with what must not come next at -inf; tokens (N, T) so far.
-
-    The forbidden words' probability is not handed to the others: ``log_prob`` stays the model's.
-    """
-    scores = logits.float().log_softmax(1)
-    scores[:, list(never)] = -math.inf
-    length = tokens.shape[1]
-    if length < options.min_length:
-        scores[:, end] = -math.inf
-    n = options.no_repeat_ngram
-    if n and length >= n:
-        grams = tokens.unfold(1, n, 1)  # (N, T-n+1, n)
-        prefix = tokens[:, length - n + 1 :].unsqueeze(1)  # (N, 1, n-1)
-        repeats = (grams[:, :, : n - 1] == prefix).all(2)  # (N, T-n+1)
-        rows, places = repeats.nonzero(as_tuple=True)
-        following = grams[rows, places, n - 1]
-        spared = following != end
-        scores[rows[spared], following[spared]] = -math.inf
-    # A row with nothing left may always end: every picture gets a caption.
-    stuck = scores.isneginf().all(1)
-    scores[stuck, end] = 0.0
-    return scores
-
-
-def _choose(scores: Tensor, options: DecodingOptions, random: torch.Generator | None) -> Tensor:
-    """The next word (N,) from log-probabilities (N, V): the best, or a draw."""
-    if random is None:
-        return scores.argmax(1)
-    scores = scores / options.temperature
-    ordered, ids = scores.sort(1, descending=True)
-    if options.top_k:
-        ordered[:, options.top_k :] = -math.inf
-    probabilities = ordered.softmax(1)
-    # Keep the words before which less than top_p is reached: always the first.
-    outside = probabilities.cumsum(1) - probabilities >= options.top_p
-    probabilities[outside] = 0.0
-    drawn = torch.multinomial(probabilities, 1, generator=random)
-    return ids.gather(1, drawn).squeeze(1)
-
-
-def _greedy(
-    decoder: Decoder,
-    grid: Grid,
-    options: DecodingOptions,
-    start: int,
-    end: int,
-    never: tuple[int, ...],
-    samples: int,
-) -> list[Decoded]:
-    batch, device = grid.cells.shape[0] * samples, grid.cells.device
-    random = None
-    if options.sample:
-        random = torch.Generator(device).manual_seed(options.seed)
-    state = decoder.start(grid)
-    if samples > 1:
-        state = state.select(torch.arange(batch, device=device) // samples)
-    last = torch.full((batch,), start, device=device)
-    tokens = torch.empty((batch, 0), dtype=torch.long, device=device)
-    log_prob = torch.zeros(batch, device=device)
-    done = torch.zeros(batch, dtype=torch.bool, device=device)
-    gaze: list[Tensor] = []
-    for step in range(options.max_length + 1):
-        logits, state, attention = decoder.step(last, state)
-        scores = _log_probs(logits, tokens, options, end, never)
-        if step == options.max_length:
-            # No room for another word: the caption ends if <end> is the model's own choice.
-            last = _choose(scores, options, random)
-            ended = done | (last == end)
-            log_prob = torch.where(done | (last != end), log_prob, log_prob + scores[:, end])
-            done = ended
-            break
-        last = torch.where(done, end, _choose(scores, options, random))
-        gained = scores.gather(1, last.unsqueeze(1)).squeeze(1)
-        log_prob = torch.where(done, log_prob, log_prob + gained)
-        tokens = torch.cat((tokens, last.unsqueeze(1)), 1)
-        if attention is not None:
-            gaze.append(attention)
-        done = done | (last == end)
-        if bool(done.all()):
-            break
-    maps = torch.stack(gaze, 1) if gaze else None
-    return [
-        _cut(tokens[b], None if maps is None else maps[b], log_prob[b], options, end, bool(done[b]))
-        for b in range(batch)
-    ]
-
-
-def _cut(
-    tokens: Tensor,
-    attention: Tensor | None,
-    log_prob: Tensor,
-    options: DecodingOptions,
-    end: int,
-    ended: bool,
-) -> Decoded:
-    """A caption from a row of tokens (T,) and attention (T, R): what stands before ``<end>``."""
-    ids = tokens.tolist()
-    length = ids.index(end) if end in ids else len(ids)
-    total = float(log_prob)
-    return Decoded(
-        tokens=ids[:length],
-        attention=None if attention is None else attention[:length].float().cpu(),
-        log_prob=total,
-        score=total / max(length + ended, 1) ** options.length_penalty,
-        ended=ended,
-    )
-
-
-def _beam(
-    decoder: Decoder,
-    grid: Grid,
-    options: DecodingOptions,
-    start: int,
-    end: int,
-    never: tuple[int, ...],
-    count: int,
-) -> list[list[Decoded]]:
-    batch, beam, device = grid.cells.shape[0], options.beam, grid.cells.device
-    penalty = options.length_penalty
-    best: list[list[Decoded]] = [[] for _ in range(batch)]  # of each picture, best first
-    live = torch.arange(batch, device=device)  # (B,): pictures whose best may still be beaten
-    state = decoder.start(grid).select(live.repeat_interleave(beam))
-    last = torch.full((batch * beam,), start, device=device)
-    tokens = torch.empty((batch * beam, 0), dtype=torch.long, device=device)
-    gaze: Tensor | None = None
-    # One prefix a picture at first: K copies of it would give K times the same.
-    alive = torch.full((batch, beam), -math.inf, device=device)
-    alive[:, 0] = 0.0
-    for step in range(options.max_length + 1):
-        logits, state, attention = decoder.step(last, state)
-        scores = _log_probs(logits, tokens, options, end, never)
-        vocabulary = scores.shape[1]
-        totals = alive.unsqueeze(2) + scores.view(-1, beam, vocabulary)  # (B, K, V)
-        if gaze is None and attention is not None:
-            gaze = attention.new_empty((len(tokens), 0, attention.shape[1]))  # (N, T, R)
-        _keep_best(best, live, totals[:, :, end], tokens, gaze, options, end, count)
-        if step == options.max_length:
-            break
-        totals[:, :, end] = -math.inf
-        alive, flat = totals.view(-1, beam * vocabulary).topk(beam, 1)  # (B, K)
-        parents = torch.arange(len(live), device=device).unsqueeze(1) * beam + flat // vocabulary
-        last = (flat % vocabulary).view(-1)
-        tokens = torch.cat((tokens[parents.view(-1)], last.unsqueeze(1)), 1)
-        if gaze is not None and attention is not None:
-            gaze = torch.cat((gaze, attention.unsqueeze(1)), 1)[parents.view(-1)]
-        # What a prefix can reach at best: no further loss, spread over the greatest length.
-        reach = alive[:, 0] / (options.max_length + 1) ** penalty
-        found = torch.tensor(
-            [-math.inf if len(best[b]) < count else best[b][-1].score for b in live.tolist()],
-            device=device,
-        )
-        open_ = (reach > found).nonzero().squeeze(1)
-        if len(open_) == 0:
-            break
-        if len(open_) == len(live):
-            state = state.reorder(parents.view(-1))
-            continue
-        # Pictures that are settled leave the batch.
-        rows = (open_.unsqueeze(1) * beam + torch.arange(beam, device=device)).view(-1)
-        state = state.select(parents.view(-1)[rows])
-        live, alive, last, tokens = live[open_], alive[open_], last[rows], tokens[rows]
-        gaze = None if gaze is None else gaze[rows]
-    for row, b in enumerate(live.tolist()):
-        if not best[b]:  # <end> had no probability anywhere: the best prefix is the caption
-            maps = None if gaze is None else gaze[row * beam]
-            best[b] = [_cut(tokens[row * beam], maps, alive[row, 0], options, end, False)]
+        best = search.beam(grid, count)
+    else:
+        captions = search.one_path(grid, count, positions)
+        best = [captions[at : at + count] for at in range(0, len(captions), count)]
+    if not all(each and math.isfinite(each[0].log_prob) for each in best):
+        raise ModelError("the model gives no word a probability: its weights are damaged")
     return best
 
 
-def _keep_best(
-    best: list[list[Decoded]],
-    live: Tensor,
-    ending: Tensor,
-    tokens: Tensor,
-    gaze: Tensor | None,
-    options: DecodingOptions,
-    end: int,
-    count: int,
-) -> None:
-    """Let the prefixes that end now, log-probabilities (B, K), compete with the best so far."""
-    beam, length = ending.shape[1], tokens.shape[1] + 1
-    scores, winners = (ending / length**options.length_penalty).topk(count, 1)  # (B, count)
-    for row, b in enumerate(live.tolist()):
-        for score, k in zip(scores[row].tolist(), winners[row].tolist(), strict=True):
-            full = len(best[b]) == count
-            if score == -math.inf or (full and score <= best[b][-1].score):
+class _Search:
+    """What the ways of decoding share: what may come next, and the caption of a finished row."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        options: DecodingOptions,
+        start: int,
+        end: int,
+        banned: tuple[int, ...],
+    ) -> None:
+        self.decoder, self.options, self.start, self.end = decoder, options, start, end
+        self.never = list({start, *banned} - {end})
+
+    def log_probs(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities (N, V) with what must not come next at -inf; tokens (N, T) so far.
+
+        The forbidden words' probability is not handed to the others: these are the model's own.
+        """
+        scores = logits.float().log_softmax(1)
+        # Finite, so that every caption can end, whatever a model says.
+        ending = scores[:, self.end].clamp(min=-1e9)
+        scores[:, self.end] = ending
+        scores[:, self.never] = -math.inf
+        length, n = tokens.shape[1], self.options.no_repeat_ngram
+        if length < self.options.min_length:
+            scores[:, self.end] = -math.inf
+        if n and length >= n:
+            grams = tokens.unfold(1, n, 1)  # (N, T-n+1, n)
+            prefix = tokens[:, length - n + 1 :].unsqueeze(1)  # (N, 1, n-1)
+            rows, places = (grams[:, :, : n - 1] == prefix).all(2).nonzero(as_tuple=True)
+            following = grams[rows, places, n - 1]
+            word = following != self.end
+            scores[rows[word], following[word]] = -math.inf
+        stuck = scores.isneginf().all(1)
+        scores[stuck, self.end] = ending[stuck]
+        return scores
+
+    def caption(
+        self,
+        tokens: Tensor,
+        attention: Tensor | None,
+        log_prob: float,
+        ended: bool,
+    ) -> Decoded:
+        """A caption from a row of tokens (T,) and attention (T, R): what stands before the end."""
+        ids = tokens.tolist()
+        length = ids.index(self.end) if self.end in ids else len(ids)
+        return Decoded(
+            tokens=ids[:length],
+            attention=None if attention is None else attention[:length].float().cpu(),
+            log_prob=log_prob,
+            score=log_prob / (length + 1) ** self.options.length_penalty,
+            ended=ended,
+        )
+
+    def one_path(self, grid: Grid, samples: int, positions: Sequence[int] | None) -> list[Decoded]:
+        """Greedy or sampled: one word after the other, ``samples`` captions a picture."""
+        pictures, device, longest = len(grid.cells), grid.cells.device, self.options.max_length
+        batch = pictures * samples
+        draws: Tensor | None = None
+        if self.options.sample:
+            places = range(pictures) if positions is None else positions
+            table = [
+                np.random.default_rng((self.options.seed, place, number)).random(longest + 1, "f4")
+                for place in places
+                for number in range(samples)
+            ]
+            draws = torch.from_numpy(np.stack(table)).double().to(device)  # (N, T+1)
+        state = self.decoder.start(grid)
+        if samples > 1:
+            state = state.select(torch.arange(batch, device=device) // samples)
+        last = torch.full((batch,), self.start, device=device)
+        tokens = torch.empty((batch, 0), dtype=torch.long, device=device)
+        log_prob = torch.zeros(batch, device=device)
+        done = torch.zeros(batch, dtype=torch.bool, device=device)
+        gaze: list[Tensor] = []
+        for step in range(longest + 1):
+            logits, state, attention = self.decoder.step(last, state)
+            scores = self.log_probs(logits, tokens)
+            chosen = scores.argmax(1) if draws is None else self.draw(scores, draws[:, step])
+            # Where there is no room for another word the caption ends, whatever is chosen.
+            last = torch.full_like(chosen, self.end) if step == longest else chosen
+            gained = scores.gather(1, last.unsqueeze(1)).squeeze(1)
+            log_prob = torch.where(done, log_prob, log_prob + gained)
+            last = torch.where(done, self.end, last)
+            done = done | (chosen == self.end)
+            if step < longest:
+                tokens = torch.cat((tokens, last.unsqueeze(1)), 1)
+                if attention is not None:
+                    gaze.append(attention)
+            if bool(done.all()):
                 break
-            n = row * beam + k
-            maps = None if gaze is None else gaze[n]
-            kept = [*best[b], _cut(tokens[n], maps, ending[row, k], options, end, True)]
-            # Of equals the earlier one stays ahead: sorting is stable.
-            best[b] = sorted(kept, key=lambda caption: -caption.score)[:count]
+        maps = torch.stack(gaze, 1) if gaze else [None] * batch
+        rows = zip(tokens, maps, log_prob.tolist(), done.tolist(), strict=True)
+        return [self.caption(*row) for row in rows]
+
+    def draw(self, scores: Tensor, uniform: Tensor) -> Tensor:
+        """A word (N,) from log-probabilities (N, V), by numbers (N,) from 0 to below 1."""
+        scores = scores / self.options.temperature
+        if self.options.top_k or self.options.top_p < 1:
+            ordered, ids = scores.sort(1, descending=True)
+            if self.options.top_k:
+                ordered[:, self.options.top_k :] = -math.inf
+            probabilities = ordered.softmax(1)
+            # Keep the words before which less than top_p is reached: always the first.
+            ordered[probabilities.cumsum(1) - probabilities >= self.options.top_p] = -math.inf
+            scores = torch.empty_like(scores).scatter(1, ids, ordered)
+        reached = scores.double().softmax(1).cumsum(1)
+        wanted = uniform.unsqueeze(1) * reached[:, -1:]
+        return torch.searchsorted(reached, wanted, right=True).squeeze(1)
+
+    def beam(self, grid: Grid, count: int) -> list[list[Decoded]]:
+        """Beam search: the ``count`` best captions of each picture, best first."""
+        batch, beam, device = len(grid.cells), self.options.beam, grid.cells.device
+        longest, penalty = self.options.max_length, self.options.length_penalty
+        best: list[list[Decoded]] = [[] for _ in range(batch)]
+        live = torch.arange(batch, device=device)  # (B,): pictures whose best may still be beaten
+        state = self.decoder.start(grid).select(live.repeat_interleave(beam))
+        last = torch.full((batch * beam,), self.start, device=device)
+        tokens = torch.empty((batch * beam, 0), dtype=torch.long, device=device)
+        gaze: Tensor | None = None
+        # One prefix a picture at first: K copies of it would give K times the same.
+        alive = torch.full((batch, beam), -math.inf, device=device)
+        alive[:, 0] = 0.0
+        for step in range(longest + 1):
+            logits, state, attention = self.decoder.step(last, state)
+            scores = self.log_probs(logits, tokens)
+            vocabulary = scores.shape[1]
+            totals = alive.unsqueeze(2) + scores.view(-1, beam, vocabulary)  # (B, K, V)
+            if gaze is None and attention is not None:
+                gaze = attention.new_empty((len(tokens), 0, attention.shape[1]))  # (N, T, R)
+            # At the last step every prefix ends; those that would rather go on are cut.
+            ended = scores.argmax(1) == self.end if step == longest else torch.ones_like(last) > 0
+            self.keep_best(best, live, totals[:, :, self.end], tokens, gaze, ended, count)
+            if step == longest:
+                break
+            totals[:, :, self.end] = -math.inf
+            alive, flat = totals.view(-1, beam * vocabulary).topk(beam, 1)  # (B, K)
+            rows = torch.arange(len(live), device=device).unsqueeze(1) * beam + flat // vocabulary
+            parents = rows.view(-1)
+            last = (flat % vocabulary).view(-1)
+            tokens = torch.cat((tokens[parents], last.unsqueeze(1)), 1)
+            if gaze is not None and attention is not None:
+                gaze = torch.cat((gaze, attention.unsqueeze(1)), 1)[parents]
+            # What a prefix can reach at best: no further loss, spread over the greatest length.
+            reach = alive[:, 0] / (longest + 1) ** penalty
+            worst = [
+                -math.inf if len(best[b]) < count else best[b][-1].score for b in live.tolist()
+            ]
+            open_ = (reach > torch.tensor(worst, device=device)).nonzero().squeeze(1)
+            if len(open_) == 0:
+                break
+            if len(open_) == len(live):
+                state = state.reorder(parents)
+                continue
+            # Pictures that are settled leave the batch.
+            rows = (open_.unsqueeze(1) * beam + torch.arange(beam, device=device)).view(-1)
+            state = state.select(parents[rows])
+            live, alive, last, tokens = live[open_], alive[open_], last[rows], tokens[rows]
+            gaze = None if gaze is None else gaze[rows]
+        return best
+
+    def keep_best(
+        self,
+        best: list[list[Decoded]],
+        live: Tensor,
+        ending: Tensor,
+        tokens: Tensor,
+        gaze: Tensor | None,
+        ended: Tensor,
+        count: int,
+    ) -> None:
+        """Let the prefixes that end now, log-probabilities (B, K), compete with the best so far."""
+        beam, length = ending.shape[1], tokens.shape[1] + 1
+        scores, winners = (ending / length**self.options.length_penalty).topk(count, 1)
+        for row, b in enumerate(live.tolist()):
+            for score, k in zip(scores[row].tolist(), winners[row].tolist(), strict=True):
+                full = len(best[b]) == count
+                if score == -math.inf or (full and score <= best[b][-1].score):
+                    break
+                n = row * beam + k
+                maps = None if gaze is None else gaze[n]
+                caption = self.caption(tokens[n], maps, float(ending[row, k]), bool(ended[n]))
+                # Of equals the earlier one stays ahead: sorting is stable.
+                best[b] = sorted([*best[b], caption], key=lambda each: -each.score)[:count]
+
+
+@dataclass(frozen=True)
+class States:
+    """The states of an ensemble's members, moved together."""
+
+    members: tuple[State, ...]
+
+    def select(self, rows: Tensor) -> "States":
+        """As ``State.select``."""
+        return States(tuple(state.select(rows) for state in self.members))
+
+    def reorder(self, rows: Tensor) -> "States":
+        """As ``State.reorder``."""
+        return States(tuple(state.reorder(rows) for state in self.members))
+
+
+class Ensemble(nn.Module):
+    """Captioners that tell one caption together, by the mean of their probabilities::
+
+        p(w | ...) = 1/M sum_m p_m(w | ...)
+
+    All read the same CNN's grid, each through its own projection, and share one vocabulary. The
+    gaze is the mean of those members that have attention. A single member is as good as itself.
+
+    Args:
+        members: each captioner, and the projection of the grid that it was trained with or None.
+    """
+
+    def __init__(self, members: Sequence[tuple[nn.Module | None, CaptionModel]]) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(project or nn.Identity() for project, _ in members)
+        self.captioners = nn.ModuleList(captioner for _, captioner in members)
+
+    def start(self, grid: Grid) -> States:
+        """The members' states before the first word, for the CNN's own grid (B, R, C)."""
+        states = []
+        for project, captioner in zip(self.projections, self.captioners, strict=True):
+            own = grid
+            if not isinstance(project, nn.Identity):
+                own = Grid.of(project(grid.cells), grid.height, grid.width)
+            states.append(captioner.start(own))  # type: ignore[operator]
+        return States(tuple(states))
+
+    def step(self, tokens: Tensor, state: States) -> tuple[Tensor, States, Tensor | None]:
+        """Read a word (N,), give log-probabilities (N, V), states and attention (N, R)."""
+        logits, states, gazes = [], [], []
+        for captioner, own in zip(self.captioners, state.members, strict=True):
+            scores, own, gaze = captioner.step(tokens, own)  # type: ignore[operator]
+            logits.append(scores)
+            states.append(own)
+            if gaze is not None:
+                gazes.append(gaze)
+        attention = torch.stack(gazes).mean(0) if gazes else None
+        if len(logits) == 1:
+            return logits[0], States(tuple(states)), attention
+        each = torch.stack([x.float().log_softmax(1) for x in logits])  # (M, N, V)
+        return each.logsumexp(0) - math.log(len(logits)), States(tuple(states)), attention
