@@ -21,14 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "Reliability",
-    "RiskCoverage",
-    "expected_calibration_error",
-    "reliability",
-    "risk_coverage",
-]
-
 Floats = NDArray[np.float64]
 
 

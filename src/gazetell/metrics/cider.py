@@ -29,8 +29,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CiderD", "cider_d"]
-
 Tokens = Sequence[Hashable]
 Scores = NDArray[np.float64]
 Numbers = NDArray[np.int64]

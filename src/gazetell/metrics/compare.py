@@ -30,8 +30,6 @@ from .ngrams import ORDERS, bleu_counts, bleu_of_counts, rouge_l
 from .vqa import answer_scores
 from .words import at_blanks, split_all
 
-__all__ = ["Difference", "compare_answers", "compare_captions"]
-
 Scores = NDArray[np.float64]
 
 _COUNTS = 2 + 2 * ORDERS  # columns of bleu_counts

@@ -19,8 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["JavaScore", "meteor", "spice"]
-
 METEOR = ("-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm")
 METEOR_NEEDS = ("meteor-1.5.jar", "data/paraphrase-en.gz")
 SPICE = ("-Xmx8G", "-jar", "spice-1.0.jar")

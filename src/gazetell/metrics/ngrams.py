@@ -26,8 +26,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bleu", "bleu_counts", "bleu_of_counts", "rouge_l"]
-
 Tokens = Sequence[Hashable]
 Scores = NDArray[np.float64]
 

@@ -33,17 +33,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-__all__ = [
-    "YEARS",
-    "answer_accuracy",
-    "answer_measure",
-    "answer_scores",
-    "exact_match",
-    "normalise_answer",
-    "score_answers",
-    "vqa_accuracy",
-]
-
 YEARS = (2015, 2021)
 OFFICIAL, EXACT = "official VQA accuracy", "exact match"
 FULL = 3  # people who must agree

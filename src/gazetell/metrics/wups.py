@@ -32,8 +32,6 @@ from math import prod
 
 from .vqa import normalise_answer
 
-__all__ = ["THRESHOLDS", "Wups", "score_wups", "wordnet_similarity", "wups"]
-
 Similarity = Callable[[str, str], float]
 THRESHOLDS = (0.9, 0.0)
 FAR = 0.1  # weight of a similarity below the threshold

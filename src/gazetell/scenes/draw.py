@@ -13,8 +13,6 @@ from PIL import Image, ImageChops, ImageDraw
 
 from .world import FILL, HOLE, Background, Scene, Thing, outline
 
-__all__ = ["SIDE", "draw"]
-
 SIDE = 128
 OVER = 3  # supersampling
 RIM = 0.013  # width of the darker rim, in fractions of the side

@@ -42,8 +42,6 @@ from itertools import combinations
 from .language import COUNTS, NOUNS, SIZE_WORDS, tokens
 from .world import BACKGROUNDS, COLOURS, PLACES, Scene, Thing, at, between, holds
 
-__all__ = ["Verdict", "judge"]
-
 
 @dataclass(frozen=True)
 class Phrase:

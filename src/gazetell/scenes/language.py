@@ -29,17 +29,6 @@ from .world import (
     place_of,
 )
 
-__all__ = [
-    "COUNTS",
-    "NOUNS",
-    "SIZE_WORDS",
-    "article",
-    "captions",
-    "names",
-    "plural",
-    "tokens",
-]
-
 COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
 SIZE_WORDS = {"large": "large", "big": "large", "small": "small", "tiny": "small"}
 GENERIC = ("shape", "object")  # nouns that name any thing

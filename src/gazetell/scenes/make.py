@@ -27,8 +27,6 @@ from .language import captions, names
 from .questions import questions
 from .world import Scene, Thing, extent, sample_scene
 
-__all__ = ["VERSION", "boxes", "generate", "read_truth"]
-
 VERSION = 1  # of the scenes: raised whenever the same arguments give other data
 _OWN = {"images", "scenes.jsonl", "recipe.json", "captions.jsonl", "questions.jsonl"}
 

@@ -25,12 +25,11 @@ captions (``world.py``), sizes only of things of different size.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 
 from .language import article, plural
 from .world import CLEAR, COLOURS, SHAPES, WAYS, Scene, Thing, at, holds
-
-__all__ = ["QUESTION_TYPES", "Question", "questions"]
 
 
 @dataclass(frozen=True)
@@ -119,22 +118,14 @@ def _exists(rng: random.Random, things: Things) -> Asked:
     return f"is there {article(phrase)}?", "no", ()
 
 
-def _colour(rng: random.Random, things: Things) -> Asked:
-    named = [(_single(one, things, without="colour"), one) for one in things]
+def _attribute(rng: random.Random, things: Things, field: str) -> Asked:
+    """What colour, or what shape, a thing has that is named without it."""
+    named = [(_single(one, things, without=field), one) for one in things]
     sure = [(name, one) for name, one in named if name]
     if not sure:
         return None
     name, one = rng.choice(sure)
-    return f"what colour is the {name}?", one.colour, [one]
-
-
-def _shape(rng: random.Random, things: Things) -> Asked:
-    named = [(_single(one, things, without="shape"), one) for one in things]
-    sure = [(name, one) for name, one in named if name]
-    if not sure:
-        return None
-    name, one = rng.choice(sure)
-    return f"what shape is the {name}?", one.shape, [one]
+    return f"what {field} is the {name}?", getattr(one, field), [one]
 
 
 def _count(rng: random.Random, things: Things) -> Asked:
@@ -235,8 +226,8 @@ def _same(rng: random.Random, things: Things, yes: bool) -> Compared:
 
 _MAKERS: dict[str, Callable[[random.Random, Things], Asked]] = {
     "exists": _exists,
-    "colour": _colour,
-    "shape": _shape,
+    "colour": partial(_attribute, field="colour"),
+    "shape": partial(_attribute, field="shape"),
     "count": _count,
     "where": _where,
     "compare": _compare,

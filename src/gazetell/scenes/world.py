@@ -34,29 +34,6 @@ from typing import Any
 
 from ..errors import DataError, UsageError
 
-__all__ = [
-    "BACKGROUNDS",
-    "CLEAR",
-    "COLOURS",
-    "EDGE",
-    "FILL",
-    "HOLE",
-    "PLACES",
-    "SHAPES",
-    "WAYS",
-    "Background",
-    "Scene",
-    "Thing",
-    "at",
-    "between",
-    "extent",
-    "holds",
-    "outermost",
-    "outline",
-    "place_of",
-    "sample_scene",
-]
-
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 SIZES = ("small", "large")
 BACKGROUNDS = ("plain", "shaded", "striped", "checkered", "speckled")
