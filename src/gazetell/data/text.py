@@ -15,13 +15,15 @@ looked for in raw text, and a caption that says "<end>" would end itself. The pr
 ``<`` and ``>`` off every word, so no text can produce one.
 """
 
+import itertools
 import json
 import logging
+import operator
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex
 
@@ -61,6 +63,7 @@ _NO_SPACE_BEFORE = frozenset(".,!?;:)]}%…")
 _NO_SPACE_AFTER = frozenset("([{")
 _UNSPACED = re.compile(f"[{CJK}、。，．！？：；「」『』（）【】《》〈〉・…～]")
 _PIECE = 10_000
+RARE = 0.1  # share of unknown words from which a user is told
 
 logger = logging.getLogger(__name__)
 
@@ -125,10 +128,22 @@ class Tokenizer:
         if punctuation not in _PATTERN:
             raise UsageError(f"punctuation is {punctuation!r}; expected 'drop' or 'keep'")
         captions = list(captions)
-        warning = unspaced_warning(captions)
-        if warning:
+        if warning := unspaced_warning(captions):
             logger.warning("%s", warning)
-        return cls(_learned(captions, min_frequency, max_words, lower, punctuation))
+        words = _frequent(captions, min_frequency, max_words, lower, punctuation)
+        if not words:
+            raise DataError(
+                f"no word occurs {min_frequency} times in the training captions; "
+                "expected more captions or a lower min_frequency"
+            )
+        tokenizer = cls(_build(words, lower, punctuation))
+        some = [number for ids in tokenizer.encode_batch(captions[:_PIECE]) for number in ids[1:-1]]
+        if some.count(cls.unk) > RARE * len(some):
+            logger.warning(
+                "%.0f %% of the words are too rare for the vocabulary of %d words, and unknown",
+                *(100 * some.count(cls.unk) / len(some), len(words)),
+            )
+        return tokenizer
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
@@ -139,13 +154,12 @@ class Tokenizer:
         """
         try:
             text = read_text(path)
-        except DataError as error:
-            raise ModelError(str(error)) from error
-        try:
             # Python's parser first: its message has the place, and what it lets through
             # the library refuses without a panic.
             json.loads(text)
             inner = tokenizers.Tokenizer.from_str(text)
+        except DataError as error:
+            raise ModelError(str(error)) from error
         except Exception as error:  # the library raises bare Exception
             raise ModelError(f"{path}: is no tokenizer file ({error})") from error
         try:
@@ -181,17 +195,22 @@ class Tokenizer:
             max_length: the most ids to return, ``<start>`` and ``<end>`` among them (at least
                 2). Words past it are cut off, ``<end>`` is kept.
         """
-        return _cut(self._inner.encode(_encodable(text)).ids, max_length)
+        return self.encode_batch([text], max_length)[0]
 
     def encode_batch(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """``encode`` for many texts, in the library's own threads."""
+        if max_length is not None and max_length < 2:
+            raise UsageError(f"max_length is {max_length}; expected at least 2 (<start> and <end>)")
         rows: list[list[int]] = []
         # A piece at a time: the library's result objects are far larger than the ids.
         for begin in range(0, len(texts), _PIECE):
             batch = [_encodable(text) for text in texts[begin : begin + _PIECE]]
-            coded = self._inner.encode_batch_fast(batch)
-            rows.extend(_cut(row.ids, max_length) for row in coded)
-        return rows
+            rows += (row.ids for row in self._inner.encode_batch_fast(batch))
+        if max_length is None:
+            return rows
+        return [
+            [*ids[: max_length - 1], self.end] if len(ids) > max_length else ids for ids in rows
+        ]
 
     def encode_words(self, text: str) -> tuple[list[int], list[str]]:
         """The ids of the words of ``text``, and the words as they are written in it.
@@ -211,7 +230,15 @@ class Tokenizer:
         Raises:
             ModelError: an id outside the vocabulary.
         """
-        return [self._words[number] for number in self._checked(ids) if number >= len(SPECIAL)]
+        words = []
+        for number in map(operator.index, ids):
+            if not 0 <= number < len(self._words):
+                raise ModelError(
+                    f"token id {number} is outside the vocabulary of {len(self._words)} words"
+                )
+            if number >= len(SPECIAL):
+                words.append(self._words[number])
+        return words
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of ``ids``, special tokens left out.
@@ -226,15 +253,6 @@ class Tokenizer:
             text += word if joined else f" {word}"
             joined = word in _NO_SPACE_AFTER
         return text
-
-    def _checked(self, ids: Iterable[SupportsIndex]) -> Iterator[int]:
-        for item in ids:
-            number = item.__index__()
-            if not 0 <= number < len(self._words):
-                raise ModelError(
-                    f"token id {number} is outside the vocabulary of {len(self._words)} words"
-                )
-            yield number
 
     def __contains__(self, word: str) -> bool:
         return self._inner.token_to_id(word) is not None
@@ -282,8 +300,9 @@ def read_question(tokenizer: Tokenizer, text: str, max_question: int) -> Questio
     return Question(text, ids[:max_question], list(unknown), len(ids) - len(read))
 
 
-def _build(table: dict[str, int], lower: bool, punctuation: Punctuation) -> tokenizers.Tokenizer:
-    """A tokenizer of the library over a table from word to id."""
+def _build(words: Sequence[str], lower: bool, punctuation: Punctuation) -> tokenizers.Tokenizer:
+    """A tokenizer of the library over words, numbered from 4."""
+    table = {word: number for number, word in enumerate((*SPECIAL, *words))}
     unknown = SPECIAL[Tokenizer.unk]
     inner = tokenizers.Tokenizer(models.WordLevel(table, unk_token=unknown))
     steps = [
@@ -298,26 +317,25 @@ def _build(table: dict[str, int], lower: bool, punctuation: Punctuation) -> toke
     inner.pre_tokenizer = pre_tokenizers.Split(
         Regex(_PATTERN[punctuation]), behavior="removed", invert=True
     )
-    if table:
-        first, last = SPECIAL[Tokenizer.start], SPECIAL[Tokenizer.end]
-        inner.post_processor = processors.TemplateProcessing(
-            single=f"{first} $A {last}",
-            special_tokens=[(first, Tokenizer.start), (last, Tokenizer.end)],
-        )
+    first, last = SPECIAL[Tokenizer.start], SPECIAL[Tokenizer.end]
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        special_tokens=[(first, Tokenizer.start), (last, Tokenizer.end)],
+    )
     return inner
 
 
-def _learned(
-    captions: Iterable[str],
+def _frequent(
+    texts: Iterable[str],
     min_frequency: int,
     max_words: int | None,
     lower: bool,
     punctuation: Punctuation,
-) -> tokenizers.Tokenizer:
-    """A tokenizer of the library with the words of ``captions``, see ``Tokenizer.train``."""
-    counter = _build({}, lower, punctuation)
+) -> list[str]:
+    """The words of ``texts``, most frequent first, ties in alphabetical order."""
+    counter = _build([], lower, punctuation)
     counter.train_from_iterator(
-        map(_encodable, captions),
+        map(_encodable, texts),
         trainers.WordLevelTrainer(
             # The library counts, sorts and cuts; its own default would cut at 30,000.
             vocab_size=max_words or 2**31,
@@ -327,13 +345,7 @@ def _learned(
         ),
     )
     table = counter.get_vocab()
-    if not table:
-        raise DataError(
-            f"no word occurs {min_frequency} times in the training captions; "
-            "expected more captions or a lower min_frequency"
-        )
-    words = (*SPECIAL, *sorted(table, key=table.__getitem__))
-    return _build({word: number for number, word in enumerate(words)}, lower, punctuation)
+    return sorted(table, key=table.__getitem__)
 
 
 def word_counts(texts: Iterable[str]) -> tuple[Counter[int], Counter[int]]:
@@ -343,16 +355,9 @@ def word_counts(texts: Iterable[str]) -> tuple[Counter[int], Counter[int]]:
         From an id to a count, and from a length to a count.
     """
     texts = list(texts)
-    counts: Counter[int] = Counter()
-    lengths: Counter[int] = Counter()
-    try:
-        tokenizer = Tokenizer(_learned(texts, 1, None, True, "drop"))
-    except DataError:  # nothing, or nothing but punctuation
-        return counts, Counter({0: len(texts)} if texts else {})
-    for ids in tokenizer.encode_batch(texts):
-        counts.update(ids[1:-1])
-        lengths[len(ids) - 2] += 1
-    return counts, lengths
+    tokenizer = Tokenizer(_build(_frequent(texts, 1, None, True, "drop") or ["-"], True, "drop"))
+    rows = [ids[1:-1] for ids in tokenizer.encode_batch(texts)]
+    return Counter(itertools.chain.from_iterable(rows)), Counter(map(len, rows))
 
 
 def unspaced_warning(texts: Sequence[str]) -> str | None:
@@ -377,12 +382,3 @@ def _encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def _cut(ids: list[int], max_length: int | None) -> list[int]:
-    """``ids`` shortened to ``max_length``, the last id kept."""
-    if max_length is None or len(ids) <= max_length:
-        return ids
-    if max_length < 2:
-        raise UsageError(f"max_length is {max_length}; expected at least 2 (<start> and <end>)")
-    return [*ids[: max_length - 1], ids[-1]]
