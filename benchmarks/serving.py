@@ -120,9 +120,8 @@ def service(options: Namespace) -> Iterator[tuple[int, int]]:
 
 def kinds(options: Namespace) -> dict[str, Any]:
     """For each kind of request: its path, its fields, and the same work offline."""
-    from gazetell.inference.answering import Answerer
     from gazetell.inference.bulk import caption_many
-    from gazetell.inference.predictor import Captioner, load
+    from gazetell.inference.predict import Answerer, Captioner, load
 
     found: dict[str, Any] = {}
     for name in options.model:

@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from gazetell import scenes
-from gazetell.inference.answering import Answerer
-from gazetell.inference.predictor import Captioner
+from gazetell.inference.predict import Answerer, Captioner
 from gazetell.models.answerers import answerer_config, build_answerer
 from gazetell.models.captioners import build_captioner, captioner_config
 from gazetell.models.encoders import Grid

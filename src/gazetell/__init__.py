@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .inference.answering import Answer, Answerer
-    from .inference.predictor import Caption, Captioner, load
+    from .inference.predict import Answer, Answerer, Caption, Captioner, load
 
 __all__ = ["Answer", "Answerer", "Caption", "Captioner", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the public names when they are first used: importing gazetell stays quick."""
-    if name in ("Answer", "Answerer"):
-        from .inference import answering
+    if name in __all__:
+        from .inference import predict
 
-        return getattr(answering, name)
-    if name in ("Caption", "Captioner", "load"):
-        from .inference import predictor
-
-        return getattr(predictor, name)
+        return getattr(predict, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted(__all__)

@@ -51,7 +51,7 @@ from .data.vectors import train_word2vec, write_vectors
 from .errors import DataError, UsageError
 from .files import read_json, read_jsonl, read_text, write_json, write_text
 from .inference.evaluate import evaluate
-from .inference.predictor import Captioner
+from .inference.predict import Captioner
 from .metrics import compare_captions
 from .models.folder import load_model, read_config, update_metrics
 from .training.fit import resume, train

@@ -413,7 +413,7 @@ def test_no_memory_is_one_line(run, world, monkeypatch):
     def fail(*paths, **options):
         raise MemoryError
 
-    monkeypatch.setattr("gazetell.inference.predictor.Captioner.load", fail)
+    monkeypatch.setattr("gazetell.inference.predict.Captioner.load", fail)
     status, out, err = run("caption", picture(world), "--model", world / "run")
     assert (status, out) == (1, "")
     assert err == "error: no memory is left; a smaller batch, beam or model needs less\n"

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from gazetell.inference.predictor import load
+from gazetell.inference.predict import load
 from gazetell.models.folder import save_model
 
 

@@ -7,7 +7,7 @@ import torch
 
 from gazetell.cli.serve import serve
 from gazetell.errors import ModelError, UsageError
-from gazetell.inference.predictor import Captioner
+from gazetell.inference.predict import Captioner
 from gazetell.models.folder import save_model
 from gazetell.serve import server
 from gazetell.serve.options import ServeOptions

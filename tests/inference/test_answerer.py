@@ -12,9 +12,8 @@ from PIL import Image
 
 import gazetell
 from gazetell.errors import ImageError, ModelError, UsageError
-from gazetell.inference.answering import Answer, Answerer
-from gazetell.inference.evaluate_answers import evaluate_answers
-from gazetell.inference.predictor import Captioner, load
+from gazetell.inference.evaluate import evaluate_answers
+from gazetell.inference.predict import Answer, Answerer, Captioner, load
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.folder import save_model
 

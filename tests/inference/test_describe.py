@@ -17,7 +17,7 @@ from gazetell.inference import describe as module
 from gazetell.inference.bulk import caption_many
 from gazetell.inference.describe import describe, identity
 from gazetell.inference.journal import Journal
-from gazetell.inference.predictor import Captioner
+from gazetell.inference.predict import Captioner
 
 
 @pytest.fixture

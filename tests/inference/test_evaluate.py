@@ -14,8 +14,8 @@ from gazetell.data.records import Box, CaptionRecord, Dataset
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder
 from gazetell.inference.evaluate import caption_pointing, evaluate
-from gazetell.inference.pointing import Pointing
-from gazetell.inference.predictor import Caption, Captioner
+from gazetell.inference.figures import Pointing
+from gazetell.inference.predict import Caption, Captioner
 
 # -- pointing --------------------------------------------------------------------------------
 

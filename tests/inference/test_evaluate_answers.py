@@ -14,9 +14,8 @@ from gazetell.data.answers import modal_answer
 from gazetell.data.records import Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder
-from gazetell.inference.answering import Answerer
-from gazetell.inference.evaluate_answers import evaluate_answers
-from gazetell.inference.predictor import Captioner
+from gazetell.inference.evaluate import evaluate_answers
+from gazetell.inference.predict import Answerer, Captioner
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import gazetell
 from gazetell.data.text import Tokenizer
 from gazetell.errors import ImageError, ModelError, UsageError
 from gazetell.inference.bulk import caption_many
-from gazetell.inference.predictor import Caption, Captioner, load
+from gazetell.inference.predict import Caption, Captioner, load
 from gazetell.models.decoding import decode
 from gazetell.models.folder import fetch, save_model
 from gazetell.pictures import open_image

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.records import QuestionRecord
-from gazetell.inference.priors import Priors, bias
+from gazetell.inference.figures import Priors, bias
 
 
 def record(question, *answers, number=0):

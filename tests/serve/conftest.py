@@ -7,8 +7,7 @@ from service import running
 @pytest.fixture(scope="session")
 def models(untrained, untrained_answerer):
     """A captioner and two answerers; the first two share an encoder."""
-    from gazetell.inference.answering import Answerer
-    from gazetell.inference.predictor import Captioner
+    from gazetell.inference.predict import Answerer, Captioner
 
     return {
         "tell": Captioner(untrained()),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from service import png, running, wait_until
 
-from gazetell.inference.predictor import Captioner
+from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.serve.app import create_app
 from gazetell.serve.options import ServeOptions

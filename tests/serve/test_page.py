@@ -22,7 +22,7 @@ from service import png, running
 
 from gazetell import scenes
 from gazetell.inference import maps
-from gazetell.inference.predictor import Captioner
+from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.serve import app
 from gazetell.serve.app import create_app

@@ -14,7 +14,7 @@ from gazetell import scenes
 from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.records import Dataset, QuestionRecord
 from gazetell.errors import DataError, ModelError, UsageError
-from gazetell.inference.evaluate_answers import evaluate_answers
+from gazetell.inference.evaluate import evaluate_answers
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.folder import load_model
 from gazetell.training.answers import answer_loss

@@ -14,7 +14,7 @@ import torch
 from gazetell import scenes
 from gazetell.data.records import Dataset
 from gazetell.errors import DataError, ModelError, UsageError, WriteError
-from gazetell.inference.predictor import load
+from gazetell.inference.predict import load
 from gazetell.training.fit import resume, train
 from gazetell.training.options import TrainOptions, read_recipe
 

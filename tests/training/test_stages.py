@@ -10,7 +10,7 @@ import torch
 from gazetell import scenes
 from gazetell.data.vectors import write_vectors
 from gazetell.errors import ModelError, UsageError
-from gazetell.inference.predictor import load
+from gazetell.inference.predict import load
 from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.folder import load_model
 from gazetell.training import fit

@@ -6,7 +6,7 @@ from json import dumps
 from pathlib import Path
 
 from ..errors import UsageError
-from ..inference.answering import Answer, Answerer, check_bound
+from ..inference.predict import Answer, Answerer, check_bound
 from .caption import is_gaze_file
 from .terminal import STDIN, report, report_device
 

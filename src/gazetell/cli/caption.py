@@ -11,7 +11,7 @@ from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
 from ..inference.bulk import caption_many
 from ..inference.gaze import FORMATS
-from ..inference.predictor import Caption, Captioner
+from ..inference.predict import Caption, Captioner
 from ..pictures import image_files
 from .terminal import STDIN, one_line, report, report_device
 

@@ -13,10 +13,8 @@ from .. import scenes
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..files import read_jsonl, write_error
-from ..inference.answering import Answerer
-from ..inference.evaluate import Evaluation, evaluate
-from ..inference.evaluate_answers import AnswerEvaluation, evaluate_answers
-from ..inference.predictor import Captioner
+from ..inference.evaluate import AnswerEvaluation, Evaluation, evaluate, evaluate_answers
+from ..inference.predict import Answerer, Captioner
 from ..inference.report import Example, figure_text, write_report
 from ..models.folder import update_metrics
 from ..pictures import open_image

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..errors import UsageError
 from ..inference.describe import check_out
 from ..inference.describe import describe as describe_folder
-from ..inference.predictor import Captioner
+from ..inference.predict import Captioner
 from .terminal import on_terminal, report
 
 __all__ = ["describe"]

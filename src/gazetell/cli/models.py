@@ -14,8 +14,7 @@ def models(run: str | None = None, *, json: bool = False) -> None:
         json: Print one JSON object instead of lines.
     """
     if run is not None:
-        from ..inference.predictor import fetch
-        from ..models.folder import load_model, read_config
+        from ..models.folder import fetch, load_model, read_config
 
         folder = fetch(run)
         model = load_model(folder)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import ImageError, UsageError
 from ..pictures import open_image, preview
-from .predictor import Caption, Captioner
+from .predict import Caption, Captioner
 
 __all__ = ["caption_many"]
 

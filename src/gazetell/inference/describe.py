@@ -36,7 +36,7 @@ from ..progress import bar
 from .bulk import caption_many
 from .journal import Journal
 from .lettering import one_line
-from .predictor import Caption, Captioner
+from .predict import Caption, Captioner
 from .review import review_sheet, thumbnail
 
 __all__ = ["FORMATS", "Described", "check_out", "describe", "identity"]

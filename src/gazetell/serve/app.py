@@ -22,8 +22,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from .. import __version__
-from ..inference.answering import Answerer
-from ..inference.predictor import Captioner
+from ..inference.predict import Answerer, Captioner
 from .desk import Desk
 from .guard import Guard
 from .intake import read, request_body

@@ -11,8 +11,7 @@ from starlette.requests import Request
 
 from ..errors import UsageError
 from ..features import Model as AnyModel
-from ..inference.answering import Answer, Answerer
-from ..inference.predictor import Caption, Captioner
+from ..inference.predict import Answer, Answerer, Caption, Captioner
 from ..pictures import open_image
 from .engine import Ask, Done, Engine, Look, Task, Tell
 from .intake import Intake

@@ -27,8 +27,7 @@ import torch
 from ..data.text import Question
 from ..errors import ModelError
 from ..features import Model
-from ..inference.answering import Answer, Answerer
-from ..inference.predictor import Caption, Captioner
+from ..inference.predict import Answer, Answerer, Caption, Captioner
 from ..models.decoding import DecodingOptions
 from ..models.encoders import Grid
 from .looks import Held

@@ -12,8 +12,7 @@ import torch
 import uvicorn
 
 from ..errors import ModelError, UsageError
-from ..inference.answering import Answerer
-from ..inference.predictor import Captioner, load
+from ..inference.predict import Answerer, Captioner, load
 from .app import create_app
 from .options import ServeOptions
 from .protocol import protocol
