@@ -100,7 +100,7 @@ def test_summary(tmp_path):
     assert lines[1] == "pictures   7 (train 3, val 2, test 2)"
     assert lines[3] == "words      6 in train, 2 of them at least 5 times"
     assert lines[4] == "lengths    0-5: 14, 51-500: 7 words (longest 500)"
-    assert lines[5] == "note: pictures of no split, left out: 3"
+    assert summary.remarks() == ["note: pictures of no split, left out: 3"]
     assert json.loads(json.dumps(summary.to_dict()))["lengths"] == {"4": 14, "500": 7}
     with pytest.raises(dataclasses.FrozenInstanceError):
         summary.words = 0  # type: ignore[misc]
@@ -128,7 +128,8 @@ def test_missing_pictures(tmp_path):
     assert summary.missing == ("1.png", "4.png")
     assert summary.pictures == 4
     assert summary.warnings == ("split val has no pictures",)
-    assert f"left out   missing pictures 2; see {tmp_path}/out/quarantine.jsonl" in summary.lines()
+    left_out = f"left out: missing pictures 2; see {tmp_path}/out/quarantine.jsonl"
+    assert summary.remarks()[0] == left_out
     rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").open()]
     assert [(row["where"], row["reason"]) for row in rows] == [
         (str(mine.root / name), "picture is missing") for name in ("1.png", "4.png")
@@ -184,7 +185,7 @@ def test_warnings(tmp_path):
         "the dataset has one picture only",
         "no word occurs 5 times in train",
     ]
-    assert summary.lines()[-1].startswith("warning: no word occurs")
+    assert summary.remarks()[-1].startswith("warning: no word occurs")
     bare = dataclasses.replace(
         mine, captions=(dataclasses.replace(mine.captions[0], captions=()), *mine.captions)
     )
@@ -244,7 +245,7 @@ def test_bad_rows_of_a_reader_and_missing_pictures_share_the_quarantine(tmp_path
     bad = BadRows(skip=True)
     summary = prepare(table(path, val=0, test=0, bad=bad), tmp_path / "out", bad=bad)
     assert (summary.bad_rows, summary.missing, summary.pictures) == (1, ("b.png",), 1)
-    assert any("bad rows 1, missing pictures 1;" in line for line in summary.lines())
+    assert any("bad rows 1, missing pictures 1;" in line for line in summary.remarks())
     rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").open()]
     assert [row["where"] for row in rows] == [f"{path}:3", str(tmp_path / "b.png")]
 
@@ -262,7 +263,7 @@ def test_every_reader_prepares(tmp_path):
     (folder / "captions_train2014.json").write_text(json.dumps(about))
     sets = [
         flickr8k(folder, val=1, test=1),
-        coco({"train": folder / "captions_train2014.json"}, folder / "Images"),
+        coco(folder, images=folder / "Images"),
     ]
     for number, one in enumerate(sets):
         out = tmp_path / f"out{number}"

@@ -1,11 +1,13 @@
 """COCO: official caption files and Karpathy's split files, whole and damaged."""
 
+import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pytest
 
-from gazetell.data.readers import BadRows, coco, coco_files, karpathy
+from gazetell.data.readers import BadRows, coco, karpathy
 from gazetell.errors import DataError, UsageError
 
 
@@ -26,17 +28,19 @@ def official(path: Path, images=None, annotations=None, **more) -> Path:
 
 
 @pytest.mark.parametrize("year", [2014, 2017])
-def test_official_files_of_both_years(tmp_path, year):
-    train = official(tmp_path / "annotations" / f"captions_train{year}.json")
-    val = official(
-        tmp_path / "annotations" / f"captions_val{year}.json",
-        images=[{"id": 42, "file_name": "c.jpg"}],
-        annotations=[{"image_id": 42, "caption": "A dog"}],
-    )
+@pytest.mark.parametrize("end", ["", ".gz", ".xz"])
+def test_official_files_of_both_years(tmp_path, year, end):
+    val = [{"id": 42, "file_name": "c.jpg"}], [{"image_id": 42, "caption": "A dog"}]
+    for path in (
+        official(tmp_path / "annotations" / f"captions_train{year}.json"),
+        official(tmp_path / "annotations" / f"captions_val{year}.json", *val),
+    ):
+        if end:
+            pack = gzip.compress if end == ".gz" else lzma.compress
+            path.with_name(path.name + end).write_bytes(pack(path.read_bytes()))
+            path.unlink()
     (tmp_path / "images" / f"train{year}").mkdir(parents=True)
-    files = coco_files(tmp_path, year)
-    assert files == {"train": train, "val": val}
-    dataset = coco(files, tmp_path / "images")
+    dataset = coco(tmp_path, images=tmp_path / "images")
     assert [(r.id, r.image, r.split) for r in dataset.captions] == [
         ("9", f"train{year}/a.jpg", "train"),
         ("25", f"train{year}/b.jpg", "train"),
@@ -46,26 +50,41 @@ def test_official_files_of_both_years(tmp_path, year):
     assert dataset.captions[1].captions == ("A giraffe.", "Two trees 😀")
     assert dataset.path(dataset.captions[2]) == tmp_path / "images" / "c.jpg"
     assert dataset.kind == "coco"
+    assert coco(tmp_path, images=tmp_path / "images", year=year) == dataset
+    with pytest.raises(DataError, match=rf"captions_val\*\.json of {2014 + 2017 - year}"):
+        coco(tmp_path, year=2014 + 2017 - year)
+
+
+def test_of_two_years_one_is_read(tmp_path):
+    official(tmp_path / "captions_val2014.json")
+    official(tmp_path / "captions_train2017.json")
+    bad = BadRows()
+    assert {record.split for record in coco(tmp_path, bad=bad).captions} == {"val"}
+    assert bad.notes == ["the captions of 2017 are there too, and are not read"]
 
 
 def test_a_test_file_has_no_annotations(tmp_path):
     path = tmp_path / "image_info_test2014.json"
     path.write_text(json.dumps({"images": [{"id": 1, "file_name": "t.jpg"}]}))
-    dataset = coco({"test": path}, tmp_path)
+    dataset = coco(tmp_path, test=path)
     assert [(r.id, r.captions, r.split) for r in dataset.captions] == [("1", (), "test")]
+    with pytest.raises(UsageError, match="year 2014: would do nothing, since the files are named"):
+        coco(tmp_path, test=path, year=2014)
+
+
+def test_a_file_cannot_be_two_splits(tmp_path):
+    path = official(tmp_path / "captions_val2014.json")
+    with pytest.raises(DataError, match=r"picture 'a\.jpg' is in split train at .*, here val"):
+        coco(tmp_path, train=path, val=path)
 
 
 def test_files_not_found(tmp_path):
-    with pytest.raises(DataError, match="nowhere: no such folder"):
-        coco_files(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"expected captions_train2017\.json or captions_val2017"):
-        coco_files(tmp_path, 2017)
+    with pytest.raises(DataError, match="nowhere: cannot be read as a folder"):
+        coco(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"no captions_train\*\.json or .* of 2014 or 2017"):
+        coco(tmp_path)
     with pytest.raises(DataError, match=r"x\.json: cannot be read"):
-        coco({"train": tmp_path / "x.json"}, tmp_path)
-    with pytest.raises(UsageError, match="split 'dev'"):
-        coco({"dev": tmp_path / "x.json"}, tmp_path)
-    with pytest.raises(UsageError, match="no annotation files"):
-        coco({}, tmp_path)
+        coco(tmp_path, train=tmp_path / "x.json")
 
 
 @pytest.mark.parametrize(
@@ -77,17 +96,17 @@ def test_files_not_found(tmp_path):
         ("{}", "has no list 'images'"),
         ('{"images": {}}', "has no list 'images'"),
         ('{"images": [], "annotations": 3}', "has no list 'annotations'"),
-        ('{"images": [], "annotations": []}', "holds no picture with a caption"),
+        ('{"images": [], "annotations": []}', "holds no picture with a caption or question"),
     ],
 )
 def test_empty_and_foreign_files(tmp_path, text, message):
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        coco({"train": path}, tmp_path)
+        coco(tmp_path, train=path)
     if "annotations" not in text:
         with pytest.raises(DataError, match=message):
-            karpathy(path, tmp_path)
+            karpathy(path, images=tmp_path)
 
 
 IMAGES = [{"id": 9, "file_name": "a.jpg"}]
@@ -114,10 +133,10 @@ CAPTION = {"image_id": 9, "caption": "A table"}
 def test_bad_rows(tmp_path, images, annotations, message):
     path = official(tmp_path / "captions_train2014.json", images, annotations)
     with pytest.raises(DataError, match=message) as caught:
-        coco({"train": path}, tmp_path)
+        coco(tmp_path, train=path)
     assert str(caught.value).startswith(f"{path}: ")
     bad = BadRows(skip=True)
-    dataset = coco({"train": path}, tmp_path, bad=bad)
+    dataset = coco(tmp_path, train=path, bad=bad)
     assert [(r.id, r.captions) for r in dataset.captions] == [("9", ("A table",))]
     assert len(bad.rows) == 1
 
@@ -148,7 +167,7 @@ def picture(name: str, split: str, **more) -> dict:
 def test_karpathys_coco(tmp_path):
     path = split_file(tmp_path / "dataset_coco.json")
     (tmp_path / "images" / "val2014").mkdir(parents=True)
-    dataset = karpathy(path, tmp_path / "images")
+    dataset = karpathy(path, images=tmp_path / "images")
     assert [(r.id, r.image, r.split) for r in dataset.captions] == [
         ("9", "a.jpg", "train"),
         ("25", "val2014/b.jpg", "train"),
@@ -161,12 +180,10 @@ def test_karpathys_coco(tmp_path):
 
 def test_restval(tmp_path):
     path = split_file(tmp_path / "dataset_coco.json")
-    assert karpathy(path, tmp_path, restval="val").captions[1].split == "val"
+    assert karpathy(path, images=tmp_path, restval="val").captions[1].split == "val"
     bad = BadRows()
-    assert len(karpathy(path, tmp_path, restval=None, bad=bad).captions) == 3
+    assert len(karpathy(path, images=tmp_path, restval="drop", bad=bad).captions) == 3
     assert bad.notes == ["restval pictures, left out: 1"]
-    with pytest.raises(UsageError, match="restval 'rest'"):
-        karpathy(path, tmp_path, restval="rest")
 
 
 def test_karpathys_flickr(tmp_path):
@@ -174,7 +191,7 @@ def test_karpathys_flickr(tmp_path):
     row = picture("2513_03d.jpg", "train")
     del row["filepath"]
     path.write_text(json.dumps({"dataset": "flickr8k", "images": [row]}))
-    dataset = karpathy(path, tmp_path)
+    dataset = karpathy(path, images=tmp_path)
     assert [(r.id, r.image) for r in dataset.captions] == [("2513_03d", "2513_03d.jpg")]
     assert dataset.kind == "flickr8k"
 
@@ -194,9 +211,9 @@ def test_karpathys_flickr(tmp_path):
 def test_bad_rows_of_karpathys_files(tmp_path, row, message):
     path = split_file(tmp_path / "dataset_coco.json", row)
     with pytest.raises(DataError, match=rf"json: images\[4\]: {message}"):
-        karpathy(path, tmp_path)
+        karpathy(path, images=tmp_path)
     bad = BadRows(skip=True)
-    assert len(karpathy(path, tmp_path, bad=bad).captions) == 4
+    assert len(karpathy(path, images=tmp_path, bad=bad).captions) == 4
     assert len(bad.rows) == 1
 
 
@@ -204,9 +221,9 @@ def test_a_bad_sentence_leaves_the_others(tmp_path):
     row = picture("e.jpg", "val", sentences=[{"raw": " "}, "x", {"raw": "A cat"}])
     path = split_file(tmp_path / "dataset_coco.json", row)
     with pytest.raises(DataError, match=r"images\[4\]\.sentences\[0\]: caption is empty"):
-        karpathy(path, tmp_path)
+        karpathy(path, images=tmp_path)
     bad = BadRows(skip=True)
-    assert karpathy(path, tmp_path, bad=bad).captions[-1].captions == ("A cat",)
+    assert karpathy(path, images=tmp_path, bad=bad).captions[-1].captions == ("A cat",)
     assert len(bad.rows) == 2
 
 
@@ -214,4 +231,4 @@ def test_a_bad_sentence_leaves_the_others(tmp_path):
 def test_an_odd_filepath(tmp_path, filepath):
     path = split_file(tmp_path / "dataset_coco.json", picture("e.jpg", "val", filepath=filepath))
     bad = BadRows(skip=True)
-    assert len(karpathy(path, tmp_path, bad=bad).captions) == (5 if filepath is None else 4)
+    assert len(karpathy(path, images=tmp_path, bad=bad).captions) == (5 if filepath is None else 4)

@@ -71,7 +71,7 @@ def captions(dataset, split):
 def test_pixels_and_captions_come_back(saved, tmp_path, legacy):
     train, val = ["a dog runs", "a cat"], ["a dog on grass", "grass"]
     path = saved(train, val, legacy=legacy)
-    dataset = course(path, tmp_path / "out/images")
+    dataset = course(path, pictures=tmp_path / "out/images")
     assert (dataset.name, dataset.kind, dataset.root) == ("coco", "course", tmp_path / "out/images")
     assert [r.id for r in dataset.captions] == [
         *("train-000000", "train-000001"),
@@ -96,7 +96,7 @@ def test_captions_of_any_words_come_back(texts, tmp_path_factory):
     texts = [" ".join(text) for text in texts]
     images = noise(1).expand(len(texts), -1, -1, -1)
     torch.save(content(texts, train_images=images), folder / "coco.pt")
-    dataset = course(folder / "coco.pt", folder / "images")
+    dataset = course(folder / "coco.pt", pictures=folder / "images")
     assert [r.captions for r in dataset.captions] == [tuple(texts)]
 
 
@@ -105,7 +105,7 @@ def test_the_caption_ends_at_its_end_or_at_the_last_column(saved, tmp_path):
     dirty = indices("a dog")
     dirty[-1] = WORDS.index("grass")
     path = saved(["a"] * 2, train_captions=torch.tensor([cut, dirty]))
-    dataset = course(path, tmp_path / "images")
+    dataset = course(path, pictures=tmp_path / "images")
     assert captions(dataset, "train") == ["a dog runs on grass a cat", "a dog"]
 
 
@@ -115,12 +115,12 @@ def test_rows_of_the_same_pixels_are_one_picture(saved, tmp_path):
     texts = ["a", "a dog", "a cat", "a dog runs"]
     path = saved(texts, ["grass"], train_images=images, val_images=images[:1])
     bad = BadRows()
-    dataset = course(path, tmp_path / "images", bad=bad)
+    dataset = course(path, pictures=tmp_path / "images", bad=bad)
     train = [r for r in dataset.captions if r.split == "train"]
     assert [r.captions for r in train] == [("a",), ("a dog", "a dog runs"), ("a cat",)]
     assert [r.id for r in train] == ["train-000000", "train-000001", "train-000002"]
     assert len(list((tmp_path / "images").iterdir())) == 4
-    assert bad.notes == ["pictures of train that are in val or test too: 1"]
+    assert bad.notes[0] == "pictures of train that are in val or test too: 1"
 
 
 def test_unknown_words_are_left_out_of_train_and_match_nothing_in_val(saved, tmp_path):
@@ -132,7 +132,7 @@ def test_unknown_words_are_left_out_of_train_and_match_nothing_in_val(saved, tmp
         train_images=images,
     )
     bad = BadRows()
-    dataset = course(path, tmp_path / "images", test_from_val=0, bad=bad)
+    dataset = course(path, pictures=tmp_path / "images", test_from_val=0, bad=bad)
     assert captions(dataset, "train") == ["a cat", "a dog"]
     assert {path.name for path in (tmp_path / "images").iterdir()} == {
         *("train-000002.png", "train-000003.png"),
@@ -160,9 +160,9 @@ def test_unknown_words_are_left_out_of_train_and_match_nothing_in_val(saved, tmp
 
 
 def test_unknown_words_kept_in_train_become_the_tokenizers_unknown(saved, tmp_path):
-    path = saved(["a <UNK> dog"] * 6 + ["<UNK> <UNK>"] * 2, ["a"])
+    path = saved(["a <UNK> dog"] * 6 + ["<UNK> <UNK>"] * 2)
     bad = BadRows()
-    dataset = course(path, tmp_path / "images", unknown="keep", bad=bad)
+    dataset = course(path, pictures=tmp_path / "images", unknown="keep", bad=bad)
     texts = captions(dataset, "train")
     assert len(texts) == 8
     tokenizer = Tokenizer.train(texts, min_frequency=2)
@@ -180,7 +180,7 @@ def test_the_test_split_is_drawn_from_val(saved, tmp_path):
     path = saved(["a"] * 3, ["a dog"] * 10)
 
     def splits(**options):
-        dataset = course(path, tmp_path / "images", **options)
+        dataset = course(path, pictures=tmp_path / "images", **options)
         return {r.id: r.split for r in dataset.captions}
 
     half = splits()
@@ -190,8 +190,8 @@ def test_the_test_split_is_drawn_from_val(saved, tmp_path):
     assert half != splits(seed=1)
     assert Counter(splits(test_from_val=0.2).values()) == {"train": 3, "val": 8, "test": 2}
     assert Counter(splits(test_from_val=0).values()) == {"train": 3, "val": 10}
-    for share in (1.0, -0.1, float("nan")):
-        with pytest.raises(UsageError, match="test_from_val"):
+    for share in (10, -0.1, float("nan")):
+        with pytest.raises(UsageError, match="test"):
             splits(test_from_val=share)
     with pytest.raises(UsageError, match="expected drop or keep"):
         splits(unknown="other")
@@ -199,7 +199,7 @@ def test_the_test_split_is_drawn_from_val(saved, tmp_path):
 
 def test_prepared_it_is_a_dataset_that_can_be_moved(saved, tmp_path):
     path, out = saved(["a dog runs"] * 3, ["a cat"] * 2), tmp_path / "out"
-    summary = prepare(course(path, out / "images"), out, check_images="decode")
+    summary = prepare(course(path, pictures=out / "images"), out, check_images="decode")
     assert summary.splits == {"train": 3, "val": 1, "test": 1}
     assert json.loads((out / "dataset.json").read_text())["root"] == "images"
     moved = Dataset.open(out.rename(tmp_path / "moved"))
@@ -209,15 +209,15 @@ def test_prepared_it_is_a_dataset_that_can_be_moved(saved, tmp_path):
 def test_it_can_be_repeated_but_never_writes_over_another_picture(saved, tmp_path):
     path, root = saved(["a"] * 60), tmp_path / "images"
     seen = []
-    course(path, root, progress=lambda done, total: seen.append((done, total)))
+    course(path, pictures=root, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(50, 60), (60, 60)]
     (root / "train-000005.png").unlink()
-    course(path, root)
+    course(path, pictures=root)
     assert len(list(root.iterdir())) == 60
     other = root / "train-000007.png"
     other.write_bytes(b"mine")
     with pytest.raises(DataError, match=r"train-000007\.png: is another picture"):
-        course(path, root)
+        course(path, pictures=root)
     assert other.read_bytes() == b"mine"
 
 
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_written(saved, tmp_path):
     path = saved(["a"])
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match=r"train-000000\.png: cannot be written"):
-        course(path, tmp_path / "file")
+        course(path, pictures=tmp_path / "file")
 
 
 def outside(row, column, index):
@@ -248,10 +248,10 @@ def outside(row, column, index):
 def test_bad_rows(saved, tmp_path, changes, reason):
     path = saved(["a", "a"], **changes)
     with pytest.raises(DataError, match=rf"coco\.pt: {reason}"):
-        course(path, tmp_path / "images")
+        course(path, pictures=tmp_path / "images")
     assert not (tmp_path / "images").exists()
     bad = BadRows(skip=True)
-    dataset = course(path, tmp_path / "images", bad=bad)
+    dataset = course(path, pictures=tmp_path / "images", bad=bad)
     assert len(dataset.captions) == len(bad.rows) == 1
 
 
@@ -295,7 +295,7 @@ BAD_VOCABULARY = r"vocab: expected a dict with idx_to_token"
 )
 def test_content_of_another_form(saved, tmp_path, changes, reason):
     with pytest.raises(DataError, match=rf"coco\.pt: {reason}"):
-        course(saved(["a", "a"], **changes), tmp_path / "images")
+        course(saved(["a", "a"], **changes), pictures=tmp_path / "images")
     assert not (tmp_path / "images").exists()
 
 
@@ -305,10 +305,10 @@ def test_missing_keys_are_named(tmp_path):
     del data["val_captions"], data["vocab"]
     torch.save(data, path)
     with pytest.raises(DataError, match=r"coco\.pt: lacks val_captions, vocab; expected train_im"):
-        course(path, tmp_path / "images")
+        course(path, pictures=tmp_path / "images")
     torch.save([1], path)
     with pytest.raises(DataError, match=r"coco\.pt: holds list; expected a dict of train_images"):
-        course(path, tmp_path / "images")
+        course(path, pictures=tmp_path / "images")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -318,17 +318,17 @@ def test_a_truncated_file(saved, tmp_path, share, legacy):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(DataError, match=r"coco\.pt: cannot be read"):
-        course(path, tmp_path / "images")
+        course(path, pictures=tmp_path / "images")
 
 
 def test_files_of_another_kind(tmp_path):
     path = tmp_path / "coco.pt"
     with pytest.raises(DataError, match=r"coco\.pt: no such file"):
-        course(path, tmp_path / "images")
+        course(path, pictures=tmp_path / "images")
     for text in (b"no tensors", b"PK\x03\x04 nearly", b"\x80\x02}q\x00."):
         path.write_bytes(text)
         with pytest.raises(DataError, match=r"coco\.pt: (cannot be read|lacks)"):
-            course(path, tmp_path / "images")
+            course(path, pictures=tmp_path / "images")
 
 
 class Mischief:
@@ -350,7 +350,7 @@ def test_code_in_a_file_does_not_run(tmp_path, form):
     else:
         torch.save(data, path, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(DataError, match=r"coco\.pt: cannot be read .*tensors and plain values"):
-        course(path, tmp_path / "images")
+        course(path, pictures=tmp_path / "images")
     assert not done.exists()
     # The file is what it seems: a careless reader would have run it.
     if form != "pickle":

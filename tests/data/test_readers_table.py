@@ -1,6 +1,7 @@
-"""One's own tables: CSV, TSV, JSON Lines, and the line numbers of what is wrong in them."""
+"""One's own tables of captions or questions: CSV, TSV, JSON, and what is wrong in them."""
 
 import csv
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,61 +14,203 @@ from gazetell.data.readers import BadRows, table
 from gazetell.errors import DataError, UsageError
 
 ROWS = [("a.jpg", "A dog, running"), ("b.jpg", 'A "red" cat'), ("a.jpg", "כלב 😀")]
+CAPTIONS = {"a.jpg": ("A dog, running", "כלב 😀"), "b.jpg": ('A "red" cat',)}
+ASKED = [
+    ("a.jpg", "Is it rusty?", "yes"),
+    ("b.jpg", "How many rings, in all?", "2"),
+    ("a.jpg", "מה זה?", "טבעת"),
+    ("./a.jpg", "Is it rusty?", "no"),
+]
+QUESTIONS = [
+    ("a.jpg#1", "a.jpg", "Is it rusty?", ("yes", "no")),
+    ("b.jpg#1", "b.jpg", "How many rings, in all?", ("2",)),
+    ("a.jpg#2", "a.jpg", "מה זה?", ("טבעת",)),
+]
 
 
-def put(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
+def put(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def lines(*rows: dict) -> str:
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
 
 
 def by_image(dataset) -> dict[str, tuple[str, ...]]:
     return {record.image: record.captions for record in dataset.captions}
 
 
+def plain(dataset) -> list[tuple]:
+    assert not dataset.captions
+    return [(one.id, one.image, one.question, one.answers) for one in dataset.questions]
+
+
+def noted(path: Path, **options):
+    """What is read, and the notes about it."""
+    bad = BadRows()
+    return table(path, val=0, test=0, bad=bad, **options), bad.notes
+
+
 def test_the_same_rows_in_every_form(tmp_path):
-    expected = {"a.jpg": ("A dog, running", "כלב 😀"), "b.jpg": ('A "red" cat',)}
-    for name, delimiter in (("t.csv", ","), ("t.tsv", "\t"), ("t.CSV", ",")):
-        with open(tmp_path / name, "w", newline="", encoding="utf-8-sig") as file:
-            csv.writer(file, delimiter=delimiter).writerows([("image", "caption"), *ROWS])
-        assert by_image(table(tmp_path / name)) == expected
-    lines = [json.dumps({"image": image, "caption": caption}) for image, caption in ROWS]
-    assert by_image(table(put(tmp_path / "t.jsonl", "\n".join(lines)))) == expected
-    lists = [json.dumps({"image": key, "captions": list(found)}) for key, found in expected.items()]
-    dataset = table(put(tmp_path / "u.jsonl", "\ufeff" + "\n\n".join(lists)))
-    assert by_image(dataset) == expected
-    assert dataset.root == tmp_path
-    assert (dataset.name, dataset.kind) == ("u", "table")
+    for header, rows, read, expected in (
+        (("image", "caption"), ROWS, by_image, CAPTIONS),
+        (("image", "question", "answer"), ASKED, plain, QUESTIONS),
+    ):
+        for name, delimiter in (("t.csv", ","), ("t.tsv", "\t"), ("t.CSV", ","), ("t.txt", "\t")):
+            with open(tmp_path / name, "w", newline="", encoding="utf-8-sig") as file:
+                csv.writer(file, delimiter=delimiter).writerows([header, *rows])
+            assert read(table(tmp_path / name)) == expected
+        packed = put(tmp_path / "t.csv.gz", gzip.compress((tmp_path / "t.csv").read_bytes()))
+        dataset = table(packed)
+        assert (read(dataset), dataset.name) == (expected, "t")
+        objects = [dict(zip(header, row, strict=True)) for row in rows]
+        assert read(table(put(tmp_path / "t.jsonl", "\ufeff" + lines(*objects)))) == expected
+        assert read(table(put(tmp_path / "t.json", json.dumps(objects)))) == expected
+        dataset, notes = noted(put(tmp_path / "t.jsonl", lines(*objects).replace("}\n", "},\n")))
+        assert read(dataset) == expected
+        count = len(rows) - 1
+        where = f"(first: {tmp_path}/t.jsonl:1)"
+        assert notes == [f"t.jsonl: commas dropped at the end of a line: {count} {where}"]
+    lists = [{"image": image, "captions": list(texts)} for image, texts in CAPTIONS.items()]
+    dataset = table(put(tmp_path / "u.jsonl", lines(*lists)))
+    assert by_image(dataset) == CAPTIONS
+    assert (dataset.name, dataset.kind, dataset.root) == ("u", "table", tmp_path)
+    lists = [{"image": row[1], "question": row[2], "answers": list(row[3])} for row in QUESTIONS]
+    assert plain(table(put(tmp_path / "u.jsonl", lines(*lists)))) == QUESTIONS
 
 
 def test_columns_by_name_and_splits(tmp_path):
-    path = put(
-        tmp_path / "t.csv",
-        "id,part,file,text,set\n1,x,a.jpg,A nut,Train\n2,x,b.jpg,A nut,dev\n3,x,c.jpg,A pin,test",
-    )
-    dataset = table(
-        path,
-        images=tmp_path / "photos",
-        image_column="file",
-        caption_column="text",
-        split_column="set",
-        id_column="id",
-    )
+    text = "id,part,file,text,set\n1,x,a.jpg,A nut,Train\n2,x,b.jpg,A nut,dev\n3,x,c.jpg,A pin,test"
+    options = {"image_column": "FILE", "caption_column": "text", "split_column": "set"}
+    path = put(tmp_path / "t.csv", text)
+    dataset = table(path, images=tmp_path / "photos", id_column="id", **options)
     assert [(r.id, r.image, r.split) for r in dataset.captions] == [
         ("1", "a.jpg", "train"),
         ("2", "b.jpg", "val"),
         ("3", "c.jpg", "test"),
     ]
     assert dataset.path(dataset.captions[0]) == tmp_path / "photos" / "a.jpg"
+    with pytest.raises(UsageError, match=r"val 0\.2: would do nothing, since column 'set' tells"):
+        table(path, val=0.2, **options)
+    text = "nr,file,ask,say,set\n1,a.jpg,Why?,Rust,dev\n2,a.jpg,Why?,Age,dev\n1,a.jpg,Why?,Salt,val"
+    dataset = table(
+        put(tmp_path / "t.csv", text),
+        image_column="file",
+        question_column="ask",
+        answer_column="say",
+        split_column="set",
+        id_column="nr",
+    )
+    # Rows of an id are answers to one question; the same words under another id are another one.
+    assert plain(dataset) == [
+        ("1", "a.jpg", "Why?", ("Rust", "Salt")),
+        ("2", "a.jpg", "Why?", ("Age",)),
+    ]
 
 
-def test_a_split_column_is_used_where_it_is(tmp_path):
-    text = "image,caption,split\na.jpg,A bolt,test\nb.jpg,A nut,train\n"
-    dataset = table(put(tmp_path / "t.csv", text))
-    assert [record.split for record in dataset.captions] == ["test", "train"]
-    lines = '{"image": "a.jpg", "caption": "x", "split": "val"}\n{"image": "b.jpg", "caption": "y"}'
-    path = put(tmp_path / "t.jsonl", lines)
-    with pytest.raises(DataError, match=r"t\.jsonl:2: split is missing; expected train, val or"):
+def test_columns_that_are_called_otherwise(tmp_path):
+    text = " Image ,Caption,Split\na.jpg,A bolt,Testing\nb.jpg,A nut,train\n"
+    bad = BadRows()
+    dataset = table(put(tmp_path / "t.csv", text), bad=bad)
+    assert [(r.captions, r.split) for r in dataset.captions] == [
+        (("A bolt",), "test"),
+        (("A nut",), "train"),
+    ]
+    assert bad.notes == []
+    dataset, notes = noted(put(tmp_path / "t.csv", "File_Name,Text\na.jpg,A bolt\n"))
+    assert by_image(dataset) == {"a.jpg": ("A bolt",)}
+    assert notes == [
+        "t.csv: column 'File_Name' is taken for the image",
+        "t.csv: column 'Text' is taken for the caption",
+    ]
+    both = put(tmp_path / "t.csv", "image,caption,question,answer\na.jpg,A ring,Is it red?,yes\n")
+    dataset, notes = noted(both)
+    assert by_image(dataset) == {"a.jpg": ("A ring",)}
+    assert notes == [
+        "t.csv: has captions and questions, and is read for its captions; "
+        "--question-column reads the questions"
+    ]
+    assert noted(both, caption_column="caption")[1] == []
+    for options in ({"question_column": "question"}, {"answer_column": "answer"}):
+        dataset, notes = noted(both, **options)
+        assert (plain(dataset), notes) == ([("a.jpg#1", "a.jpg", "Is it red?", ("yes",))], [])
+    with pytest.raises(UsageError, match="a table is read for one of the two"):
+        table(both, caption_column="caption", question_column="question")
+
+
+@pytest.mark.parametrize(
+    ("content", "captions", "told"),
+    [
+        ("image;caption\r\na.jpg;links, rechts\r\n", "links, rechts", "';' between fields"),
+        ("image\tcaption\na.jpg\tA dog, a cat\n", "A dog, a cat", "tabs between fields"),
+        ("sep=;\nimage;caption\na.jpg;b\n", "b", "';' between fields"),
+        ("image,caption\na.jpg,grün\n", "grün", None),
+        ("image,caption,,\na.jpg,fine,,\n,,,\n", "fine", None),
+        ("image,caption\ra.jpg,fine\r", "fine", None),
+        ("image,caption\na.jpg,ein grüner „Kreis“\n".encode("cp1252"), "ein grüner „Kreis“",
+         "Windows' code page 1252 (line 2 is not UTF-8)"),
+        ("image;caption\r\na.jpg;grün\r\n".encode("utf-16"), "grün",
+         "UTF-16, with ';' between fields"),
+        ("image,caption\na.jpg,grün\n".encode("utf-16-le"), "grün", "UTF-16"),
+        ("image,caption\na.jpg,grün\n".encode("utf-16-be"), "grün", "UTF-16"),
+    ],
+)  # fmt: skip
+def test_what_spreadsheets_write(tmp_path, content, captions, told):
+    dataset, notes = noted(put(tmp_path / "t.csv", content))
+    assert by_image(dataset) == {"a.jpg": (captions,)}
+    end = "; --encoding or --delimiter if wrong"
+    assert notes == ([f"t.csv: read as {told}{end}"] if told else [])
+
+
+def test_delimiter_and_encoding_by_name(tmp_path):
+    path = put(tmp_path / "t.csv", "image/caption\na.jpg/żółty\n".encode("cp1250"))
+    dataset, notes = noted(path, delimiter="/", encoding="cp1250")
+    assert (by_image(dataset), notes) == ({"a.jpg": ("żółty",)}, [])
+    with pytest.raises(DataError, match=r"t\.csv:2: is not utf-8 text"):
+        table(path, encoding="utf-8")
+    for options, told in (
+        ({"encoding": "latin-99"}, "encoding 'latin-99': is not known"),
+        ({"delimiter": "ab", "encoding": "cp1250"}, "delimiter 'ab': expected one character"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            table(path, **options)
+    assert by_image(noted(put(path, "image\tcaption\na.jpg\tx"), delimiter="tab")[0])
+    with pytest.raises(UsageError, match="delimiter ;: would do nothing, since the file is JSON"):
+        table(tmp_path / "t.jsonl", delimiter=";")
+
+
+@pytest.mark.parametrize("text", ["красный круг", "红色的圆圈", "まるい", "κύκλος"])
+def test_other_scripts_than_latin_are_not_guessed(tmp_path, text):
+    encodings = {"к": "cp1251", "红": "gbk", "ま": "shift-jis", "κ": "cp1253"}
+    path = put(tmp_path / "t.csv", f"image,caption\na.jpg,{text}\n".encode(encodings[text[0]]))
+    with pytest.raises(DataError, match=r"t\.csv:2: is not UTF-8 text; name its --encoding"):
         table(path)
+
+
+def test_quotation_marks_between_tabs_are_text_unless_they_enclose_a_field(tmp_path):
+    rows = ['"a red circle', "a green square", 'a sign says hello"', '"both ends"', '"a ""b"""']
+    text = "".join(f"p{n}.jpg\t{row}\n" for n, row in enumerate(rows))
+    dataset, notes = noted(put(tmp_path / "t.tsv", f"image\tcaption\n{text}"))
+    captions = [record.captions[0] for record in dataset.captions]
+    assert captions == [*rows[:3], "both ends", 'a "b"']
+    where = f"(first: {tmp_path}/t.tsv:2)"
+    assert notes == [f"t.tsv: rows whose quotation marks are text: 1 {where}"]
+
+
+def test_a_field_may_run_over_lines_but_not_over_a_row(tmp_path):
+    long = "dog " * 500
+    text = f'image,caption\na.jpg,"first\nsecond, ""third"""\nb.jpg,{long}\n'
+    dataset, notes = noted(put(tmp_path / "t.csv", text))
+    assert by_image(dataset) == {"a.jpg": ('first\nsecond, "third"',), "b.jpg": (long.strip(),)}
+    assert notes == [f"t.csv: rows that run over several lines: 1 (first: {tmp_path}/t.csv:2)"]
+    path = put(tmp_path / "t.csv", 'image,caption\na.jpg,"open\nb.jpg,fine\nc.jpg,end"\nd.jpg,"x')
+    with pytest.raises(DataError, match=r"t\.csv:2: .* a quotation mark that is not closed"):
+        table(path)
+    bad = BadRows(skip=True)
+    # A stray mark spoils its own row and no other.
+    assert by_image(table(path, bad=bad)) == {"b.jpg": ("fine",), "c.jpg": ('end"',)}
+    assert [row.where for row in bad.rows] == [f"{path}:2", f"{path}:5"]
 
 
 def test_seeded_split_by_picture(tmp_path):
@@ -81,37 +224,17 @@ def test_seeded_split_by_picture(tmp_path):
     assert Counter(r.split for r in table(path, val=0.0, test=5).captions)["test"] == 5
     with pytest.raises(UsageError, match="leave some for train"):
         table(path, val=0.6, test=0.6)
-
-
-def test_one_picture_goes_to_train(tmp_path):
     dataset = table(put(tmp_path / "t.csv", "image,caption\na.jpg,A bolt\na.jpg,A screw\n"))
     assert [(r.image, r.split) for r in dataset.captions] == [("a.jpg", "train")]
-
-
-def test_names_of_one_picture(tmp_path):
-    text = "image,caption\n./a.jpg,one\na.jpg,two\nsub//a.jpg,three\n"
-    assert by_image(table(put(tmp_path / "t.csv", text))) == {
-        "a.jpg": ("one", "two"),
-        "sub/a.jpg": ("three",),
-    }
-
-
-def test_long_captions_and_quoted_lines_are_kept(tmp_path):
-    long = "dog " * 500
-    text = f'image,caption\na.jpg,"first\nsecond, ""third"""\nb.jpg,{long}\n'
-    found = by_image(table(put(tmp_path / "t.csv", text)))
-    assert found["a.jpg"] == ('first\nsecond, "third"',)
-    assert found["b.jpg"] == (long.strip(),)
 
 
 BAD_CSV = [
     ("b.jpg", 6, "expected 2 fields, found 1"),
     ("b.jpg,a dog, unquoted", 6, "expected 2 fields, found 3"),
     ("b.jpg,", 6, "caption is empty"),
-    ("b.jpg,   ", 6, "caption is empty"),
     (",a dog", 6, "image is empty; expected the name of a picture"),
     ("b\0.jpg,a dog", 6, "image is "),
-    ('b.jpg,"a"dog', 6, "is no row of CSV"),
+    ('b.jpg,"a"dog', 6, "is no row of CSV: a stray quotation mark"),
     ('\n\nb.jpg,"x\n\ny",extra', 8, "expected 2 fields, found 3"),
 ]
 
@@ -127,91 +250,83 @@ def test_bad_rows_of_csv(tmp_path, row, line, reason):
     assert [found.where for found in bad.rows] == [f"{path}:{line}"]
 
 
-def test_an_open_quote_is_found_where_it_opens(tmp_path):
-    path = put(tmp_path / "t.csv", 'image,caption\na.jpg,fine\nb.jpg,"open\nc.jpg,lost\n')
-    with pytest.raises(DataError, match=r"t\.csv:3: is no row of CSV .*, read on to line"):
-        table(path)
-    bad = BadRows(skip=True)
-    assert by_image(table(path, bad=bad)).keys() == {"a.jpg"}
-    assert len(bad.rows) == 1
-
-
+FINE = {"nr": 1, "image": "a.jpg", "caption": "x", "question": "Is it?", "answer": "yes"}
 BAD_JSON = [
-    ('{"image": "b.jpg", "caption": ', "is not JSON"),
-    ('["b.jpg", "a dog"]', "expected a JSON object, found list"),
-    ('{"image": "b.jpg"}', "caption is missing"),
-    ('{"image": "b.jpg", "captions": []}', "caption is list; expected text"),
-    ('{"image": "b.jpg", "captions": ["fine", ""]}', "caption is empty"),
-    ('{"image": "b.jpg", "captions": ["fine", 3]}', "caption is int; expected text"),
-    ('{"image": "b.jpg", "captions": {"a": 1}}', "caption is dict; expected text"),
-    ('{"image": "b.jpg", "caption": "\\ud83d"}', "caption is no valid Unicode"),
-    ('{"image": "\\ud83d.jpg", "caption": "x"}', "picture .* is no valid Unicode"),
-    ('{"image": 5, "caption": "x"}', "image is 5; expected the name of a picture"),
-    ('{"caption": "x"}', "image is missing"),
-    ("[" * 100_000, "is not JSON"),
+    ("captions", '{"image": "b.jpg", "caption": ', "is not JSON"),
+    ("captions", '["b.jpg", "a dog"]', "expected a JSON object, found list"),
+    ("captions", "[" * 100_000, "is not JSON"),
+    ("captions", '{"image": "b.jpg"}', "caption is missing"),
+    ("captions", '{"image": "b.jpg", "captions": []}', "caption is list; expected text"),
+    ("captions", '{"image": "b.jpg", "captions": ["fine", 3]}', "caption is int; expected text"),
+    ("captions", '{"image": "\\ud83d.jpg", "caption": "x"}', "picture .* is no valid Unicode"),
+    ("captions", '{"image": 5, "caption": "x"}', "image is 5; expected the name of a picture"),
+    ("captions", {"split": "mine"}, "split is 'mine'; expected train, val or test"),
+    ("captions", {"split": None}, "split is missing; expected train, val or test"),
+    ("captions", {"nr": ""}, "nr is empty; expected an id"),
+    ("captions", {"nr": True}, "nr is True; expected an id"),
+    ("captions", {"nr": 1}, "id '1' is already that of picture 'a.jpg'"),
+    ("questions", {"question": "?!..."}, r"question has no words: '\?!\.\.\.'"),
+    ("questions", {"question": None}, "question is missing"),
+    ("questions", {"answer": ""}, "answer is empty"),
+    ("questions", {"answer": None}, "answer is missing"),
+    ("questions", {"answer": 2.5}, "answer is float; expected text"),
+    ("questions", {"answer": []}, "answer is list; expected text"),
+    ("questions", {"answer": ["yes", None]}, "answer is missing"),
+    ("questions", {"nr": 1, "question": "Why?"}, "id '1' is that of another question at"),
 ]
 
 
-@pytest.mark.parametrize(("row", "reason"), BAD_JSON)
-def test_bad_rows_of_json_lines(tmp_path, row, reason):
-    fine = '{"image": "a.jpg", "caption": "fine"}'
-    path = put(tmp_path / "t.jsonl", f"{fine}\n\n{row}\n{fine}\n")
+@pytest.mark.parametrize(("kind", "row", "reason"), BAD_JSON)
+def test_bad_rows_of_json_lines(tmp_path, kind, row, reason):
+    fine = {**FINE, "split": "train"}
+    if isinstance(row, dict):
+        row = json.dumps({**fine, "nr": 2, "image": "b.jpg", **row})
+    path = put(tmp_path / "t.jsonl", f"{json.dumps(fine)}\n\n{row}\n{json.dumps(fine)}\n")
+    options = {"id_column": "nr"} if '"nr"' in row else {"split_column": "split"}
+    if "split" not in row:
+        path.write_text(path.read_text().replace('"split"', '"other"'))
+        options.pop("split_column")
+    if kind == "questions":
+        options["question_column"] = "question"
     with pytest.raises(DataError, match=rf"t\.jsonl:3: {reason}"):
-        table(path)
+        table(path, **options)
     bad = BadRows(skip=True)
-    assert by_image(table(path, bad=bad)) == {"a.jpg": ("fine", "fine")}
+    dataset = table(path, bad=bad, **options)
+    records = dataset.captions or dataset.questions
+    assert [(r.image, getattr(r, "captions", ("x", "x"))) for r in records] == [
+        ("a.jpg", ("x", "x"))
+    ]
     assert [found.where for found in bad.rows] == [f"{path}:3"]
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("name", "text", "options", "message"),
     [
-        ("2,a.jpg,x,train", "picture 'a.jpg' has id '1' at .*:2, here '2'"),
-        ("1,b.jpg,x,train", "id '1' is already that of picture 'a.jpg'"),
-        ("1,a.jpg,x,val", "picture 'a.jpg' is in split train at .*:2, here val"),
-        ("1,a.jpg,x,holdout", "split is 'holdout'; expected train, val or test"),
-        ("1,a.jpg,x,", "split is empty; expected train, val or test"),
-        (" ,a.jpg,x,train", "id is ' '; expected an id"),
+        ("t.csv", "\n\n", {}, r"t\.csv:1: is empty; expected a header line"),
+        ("t.csv", ",,\na,b,c", {}, r"t\.csv:1: is empty; expected a header line"),
+        ("t.csv", "image,caption\n", {}, r"t\.csv: holds no picture with a caption"),
+        ("t.csv", "\nimage,words\na,b\n", {}, r":2: no column 'caption'; columns: image, words"),
+        ("t.csv", "image,caption,image\n", {}, r"t\.csv:1: column 'image' occurs twice"),
+        ("t.csv", "image,Caption,CAPTION\n", {}, "columns Caption, CAPTION fit 'caption'"),
+        ("t.csv", "p.jpg,a dog\n", {}, "columns: p.jpg, a dog; expected a header line first"),
+        ("t.csv", "image,caption\n", {"split_column": "set"}, "no column 'set'; columns: image, c"),
+        ("t.csv", "image,caption\n", {"id_column": "key"}, "no column 'key'"),
+        ("t.csv", "image,question\na,b", {}, ":1: no column 'answer'; columns: image, question"),
+        ("t.csv", "image,answer\na,b", {}, ":1: no column 'caption'; columns: image, answer"),
+        ("t.csv", "image,q,a\n", {"answer_column": "a"}, ":1: no column 'question'"),
+        ("t.csv", b"PK\x03\x04 \xff", {}, "is a workbook; save the sheet as CSV UTF-8"),
+        ("t.xlsx", "", {}, "is a workbook; save the sheet as CSV UTF-8"),
+        ("t.doc", "", {}, r"t\.doc: expected a \.csv, \.tsv or \.jsonl file"),
+        ("t.jsonl", "", {}, r"t\.jsonl:1: holds no rows"),
+        ("t.json", '{"images": []}', {}, r"t\.json: expected a list of rows, found dict"),
     ],
 )
-def test_contradictions(tmp_path, row, reason):
-    path = put(tmp_path / "t.csv", f"id,image,caption,split\n1,a.jpg,fine,train\n{row}\n")
-    with pytest.raises(DataError, match=rf"t\.csv:3: {reason}"):
-        table(path, id_column="id")
-    bad = BadRows(skip=True)
-    assert by_image(table(path, id_column="id", bad=bad)) == {"a.jpg": ("fine",)}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("t.csv", "", r"t\.csv:1: is empty; expected a header line"),
-        ("t.csv", "\n\n", r"t\.csv:1: is empty; expected a header line"),
-        ("t.csv", "image,caption\n", r"t\.csv: holds no picture with a caption"),
-        ("t.csv", "image;caption\na;b\n", r"t\.csv:1: no column 'image'; columns: image;caption"),
-        ("t.csv", "\nimage,text\na,b\n", r"t\.csv:2: no column 'caption'; columns: image, text"),
-        ("t.csv", "image,caption,image\n", r"t\.csv:1: column 'image' occurs twice"),
-        ("t.jsonl", "", r"t\.jsonl:1: holds no rows"),
-        ("t.xlsx", "", r"t\.xlsx: expected a \.csv, \.tsv or \.jsonl file"),
-    ],
-)
-def test_empty_and_foreign_files(tmp_path, name, text, message):
+def test_empty_and_foreign_files(tmp_path, name, text, options, message):
     for bad in (BadRows(), BadRows(skip=True)):
         with pytest.raises(DataError, match=message):
-            table(put(tmp_path / name, text), bad=bad)
-
-
-def test_missing_file_and_column_options(tmp_path):
+            table(put(tmp_path / name, text), bad=bad, **options)
     with pytest.raises(DataError, match=r"none\.csv: cannot be read: No such file"):
         table(tmp_path / "none.csv")
-    (tmp_path / "latin.csv").write_bytes(b"image,caption\na.jpg,caf\xe9\n")
-    with pytest.raises(DataError, match="is not UTF-8"):
-        table(tmp_path / "latin.csv")
-    path = put(tmp_path / "t.csv", "image,caption\na.jpg,x\n")
-    with pytest.raises(DataError, match="no column 'set'; columns: image, caption"):
-        table(path, split_column="set")
-    with pytest.raises(DataError, match="no column 'key'"):
-        table(path, id_column="key")
 
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=20)
@@ -224,8 +339,9 @@ def test_any_caption_survives_csv_and_json(tmp_path_factory, rows):
     for image, caption in rows:
         expected[image] = (*expected.get(image, ()), caption.strip())
     folder = tmp_path_factory.mktemp("table")
-    with open(folder / "t.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("image", "caption"), *rows])
-    assert by_image(table(folder / "t.csv")) == expected
-    lines = [json.dumps({"image": image, "caption": caption}) for image, caption in rows]
-    assert by_image(table(put(folder / "t.jsonl", "\n".join(lines)))) == expected
+    for name, delimiter in (("t.csv", ","), ("t.csv", ";"), ("t.tsv", "\t")):
+        with open(folder / name, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, delimiter=delimiter).writerows([("image", "caption"), *rows])
+        assert by_image(table(folder / name)) == expected
+    objects = lines(*({"image": image, "caption": caption} for image, caption in rows))
+    assert by_image(table(put(folder / "t.jsonl", objects))) == expected

@@ -1,5 +1,6 @@
-"""The official files of VQA v1 and v2: every form, and what is wrong with them."""
+"""VQA v1 and v2: the official files, the text files of tutorials, and what is wrong in them."""
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gazetell.data.prepare import prepare
-from gazetell.data.readers import BadRows, VQAFiles, vqa, vqa_files
-from gazetell.errors import DataError, UsageError
+from gazetell.data.readers import BadRows, vqa, vqa_text, write_vqa_text
+from gazetell.data.records import Dataset, QuestionRecord
+from gazetell.errors import DataError, UsageError, WriteError
 
 TEN = ["yes", "no", "yes", "Yes", "", "no", "yes", "maybe", "yes", "no"]
 
@@ -34,12 +36,12 @@ def put(path: Path, value) -> Path:
     return path
 
 
-def pair(folder: Path, questions: list, annotations: list | None, **about) -> VQAFiles:
-    """The two files of a split."""
-    first = put(folder / "q.json", {"questions": questions, **about})
-    if annotations is None:
-        return VQAFiles(first)
-    return VQAFiles(first, put(folder / "a.json", {"annotations": annotations}))
+def pair(folder: Path, questions: list, annotations: list, **about) -> dict[str, Path]:
+    """The two files of train."""
+    return {
+        "train": put(folder / "q.json", {"questions": questions, **about}),
+        "train_annotations": put(folder / "a.json", {"annotations": annotations}),
+    }
 
 
 def official(folder: Path, end: str = "") -> None:
@@ -69,7 +71,7 @@ def official(folder: Path, end: str = "") -> None:
 def test_the_official_files(tmp_path, end):
     official(tmp_path, end)
     bad = BadRows()
-    dataset = vqa(vqa_files(tmp_path, bad), tmp_path, bad=bad)
+    dataset = vqa(tmp_path, bad=bad)
     assert (dataset.name, dataset.kind, dataset.root) == ("vqa2", "vqa", tmp_path)
     sizes = {name: len(dataset.questions_of(name)) for name in ("train", "val", "test")}
     assert sizes == {"train": 20, "val": 8, "test": 2}
@@ -81,58 +83,62 @@ def test_the_official_files(tmp_path, end):
     assert (last.id, last.answers, last.answer_type) == ("201", (), None)
     names = [f"v2_OpenEnded_mscoco_{name}2015_questions.json{end}" for name in ("test-dev", "test")]
     assert bad.notes == [
-        f"files of questions that were not read: {names[0]}",
+        f"{names[0]}: not read, since {names[1].removesuffix('.gz')} is there",
         f"{names[1]}: questions without annotations, so without answers",
     ]
     assert prepare(dataset, tmp_path / "out").pictures == 15
     if not end:  # test-dev alone, whose pictures are those of test
         (tmp_path / "Questions/v2_OpenEnded_mscoco_test2015_questions.json").unlink()
-        dev = vqa(vqa_files(tmp_path), tmp_path).questions_of("test")
+        dev = vqa(tmp_path).questions_of("test")
         assert [one.image for one in dev] == ["test2015/COCO_test2015_000000000020.jpg"]
 
 
 def test_val_from_train(tmp_path):
     official(tmp_path)
     bad = BadRows()
-    dataset = vqa(vqa_files(tmp_path), tmp_path, val_from_train=0.2, seed=1, bad=bad)
+    dataset = vqa(tmp_path, val_from_train=0.2, seed=1, bad=bad)
     by_split = {name: dataset.questions_of(name) for name in ("train", "val", "test")}
     assert {name: len(of) for name, of in by_split.items()} == {"train": 16, "val": 4, "test": 8}
     assert not {one.image for one in by_split["train"]} & {one.image for one in by_split["val"]}
     assert all(one.image.startswith("val2014") for one in by_split["test"])
-    assert bad.notes[-2:] == [
-        "questions of the official test, left out: 2",
-        "test is the official val; val was drawn from the pictures of train",
+    assert bad.notes == [
+        "v2_OpenEnded_mscoco_test-dev2015_questions.json: not read, since "
+        "v2_OpenEnded_mscoco_test2015_questions.json is there",
+        "test is the official val; val is drawn from the pictures of train; the official test is "
+        "left out",
     ]
     # Without an official val the official test stays.
-    files = vqa_files(tmp_path)
-    del files["val"]
-    left = vqa(files, tmp_path, val_from_train=0.2)
+    for path in tmp_path.rglob("*val2014*.json"):
+        path.unlink()
+    left = vqa(tmp_path, val_from_train=2)
     assert len(left.questions_of("test")) == 2
-    with pytest.raises(UsageError, match="val 1: expected a share"):
-        vqa(files, tmp_path, val_from_train=1)
+    assert len({one.image for one in left.questions_of("val")}) == 2
+    for path in tmp_path.rglob("*train2014*.json"):
+        path.unlink()
+    with pytest.raises(UsageError, match="no pictures of train to draw from"):
+        vqa(tmp_path, val_from_train=0.1)
 
 
 def test_version_1_and_multiple_choice(tmp_path):
     rows = [question(10, multiple_choices=["yes", "no", "red"]), question(11)]
     choice = put(tmp_path / "MultipleChoice_mscoco_train2014_questions.json", {"questions": rows})
-    answers = put(
+    put(
         tmp_path / "mscoco_train2014_annotations.json.gz",
         {"annotations": [annotation(10), annotation(11)]},
     )
-    assert vqa_files(tmp_path) == {"train": VQAFiles(choice, answers)}
     bad = BadRows()
-    dataset = vqa(vqa_files(tmp_path), tmp_path, bad=bad)
+    dataset = vqa(tmp_path, bad=bad)
     assert dataset.name == "vqa"
     # No field data_subtype: the name of the file tells.
     assert dataset.questions[0].image == "COCO_train2014_000000000001.jpg"
     assert bad.notes == [
-        "MultipleChoice_mscoco_train2014_questions.json: the multiple choices of 1 questions are "
-        "not kept; the questions are taken as open ones"
+        "MultipleChoice_mscoco_train2014_questions.json: multiple choices not kept, "
+        "the questions taken as open: 1"
     ]
     # The open questions go first, and what was passed over is told.
-    opened = put(tmp_path / "OpenEnded_mscoco_train2014_questions.json", {"questions": rows})
-    assert vqa_files(tmp_path, bad)["train"].questions == opened
-    assert bad.notes[-1].endswith(f"were not read: {choice.name}")
+    put(tmp_path / "OpenEnded_mscoco_train2014_questions.json", {"questions": rows})
+    vqa(tmp_path, bad=bad)
+    assert bad.notes[-2].startswith(f"{choice.name}: not read, since OpenEnded_")
 
 
 def test_one_answer_alone(tmp_path):
@@ -143,10 +149,11 @@ def test_one_answer_alone(tmp_path):
     ]
     bad = BadRows()
     files = pair(tmp_path, [question(n) for n in (10, 11, 12)], rows)
-    dataset = vqa({"val": files}, tmp_path, bad=bad)
+    dataset = vqa(tmp_path, **files, bad=bad)
     assert [one.answers for one in dataset.questions] == [("red",), ("two",), ("blue",)]
     assert bad.notes == [
-        "a.json: annotations without answers but with multiple_choice_answer, which was taken: 1"
+        "a.json: annotations with multiple_choice_answer alone, taken: 1 "
+        f"(first: {tmp_path}/a.json: annotations[0])"
     ]
 
 
@@ -168,12 +175,12 @@ GOOD = question(10)
     ],
 )
 def test_bad_questions(tmp_path, row, told):
-    files = {"train": pair(tmp_path, [GOOD, row], [annotation(10), annotation(11)])}
+    files = pair(tmp_path, [GOOD, row], [annotation(10), annotation(11)])
     with pytest.raises(DataError) as caught:
-        vqa(files, tmp_path)
+        vqa(tmp_path, **files)
     assert told in str(caught.value)
     bad = BadRows(skip=True)
-    assert [one.id for one in vqa(files, tmp_path, bad=bad).questions] == ["10"]
+    assert [one.id for one in vqa(tmp_path, **files, bad=bad).questions] == ["10"]
     assert any(told in f"{one.where}: {one.reason}" for one in bad.rows)
 
 
@@ -193,70 +200,254 @@ def test_bad_questions(tmp_path, row, told):
 )
 def test_bad_annotations(tmp_path, row, told):
     asked = [GOOD] if row.get("question_id") in (10, None) else [GOOD, question(11)]
-    files = {"train": pair(tmp_path, asked, [annotation(10), row])}
+    files = pair(tmp_path, asked, [annotation(10), row])
     with pytest.raises(DataError) as caught:
-        vqa(files, tmp_path)
+        vqa(tmp_path, **files)
     assert told in str(caught.value)
     bad = BadRows(skip=True)
-    assert [one.id for one in vqa(files, tmp_path, bad=bad).questions] == ["10"]
+    assert [one.id for one in vqa(tmp_path, **files, bad=bad).questions] == ["10"]
     assert len(bad.rows) == 1  # told once, not again for its question
 
 
-def test_whole_numbers_are_answers(tmp_path):
-    files = pair(tmp_path, [GOOD], [annotation(10, [2, "two", 2])])
-    assert vqa({"train": files}, tmp_path).questions[0].answers == ("2", "two", "2")
+def test_whole_numbers_are_answers_and_ids_may_be_text(tmp_path):
+    asked = question("010", image="1")
+    files = pair(tmp_path, [asked], [annotation("010", [2, "two", 2], image=1)])
+    first = vqa(tmp_path, **files).questions[0]
+    assert (first.id, first.answers) == ("010", ("2", "two", "2"))
+    assert first.image.endswith("_000000000001.jpg")
 
 
 def test_an_annotation_without_its_question(tmp_path):
-    files = {"train": pair(tmp_path, [GOOD], [annotation(10), annotation(99)])}
+    files = pair(tmp_path, [GOOD], [annotation(10), annotation(99)])
     with pytest.raises(DataError, match=r"a\.json: annotations\[1\]: question_id 99 is that of no"):
-        vqa(files, tmp_path)
+        vqa(tmp_path, **files)
 
 
 def test_questions_of_any_length_and_script_are_kept(tmp_path):
     texts = ["Why " * 2500, "qwrtx zzgh", "这是什么？", "מה זה?"]
     rows = [question(10 + n, text) for n, text in enumerate(texts)]
     files = pair(tmp_path, rows, [annotation(10 + n) for n in range(4)])
-    found = vqa({"train": files}, tmp_path).questions
+    found = vqa(tmp_path, **files).questions
     assert [one.question for one in found] == [text.strip() for text in texts]
 
 
 def test_a_picture_listed_but_not_there(tmp_path):
     files = pair(tmp_path, [GOOD], [annotation(10)], data_subtype="train2014")
-    dataset = vqa({"train": files}, tmp_path)
+    dataset = vqa(tmp_path, **files)
     with pytest.raises(DataError, match=r"1 missing \(first: COCO_train2014_000000000001\.jpg\)"):
         prepare(dataset, tmp_path / "out")
 
 
 def test_files_that_are_missing_or_of_another_form(tmp_path):
     with pytest.raises(DataError, match="no file OpenEnded_mscoco_"):
-        vqa_files(tmp_path)
-    with pytest.raises(UsageError, match="no files of questions"):
-        vqa({}, tmp_path)
-    name = tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json"
-    put(name, {"questions": []})
+        vqa(tmp_path)
+    name = put(tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": []})
     with pytest.raises(DataError, match=r"expected v2_mscoco_val2014_annotations\.json"):
-        vqa_files(tmp_path)
-    with pytest.raises(DataError, match="holds no question with a picture"):
-        vqa({"test": VQAFiles(name)}, tmp_path)
-    with pytest.raises(UsageError, match="split 'dev'"):
-        vqa({"dev": VQAFiles(name)}, tmp_path)
+        vqa(tmp_path)
+    with pytest.raises(DataError, match="holds no picture with a caption or question"):
+        vqa(tmp_path, test=name)
     # The annotations in the place of the questions, and the reverse.
     files = pair(tmp_path, [GOOD], [annotation(10)])
-    assert files.annotations
-    with pytest.raises(DataError, match=r"q\.json: has no list 'annotations'; expected a file of"):
-        vqa({"val": VQAFiles(files.questions, files.questions)}, tmp_path)
+    with pytest.raises(DataError, match=r"q\.json: has no list 'annotations'"):
+        vqa(tmp_path, val=files["train"], val_annotations=files["train"])
     with pytest.raises(DataError, match=r"a\.json: has no list 'questions'"):
-        vqa({"val": VQAFiles(files.annotations, files.annotations)}, tmp_path)
+        vqa(tmp_path, test=files["train_annotations"])
     packed = put(tmp_path / "q.json.gz", {"questions": [GOOD]})
     for content, told in (
         (packed.read_bytes()[:-12], "truncated or damaged gzip"),
-        (b'{"annotations": []}', "has no list 'questions'"),
+        (b"[]", "expected a JSON object, found list"),
         (gzip.compress(b"{"), "is not JSON"),
         (gzip.compress(b"\xff\xfe\x00\x01"), "is not UTF-8 text"),
     ):
         packed.write_bytes(content)
         with pytest.raises(DataError, match=told):
-            vqa({"test": VQAFiles(packed)}, tmp_path)
-    with pytest.raises(DataError, match=r"none\.json\.gz: cannot be read: No such file"):
-        vqa({"test": VQAFiles(tmp_path / "none.json.gz")}, tmp_path)
+            vqa(tmp_path, test=packed)
+
+
+def test_pictures_are_found_by_their_number(tmp_path):
+    for name in (
+        "COCO_val2014_000000000001.jpg",
+        "train2014/COCO_train2014_000000000002.jpg",
+        "other/000000000003.JPG",
+        "other/000000000004.npy",
+        "val2014/COCO_val2014_000000000005.jpg",
+        "small/COCO_val2014_000000000005.jpg",
+    ):
+        (tmp_path / "images" / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / "images" / name).touch()
+    rows = [question(n, image=n) for n in range(1, 6)]
+    path = put(tmp_path / "q.json", {"data_subtype": "val2014", "questions": rows})
+    assert [
+        one.image for one in vqa(tmp_path, images=tmp_path / "images", test=path).questions
+    ] == [
+        "COCO_val2014_000000000001.jpg",
+        "train2014/COCO_train2014_000000000002.jpg",
+        "other/000000000003.JPG",
+        "val2014/COCO_val2014_000000000004.jpg",  # not there: what it would be called
+        "val2014/COCO_val2014_000000000005.jpg",
+    ]
+    with pytest.raises(DataError, match="nowhere: cannot be read as a folder"):
+        vqa(tmp_path, images=tmp_path / "nowhere", test=path)
+
+
+RECORDS = (
+    QuestionRecord("10", "train2014/COCO_train2014_000000000001.jpg", "Is it red?",
+                   ("no", "yes", "yes", ""), "train", "is it", "yes/no"),
+    QuestionRecord("11", "train2014/COCO_train2014_000000000001.jpg", "How\u2028many\n dogs?",
+                   ("Two ", "3"), "train"),
+    QuestionRecord("20", "val2014/COCO_val2014_000000000042.jpg", "这是什么？", ("狗",), "val"),
+    QuestionRecord("30", "test2015/COCO_test2015_000000000007.jpg", "why?", (), "test"),
+)  # fmt: skip
+
+
+def pictures(root: Path) -> Path:
+    for record in RECORDS:
+        (root / record.image).parent.mkdir(parents=True, exist_ok=True)
+        (root / record.image).touch()
+    return root
+
+
+def test_there_and_back(tmp_path):
+    root, out = pictures(tmp_path / "images"), tmp_path / "text"
+    mine = Dataset("vqa", "vqa", root, questions=RECORDS)
+    assert write_vqa_text(mine, out) == {"train": 2, "val": 1, "test": 1}
+    content = {path.name: path.read_text() for path in out.iterdir()}
+    assert content == {
+        "questions_train2014.txt": "Is it red?\nHow many dogs?\n",
+        "questions_id_train2014.txt": "10\n11\n",
+        "images_train2014.txt": "1\n1\n",
+        "answers_train2014_modal.txt": "yes\nTwo\n",
+        "questions_val2014.txt": "这是什么？\n",
+        "questions_id_val2014.txt": "20\n",
+        "images_val2014_all.txt": "42\n",
+        "answers_val2014_modal.txt": "狗\n",
+        "questions_test2015.txt": "why?\n",
+        "questions_id_test2015.txt": "30\n",
+        "images_test2015.txt": "7\n",
+    }
+    bad = BadRows()
+    back = vqa_text(out, images=root, bad=bad)
+    assert (back.name, back.kind, back.root) == ("text", "vqa-text", root)
+    modal = [("yes",), ("Two",), ("狗",), ()]
+    assert back.questions == tuple(
+        dataclasses.replace(
+            record,
+            question=" ".join(record.question.split()),
+            answers=answers,
+            question_type=None,
+            answer_type=None,
+        )
+        for record, answers in zip(RECORDS, modal, strict=True)
+    )
+    assert bad.notes == ["questions_test2015.txt: questions without answers"]
+    # Once more it is the same.
+    assert write_vqa_text(back, tmp_path / "again") == {"train": 2, "val": 1, "test": 1}
+    assert {path.name: path.read_text() for path in (tmp_path / "again").iterdir()} == content
+
+
+def test_pictures_without_a_number_keep_their_names(tmp_path):
+    record = QuestionRecord("a#1", "photos/my dog.jpg", "what?", ("dog",), "train")
+    write_vqa_text(Dataset("mine", "table", tmp_path, questions=(record,)), tmp_path)
+    assert vqa_text(tmp_path, images=tmp_path).questions == (record,)
+
+
+def test_unanswered_questions_are_left_out_and_counted(tmp_path):
+    bare = dataclasses.replace(RECORDS[0], id="12", answers=())
+    mine = Dataset("vqa", "vqa", tmp_path, questions=(*RECORDS, bare))
+    assert write_vqa_text(mine, tmp_path) == {"train": 2, "val": 1, "test": 1}
+    assert (tmp_path / "questions_id_train2014.txt").read_text() == "10\n11\n"
+
+
+def test_what_cannot_be_written(tmp_path):
+    with pytest.raises(DataError, match="mine: has no questions"):
+        write_vqa_text(Dataset("mine", "table", tmp_path), tmp_path / "out")
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_vqa_text(Dataset("vqa", "vqa", tmp_path, questions=RECORDS), tmp_path / "out")
+
+
+@pytest.fixture
+def written(tmp_path) -> Path:
+    pictures(tmp_path / "images")
+    write_vqa_text(Dataset("vqa", "vqa", tmp_path, questions=RECORDS), tmp_path / "text")
+    return tmp_path / "text"
+
+
+def test_files_of_the_tutorial_of_2018(written):
+    root = written.parent / "images"
+    expected = [one for one in vqa_text(written, images=root).questions if one.split != "test"]
+    for path in written.glob("*test*"):
+        path.unlink()
+    for split in ("train", "val"):
+        images = f"images_{split}2014{'_all' if split == 'val' else ''}.txt"
+        for old, new in (
+            (f"questions_{split}2014.txt", f"ques_{split}.txt"),
+            (f"questions_id_{split}2014.txt", f"ques_{split}_id.txt"),
+            (f"answers_{split}2014_modal.txt", f"answer_{split}.txt"),
+            (images, f"{'val_' if split == 'val' else ''}images_coco_id.txt"),
+        ):
+            (written / old).rename(written / new)
+        (written / f"ques_{split}_len.txt").write_text("3")
+    assert list(vqa_text(written, images=root).questions) == expected
+
+
+def test_files_of_the_tutorials_in_their_other_forms(written):
+    root = written.parent / "images"
+    # No final newline, Windows line ends, the other name of the pictures of val, test-dev.
+    (written / "questions_train2014.txt").write_bytes(b"Is it red?\r\nHow many dogs?")
+    (written / "images_val2014_all.txt").rename(written / "images_val2014.txt")
+    for stem in ("questions", "questions_id", "images"):
+        path = written / f"{stem}_test2015.txt"
+        (written / f"{stem}_test-dev2015.txt").write_bytes(path.read_bytes())
+    (written / "questions_lengths_train2014.txt").write_text("3\n3\n")
+    bad = BadRows()
+    again = vqa_text(written, images=root, bad=bad)
+    assert [one.id for one in again.questions] == ["10", "11", "20", "30"]
+    assert again.questions[0].question == "Is it red?"
+    assert bad.notes[0] == (
+        "questions_test-dev2015.txt: not read, since questions_test2015.txt is there"
+    )
+    (written / "questions_test2015.txt").unlink()
+    dev = vqa_text(written, images=root).questions_of("test")
+    assert [one.image for one in dev] == ["test2015/COCO_test2015_000000000007.jpg"]
+    moved = vqa_text(written, images=root, val_from_train=0.5)
+    assert [one.split for one in moved.questions] == ["train", "train", "test"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("questions_train2014.txt", "\nwhat?\n", "questions_train2014.txt:1: question is empty"),
+        ("questions_train2014.txt", "what?\n...\n", ":2: question has no words: '...'"),
+        ("answers_train2014_modal.txt", "yes\n\n", ":2: answer is empty"),
+        ("questions_id_train2014.txt", "10\n10\n", ":2: question id '10' occurs twice"),
+        ("questions_id_train2014.txt", "\n11\n", ":1: has no id or no picture"),
+        ("images_train2014.txt", "1\n \n", ":2: has no id or no picture"),
+    ],
+)
+def test_bad_lines(written, name, text, told):
+    (written / name).write_text(text)
+    root = written.parent / "images"
+    with pytest.raises(DataError) as caught:
+        vqa_text(written, images=root)
+    assert told in str(caught.value)
+    bad = BadRows(skip=True)
+    assert len(vqa_text(written, images=root, bad=bad).questions) == len(RECORDS) - 1
+    assert len(bad.rows) == 1
+
+
+def test_files_that_do_not_fit(written):
+    root = written.parent / "images"
+    (written / "images_train2014.txt").write_text("1\n")
+    with pytest.raises(DataError, match=r"images_train2014\.txt: has 1 lines; expected 2, one a q"):
+        vqa_text(written, images=root)
+    (written / "answers_train2014_modal.txt").unlink()
+    (written / "images_train2014.txt").write_text("1\n1")
+    with pytest.raises(DataError, match=r"answers_train2014_modal\.txt: cannot be read: No such"):
+        vqa_text(written, images=root)
+    with pytest.raises(DataError, match=r"no file questions_train2014\.txt"):
+        vqa_text(root, images=root)
+    for path in written.iterdir():
+        path.write_text("") if "test2015" in path.name else path.unlink()
+    with pytest.raises(DataError, match="holds no picture with a caption or question"):
+        vqa_text(written, images=root)

@@ -1,17 +1,20 @@
-"""``gazetell data``: one verb a source; those of questions are in ``data_questions.py``."""
+"""``gazetell data``: a verb a source, made from its reader, and ``scenes`` and ``show``."""
 
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
-from . import data_questions
-from .preparing import DEFAULTS, Common, prepare, show_summary
-from .terminal import on_terminal, report
-
-if TYPE_CHECKING:
-    from ..data.readers import BadRows
-    from ..data.records import Dataset
+from ..data.prepare import Summary, summarise
+from ..data.prepare import prepare as prepare_dataset
+from ..data.readers import READERS, BadRows, write_vqa_text
+from ..data.records import Dataset
+from ..progress import bar
+from .terminal import on_terminal, print_json, report
 
 __all__ = ["app"]
 
@@ -20,212 +23,70 @@ app = App(
     help="Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, VQA, easy-VQA, DAQUAR, your own "
     "table, or scenes.",
 )
-for verb in data_questions.VERBS:
-    app.command(verb)
 
 
-@app.command
-def flickr8k(
-    folder: Path, *, out: Path, images: Path | None = None, common: Common = DEFAULTS
-) -> None:
-    """Flickr8k: Flickr8k.token.txt with its three picture lists, or captions.txt.
+@dataclass(frozen=True)
+class _Preparing:
+    """Options of every source.
+
+    Attributes:
+        skip_bad: Leave bad rows and pictures out and list them in OUT/quarantine.jsonl, instead of
+            stopping at the first.
+        check: Look for each picture (exists), open each (decode), or trust the files (none).
+        json: Print the summary as one JSON object.
+    """
+
+    skip_bad: bool = False
+    check: Literal["exists", "decode", "none"] = "exists"
+    json: bool = False
+
+
+def _verb(reader: Callable[..., Dataset]) -> Callable[..., None]:
+    """The verb of a reader: its own options, --out, and those of every source."""
+    taken = inspect.signature(reader).parameters
+
+    def verb(
+        *arguments: Any,
+        out: Annotated[Path, Parameter(help="The prepared folder to write.")],
+        common: Annotated[_Preparing, Parameter(name="*")] = _Preparing(),
+        **options: Any,
+    ) -> None:
+        bad = BadRows(skip=common.skip_bad)
+        if "pictures" in taken:
+            options["pictures"] = out / "images"
+        with bar("pictures", on_terminal()) if "progress" in taken else nullcontext() as update:
+            if "progress" in taken:
+                options["progress"] = update
+            dataset = reader(*arguments, bad=bad, **options)
+        _show(prepare_dataset(dataset, out, check_images=common.check, bad=bad), common.json)
+
+    given = ("bad", "pictures", "progress")
+    own = [option for name, option in taken.items() if name not in given]
+    shared = [inspect.signature(verb).parameters[name] for name in ("out", "common")]
+    verb.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    verb.__doc__ = reader.__doc__
+    return verb
+
+
+for name, reader in READERS.items():
+    app.command(_verb(reader), name=name)
+
+
+@app.command(name="write-vqa-text")
+def _write_vqa_text(prepared: Path, *, out: Path) -> None:
+    """Write the questions of a prepared dataset as the text files of the VQA tutorials.
 
     Args:
-        folder: Where the files lie.
-        out: The prepared folder to write.
-        images: The folder of pictures, if it is not found below FOLDER.
-        common: Options of every source.
+        prepared: A prepared dataset with questions.
+        out: The folder to write questions_train2014.txt, answers_train2014_modal.txt, ... to.
     """
-    from ..data import readers
-
-    prepare(lambda bad: readers.flickr8k(folder, images=images, bad=bad), out, common)
-
-
-@app.command
-def flickr30k(
-    folder: Path,
-    *,
-    out: Path,
-    images: Path | None = None,
-    val: int = 1000,
-    test: int = 1000,
-    seed: int = 0,
-    common: Common = DEFAULTS,
-) -> None:
-    """Flickr30k: the .token file or results.csv; for Karpathy's split see gazetell data karpathy.
-
-    Args:
-        folder: Where the files lie.
-        out: The prepared folder to write.
-        images: The folder of pictures, if it is not found below FOLDER.
-        val: Pictures for validation, drawn by the seed.
-        test: Pictures for testing, drawn by the seed.
-        seed: Of the draw.
-        common: Options of every source.
-    """
-    from ..data import readers
-
-    def read(bad: "BadRows") -> "Dataset":
-        return readers.flickr30k(folder, images=images, val=val, test=test, seed=seed, bad=bad)
-
-    prepare(read, out, common)
-
-
-@app.command
-def coco(
-    folder: Path,
-    *,
-    out: Path,
-    images: Path | None = None,
-    year: Literal[2014, 2017] = 2014,
-    train: Path | None = None,
-    val: Path | None = None,
-    test: Path | None = None,
-    common: Common = DEFAULTS,
-) -> None:
-    """COCO Captions: the official captions_*.json of 2014 or 2017.
-
-    Args:
-        folder: Where the files lie.
-        out: The prepared folder to write.
-        images: The folder of pictures or of train2014, val2014, ...; FOLDER if not given.
-        year: Which files to look for.
-        train: The training captions, if they lie elsewhere.
-        val: The validation captions, if they lie elsewhere.
-        test: The test captions.
-        common: Options of every source.
-    """
-    from ..data import readers
-
-    given = {"train": train, "val": val, "test": test}
-    files = {split: path for split, path in given.items() if path is not None}
-
-    def read(bad: "BadRows") -> "Dataset":
-        found = files or readers.coco_files(folder, year)
-        return readers.coco(found, images or folder, bad=bad)
-
-    prepare(read, out, common)
-
-
-@app.command
-def karpathy(
-    file: Path,
-    *,
-    images: Path,
-    out: Path,
-    restval: Literal["train", "drop"] = "train",
-    common: Common = DEFAULTS,
-) -> None:
-    """Karpathy's splits: dataset_coco.json, dataset_flickr8k.json, dataset_flickr30k.json.
-
-    Args:
-        file: The JSON file.
-        images: The folder of pictures.
-        out: The prepared folder to write.
-        restval: What becomes of COCO's restval pictures.
-        common: Options of every source.
-    """
-    from ..data import readers
-
-    rest = "train" if restval == "train" else None
-    prepare(lambda bad: readers.karpathy(file, images, restval=rest, bad=bad), out, common)
-
-
-@app.command
-def table(
-    file: Path,
-    *,
-    out: Path,
-    images: Path | None = None,
-    image_column: str = "image",
-    caption_column: str | None = None,
-    question_column: str | None = None,
-    answer_column: str | None = None,
-    split_column: str | None = None,
-    id_column: str | None = None,
-    val: float = 0.1,
-    test: float = 0.1,
-    seed: int = 0,
-    common: Common = DEFAULTS,
-) -> None:
-    """Your own .csv, .tsv or .jsonl: a row a caption, or a row a question and its answer.
-
-    Several rows a picture are several captions or questions; several rows of the same picture and
-    question are several answers.
-
-    Args:
-        file: The table.
-        out: The prepared folder to write.
-        images: The folder of pictures; the table's own if not given.
-        image_column: The column with the picture's path below IMAGES.
-        caption_column: The column with the caption; caption if not given.
-        question_column: The column with the question; question if not given.
-        answer_column: The column with the answer; answer if not given.
-        split_column: The column with train, val or test; without it the seed draws.
-        id_column: The column with the picture's id; its path if not given.
-        val: Share of pictures for validation.
-        test: Share of pictures for testing.
-        seed: Of the draw.
-        common: Options of every source.
-    """
-    from ..data import readers
-
-    def read(bad: "BadRows") -> "Dataset":
-        return readers.table(
-            file,
-            images=images,
-            image_column=image_column,
-            caption_column=caption_column,
-            question_column=question_column,
-            answer_column=answer_column,
-            split_column=split_column,
-            id_column=id_column,
-            val=val,
-            test=test,
-            seed=seed,
-            bad=bad,
-        )
-
-    prepare(read, out, common)
-
-
-@app.command
-def course(
-    file: Path,
-    *,
-    out: Path,
-    unknown: Literal["drop", "keep"] = "drop",
-    test_from_val: float = 0.5,
-    seed: int = 0,
-    common: Common = DEFAULTS,
-) -> None:
-    """The coco.pt of EECS 498-007, assignment 4: its images go to OUT/images.
-
-    Args:
-        file: The file of torch.save.
-        out: The prepared folder to write.
-        unknown: Leave training captions with an unknown word out, or keep them for training with
-            --min-frequency 2 or more. Those of val and test stay.
-        test_from_val: Share of the pictures of val that becomes test, drawn by the seed.
-        seed: Of the draw.
-        common: Options of every source.
-    """
-    from ..data import readers
-    from ..progress import bar
-
-    def read(bad: "BadRows") -> "Dataset":
-        with bar("pictures", on_terminal()) as update:
-            return readers.course(
-                file,
-                out / "images",
-                unknown=unknown,
-                test_from_val=test_from_val,
-                seed=seed,
-                bad=bad,
-                progress=update,
-            )
-
-    prepare(read, out, common)
+    dataset = Dataset.open(prepared)
+    written = write_vqa_text(dataset, out)
+    shares = ", ".join(f"{split} {count:,}" for split, count in written.items())
+    print(f"questions written to {out}: {shares}")
+    left_out = len(dataset.questions) - sum(written.values())
+    if left_out:
+        report(f"questions without an answer, left out: {left_out:,}")
 
 
 @app.command
@@ -254,8 +115,6 @@ def scenes(
         workers: Processes that draw.
         json: Print the summary as one JSON object.
     """
-    from ..data.prepare import summarise
-    from ..progress import bar
     from ..scenes import generate
 
     report(f"generating {train + val + test} scenes in {out}")
@@ -271,7 +130,7 @@ def scenes(
             workers=workers,
             progress=update,
         )
-    show_summary(summarise(dataset), json)
+    _show(summarise(dataset), json)
 
 
 @app.command
@@ -282,7 +141,14 @@ def show(folder: Path, *, json: bool = False) -> None:
         folder: A prepared dataset.
         json: Print one JSON object instead of lines.
     """
-    from ..data.prepare import summarise
-    from ..data.records import Dataset
+    _show(summarise(Dataset.open(folder)), json)
 
-    show_summary(summarise(Dataset.open(folder)), json)
+
+def _show(summary: Summary, json: bool) -> None:
+    """Print a summary; what was decided, left out, or is doubtful goes to standard error."""
+    if json:
+        print_json(summary.to_dict())
+    else:
+        print("\n".join(summary.lines()))
+    for line in summary.remarks():
+        report(line)

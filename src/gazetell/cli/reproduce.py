@@ -45,7 +45,9 @@ def reproduce(
     if not (data / "dataset.json").is_file() and plan == "flickr8k":
         if not (folder / "data" / "dataset.json").is_file():
             bad = BadRows()
-            report(prepare(flickr8k(data, bad=bad), folder / "data", bad=bad).lines()[0])
+            summary = prepare(flickr8k(data, bad=bad), folder / "data", bad=bad)
+            for line in (summary.lines()[0], *summary.remarks()):
+                report(line)
         data = folder / "data"
     make_table(
         chosen,

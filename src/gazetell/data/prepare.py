@@ -165,7 +165,7 @@ class Summary:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The summary as lines of plain text."""
+        """What the dataset holds, as lines of plain text."""
         lines = [
             f"{self.name} ({self.kind}) -> {self.folder}",
             f"pictures   {self.pictures:,} ({_listed(self.splits)})",
@@ -174,18 +174,20 @@ class Summary:
             lines.append(f"captions   {self.captions:,}")
             lines.append(_word_line(self.words, self.frequent_words, "train"))
             lines.append(f"lengths    {_length_line(self.lengths)}")
-        lines += self.asked.lines() if self.asked else []
+        return lines + (self.asked.lines() if self.asked else [])
+
+    def remarks(self) -> list[str]:
+        """What was left out, what the reader decided, and what should be looked into."""
         left_out = {
             "bad rows": self.bad_rows,
             "missing pictures": len(self.missing),
             "unreadable pictures": len(self.unreadable),
         }
         left_out = {what: count for what, count in left_out.items() if count}
-        if left_out:
-            lines.append(f"left out   {_listed(left_out)}; see {Path(self.folder) / QUARANTINE}")
-        lines.extend(f"note: {note}" for note in self.notes)
-        lines.extend(f"warning: {warning}" for warning in self.warnings)
-        return lines
+        lines = [f"left out: {_listed(left_out)}; see {Path(self.folder) / QUARANTINE}"]
+        lines = lines if left_out else []
+        lines += [f"note: {note}" for note in self.notes]
+        return lines + [f"warning: {warning}" for warning in self.warnings]
 
 
 def prepare(

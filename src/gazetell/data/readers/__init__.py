@@ -1,21 +1,27 @@
-"""Readers: each turns the outside form of one family of datasets into a ``Dataset``."""
+"""Readers: each turns the outside form of one family of datasets into a ``Dataset``.
 
-from .coco import coco, coco_files, karpathy
+A reader takes files, options and a ``BadRows``. Its signature and the ``Args`` of its docstring
+are the options and the help of its verb: ``READERS`` gives it one in ``gazetell data``. The verb
+itself gives ``bad``, and, where a reader has them, ``pictures`` (the folder for pictures that it
+writes) and ``progress``.
+"""
+
+from collections.abc import Callable
+
+from ..records import Dataset
+from .coco import coco, karpathy
 from .course import course
-from .daquar import daquar
-from .easy_vqa import easy_vqa
 from .flickr import flickr8k, flickr30k
 from .rows import BadRow, BadRows
+from .small import daquar, easy_vqa
 from .table import table
-from .vqa import VQAFiles, vqa, vqa_files
-from .vqa_text import vqa_text, write_vqa_text
+from .vqa import vqa, vqa_text, write_vqa_text
 
 __all__ = [
+    "READERS",
     "BadRow",
     "BadRows",
-    "VQAFiles",
     "coco",
-    "coco_files",
     "course",
     "daquar",
     "easy_vqa",
@@ -24,7 +30,19 @@ __all__ = [
     "karpathy",
     "table",
     "vqa",
-    "vqa_files",
     "vqa_text",
     "write_vqa_text",
 ]
+
+READERS: dict[str, Callable[..., Dataset]] = {
+    "flickr8k": flickr8k,
+    "flickr30k": flickr30k,
+    "coco": coco,
+    "karpathy": karpathy,
+    "table": table,
+    "course": course,
+    "vqa": vqa,
+    "vqa-text": vqa_text,
+    "easy-vqa": easy_vqa,
+    "daquar": daquar,
+}

@@ -8,215 +8,178 @@ Flickr30k alike: ``images: [{filename, filepath, split, sentences: [{raw}]}]``, 
 marks pictures of COCO's val that are trained on.
 """
 
-import os
-from collections.abc import Mapping
+import re
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
-from ...errors import DataError, UsageError
+from ...errors import DataError
 from ...files import read_json
-from ..records import SPLITS, CaptionRecord, Dataset
-from .rows import BadRows, Collector, caption_text, find, is_unicode, split_name
+from ..records import CaptionRecord, Dataset
+from .rows import BadRows, BadValue, Collector, find, json_list, plain_text, refuse, split_name
 
-__all__ = ["coco", "coco_files", "karpathy"]
+__all__ = ["SUBSET", "coco", "karpathy"]
 
-
-def coco_files(folder: str | os.PathLike[str], year: int = 2014) -> dict[str, Path]:
-    """The official caption files of a year in a COCO folder, by split.
-
-    Raises:
-        DataError: neither train nor val is there.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    names = {split: f"captions_{split}{year}.json" for split in ("train", "val")}
-    found = {split: find(folder, [name]) for split, name in names.items()}
-    files = {split: path for split, path in found.items() if path is not None}
-    if not files:
-        raise DataError(f"{folder}: no captions; expected {' or '.join(names.values())}")
-    return files
+SUBSET = re.compile(r"(?:train|val|test)20\d\d")
 
 
 def coco(
-    annotations: Mapping[str, str | os.PathLike[str]],
-    images: str | os.PathLike[str],
+    folder: Path,
     *,
+    images: Path | None = None,
+    year: Literal[2014, 2017] | None = None,
+    train: Path | None = None,
+    val: Path | None = None,
+    test: Path | None = None,
     bad: BadRows | None = None,
 ) -> Dataset:
-    """Read official COCO caption files.
+    """COCO Captions: the official captions_*.json of 2014 or 2017.
 
-    Record ids are the image ids. Pictures lie in ``images`` itself or, where ``images`` has such a
-    folder, in one named after the file: ``train2014`` for ``captions_train2014.json``.
+    Record ids are the image ids. Pictures lie in the folder of pictures itself or, where it has
+    such a folder, in the one that the annotations are named after, such as train2014.
 
     Args:
-        annotations: the file of each split, e.g. ``{"train": "captions_train2014.json"}``.
-        images: the folder of the pictures.
-        bad: what to do with bad rows; by default the first is an error.
+        folder: Where the files lie, at most one folder down.
+        images: The folder of pictures or of train2014, val2014, ...; FOLDER if not given.
+        year: Which files to look for; the earlier ones that are there if not given.
+        train: The training captions; with any of TRAIN, VAL, TEST nothing is searched for.
+        val: The validation captions.
+        test: The test captions, or image_info_test2014.json.
+        bad: What to do with bad rows; by default the first is an error.
 
     Raises:
         DataError: a file is missing or of another form, or holds a bad row.
-        UsageError: a split that is not train, val or test.
+        UsageError: a year beside the names of files.
     """
-    bad, root = bad or BadRows(), Path(images)
-    if not annotations:
-        raise UsageError("no annotation files; expected one for train, val or test")
-    records: list[CaptionRecord] = []
-    for split, path in annotations.items():
-        if split not in SPLITS:
-            raise UsageError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-        records.extend(_official(Path(path), split, root, bad))
-    return _dataset("coco", root, records, ", ".join(str(path) for path in annotations.values()))
+    folder, bad = Path(folder), bad or BadRows()
+    given = {"train": train, "val": val, "test": test}
+    files = {split: Path(path) for split, path in given.items() if path is not None}
+    if files:
+        refuse("the files are named", year=year)
+    else:
+        files = _found(folder, year, bad)
+    collector = Collector(folder if images is None else images, bad)
+    for split, path in files.items():
+        _official(path, split, collector)
+    return collector.dataset("coco", "coco", ", ".join(map(str, files.values())))
 
 
-def _official(path: Path, split: str, root: Path, bad: BadRows) -> list[CaptionRecord]:
-    """The records of one annotation file."""
-    about = _object(path)
-    folder = path.stem.rpartition("_")[2]
-    prefix = f"{folder}/" if (root / folder).is_dir() else ""
+def _found(folder: Path, year: int | None, bad: BadRows) -> dict[str, Path]:
+    """The official files of a year, or of the first year that some are there of."""
+    files: dict[str, Path] = {}
+    for wanted in (2014, 2017) if year is None else (year,):
+        names = {split: f"captions_{split}{wanted}.json" for split in ("train", "val")}
+        paths = {split: find(folder, [name], bad) for split, name in names.items()}
+        found = {split: path for split, path in paths.items() if path is not None}
+        if files and found:
+            bad.notes.append(f"the captions of {wanted} are there too, and are not read")
+        files = files or found
+    if not files:
+        years = "2014 or 2017" if year is None else str(year)
+        raise DataError(f"{folder}: no captions_train*.json or captions_val*.json of {years}")
+    return files
+
+
+def _official(path: Path, split: str, collector: Collector) -> None:
+    """Add the pictures of one annotation file."""
+    about, bad = read_json(path), collector.bad
+    subset = SUBSET.search(path.name)
+    folder = subset[0] if subset and (collector.root / subset[0]).is_dir() else ""
     images: dict[Any, str] = {}
-    for number, row in enumerate(_list(about, "images", path)):
+    for number, row in enumerate(json_list(about, "images", path)):
         where = f"{path}: images[{number}]"
         if not isinstance(row, dict) or not _key(row.get("id")) or not _name(row.get("file_name")):
             bad.add(where, "expected id and file_name", row)
         elif row["id"] in images:
             bad.add(where, f"id {row['id']} occurs twice", row)
         else:
-            images[row["id"]] = prefix + row["file_name"]
-    captions: dict[Any, list[str]] = {key: [] for key in images}
-    without_captions = "annotations" not in about
-    for number, row in enumerate([] if without_captions else _list(about, "annotations", path)):
+            images[row["id"]] = str(PurePosixPath(folder, row["file_name"]))
+    rows = json_list(about, "annotations", path) if "annotations" in about else None
+    captions: dict[Any, list[tuple[str, dict[str, Any]]]] = {key: [] for key in images}
+    for number, row in enumerate(rows or []):
         where = f"{path}: annotations[{number}]"
+        key = row.get("image_id") if isinstance(row, dict) else None
         if not isinstance(row, dict):
             bad.add(where, "expected an object with image_id and caption", row)
-            continue
-        key = row.get("image_id")
-        caption, reason = caption_text(row.get("caption"))
-        if not _key(key) or key not in captions:
+        elif not _key(key) or key not in captions:
             bad.add(where, f"image_id {key!r} is that of no picture in this file", row)
-        elif caption is None:
-            bad.add(where, reason, row)
         else:
-            captions[key].append(caption)
-    records = []
+            captions[key].append((where, row))
     for key, image in images.items():
-        if captions[key] or without_captions:
-            records.append(CaptionRecord(str(key), image, tuple(captions[key]), split))
-        else:
+        if rows is None:
+            collector.add(f"{path}: image {key}", CaptionRecord(str(key), image, (), split), image)
+        elif not captions[key]:
             bad.add(f"{path}", f"picture {image} has no caption", image)
-    return records
+        for where, row in captions[key]:
+            record = CaptionRecord(str(key), image, (row.get("caption"),), split)  # type: ignore[arg-type]
+            collector.add(where, record, row)
 
 
 def karpathy(
-    path: str | os.PathLike[str],
-    images: str | os.PathLike[str],
+    file: Path,
     *,
-    restval: str | None = "train",
+    images: Path,
+    restval: Literal["train", "val", "test", "drop"] = "train",
     bad: BadRows | None = None,
 ) -> Dataset:
-    """Read a split file of Karpathy: ``dataset_coco.json``, ``dataset_flickr8k.json``, ...
+    """Karpathy's splits: dataset_coco.json, dataset_flickr8k.json, dataset_flickr30k.json.
 
     Record ids are COCO's image ids where the file has them, else file names without suffix.
 
     Args:
-        path: the JSON file.
-        images: the folder of the pictures; for COCO they lie in ``val2014`` and ``train2014``
-            below it, or, where there are no such folders, in ``images`` itself.
-        restval: the split that "restval" pictures join; None leaves them out.
-        bad: what to do with bad rows; by default the first is an error.
+        file: The JSON file.
+        images: The folder of pictures; those of COCO lie in val2014 and train2014 below it or,
+            where there are no such folders, in the folder itself.
+        restval: The split that COCO's restval pictures join, or leave them out.
+        bad: What to do with bad rows; by default the first is an error.
 
     Raises:
         DataError: the file is missing or of another form, or holds a bad row.
-        UsageError: ``restval`` is not train, val or test.
     """
-    if restval is not None and restval not in SPLITS:
-        raise UsageError(f"restval {restval!r}: expected one of {', '.join(SPLITS)}")
-    path, root, bad = Path(path), Path(images), bad or BadRows()
-    about = _object(path)
-    collector = Collector(bad)
-    prefixes: dict[str, str] = {}
-    left_out = 0
-    for number, row in enumerate(_list(about, "images", path)):
+    path, bad = Path(file), bad or BadRows()
+    about, collector = read_json(path), Collector(images, bad)
+    for number, row in enumerate(json_list(about, "images", path)):
         where = f"{path}: images[{number}]"
         if not isinstance(row, dict) or not _name(row.get("filename")):
             bad.add(where, "expected an object with filename, split and sentences", row)
             continue
-        folder = row.get("filepath") or ""
+        folder, given = row.get("filepath") or "", row.get("split")
+        if given == "restval" and restval == "drop":
+            bad.count("restval pictures, left out")
+            continue
+        split = restval if given == "restval" else split_name(given)
+        sentences = row.get("sentences")
         if not isinstance(folder, str):
             bad.add(where, f"filepath is {type(folder).__name__}; expected a folder", row)
-            continue
-        if row.get("split") == "restval" and restval is None:
-            left_out += 1
-            continue
-        split = restval if row.get("split") == "restval" else split_name(row.get("split"))
-        if split is None:
-            bad.add(where, f"split {row.get('split')!r}: expected train, val, test, restval", row)
-            continue
-        captions = _sentences(row.get("sentences"), where, bad)
-        if not captions:
+        elif split is None:
+            bad.add(where, f"split {given!r}: expected train, val, test, restval", row)
+        elif not isinstance(sentences, list) or not sentences:
             bad.add(where, "has no caption", row)
-            continue
-        if folder not in prefixes:
-            prefixes[folder] = f"{folder}/" if folder and (root / folder).is_dir() else ""
-        image = prefixes[folder] + row["filename"]
-        key = str(row.get("cocoid", PurePosixPath(row["filename"]).stem))
-        collector.add(where, image, key, split, captions, row)
-    if left_out:
-        bad.notes.append(f"restval pictures, left out: {left_out:,}")
-    name = about.get("dataset")
-    return _dataset(
-        name if isinstance(name, str) and name else "karpathy",
-        root,
-        list(collector.records()),
-        str(path),
-    )
-
-
-def _sentences(sentences: Any, where: str, bad: BadRows) -> list[str]:
-    """The captions of one picture of Karpathy's file."""
-    if not isinstance(sentences, list):
-        return []
-    captions = []
-    for number, sentence in enumerate(sentences):
-        raw = sentence.get("raw") if isinstance(sentence, dict) else None
-        caption, reason = caption_text(raw)
-        if caption is None:
-            bad.add(f"{where}.sentences[{number}]", reason, sentence)
         else:
-            captions.append(caption)
-    return captions
-
-
-def _dataset(name: str, root: Path, records: list[CaptionRecord], source: str) -> Dataset:
-    """A dataset of at least one picture."""
-    if not records:
-        raise DataError(f"{source}: holds no picture with a caption")
-    return Dataset(name, name, root, tuple(records))
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
-def _list(about: dict[str, Any], key: str, path: Path) -> list[Any]:
-    """A list in the top object of a file."""
-    value = about.get(key)
-    if not isinstance(value, list):
-        raise DataError(f"{path}: has no list {key!r}; expected a file of captions")
-    return value
+            below = folder if (collector.root / folder).is_dir() else ""
+            image = str(PurePosixPath(below, row["filename"]))
+            id = str(row.get("cocoid", PurePosixPath(row["filename"]).stem))
+            texts = []
+            for place, sentence in enumerate(sentences):
+                raw = sentence.get("raw") if isinstance(sentence, dict) else None
+                try:
+                    texts.append(plain_text(raw, "caption"))
+                except BadValue as error:
+                    bad.add(f"{where}.sentences[{place}]", str(error), sentence)
+            if texts:
+                collector.add(where, CaptionRecord(id, image, tuple(texts), split), row)
+    name = about.get("dataset")
+    name = name if isinstance(name, str) and name else "karpathy"
+    return collector.dataset(name, name, path)
 
 
 def _key(value: Any) -> bool:
     """Whether a value may be the id of a picture."""
-    return _name(value) or (isinstance(value, int) and not isinstance(value, bool))
+    return _name(value) or type(value) is int
 
 
 def _name(value: Any) -> bool:
     """Whether a value may be a file name."""
-    return (
-        isinstance(value, str) and bool(value.strip()) and "\0" not in value and is_unicode(value)
-    )
+    try:
+        return "\0" not in plain_text(value, "name")
+    except BadValue:
+        return False

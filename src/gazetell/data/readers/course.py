@@ -23,7 +23,6 @@ of train alone, unless ``unknown`` is "keep".
 import hashlib
 import io
 import itertools
-import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -37,22 +36,12 @@ from PIL import Image
 from ...errors import DataError, UsageError
 from ...files import atomic_path, write_error
 from ..records import CaptionRecord, Dataset
-from .rows import BadRows, caption_text, seeded_split
+from .rows import BadRows, Collector
 
-__all__ = ["Unknown", "course"]
-
-Unknown = Literal["drop", "keep"]
+__all__ = ["course"]
 
 _KEYS = ("train_images", "train_captions", "val_images", "val_captions", "vocab")
 _NULL, _START, _END, _UNKNOWN = "<NULL>", "<START>", "<END>", "<UNK>"
-
-
-@dataclass
-class _Picture:
-    """A picture: the row of its split that it was first seen in, and its captions."""
-
-    row: int
-    captions: list[str]
 
 
 @dataclass
@@ -63,7 +52,7 @@ class _Split:
         name: train or val.
         images: uint8 (N, 3, H, W).
         captions: int64 (N, T).
-        pictures: those with a caption, by a hash of their pixels.
+        rows: the first row of each picture with a caption, by a hash of its pixels.
         unknown: captions with an unknown word.
         lost: hashes of pictures that a caption was left out of.
     """
@@ -71,43 +60,42 @@ class _Split:
     name: str
     images: np.ndarray
     captions: np.ndarray
-    pictures: dict[bytes, _Picture] = field(default_factory=dict)
+    rows: dict[bytes, int] = field(default_factory=dict)
     unknown: int = 0
     lost: set[bytes] = field(default_factory=set)
 
-    def picture_name(self, picture: _Picture) -> str:
+    def picture(self, digest: bytes) -> str:
         """``train-000012.png``: the key and the row tell where it stands in the file."""
-        return f"{self.name}-{picture.row:06d}.png"
+        return f"{self.name}-{self.rows[digest]:06d}.png"
 
 
 def course(
-    file: str | os.PathLike[str],
-    pictures: str | os.PathLike[str],
+    file: Path,
     *,
-    unknown: Unknown = "drop",
+    pictures: Path,
+    unknown: Literal["drop", "keep"] = "drop",
     test_from_val: float = 0.5,
     seed: int = 0,
     bad: BadRows | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Read a ``coco.pt`` and write its images as PNG files, the root of the dataset.
+    """The coco.pt of EECS 498-007, assignment 4: its images go to OUT/images.
 
     The file has no test split: it is drawn from the pictures of val. Nothing is written before
     every row has been read. A picture that is there already is left as it is if it is the same,
     so a run that was killed can be repeated.
 
     Args:
-        file: the file; read without running code that it may hold.
-        pictures: the folder to write ``train-000000.png``, ``val-000000.png``, ... to, numbered
-            by row (those of the test split come from val and are named so).
-        unknown: what becomes of captions of train with ``<UNK>``: "drop" leaves them out, and
-            pictures that have no other caption; "keep" is for training with a minimum frequency
-            of at least 2 (see the module). Captions of val and test are always kept.
-        test_from_val: share of val's pictures that becomes the test split, in [0, 1).
-        seed: of that draw.
-        bad: what to do with bad rows (an index outside the vocabulary, a caption without words);
+        file: The file of torch.save; read without running code that it may hold.
+        pictures: The folder to write train-000000.png, val-000000.png, ... to, numbered by row
+            (those of the test split come from val and are named so): the root of the dataset.
+        unknown: Leave training captions with an unknown word out, or keep them for training with
+            --min-frequency 2 or more. Those of val and test stay.
+        test_from_val: Share of the pictures of val that becomes test, or their number, from 1.
+        seed: Of the draw.
+        bad: What to do with bad rows (an index outside the vocabulary, a caption without words);
             by default the first is an error.
-        progress: called with (pictures written, pictures in all).
+        progress: Called with (pictures written, pictures in all).
 
     Raises:
         DataError: no file of ``torch.save``, one that holds more than tensors and plain values, a
@@ -116,47 +104,33 @@ def course(
         UsageError: an option out of range.
         WriteError: a picture cannot be written.
     """
-    path, root, bad = Path(file), Path(pictures), bad or BadRows()
+    path, bad = Path(file), bad or BadRows()
     if unknown not in ("drop", "keep"):
         raise UsageError(f"unknown {unknown!r}: expected drop or keep")
-    if not 0 <= test_from_val < 1:
-        raise UsageError(f"test_from_val {test_from_val}: expected a share from 0 to below 1")
-    train, val = _read(path, unknown, bad)
-    if not train.pictures:
+    data, collector = _load(path), Collector(pictures, bad)
+    words, numbers = _words(data["vocab"], path), itertools.count(1)
+    train, val = (_split(data, name, path) for name in ("train", "val"))
+    for split in (train, val):
+        drop = split is train and unknown == "drop"
+        _collect(split, words, numbers, drop, f"{path}: {split.name}_captions", collector)
+    if not train.rows:
         raise DataError(f"{path}: train_captions: no row is left to train on")
     bad.notes += _notes(train, val, unknown)
-
-    names = [val.picture_name(picture) for picture in val.pictures.values()]
-    drawn = seeded_split(names, val=0.0, test=float(test_from_val), seed=seed)
-    records = []
-    for split in (train, val):
-        for picture in split.pictures.values():
-            name = split.picture_name(picture)
-            place = "test" if drawn.get(name) == "test" else split.name
-            records.append(CaptionRecord(Path(name).stem, name, tuple(picture.captions), place))
-    _write(root, (train, val), progress)
-    return Dataset(path.stem, "course", root, tuple(records))
+    collector.draw(val=0, test=test_from_val if val.rows else 0, seed=seed, pool="val")
+    _write(collector.root, (train, val), progress)
+    return collector.dataset(path.stem, "course", path)
 
 
-def _read(path: Path, unknown: Unknown, bad: BadRows) -> tuple[_Split, _Split]:
-    """Both splits with their captions as text."""
-    data = _load(path)
-    words = _words(data["vocab"], path)
-    numbers = itertools.count(1)
-    splits = []
-    for name in ("train", "val"):
-        images = _array(data, f"{name}_images", "uint8", (None, 3, None, None), path)
-        captions = _array(data, f"{name}_captions", "int64", (None, None), path)
-        if len(images) != len(captions):
-            raise DataError(
-                f"{path}: {name}_images has {len(images):,} rows and {name}_captions "
-                f"{len(captions):,}; expected as many"
-            )
-        split = _Split(name, images, captions)
-        drop = name == "train" and unknown == "drop"
-        _collect(split, words, numbers, drop, f"{path}: {name}_captions", bad)
-        splits.append(split)
-    return splits[0], splits[1]
+def _split(data: dict[str, Any], name: str, path: Path) -> _Split:
+    """A split of the file."""
+    images = _array(data, f"{name}_images", "uint8", (None, 3, None, None), path)
+    captions = _array(data, f"{name}_captions", "int64", (None, None), path)
+    if len(images) != len(captions):
+        raise DataError(
+            f"{path}: {name}_images has {len(images):,} rows and {name}_captions "
+            f"{len(captions):,}; expected as many"
+        )
+    return _Split(name, images, captions)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -230,7 +204,7 @@ def _collect(
     numbers: Iterator[int],
     drop: bool,
     where: str,
-    bad: BadRows,
+    collector: Collector,
 ) -> None:
     """Turn the rows of a split into pictures with captions."""
     silent, end = {words.index(_NULL), words.index(_START)}, words.index(_END)
@@ -238,15 +212,15 @@ def _collect(
         at = f"{where}[{row}]"
         if outside := [index for index in indices if not 0 <= index < len(words)]:
             reason = f"index {outside[0]} is outside the vocabulary of {len(words):,} words"
-            bad.add(at, reason, indices)
+            collector.bad.add(at, reason, indices)
             continue
         said = indices[: indices.index(end)] if end in indices else indices
         found = [words[index] for index in said if index not in silent]
-        caption, reason = caption_text(
-            " ".join(f"unknown-{next(numbers)}" if word == _UNKNOWN else word for word in found)
+        caption = " ".join(
+            f"unknown-{next(numbers)}" if word == _UNKNOWN else word for word in found
         )
-        if caption is None:
-            bad.add(at, reason, indices)
+        if not caption:
+            collector.bad.add(at, "caption is empty", indices)
             continue
         digest = hashlib.blake2b(split.images[row].tobytes(), digest_size=16).digest()
         if _UNKNOWN in found:
@@ -254,13 +228,15 @@ def _collect(
             if drop:
                 split.lost.add(digest)
                 continue
-        split.pictures.setdefault(digest, _Picture(row, [])).captions.append(caption)
+        split.rows.setdefault(digest, row)
+        name = split.picture(digest)
+        collector.add(at, CaptionRecord(Path(name).stem, name, (caption,), split.name), indices)
 
 
-def _notes(train: _Split, val: _Split, unknown: Unknown) -> Iterator[str]:
+def _notes(train: _Split, val: _Split, unknown: str) -> Iterator[str]:
     """What the user should know of unknown words and of pictures in both splits."""
     if train.unknown and unknown == "drop":
-        lost = len(train.lost - train.pictures.keys())
+        lost = len(train.lost - train.rows.keys())
         yield (
             f"captions of train with {_UNKNOWN}, left out: {train.unknown:,}; "
             f"pictures left out with them: {lost:,}"
@@ -275,7 +251,7 @@ def _notes(train: _Split, val: _Split, unknown: Unknown) -> Iterator[str]:
             f"captions of val and test with {_UNKNOWN}, kept: {val.unknown:,}; "
             "no caption can match that word"
         )
-    if both := len(train.pictures.keys() & val.pictures.keys()):
+    if both := len(train.rows.keys() & val.rows.keys()):
         yield f"pictures of train that are in val or test too: {both:,}"
 
 
@@ -283,12 +259,12 @@ def _write(
     root: Path, splits: tuple[_Split, ...], progress: Callable[[int, int], None] | None
 ) -> None:
     """Write the pictures, never over another one of the same name."""
-    jobs = [(split, picture) for split in splits for picture in split.pictures.values()]
-    for done, (split, picture) in enumerate(jobs, start=1):
-        path = root / split.picture_name(picture)
+    jobs = [(split, digest) for split in splits for digest in split.rows]
+    for done, (split, digest) in enumerate(jobs, start=1):
+        path = root / split.picture(digest)
         packed = io.BytesIO()
         # (3, H, W) -> (H, W, 3)
-        pixels = np.ascontiguousarray(split.images[picture.row].transpose(1, 2, 0))
+        pixels = np.ascontiguousarray(split.images[split.rows[digest]].transpose(1, 2, 0))
         Image.fromarray(pixels).save(packed, format="PNG")
         try:
             there = path.read_bytes() if path.exists() else None

@@ -1,44 +1,56 @@
-"""What all readers share: bad rows, splits, and finding the files of a dataset in a folder.
+"""What all readers share: bad rows, the collector of records, splits, and finding files.
 
-A bad row is a row of the outside world that gives no caption: a missing field, an empty caption,
-a picture that is not there. Every reader takes a ``BadRows``; by default the first one is an
-error that names file and line, with ``skip`` they are kept aside and counted.
+A reader turns rows of the outside world into records. A bad row gives none: a missing field, an
+empty caption, a picture in two splits. Every reader takes a ``BadRows``: by default the first bad
+row is an error that names file and line; with ``skip`` they are kept aside and counted.
+
+A question needs a word: "???" is a bad row. Any script will do, and so will any length, since the
+tokenizer cuts a question and never the reader. Of several answers some may be empty (people left
+them out), but not all; a whole number in JSON is taken for its digits.
 """
 
 import hashlib
+import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, UsageError
-from ..records import CaptionRecord
+from ..records import CaptionRecord, Dataset, QuestionRecord
 
 __all__ = [
     "BadRow",
     "BadRows",
+    "BadValue",
     "Collector",
+    "PictureNames",
+    "answer_texts",
     "below",
-    "caption_text",
     "entries",
     "find",
     "find_pictures",
-    "is_unicode",
+    "json_list",
+    "needed",
+    "plain_text",
+    "question_text",
+    "refuse",
     "seeded_split",
     "split_name",
+    "unpacked",
 ]
 
 _ROW_TEXT = 500
 _SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
+# Categories of characters that make no word; other symbols (So) are emoji, which the tokenizer
+# takes for words.
+_NO_WORD = ("P", "Z", "Cc", "Cf", "Sm", "Sc", "Sk")
 
 
 @dataclass(frozen=True)
@@ -57,13 +69,14 @@ class BadRows:
     Attributes:
         skip: collect instead of raising (the command line's ``--skip-bad``).
         rows: what was collected, in order.
-        notes: lines for the summary about what was left out rightly, such as pictures that
-            belong to no official split.
+        notes: lines about what the reader decided by itself: what it left out rightly, such as
+            pictures of no official split, and what it guessed.
     """
 
     skip: bool = False
     rows: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _counts: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
 
     def add(self, where: str, reason: str, row: Any = "") -> None:
         """Report a bad row.
@@ -76,63 +89,18 @@ class BadRows:
         texts = (where, reason, str(row)[:_ROW_TEXT])
         self.rows.append(BadRow(*(_writable(text) for text in texts)))
 
+    def count(self, what: str, first: str = "", number: int = 1) -> None:
+        """Count a thing of one kind: all of a kind are one note, with the first as example."""
+        place, before, example = self._counts.get(what, (len(self.notes), 0, first))
+        if not before:
+            self.notes.append("")
+        self._counts[what] = place, before + number, example
+        shown = f" (first: {_writable(example)})" if example else ""
+        self.notes[place] = f"{what}: {before + number:,}{shown}"
 
-@dataclass
-class _Picture:
-    """The captions found so far for one picture."""
 
-    id: str
-    split: str
-    where: str
-    captions: list[str]
-
-
-class Collector:
-    """Groups rows by picture into records, in the order in which pictures first appear."""
-
-    def __init__(self, bad: BadRows) -> None:
-        self.bad = bad
-        self._pictures: dict[str, _Picture] = {}
-        self._ids: dict[str, str] = {}
-
-    def add(
-        self, where: str, image: str, id: str, split: str, captions: Sequence[str], row: Any = ""
-    ) -> None:
-        """Add captions to a picture; a row that contradicts an earlier one is bad."""
-        known = self._pictures.get(image)
-        if not is_unicode(image + id):
-            self.bad.add(where, f"picture {image!r} or its id is no valid Unicode", row)
-        elif known is None:
-            other = self._ids.setdefault(id, image)
-            if other != image:
-                self.bad.add(where, f"id {id!r} is already that of picture {other!r}", row)
-                return
-            self._pictures[image] = _Picture(id, split, where, list(captions))
-        elif known.split != split:
-            reason = f"picture {image!r} is in split {known.split} at {known.where}, here {split}"
-            self.bad.add(where, reason, row)
-        elif known.id != id:
-            reason = f"picture {image!r} has id {known.id!r} at {known.where}, here {id!r}"
-            self.bad.add(where, reason, row)
-        else:
-            known.captions.extend(captions)
-
-    @property
-    def images(self) -> list[str]:
-        """The pictures collected so far."""
-        return list(self._pictures)
-
-    def records(self, splits: dict[str, str] | None = None) -> tuple[CaptionRecord, ...]:
-        """The records; ``splits``, from picture to split, overrules what was added."""
-        return tuple(
-            CaptionRecord(
-                id=picture.id,
-                image=image,
-                captions=tuple(picture.captions),
-                split=splits[image] if splits is not None else picture.split,
-            )
-            for image, picture in self._pictures.items()
-        )
+class BadValue(ValueError):
+    """Why a value of a row cannot be used."""
 
 
 def _writable(text: str) -> str:
@@ -140,23 +108,42 @@ def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written to a file: JSON can smuggle in half a character."""
-    return _writable(text) == text
+def plain_text(value: Any, what: str) -> str:
+    """A text without outer white space; ``what`` names it in the error.
 
-
-def caption_text(value: Any) -> tuple[str | None, str]:
-    """A caption stripped of outer white space, or None and the reason why it is none."""
+    Raises:
+        BadValue: missing, another type, empty, or half a character (which JSON can hold).
+    """
     if value is None:
-        return None, "caption is missing"
+        raise BadValue(f"{what} is missing")
     if not isinstance(value, str):
-        return None, f"caption is {type(value).__name__}; expected text"
+        raise BadValue(f"{what} is {type(value).__name__}; expected text")
     text = value.strip()
     if not text:
-        return None, "caption is empty"
-    if not is_unicode(text):
-        return None, "caption is no valid Unicode (a lone surrogate)"
-    return text, ""
+        raise BadValue(f"{what} is empty")
+    if not text.isascii() and _writable(text) != text:
+        raise BadValue(f"{what} is no valid Unicode (a lone surrogate)")
+    return text
+
+
+def question_text(value: Any) -> str:
+    """A question with at least one word; raises ``BadValue`` else."""
+    text = plain_text(value, "question")
+    if all(unicodedata.category(character).startswith(_NO_WORD) for character in text):
+        raise BadValue(f"question has no words: {text[:40]!r}")
+    return text
+
+
+def answer_texts(values: Sequence[Any]) -> tuple[str, ...]:
+    """The answers to a question in their order, at least one not empty; ``BadValue`` else."""
+    texts = []
+    for value in values:
+        empty = isinstance(value, str) and not value.strip()
+        given = str(value) if type(value) is int else value
+        texts.append("" if empty else plain_text(given, "answer"))
+    if not any(texts):
+        raise BadValue("answer is empty" if texts else "answer is missing")
+    return tuple(texts)
 
 
 def split_name(value: Any) -> str | None:
@@ -164,40 +151,264 @@ def split_name(value: Any) -> str | None:
     return _SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None
 
 
-def seeded_split(
-    names: Iterable[str], *, val: float | int, test: float | int, seed: int = 0
-) -> dict[str, str]:
+class PictureNames:
+    """Finds pictures below a folder, also where another system wrote their names.
+
+    A name fits a file if it is equal, or if it differs only in the Unicode form (macOS decomposes
+    letters with accents), in slash and backslash, or in letter case, and fits no other file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._listings: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, name: str) -> str:
+        """The name of the picture on disk relative to the folder; ``name`` if there is none.
+
+        Raises:
+            BadValue: the name fits several files.
+        """
+        plain = Path(os.path.normpath(name)).as_posix()
+        found = self._follow(plain)
+        if found is None and "\\" in plain:
+            found = self._follow(Path(os.path.normpath(plain.replace("\\", "/"))).as_posix())
+        return plain if found is None else found
+
+    def _follow(self, path: str) -> str | None:
+        """Follow a path part by part; None if it leads to no file."""
+        place = ""
+        for part in path.split("/"):
+            if part in ("", ".."):
+                place = os.path.join(place, part or "/")
+                continue
+            fits = self._listing(place).get(_folded(part), [])
+            same = [one for one in fits if one == part] or [
+                one for one in fits if _composed(one) == _composed(part)
+            ]
+            fits = same or fits
+            if len(fits) > 1:
+                raise BadValue(f"picture {path!r} fits several files: {', '.join(sorted(fits))}")
+            if not fits:
+                return None
+            place = os.path.join(place, fits[0])
+        return place
+
+    def _listing(self, place: str) -> dict[str, list[str]]:
+        """The names in a folder by their folded form."""
+        if place not in self._listings:
+            listing: dict[str, list[str]] = {}
+            try:
+                names = os.listdir(self.root / place)
+            except OSError:
+                names = []  # no such folder: no such picture, which the check of pictures tells
+            for name in names:
+                listing.setdefault(_folded(name), []).append(name)
+            self._listings[place] = listing
+        return self._listings[place]
+
+
+def _composed(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    """What names have in common that differ only in letter case and Unicode form."""
+    return name.lower() if name.isascii() else _composed(_composed(name).casefold())
+
+
+class Collector:
+    """Gathers rows into records: captions by picture, questions by id, in order of appearance.
+
+    What is wrong with a row goes to ``bad``: its texts, or an id, picture or split that
+    contradicts an earlier row. Pictures are found by ``PictureNames``, and two spellings of a
+    name are one picture.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], bad: BadRows, *, several: bool = False
+    ) -> None:
+        """Start with none.
+
+        Args:
+            root: the folder of the pictures.
+            bad: what to do with bad rows.
+            several: a question that comes again adds answers; else it is a bad row.
+        """
+        self.root, self.bad = Path(root), bad
+        self._several = several
+        self._on_disk = PictureNames(self.root)
+        self._names: dict[str, str] = {}
+        self._captions: dict[str, tuple[CaptionRecord, str]] = {}
+        self._questions: dict[str, tuple[QuestionRecord, str]] = {}
+        self._ids: dict[str, str] = {}  # of the records of captions: the picture of each
+        self._numbered: dict[tuple[str, str], str] = {}
+        self._per_picture: Counter[str] = Counter()
+
+    def add(self, where: str, record: CaptionRecord | QuestionRecord, row: Any = "") -> None:
+        """Add what a row holds, all of it or nothing.
+
+        Args:
+            where: the row's place, for errors.
+            record: with texts as the row has them, of any type. Without an id a record of captions
+                takes the picture's name, and the questions of a picture are numbered. A question
+                without answers is one that nobody may know the answers of.
+            row: the row itself, for the list of bad rows.
+        """
+        try:
+            record = replace(record, image=self.picture(record.image))
+            if isinstance(record, CaptionRecord):
+                self._add_captions(where, record)
+            else:
+                self._add_question(where, record)
+        except BadValue as error:
+            self.bad.add(where, str(error), row)
+
+    def picture(self, name: str) -> str:
+        """The picture that a row means.
+
+        Raises:
+            BadValue: the name is no valid Unicode or fits several files.
+        """
+        if name not in self._names:
+            plain_text(name, f"picture {name!r}")
+            found = self._on_disk.find(name)
+            if found != Path(os.path.normpath(name)).as_posix():
+                self.bad.count(
+                    "pictures found although slash, letter case or Unicode form differ",
+                    f"{name!a} is {found!a}",
+                )
+            self._names[name] = found
+        return self._names[name]
+
+    def _add_captions(self, where: str, record: CaptionRecord) -> None:
+        """Add a picture, or captions to it."""
+        texts = tuple(plain_text(caption, "caption") for caption in record.captions)
+        image, id = record.image, plain_text(record.id or record.image, "id")
+        known, first = self._captions.get(image, (None, where))
+        if known is None:
+            other = self._ids.setdefault(id, image)
+            if other != image:
+                raise BadValue(f"id {id!r} is already that of picture {other!r}")
+        elif known.split != record.split:
+            raise BadValue(
+                f"picture {image!r} is in split {known.split} at {first}, here {record.split}"
+            )
+        elif known.id != id:
+            raise BadValue(f"picture {image!r} has id {known.id!r} at {first}, here {id!r}")
+        else:
+            if repeated := sum(text in known.captions for text in texts):
+                self.bad.count("captions that a picture has twice, kept", where, repeated)
+            texts = known.captions + texts
+        self._captions[image] = replace(record, id=id, captions=texts), first
+
+    def _add_question(self, where: str, record: QuestionRecord) -> None:
+        """Add a question, or answers to it."""
+        image, text = record.image, question_text(record.question)
+        answers = answer_texts(record.answers) if record.answers else ()
+        id = record.id or self._numbered.get((image, text), "")
+        if not id:
+            self._per_picture[image] += 1
+            id = self._numbered[image, text] = f"{image}#{self._per_picture[image]}"
+        record = replace(record, id=plain_text(id, "id"), question=text, answers=answers)
+        known, first = self._questions.get(id, (None, where))
+        if known is not None:
+            if not self._several:
+                raise BadValue(f"question id {id!r} occurs twice, first at {first}")
+            if (known.image, known.question) != (image, text):
+                raise BadValue(f"id {id!r} is that of another question at {first}")
+            if known.split != record.split:
+                raise BadValue(
+                    f"question {id!r} is in split {known.split} at {first}, here {record.split}"
+                )
+            record = replace(known, answers=known.answers + answers)
+        self._questions[id] = record, first
+
+    def pictures(self, split: str) -> set[str]:
+        """The pictures of a split."""
+        captioned = {
+            image for image, (record, _) in self._captions.items() if record.split == split
+        }
+        asked = {record.image for record, _ in self._questions.values() if record.split == split}
+        return captioned | asked
+
+    def draw(self, *, val: float, test: float = 0, seed: int = 0, pool: str = "train") -> None:
+        """Draw val and test from the pictures of a split, each with all its rows.
+
+        Args:
+            val: how many (see ``seeded_split``).
+            test: likewise.
+            seed: of the draw.
+            pool: the split that is drawn from and that the others stay in.
+
+        Raises:
+            UsageError: out of range, or nothing to draw from.
+        """
+        names = self.pictures(pool)
+        if not names and (val or test) and (self._captions or self._questions):
+            raise UsageError(f"val {val} and test {test}: no pictures of {pool} to draw from")
+        drawn = seeded_split(names, val=val, test=test, seed=seed)
+        counts = Counter(drawn.values())
+        for split, share in (("val", val), ("test", test)):
+            if 0 < share < 1 and counts[split] != max(0.5, round(share * len(names))):
+                self.bad.notes.append(
+                    f"{split} {share} of {len(names)} pictures is {share * len(names):.1f}; "
+                    f"{counts[split]} taken"
+                )
+        moved = {image: split for image, split in drawn.items() if split != "train"}
+        for key, (captions, where) in self._captions.items():
+            if captions.split == pool and key in moved:
+                self._captions[key] = replace(captions, split=moved[key]), where
+        for key, (question, where) in self._questions.items():
+            if question.split == pool and question.image in moved:
+                self._questions[key] = replace(question, split=moved[question.image]), where
+
+    def dataset(self, name: str, kind: str, source: object) -> Dataset:
+        """The dataset of all that was added.
+
+        Raises:
+            DataError: nothing was; the message names ``source``.
+        """
+        captions = tuple(record for record, _ in self._captions.values())
+        questions = tuple(record for record, _ in self._questions.values())
+        if not captions and not questions:
+            raise DataError(f"{source}: holds no picture with a caption or question")
+        return Dataset(name, kind, self.root, captions, questions)
+
+
+def seeded_split(names: Iterable[str], *, val: float, test: float, seed: int = 0) -> dict[str, str]:
     """Share pictures out to train, val and test, the same way on every machine.
 
     Names are ordered by a hash of seed and name, so neither their order in a file nor a version
-    of Python matters. A fraction above 0 gives its split at least one picture, as long as train
+    of Python matters. A share above 0 gives its split at least one picture, as long as train
     keeps one; a single picture goes to train.
 
     Args:
         names: the pictures.
-        val: how many: a fraction in [0, 1) as a float, a number of pictures as an int.
+        val: a share of them if below 1, else a number of pictures.
         test: likewise.
         seed: another seed gives another split.
 
     Raises:
-        UsageError: a negative value, or nothing would be left for train.
+        UsageError: a negative or broken number, or nothing would be left for train.
     """
     order = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    total = len(order)
-    fractions = [share for share in (val, test) if isinstance(share, float)]
+    total, counts = len(order), {}
     # Written so that a NaN fails as well.
-    if not (min(val, test) >= 0 and sum(fractions) < 1):
+    if not (min(val, test) >= 0 and sum(share for share in (val, test) if share < 1) < 1):
         raise UsageError(f"val {val} and test {test}: expected shares that leave some for train")
-    counts = {}
-    left = total - 1
+    left = max(0, total - 1)
     for split, share in (("test", test), ("val", val)):
-        if isinstance(share, int):
-            if share > left:
-                raise UsageError(f"{split} {share}: only {total} pictures, and train needs one")
-            counts[split] = share
+        if 0 < share < 1:
+            counts[split] = min(max(1, round(share * total)), left)
+        elif share % 1:
+            raise UsageError(f"{split} {share}: expected a share below 1 or a whole number")
+        elif share > left:
+            raise UsageError(
+                f"{split} {share:g}: only {total} pictures to draw from, and one must stay; "
+                "expected fewer, or a share such as 0.1"
+            )
         else:
-            wanted = max(1, round(share * total)) if share > 0 else 0
-            counts[split] = max(0, min(wanted, left))
+            counts[split] = int(share)
         left -= counts[split]
     ends = counts["test"], counts["test"] + counts["val"]
     return {
@@ -206,15 +417,50 @@ def seeded_split(
     }
 
 
-def find(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first file of ``names`` in ``folder`` or in a folder right below it, case ignored."""
+def refuse(reason: str, **options: object) -> None:
+    """Refuse options that were given (are not None) and would do nothing.
+
+    Raises:
+        UsageError: one was given; the message holds the reason.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name} {value}: would do nothing, since {reason}")
+
+
+def find(folder: Path, names: Sequence[str], bad: BadRows | None = None) -> Path | None:
+    """The first file of ``names`` in a folder or in a folder right below it.
+
+    Letter case is ignored, and the file may be packed (``.gz``, ``.xz``). Other files that fit
+    are named in the notes of ``bad``.
+    """
     wanted = {name.lower(): place for place, name in reversed(list(enumerate(names)))}
-    found = [
-        (wanted[path.name.lower()], len(path.parts), path)
+    found = sorted(
+        (wanted[name], len(path.parts), path)
         for path in below(folder)
-        if path.name.lower() in wanted and path.is_file()
-    ]
-    return min(found)[-1] if found else None
+        if (name := unpacked(path.name).lower()) in wanted and path.is_file()
+    )
+    if bad is not None and len(found) > 1:
+        others = ", ".join(str(path.relative_to(folder)) for *_, path in found[1:])
+        bad.notes.append(f"read {found[0][-1].relative_to(folder)}; not read: {others}")
+    return found[0][-1] if found else None
+
+
+def needed(folder: Path, names: Sequence[str], bad: BadRows | None = None) -> Path:
+    """What ``find`` finds.
+
+    Raises:
+        DataError: nothing.
+    """
+    path = find(folder, names, bad)
+    if path is None:
+        raise DataError(f"{folder}: no file {' or '.join(names)}")
+    return path
+
+
+def unpacked(name: str) -> str:
+    """A file's name without the suffix of its packing."""
+    return name.removesuffix(".gz").removesuffix(".xz")
 
 
 def find_pictures(folder: Path, names: Sequence[str]) -> Path:
@@ -236,11 +482,7 @@ def find_pictures(folder: Path, names: Sequence[str]) -> Path:
 
 
 def below(folder: Path) -> list[Path]:
-    """What lies in a folder and in the folders right below it.
-
-    Raises:
-        DataError: no such folder, or one cannot be read.
-    """
+    """What lies in a folder and in the folders right below it; errors as ``entries``."""
     here = entries(folder)
     return here + [path for outer in here if outer.is_dir() for path in entries(outer)]
 
@@ -255,3 +497,17 @@ def entries(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"{folder}: cannot be read as a folder: {error.strerror}") from error
+
+
+def json_list(value: Any, key: str, path: Path) -> list[Any]:
+    """The list under a key of a JSON file's top object.
+
+    Raises:
+        DataError: no object, or no such list in it.
+    """
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    if not isinstance(value.get(key), list):
+        raise DataError(f"{path}: has no list {key!r}")
+    found: list[Any] = value[key]
+    return found

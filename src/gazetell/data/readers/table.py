@@ -1,44 +1,51 @@
 """One's own captions or questions: a CSV, TSV or JSON Lines file with a row for each.
 
 Captions: several rows of one picture are its several captions. Questions: several rows of the same
-picture and question are its several answers. In JSON Lines a row may hold them as a list::
+picture and question are its several answers. In JSON a row may hold them as a list::
 
     {"image": "a.jpg", "captions": ["...", "..."]}
     {"image": "a.jpg", "question": "...", "answers": ["...", "..."]}
 
-Without a split column the pictures are shared out by a seeded split, each with all its questions.
-Line numbers in errors are those of the file, also where a quoted field runs over several lines.
+Quotation marks. A quoted field of CSV may run over several lines, but never over a line that reads
+as a row of its own: as many fields as the header and the name of a picture in its place. Such a
+mark was never closed, and its line is a bad row. Between tabs a mark is text, unless it encloses
+a whole field. Errors name the line where a row begins.
 """
 
 import csv
 import json
-import os
-from collections import Counter
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, UsageError
-from ...files import read_text
-from ..records import Dataset, QuestionRecord
-from .question_rows import QuestionCollector, answer_texts, question_text
-from .rows import BadRows, Collector, caption_text, seeded_split, split_name
+from ...files import read_bytes, read_json
+from ..records import CaptionRecord, Dataset, QuestionRecord
+from .rows import BadRows, Collector, refuse, split_name, unpacked
 
 __all__ = ["table"]
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-_JSON_LINES = (".jsonl", ".ndjson")
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+_WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
+_PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|webp|tiff?|avif|heic)", re.IGNORECASE | re.DOTALL)
+# What a column may be called where the user does not say; the first name is meant by the others.
+_NAMES = {
+    "image": ("image", "file_name", "filename", "file", "image_name", "image_path", "path"),
+    "caption": ("caption", "captions", "text", "description", "comment"),
+    "question": ("question",),
+    "answer": ("answer", "answers"),
+    "split": ("split",),
+    "id": (),
+}
+
+_Row = tuple[str, dict[str, Any]]  # where it begins, the fields by column
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The names of the columns.
-
-    As given by the user ``caption``, ``question`` and ``answer`` are None where nothing was said;
-    once the file is known either ``caption`` or the other two are names. ``split`` or ``id`` is
-    None where the file has none.
-    """
+    """The names of the columns in use, None where there is none."""
 
     image: str
     caption: str | None
@@ -49,266 +56,378 @@ class _Columns:
 
 
 def table(
-    path: str | os.PathLike[str],
+    file: Path,
     *,
-    images: str | os.PathLike[str] | None = None,
-    image_column: str = "image",
+    images: Path | None = None,
+    image_column: str | None = None,
     caption_column: str | None = None,
     question_column: str | None = None,
     answer_column: str | None = None,
     split_column: str | None = None,
     id_column: str | None = None,
-    val: float | int = 0.1,
-    test: float | int = 0.1,
+    val: float | None = None,
+    test: float | None = None,
     seed: int = 0,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     bad: BadRows | None = None,
 ) -> Dataset:
-    """Read a table of one's own pictures and captions, or pictures, questions and answers.
+    """Your own .csv, .tsv or .jsonl: a row a caption, or a row a question and its answer.
 
-    It holds questions if ``question_column`` or ``answer_column`` is given, or if it has a column
-    ``question`` and no column ``caption``.
+    Several rows a picture are several captions or questions; several rows of the same picture and
+    question are several answers. A table with captions and questions is read for its captions,
+    unless the column of the question or of the answer is named.
 
     Args:
-        path: a ``.csv``, ``.tsv`` or ``.jsonl`` file, UTF-8, with a header line if CSV or TSV.
-        images: the folder that picture names are relative to; the table's own by default.
-        image_column: the column of the picture's name.
-        caption_column: the column of the caption; ``caption`` by default.
-        question_column: the column of the question; ``question`` by default.
-        answer_column: the column of the answer; ``answer`` by default.
-        split_column: the column of train, val or test. By default ``split`` where the file has
-            such a column.
-        id_column: the column of the record id. By default the picture's name is the id of its
-            captions, and with "#1", "#2", ... that of its questions.
-        val: pictures for val where no split is given: a fraction (float) or a number (int).
-        test: likewise for test.
-        seed: of that split.
-        bad: what to do with bad rows; by default the first is an error.
+        file: The table, with a header line; .txt is one too, and .json is a list of rows.
+        images: The folder of pictures; the table's own if not given.
+        image_column: The column with the picture's path below IMAGES; image if not given.
+        caption_column: The column with the caption; caption if not given.
+        question_column: The column with the question; question if not given.
+        answer_column: The column with the answer; answer if not given.
+        split_column: The column with train, val or test; split if there is one, else the seed
+            draws.
+        id_column: The column with the picture's id; its path if not given.
+        val: Pictures for validation: a share of them, or a number from 1; 0.1 if not given.
+        test: Pictures for testing, likewise.
+        seed: Of the draw.
+        delimiter: The character between fields, or tab; found by the header line if not given.
+        encoding: Of the text; UTF-8, UTF-16 and Windows' code page 1252 are found.
+        bad: What to do with bad rows; by default the first is an error.
 
     Raises:
         DataError: the file is missing, empty, of another kind or without such a column, or a bad
-            row (``file:line``): wrong number of fields, empty picture, caption, question or
-            answer, unknown split.
-        UsageError: columns of captions and of questions, or a seeded split that leaves nothing
-            for train.
+            row (``file:line``).
+        UsageError: columns of captions and of questions, an option that would do nothing, or a
+            draw that leaves nothing for train.
     """
-    path, bad = Path(path), bad or BadRows()
-    root = Path(images) if images is not None else path.parent
-    if caption_column is not None and (question_column or answer_column) is not None:
+    path, bad = Path(file), bad or BadRows()
+    suffix = Path(unpacked(path.name)).suffix.lower()
+    asked = question_column is not None or answer_column is not None
+    if caption_column is not None and asked:
         raise UsageError("caption_column and question_column: a table is read for one of the two")
-    columns = _Columns(
-        image_column, caption_column, question_column, answer_column, split_column, id_column
-    )
-    suffix = path.suffix.lower()
-    if suffix in _DELIMITERS:
-        columns, rows = _delimited(path, _DELIMITERS[suffix], columns, bad)
-    elif suffix in _JSON_LINES:
-        columns, rows = _json_lines(path, columns, bad)
-    else:
-        raise DataError(f"{path}: expected a .csv, .tsv or .jsonl file")
-    seeded = None if columns.split is not None else (val, test, seed)
-    if columns.question is not None:
-        return Dataset(
-            path.stem, "table", root, questions=_questions(path, rows, columns, seeded, bad)
+    given = {
+        "image": image_column,
+        "caption": caption_column,
+        "question": question_column,
+        "answer": answer_column,
+        "split": split_column,
+        "id": id_column,
+    }
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        refuse("the file is JSON", delimiter=delimiter)
+        rows: Iterable[_Row] = _json_rows(path, suffix == ".json", encoding, bad)
+        columns = _columns(
+            list(dict.fromkeys(key for _, row in rows for key in row)),
+            given,
+            str(path),
+            path.name,
+            bad,
         )
-    collector = Collector(bad)
+    elif suffix in _DELIMITERS:
+        text = _Delimited(path, _DELIMITERS[suffix], delimiter, encoding, given, bad)
+        columns = _columns(text.header, given, text.where, path.name, bad)
+        rows = text.rows(columns.image)
+    else:
+        raise _of_no_kind(path, suffix)
+    collector = Collector(path.parent if images is None else images, bad, several=True)
     for where, row in rows:
-        _add_caption(collector, where, row, columns, bad)
-    splits = _split(path, collector.images, seeded, "caption")
-    return Dataset(path.stem, "table", root, collector.records(splits))
+        _add(collector, where, row, columns)
+    dataset = collector.dataset(path.name.partition(".")[0], "table", path)
+    if columns.split is not None:
+        refuse(f"column {columns.split!r} tells the splits", val=val, test=test)
+        return dataset
+    collector.draw(val=0.1 if val is None else val, test=0.1 if test is None else test, seed=seed)
+    return collector.dataset(dataset.name, "table", path)
 
 
-_Seeded = tuple[float | int, float | int, int] | None  # val, test, seed; None: the file tells
+def _of_no_kind(path: Path, suffix: str) -> DataError:
+    """What to do with a file that is no table."""
+    if suffix in _WORKBOOKS:
+        return DataError(f"{path}: is a workbook; save the sheet as CSV UTF-8 and give that file")
+    return DataError(f"{path}: expected a .csv, .tsv or .jsonl file")
 
 
-def _split(
-    path: Path, images: Collection[str], seeded: _Seeded, what: str
-) -> dict[str, str] | None:
-    """The seeded split of the pictures, None where the file tells it."""
-    if not images:
-        raise DataError(f"{path}: holds no picture with a {what}")
-    if seeded is None:
+def _columns(
+    header: Sequence[str],
+    given: dict[str, str | None],
+    where: str,
+    name: str,
+    bad: BadRows,
+) -> _Columns:
+    """Find the columns in use in a header, letter case ignored where that is clear."""
+
+    def column(role: str, names: Sequence[str] = ()) -> str | None:
+        for wanted in (given[role],) if given[role] is not None else names or _NAMES[role]:
+            fits = [one for one in header if one == wanted] or [
+                one for one in header if one.strip().lower() == str(wanted).lower()
+            ]
+            if len(fits) > 1:
+                raise DataError(f"{where}: columns {', '.join(fits)} fit {wanted!r}")
+            if fits:
+                if given[role] is None and wanted not in (role, f"{role}s"):
+                    bad.notes.append(f"{name}: column {fits[0]!r} is taken for the {role}")
+                return fits[0]
         return None
-    val, test, seed = seeded
-    return seeded_split(images, val=val, test=test, seed=seed)
+
+    def needed(role: str) -> str:
+        found = column(role)
+        if found is None:
+            raise DataError(
+                f"{where}: no column {given[role] or role!r}; columns: {', '.join(header)}"
+                + ("; expected a header line first" if any(map(_PICTURE.fullmatch, header)) else "")
+            )
+        return found
+
+    asked = given["question"] is not None or given["answer"] is not None
+    captions = column("caption", _NAMES["caption"][:2])
+    questions = asked or (captions is None and column("question") is not None)
+    if captions is not None and not asked and given["caption"] is None and column("question"):
+        bad.notes.append(
+            f"{name}: has captions and questions, and is read for its captions; "
+            "--question-column reads the questions"
+        )
+    return _Columns(
+        image=needed("image"),
+        caption=None if questions else needed("caption"),
+        question=needed("question") if questions else None,
+        answer=needed("answer") if questions else None,
+        split=needed("split") if given["split"] is not None else column("split"),
+        id=needed("id") if given["id"] is not None else None,
+    )
 
 
-def _questions(
-    path: Path, rows: "_Rows", columns: _Columns, seeded: _Seeded, bad: BadRows
-) -> tuple[QuestionRecord, ...]:
-    """The questions of a table."""
-    collector = QuestionCollector(bad, several=True)
-    numbers: Counter[str] = Counter()
-    ids: dict[tuple[str, str], str] = {}
-    for where, row in rows:
-        basis = _basis(where, row, columns, bad)
-        if basis is None:
-            continue
-        image, split, id = basis
-        question, reason = question_text(row.get(columns.question or ""))
-        if question is None:
-            bad.add(where, reason, row)
-            continue
-        raw = row.get(columns.answer or "", row.get("answers"))
-        answers, reason = answer_texts(raw if isinstance(raw, list) else [raw])
-        if answers is None:
-            bad.add(where, reason, row)
-            continue
-        if id is None and (image, question) not in ids:
-            numbers[image] += 1
-            ids[image, question] = f"{image}#{numbers[image]}"
-        key = ids[image, question] if id is None else id
-        collector.add(where, QuestionRecord(key, image, question, answers, split), row)
-    records = collector.records()
-    splits = _split(path, {record.image for record in records}, seeded, "question")
-    if splits is None:
-        return records
-    return tuple(replace(record, split=splits[record.image]) for record in records)
+def _add(collector: Collector, where: str, row: dict[str, Any], columns: _Columns) -> None:
+    """Add a row, or report what is wrong with it."""
 
+    def wrong(column: str | None, expected: str) -> None:
+        value = row.get(column or "")
+        shown = "missing" if value is None else "empty" if value == "" else repr(value)[:60]
+        collector.bad.add(where, f"{column} is {shown}; expected {expected}", row)
 
-def _basis(
-    where: str, row: dict[str, Any], columns: _Columns, bad: BadRows
-) -> tuple[str, str, str | None] | None:
-    """Picture, split and id (None where there is no such column) of a row; None if it is bad."""
     image = row.get(columns.image)
     if not isinstance(image, str) or not image.strip() or "\0" in image:
-        bad.add(where, f"{columns.image} is {_shown(image)}; expected the name of a picture", row)
-        return None
-    # "./a.jpg" and "a.jpg" are one picture.
-    image = Path(os.path.normpath(image.strip())).as_posix()
+        return wrong(columns.image, "the name of a picture")
     split = "train" if columns.split is None else split_name(row.get(columns.split))
     if split is None:
-        found = _shown(row.get(columns.split or ""))
-        bad.add(where, f"{columns.split} is {found}; expected train, val or test", row)
-        return None
-    if columns.id is None:
-        return image, split, None
-    value = row.get(columns.id)
-    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
-        bad.add(where, f"{columns.id} is {_shown(value)}; expected an id", row)
-        return None
-    return image, split, str(value).strip()
+        return wrong(columns.split, "train, val or test")
+    id = "" if columns.id is None else row.get(columns.id)
+    if columns.id is not None and (not isinstance(id, str | int) or isinstance(id, bool)):
+        return wrong(columns.id, "an id")
+    id = str(id).strip()
+    if columns.id is not None and not id:
+        return wrong(columns.id, "an id")
+    # In JSON one row may say "caption" and another "captions".
+    told = columns.caption or columns.answer or ""
+    value = row.get(told, row.get(f"{told}s"))
+    values = tuple(value) if isinstance(value, list) and value else (value,)
+    image = image.strip()
+    if columns.question is None:
+        return collector.add(where, CaptionRecord(id, image, values, split), row)
+    question: Any = row.get(columns.question)
+    collector.add(where, QuestionRecord(id, image, question, values, split), row)
 
 
-def _add_caption(
-    collector: Collector, where: str, row: dict[str, Any], columns: _Columns, bad: BadRows
-) -> None:
-    """Add a row to its picture, or report what is wrong with it."""
-    basis = _basis(where, row, columns, bad)
-    if basis is None:
-        return
-    image, split, id = basis
-    captions = []
-    raw = row.get(columns.caption or "", row.get("captions"))
-    values = raw if isinstance(raw, list) and raw else [raw]
-    for value in values:
-        caption, reason = caption_text(value)
-        if caption is None:
-            bad.add(where, reason, row)
-            return
-        captions.append(caption)
-    collector.add(where, image, id if id is not None else image, split, captions, row)
-
-
-def _shown(value: Any) -> str:
-    """A value in an error message."""
-    if value is None:
-        return "missing"
-    return "empty" if value == "" else repr(value)[:60]
-
-
-_Rows = Iterator[tuple[str, dict[str, Any]]]
-
-
-def _delimited(
-    path: Path, delimiter: str, columns: _Columns, bad: BadRows
-) -> tuple[_Columns, _Rows]:
-    """The columns in use and the rows of a CSV or TSV file."""
-    lines = _numbered(path, delimiter, bad)
-    number, header = next(lines, (1, []))
-    header = [name.strip() for name in header]
-    if not any(header):
-        raise DataError(f"{path}:1: is empty; expected a header line")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}:{number}: column {twice[0]!r} occurs twice")
-    columns = _resolved(columns, header, f"{path}:{number}")
-
-    def rows() -> _Rows:
-        for number, fields in lines:
-            where = f"{path}:{number}"
-            if len(fields) != len(header):
-                reason = f"expected {len(header)} fields, found {len(fields)}"
-                bad.add(where, reason, delimiter.join(fields))
-            else:
-                yield where, dict(zip(header, fields, strict=True))
-
-    return columns, rows()
-
-
-def _resolved(columns: _Columns, header: Collection[str], where: str) -> _Columns:
-    """``columns`` with those checked that must be there and ``split`` added if it is there."""
-    columns = _captions_or_questions(columns, header)
-    named = (columns.image, columns.caption, columns.question, columns.answer)
-    for name in (*named, columns.split, columns.id):
-        if name is not None and name not in header:
-            raise DataError(f"{where}: no column {name!r}; columns: {', '.join(header)}")
-    split = columns.split or ("split" if "split" in header else None)
-    return replace(columns, split=split)
-
-
-def _captions_or_questions(columns: _Columns, header: Collection[str]) -> _Columns:
-    """``columns`` with the names by default of either captions or questions."""
-    asked = columns.question is not None or columns.answer is not None
-    told = columns.caption is not None or "caption" in header or "captions" in header
-    if not asked and (told or "question" not in header):
-        return replace(columns, caption=columns.caption or "caption")
-    return replace(
-        columns, question=columns.question or "question", answer=columns.answer or "answer"
-    )
-
-
-def _numbered(path: Path, delimiter: str, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV or TSV file, each with the line it begins on; blank lines are skipped."""
-    # Split at line ends only: a field may hold other characters that splitlines() breaks at.
-    reader = csv.reader(
-        (line + "\n" for line in read_text(path).split("\n")), delimiter=delimiter, strict=True
-    )
-    while True:
-        number = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            # An open quote swallows all that follows; say how far it got.
-            reason = f"is no row of CSV ({error}), read on to line {reader.line_num}"
-            bad.add(f"{path}:{number}", reason)
-            continue
-        if any(field.strip() for field in fields):
-            yield number, fields
-
-
-def _json_lines(path: Path, columns: _Columns, bad: BadRows) -> tuple[_Columns, _Rows]:
-    """The columns in use and the rows of a JSON Lines file."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            bad.add(where, f"is not JSON ({error})", line)
-            continue
+def _json_rows(path: Path, whole: bool, encoding: str | None, bad: BadRows) -> list[_Row]:
+    """The rows of a JSON Lines file, or of a JSON file with a list of rows."""
+    rows: list[_Row] = []
+    found: Iterable[tuple[str, Any, Any]]
+    if whole:
+        value = read_json(path)
+        if not isinstance(value, list):
+            raise DataError(f"{path}: expected a list of rows, found {type(value).__name__}")
+        found = ((f"{path}: row {number}", row, row) for number, row in enumerate(value))
+    else:
+        found = _json_lines(path, encoding, bad)
+    for where, row, shown in found:
         if isinstance(row, dict):
             rows.append((where, row))
         else:
-            bad.add(where, f"expected a JSON object, found {type(row).__name__}", line)
+            bad.add(where, f"expected a JSON object, found {type(row).__name__}", shown)
     if not rows:
         raise DataError(f"{path}:1: holds no rows; expected one JSON object a line")
-    # A row may lack what others have; the line is told where it does.
-    header = dict.fromkeys(key for _, row in rows for key in row)
-    columns = _captions_or_questions(columns, header)
-    if columns.split is None and "split" in header:
-        columns = replace(columns, split="split")
-    return columns, iter(rows)
+    return rows
+
+
+def _json_lines(path: Path, encoding: str | None, bad: BadRows) -> Iterator[tuple[str, Any, str]]:
+    """The place, value and text of each line."""
+    text, told = _decoded(path, encoding)
+    if told:
+        bad.notes.append(f"{path.name}: read as {told}")
+    for number, line in enumerate(text.split("\n"), start=1):
+        where, row = f"{path}:{number}", line.strip()
+        if row.endswith(","):
+            bad.count(f"{path.name}: commas dropped at the end of a line", where)
+            row = row[:-1]
+        if row:
+            try:
+                yield where, json.loads(row), line
+            except (ValueError, RecursionError) as error:
+                bad.add(where, f"is not JSON ({error})", line)
+
+
+class _Delimited:
+    """A CSV or TSV file: its header, and its rows.
+
+    Attributes:
+        header: the names of the columns.
+        where: the place of the header, ``file:line``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        usual: str,
+        delimiter: str | None,
+        encoding: str | None,
+        given: dict[str, str | None],
+        bad: BadRows,
+    ) -> None:
+        """Read the file and its header; ``usual`` is the delimiter of its kind."""
+        text, told = _decoded(path, encoding)
+        self._path, self._bad, self._lines = path, bad, text.split("\n")
+        start = next((n for n, line in enumerate(self._lines) if line.strip()), None)
+        if start is None:
+            raise DataError(f"{path}:1: is empty; expected a header line")
+        said = re.fullmatch(r'"?sep=(.)"?', self._lines[start])  # Excel's own line
+        if said:
+            start += 1
+        line = self._lines[start] if start < len(self._lines) else ""
+        if delimiter is None and said:
+            self._delimiter = said[1]
+        else:
+            self._delimiter = _delimiter(line, usual, delimiter, given)
+        if delimiter is None and self._delimiter != usual:
+            between = {"\t": "tabs"}.get(self._delimiter, repr(self._delimiter))
+            told = f"{told}, with {between} between fields" if told else f"{between} between fields"
+        if told:
+            bad.notes.append(f"{path.name}: read as {told}; --encoding or --delimiter if wrong")
+        self.where, self._start = f"{path}:{start + 1}", start + 1
+        fields = _fields(line, self._delimiter)
+        self.header = [name.strip() for name in fields or _between_tabs(line)]
+        while self.header and not self.header[-1]:
+            self.header.pop()
+        if not self.header:
+            raise DataError(f"{self.where}: is empty; expected a header line")
+        twice = {name for name in self.header if name and self.header.count(name) > 1}
+        if twice:
+            raise DataError(f"{self.where}: column {min(twice)!r} occurs twice")
+
+    def rows(self, image: str) -> Iterator[_Row]:
+        """The rows; ``image`` is the column of the picture, by which a row is known."""
+        width, place = len(self.header), self.header.index(image)
+        for number, fields in self._records(width, place):
+            while len(fields) > width and not fields[-1].strip():
+                fields.pop()  # empty cells beyond the table
+            where = f"{self._path}:{number}"
+            if len(fields) != width:
+                reason = f"expected {width} fields, found {len(fields)}"
+                self._bad.add(where, reason, self._delimiter.join(fields))
+            elif any(field.strip() for field in fields):
+                yield where, dict(zip(self.header, fields, strict=True))
+
+    def _records(self, width: int, place: int) -> Iterator[tuple[int, list[str]]]:
+        """The fields of each record that can be read, with the line it begins on."""
+        lines, delimiter, next_line = self._lines, self._delimiter, self._start
+        while next_line < len(lines):
+            first, next_line = next_line, next_line + 1
+            line = lines[first]
+            if '"' not in line:
+                if line.strip():
+                    yield first + 1, line.split(delimiter)
+                continue
+            where = f"{self._path}:{first + 1}"
+            record, end = _fields(line, delimiter), first + 1
+            is_open = record is None and line.count('"') % 2
+            while is_open and end < len(lines):
+                fields = lines[end].split(delimiter)
+                if len(fields) >= width and _PICTURE.fullmatch(fields[place].strip(' "')):
+                    break
+                is_open ^= lines[end].count('"') % 2
+                end += 1
+            if end > first + 1 and not is_open:
+                record = _fields("\n".join(lines[first:end]), delimiter)
+            if delimiter == "\t" and (record is None or len(record) < width):
+                record, end = _between_tabs(line), first + 1
+                self._bad.count(f"{self._path.name}: rows whose quotation marks are text", where)
+            if record is None:
+                how = "a quotation mark that is not closed" if is_open else "a stray quotation mark"
+                self._bad.add(where, f"is no row of CSV: {how}; expected it written twice", line)
+                continue
+            if end > first + 1:
+                self._bad.count(f"{self._path.name}: rows that run over several lines", where)
+            next_line = end
+            yield first + 1, record
+
+
+def _fields(text: str, delimiter: str) -> list[str] | None:
+    """The fields of a record of CSV, None if it is none."""
+    try:
+        return next(csv.reader([text], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return None
+
+
+def _between_tabs(line: str) -> list[str]:
+    """The fields between tabs; quotation marks count where they enclose a whole field."""
+    fields = line.split("\t")
+    for place, field in enumerate(fields):
+        inner = field[1:-1].replace('""', "")
+        if len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner:
+            fields[place] = field[1:-1].replace('""', '"')
+    return fields
+
+
+def _delimiter(line: str, usual: str, given: str | None, columns: dict[str, str | None]) -> str:
+    """The delimiter given, or the one that finds most known columns in a header line."""
+    if given is not None:
+        chosen = {"tab": "\t", "\\t": "\t"}.get(given.lower(), given)
+        if len(chosen) != 1 or chosen in '"\n\r':
+            raise UsageError(f"delimiter {given!r}: expected one character, or tab")
+        return chosen
+    known = {name.lower() for names in _NAMES.values() for name in names}
+    known |= {name.lower() for name in columns.values() if name is not None}
+
+    def found(delimiter: str) -> tuple[int, int]:
+        names = [name.strip(' "').lower() for name in line.split(delimiter)]
+        return sum(name in known for name in names), len(names)
+
+    return max((usual, *",;\t|"), key=found)
+
+
+def _decoded(path: Path, encoding: str | None) -> tuple[str, str]:
+    """The text of a file with line feeds at line ends, and what to say of its encoding.
+
+    Without ``encoding`` it is UTF-8 or UTF-16; what is neither is Windows' code page 1252, as
+    Excel writes it in Western Europe, unless three bytes in a row are no ASCII: no Western
+    language has three such letters in a row, and others have little else.
+    """
+    content, told = read_bytes(path), ""
+    try:
+        if encoding is None:
+            encoding, told = _encoding(path, content)
+        text = content.decode(encoding)
+    except LookupError as error:
+        raise UsageError(f"encoding {encoding!r}: is not known; such as cp1252") from error
+    except UnicodeDecodeError as error:
+        line = len((content[: error.start] + b"?").splitlines())
+        raise DataError(f"{path}:{line}: is not {encoding} text") from error
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), told
+
+
+def _encoding(path: Path, content: bytes) -> tuple[str, str]:
+    """The encoding that a file seems to have, and what to say of it."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16", "UTF-16"
+    if b"\0" in content[:2]:
+        return ("utf-16-be" if content[0] == 0 else "utf-16-le"), "UTF-16"
+    try:
+        content.decode("utf-8")
+        return "utf-8", ""
+    except UnicodeDecodeError as error:
+        line = len((content[: error.start] + b"?").splitlines())
+        if content.startswith(b"PK"):
+            raise _of_no_kind(path, ".xlsx") from error
+        if re.search(rb"[\x80-\xff]{3}|[\x81\x8d\x8f\x90\x9d]", content):
+            raise DataError(f"{path}:{line}: is not UTF-8 text; name its --encoding") from error
+        return "cp1252", f"Windows' code page 1252 (line {line} is not UTF-8)"

@@ -1,17 +1,35 @@
-"""``gazetell data``: the verbs of questions, from files to a prepared dataset."""
+"""``gazetell data``: verbs made from the readers, from files to a prepared dataset."""
 
+import inspect
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from gazetell.data.readers import READERS
 from gazetell.data.records import Dataset
 
 
 def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(path)
+
+
+@pytest.mark.parametrize("verb", READERS)
+def test_a_verb_has_the_options_and_the_help_of_its_reader(run, verb):
+    status, out, err = run("data", verb, "--help")
+    assert (status, err) == (0, "")
+    told = " ".join(out.replace("│", " ").split())
+    reader = READERS[verb]
+    assert inspect.getdoc(reader).splitlines()[0] in told
+    taken = set(inspect.signature(reader).parameters) - {"bad", "pictures", "progress"}
+    for option in taken | {"out", "skip_bad", "check", "json"}:
+        assert f"--{option.replace('_', '-')} " in told
+    assert "The prepared folder to write. [required]" in told
+    assert "Args" not in told
+    assert "bad rows and pictures out" in told
 
 
 @pytest.fixture
@@ -33,11 +51,11 @@ def official(tmp_path) -> Path:
 def test_vqa_and_its_text_files_there_and_back(run, official, tmp_path):
     one, text, two = tmp_path / "one", tmp_path / "text", tmp_path / "two"
     status, out, err = run("data", "vqa", official, "--out", one, "--val-from-train", 0.2)
-    assert (status, err) == (0, "")
+    assert status == 0
     assert "questions  12 (train 8, val 2, test 2)" in out
     assert "ceiling    of the most frequent answers, on val: 1: 100.0 %" in out
-    assert "note: test is the official val" in out
-    assert run("data", "show", one)[1].split("note: ")[0] == out.split("note: ")[0]
+    assert err == "note: test is the official val; val is drawn from the pictures of train\n"
+    assert run("data", "show", one) == (0, out, "")
     status, out, err = run("data", "write-vqa-text", one, "--out", text)
     assert (status, err) == (0, "")
     assert out == f"questions written to {text}: train 8, val 2, test 2\n"
@@ -85,14 +103,13 @@ def test_easy_vqa(run, tmp_path):
         rows = [["is it?", "yes", number] for number in range(count)]
         (tmp_path / f"easy/{split}/questions.json").write_text(json.dumps(rows))
     (tmp_path / "easy/answers.txt").write_text("yes")
-    status, out, err = run(
-        "data", "easy-vqa", tmp_path / "easy", "--out", tmp_path / "out", "--val", 0.25
-    )
+    out = tmp_path / "out"
+    status, told, err = run("data", "easy-vqa", tmp_path / "easy", "--out", out, "--val", 0.25)
     assert (status, err) == (0, "")
-    assert "questions  5 (train 3, val 1, test 1)" in out
+    assert "questions  5 (train 3, val 1, test 1)" in told
 
 
-def test_daquar(run, tmp_path):
+def test_what_is_left_out_is_told_on_standard_error(run, tmp_path):
     folder = tmp_path / "daquar"
     picture(folder / "images/image1.jpg")
     picture(folder / "images/image2.jpg")
@@ -105,23 +122,27 @@ def test_daquar(run, tmp_path):
     assert (status, out) == (3, "")
     assert err.endswith("all_qa_pairs.txt:3: the last question has no line of answer\n")
     assert not (tmp_path / "out").exists()
-    status, out, err = run(*here, "--skip-bad")
-    assert (status, err) == (0, "")
-    assert "left out   bad rows 1" in out
-    (folder / "all_qa_pairs.txt").write_text(pairs + "a bed")
-    status, out, _ = run(*here)
-    assert "questions  2 (train 1, val 0, test 1)" in out
-    assert "warning: no answer of train ever occurs in test" in out
+    status, _, err = run(*here, "--skip-bad", "--json")
+    assert status == 0
+    assert err.splitlines() == [
+        f"left out: bad rows 1; see {tmp_path}/out/quarantine.jsonl",
+        "note: val 0.1 of 1 pictures is 0.1; 0 taken",
+        "warning: split val has no pictures",
+        "warning: split test has no pictures",
+        "warning: the dataset has one picture only; it can be learnt by heart, not learnt",
+    ]
 
 
-def test_a_table_of_questions(run, tmp_path):
+def test_a_table(run, tmp_path):
     picture(tmp_path / "a.png")
     table = tmp_path / "t.csv"
-    table.write_text("image,ask,say\na.png,Is it?,yes\na.png,Is it?,no\n")
+    table.write_text("image;ask;say\nA.png;Is it?;yes\na.png;Is it?;no\n")
     here = ["data", "table", table, "--out", tmp_path / "out"]
-    status, out, _ = run(*here, "--question-column", "ask", "--answer-column", "say")
+    status, out, err = run(*here, "--question-column", "ask", "--answer-column", "say")
     assert status == 0
     assert "answers    2 a question; 1 different in train" in out
+    assert "note: t.csv: read as ';' between fields; --encoding or --delimiter if wrong\n" in err
+    assert "note: pictures found although slash, letter case or Unicode form differ: 1 " in err
     status, _, err = run(*here, "--question-column", "ask")
     assert (status, err) == (
         3,
@@ -130,3 +151,54 @@ def test_a_table_of_questions(run, tmp_path):
     status, _, err = run(*here, "--question-column", "ask", "--caption-column", "say")
     assert status == 2
     assert "a table is read for one of the two" in err
+
+
+def test_flickr8k_without_its_lists(run, tmp_path):
+    rows = ["image,caption", *(f"{n}.png,a dog" for n in range(6))]
+    for n in range(6):
+        picture(tmp_path / f"Images/{n}.png")
+    (tmp_path / "captions.txt").write_text("\n".join(rows))
+    here = ["data", "flickr8k", tmp_path, "--out", tmp_path / "out"]
+    status, _, err = run(*here)
+    assert status == 2
+    assert "test 1000: only 6 pictures" in err
+    status, out, _ = run(*here, "--val", 2, "--test", 0.2, "--seed", 1)
+    assert status == 0
+    assert "(train 3, val 2, test 1)" in out
+
+
+def test_the_file_of_the_course(run, tmp_path):
+    """Four training pictures, one with an unknown word, and six of val."""
+    file, out = tmp_path / "coco.pt", tmp_path / "out"
+    images = torch.randint(256, (10, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    images = images.to(torch.uint8)
+    captions = torch.tensor([[1, 4, 5, 2, 0]]).repeat(10, 1)
+    captions[1, 2] = 3
+    content = {
+        "train_images": images[:4],
+        "train_captions": captions[:4],
+        "val_images": images[4:],
+        "val_captions": captions[4:],
+        "vocab": {"idx_to_token": ["<NULL>", "<START>", "<END>", "<UNK>", "a", "dog"]},
+    }
+    torch.save(content, file)
+    here = ["data", "course", file, "--out", out]
+    status, told, err = run(*here, "--test-from-val", 0.33, "--json")
+    assert status == 0
+    summary = json.loads(told)
+    assert summary["splits"] == {"train": 3, "val": 4, "test": 2}
+    assert summary["notes"][0].startswith("captions of train with <UNK>, left out: 1")
+    assert err.startswith("note: captions of train with <UNK>, left out: 1")
+    dataset = Dataset.open(out)
+    assert dataset.root == out / "images"
+    assert all(dataset.path(record).is_file() for record in dataset.captions)
+    status, _, err = run(*here, "--unknown", "keep")
+    assert status == 0
+    assert "train with a minimum frequency of at least 2" in err
+    file.write_bytes(file.read_bytes()[:900])
+    here[-1] = tmp_path / "new"
+    status, told, err = run(*here)
+    assert (status, told) == (3, "")
+    assert err.startswith(f"error: {file}: cannot be read")
+    assert len(err.splitlines()) == 1
+    assert not here[-1].exists()

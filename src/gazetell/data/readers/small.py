@@ -1,0 +1,170 @@
+"""Two small datasets of questions: DAQUAR and easy-VQA.
+
+DAQUAR (Malinowski and Fritz 2014, arXiv 1410.0210) asks about pictures of rooms::
+
+    all_qa_pairs.txt         a line of question and a line of answer in turn
+    train_images_list.txt    the official pictures of train, one name (image3) a line
+    test_images_list.txt     those of test
+    images/image3.jpg ...    or nyu_depth_images/image3.png
+
+The authors hand out ``qa.894.raw.train.txt`` and ``qa.894.raw.test.txt`` (or ``qa.37.raw...``, of
+37 classes) instead, with the same lines. A question names its picture: "what is on the desk in the
+image3 ?" Some name two; the last one counts. What names a picture ("in the image3") is taken out
+of the question, since a number that stands for one picture is nothing to learn from. An answer may
+be several things, "table, chair", in an order that varies from one question to the next. They are
+sorted here and joined by ", ", so that the same things are the same answer.
+
+easy-VQA (Victor Zhou, 2019) asks about coloured shapes at 64x64, with 13 answers::
+
+    train/images/0.png ...   train/questions.json   test/images/...   test/questions.json
+    answers.txt              one answer a line
+
+    questions.json           [["what is the blue shape?", "rectangle", 0], ...]
+
+Both of its folders number their pictures from 0, so a record's id and image begin with the folder.
+"""
+
+import re
+from pathlib import Path
+
+from ...errors import DataError
+from ...files import read_json, read_text
+from ..records import Dataset, QuestionRecord
+from .rows import BadRows, Collector, entries, find, find_pictures, needed
+
+__all__ = ["daquar", "easy_vqa"]
+
+_HALVES = ("train", "test")
+_NAME = re.compile(r"image\d+", re.IGNORECASE)
+_MENTION = re.compile(r"(?:\b(?:in|on|of)\s+)?(?:\b(?:the|this)\s+)?\bimage\d+\b", re.IGNORECASE)
+
+
+def daquar(
+    folder: Path,
+    *,
+    pairs: Path | None = None,
+    images: Path | None = None,
+    val: float = 0.1,
+    seed: int = 0,
+    bad: BadRows | None = None,
+) -> Dataset:
+    """DAQUAR: all_qa_pairs.txt with the official lists of pictures, or qa.894.raw.train.txt, ...
+
+    Args:
+        folder: Where the files lie, at most one folder down.
+        pairs: The file of questions and answers, if it is not all_qa_pairs.txt in FOLDER.
+        images: The folder of pictures, if it is not found below FOLDER.
+        val: Share of the pictures of train for validation, or their number, from 1.
+        seed: Of the draw.
+        bad: What to do with bad rows; by default the first is an error.
+
+    Raises:
+        DataError: a file or the pictures are missing, or a bad row: a question that names no
+            picture or has no answer.
+        UsageError: ``val`` out of range.
+    """
+    folder, bad = Path(folder), bad or BadRows()
+    root = find_pictures(folder, ("images", "nyu_depth_images")) if images is None else Path(images)
+    collector = Collector(root, bad)
+    whole = ("all_qa_pairs.txt", "qa.894.raw.txt", "qa.37.raw.txt")
+    halves = {
+        split: path
+        for split in _HALVES
+        if (path := find(folder, [f"qa.{number}.raw.{split}.txt" for number in (894, 37)]))
+    }
+    if pairs is None and len(halves) == 2 and find(folder, whole[:1]) is None:
+        sources, listed = halves, None
+    else:
+        sources = {"": Path(pairs) if pairs is not None else needed(folder, whole, bad)}
+        listed = _listed(folder, bad)
+    for split, path in sources.items():
+        _read(path, split, listed, collector)
+    collector.draw(val=val, seed=seed)
+    return collector.dataset("daquar", "daquar", " and ".join(map(str, sources.values())))
+
+
+def _listed(folder: Path, bad: BadRows) -> dict[str, str]:
+    """The official split of each picture."""
+    splits: dict[str, str] = {}
+    for split in _HALVES:
+        path = needed(folder, (f"{split}_images_list.txt",), bad)
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
+            name = Path(line.strip().lower()).stem
+            if name and splits.setdefault(name, split) != split:
+                bad.add(f"{path}:{number}", f"{name} is in the list of train as well", line)
+    return splits
+
+
+def _read(path: Path, half: str, listed: dict[str, str] | None, collector: Collector) -> None:
+    """Add the pairs of a file: all of one split, or as the lists of pictures say."""
+    bad = collector.bad
+    names = (path.name for path in entries(collector.root))
+    pictures = {Path(name).stem.lower(): name for name in names if _NAME.fullmatch(Path(name).stem)}
+    lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    for number in range(0, len(lines), 2):
+        where, line = f"{path}:{number + 1}", lines[number]
+        mentions = _NAME.findall(line)
+        if not mentions:
+            bad.add(where, "names no picture; expected a question about an image of a number", line)
+            continue
+        if number + 1 == len(lines):
+            bad.add(where, "the last question has no line of answer", line)
+            continue
+        name = mentions[-1].lower()
+        split = half if listed is None else listed.get(name)
+        if split is None:
+            bad.count("questions of pictures in no official list, left out", where)
+            continue
+        parts = [part.strip() for part in lines[number + 1].split(",") if part.strip()]
+        if len(parts) > 1:
+            bad.count("answers of several things, sorted because their order varies", where)
+        record = QuestionRecord(
+            f"{half}-{number // 2 + 1}".removeprefix("-"),
+            pictures.get(name, f"{name}.jpg"),
+            " ".join(_MENTION.sub(" ", line).split()).replace(" ?", "?"),
+            (", ".join(sorted(parts)),),
+            split,
+        )
+        collector.add(where, record, line)
+
+
+def easy_vqa(
+    folder: Path, *, val: float = 0.1, seed: int = 0, bad: BadRows | None = None
+) -> Dataset:
+    """easy-VQA: coloured shapes, train and test with questions.json and images.
+
+    Args:
+        folder: The folder of train, test and answers.txt, or of their folder data.
+        val: Share of the pictures of train for validation, or their number, from 1.
+        seed: Of the draw.
+        bad: What to do with bad rows; by default the first is an error.
+
+    Raises:
+        DataError: a file is missing or of another form, or a bad row: not three fields, or an
+            answer that ``answers.txt`` does not have.
+        UsageError: ``val`` out of range.
+    """
+    root, bad = Path(folder), bad or BadRows()
+    if not (root / "train").is_dir() and (root / "data" / "train").is_dir():
+        root /= "data"
+    collector = Collector(root, bad)
+    answers = {line.strip() for line in read_text(root / "answers.txt").split("\n")}
+    for split in _HALVES:
+        path = root / split / "questions.json"
+        rows = read_json(path)
+        if not isinstance(rows, list):
+            raise DataError(f"{path}: expected a list of [question, answer, picture id]")
+        for number, row in enumerate(rows):
+            where = f"{path}: row {number}"
+            if not isinstance(row, list) or len(row) != 3 or type(row[2]) is not int:
+                bad.add(where, "expected [question, answer, picture id]", row)
+                continue
+            question, answer, picture = row
+            if isinstance(answer, str) and answer.strip() and answer.strip() not in answers:
+                bad.add(where, f"answer {answer!r} is not in {root / 'answers.txt'}", row)
+                continue
+            image = f"{split}/images/{picture}.png"
+            record = QuestionRecord(f"{split}-{number}", image, question, (answer,), split)
+            collector.add(where, record, row)
+    collector.draw(val=val, seed=seed)
+    return collector.dataset("easy-vqa", "easy-vqa", root)
