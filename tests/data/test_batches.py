@@ -95,7 +95,7 @@ def everything(dataset, order=range(5)):
 
 
 def test_draws_depend_on_seed_and_epoch_alone(tokenizer):
-    options = {"captions_per_image": 2, "flip": 0.5}
+    options = {"per_image": 2, "flip": 0.5}
     first = everything(data(tokenizer, seed=3, epoch=4, **options))
     used = data(tokenizer, seed=3, epoch=0, **options)
     everything(used)
@@ -108,7 +108,7 @@ def test_draws_depend_on_seed_and_epoch_alone(tokenizer):
 
 
 def test_draws_of_a_picture_do_not_depend_on_its_batch(tokenizer):
-    dataset = data(tokenizer, captions_per_image=1, flip=0.5, seed=1, epoch=2)
+    dataset = data(tokenizer, per_image=1, flip=0.5, seed=1, epoch=2)
     together = dataset.__getitems__([0, 1, 2, 4])
     for index in (4, 2, 1, 0):
         alone = dataset[index]
@@ -122,7 +122,7 @@ def test_draws_of_a_picture_do_not_depend_on_its_batch(tokenizer):
 def test_captions_per_image(tokenizer, wanted):
     drawn = set()
     for epoch in range(40):
-        batch = data(tokenizer, captions_per_image=wanted, epoch=epoch).__getitems__([0, 1, 4])
+        batch = data(tokenizer, per_image=wanted, epoch=epoch).__getitems__([0, 1, 4])
         rows = said(batch, tokenizer)
         for n in (0, 1, 4):
             own = [text for record, text in rows if record == n]

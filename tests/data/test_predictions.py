@@ -190,7 +190,7 @@ def test_bad_lines_of_references(tmp_path, content, rows, message):
         (
             "answers",
             {"annotations": [votes(1, "x", 4)]},
-            'annotation 1, answer 2: expected "answer", a string, found the number 4 (write "4")',
+            'annotation 1, answers: expected "answer", a string, found the number 4 (write "4")',
         ),
         ("answers", {"annotations": [{"question_id": 1, "answers": ["x"]}]}, "objects, found str"),
         (

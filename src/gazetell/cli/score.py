@@ -92,7 +92,7 @@ def score(
     about: dict[str, Any] = {items: len(wanted.texts)} | ({"left_out": left_out} if subset else {})
     if left_out:
         logger.warning("left out, without a prediction: %d of the %s", left_out, items)
-    draws = {"resamples": resamples or 1000, "seed": seed or 0, "level": LEVEL}
+    draws: dict[str, Any] = {"resamples": resamples or 1000, "seed": seed or 0, "level": LEVEL}
     if against is not None and len(wanted.texts) < 2:
         raise DataError(f"{references}: one of the {items}; expected at least two to compare on")
 

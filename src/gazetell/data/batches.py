@@ -11,7 +11,7 @@ Shapes: ``B`` pictures, ``N`` captions or questions, ``T`` words (of a caption w
 
 import logging
 from collections.abc import Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from .text import Tokenizer
 __all__ = [
     "CaptionBatch",
     "CaptionData",
+    "Draws",
     "QuestionBatch",
     "QuestionData",
     "Source",
@@ -36,41 +37,24 @@ logger = logging.getLogger(__name__)
 
 
 class CaptionBatch(NamedTuple):
-    """A batch, see the module.
+    """A batch of captions."""
 
-    Attributes:
-        pictures: uint8 images (B, 3, S, S), or float16 cells (B, R, C) from a feature cache.
-        records: (B,) index of each picture's record.
-        owner: (N,) which of the B pictures a caption belongs to.
-        tokens: (N, T+1) from ``<start>`` to ``<end>``, padded.
-        lengths: (N,) steps of each caption, ``<end>`` counted; falling.
-    """
-
-    pictures: Tensor
-    records: Tensor
-    owner: Tensor
-    tokens: Tensor
-    lengths: Tensor
+    pictures: Tensor  # uint8 images (B, 3, S, S), or float16 cells (B, R, C) of cached features
+    records: Tensor  # (B,) index of each picture's record
+    owner: Tensor  # (N,) which of the B pictures a caption belongs to
+    tokens: Tensor  # (N, T+1) from <start> to <end>, padded
+    lengths: Tensor  # (N,) steps of each caption, <end> counted; falling
 
 
 class QuestionBatch(NamedTuple):
-    """A batch, see the module.
+    """A batch of questions."""
 
-    Attributes:
-        pictures: uint8 images (B, 3, S, S), or float16 cells (B, R, C) from a feature cache.
-        records: (N,) index of each question's record.
-        owner: (N,) which of the B pictures a question is about.
-        tokens: (N, T) the words of each question, padded.
-        lengths: (N,) words of each question, at least 1.
-        targets: (N, A) float32, see ``AnswerVocabulary.target``.
-    """
-
-    pictures: Tensor
-    records: Tensor
-    owner: Tensor
-    tokens: Tensor
-    lengths: Tensor
-    targets: Tensor
+    pictures: Tensor  # as above
+    records: Tensor  # (N,) index of each question's record
+    owner: Tensor  # (N,) which of the B pictures a question is about
+    tokens: Tensor  # (N, T) the words of each question, padded
+    lengths: Tensor  # (N,) words of each question, at least 1
+    targets: Tensor  # (N, A) float32, see AnswerVocabulary.target
 
 
 Batch = TypeVar("Batch", CaptionBatch, QuestionBatch)
@@ -83,28 +67,31 @@ class Source(Protocol):
         """The pictures (B, ...), mirrored where ``mirrored`` (B,) says so."""
 
 
+class Draws(TypedDict, total=False):
+    """What is drawn anew each epoch, by seed, epoch and picture alone: a resumed run repeats it."""
+
+    per_image: int  # at most so many texts of a picture an epoch; 0 is all
+    flip: float  # probability of the mirrored picture
+    seed: int
+    epoch: int
+
+
 class _PictureTexts(Dataset[Batch], Generic[Batch]):
     """Pictures with their texts; torch's loader asks for a whole batch by a list of pictures.
 
-    Attributes:
+    Args:
         images: the name of each picture.
         texts_of: the numbers of each picture's texts.
-        epoch: draws depend on seed, epoch and picture alone, so a resumed run repeats them.
+        source: of the pictures.
+        draws: see ``Draws``; ``epoch`` is set anew in training.
     """
 
     def __init__(
-        self,
-        images: list[str],
-        texts_of: list[list[int]],
-        source: Source,
-        per_image: int,
-        flip: float,
-        seed: int,
-        epoch: int,
+        self, images: list[str], texts_of: list[list[int]], source: Source, draws: Draws
     ) -> None:
         self.images, self.texts_of, self.source = images, texts_of, source
-        self.per_image, self.flip = per_image, flip
-        self.seed, self.epoch = seed, epoch
+        self.per_image, self.flip = draws.get("per_image", 0), draws.get("flip", 0.0)
+        self.seed, self.epoch = draws.get("seed", 0), draws.get("epoch", 0)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -135,16 +122,7 @@ class _PictureTexts(Dataset[Batch], Generic[Batch]):
 class CaptionData(_PictureTexts[CaptionBatch]):
     """The captions of a split as batches; an index is that of a record.
 
-    Args:
-        records: of the split.
-        tokenizer: encodes the captions.
-        source: of the pictures.
-        max_length: most words of a caption in training; the rest is cut.
-        captions_per_image: at most so many captions of a picture an epoch, drawn anew each
-            epoch; 0 is all.
-        flip: probability of the mirrored picture.
-        seed: of the draws.
-        epoch: see the base.
+    Captions are cut at ``max_length`` words, and a warning says how many.
     """
 
     def __init__(
@@ -154,48 +132,29 @@ class CaptionData(_PictureTexts[CaptionBatch]):
         source: Source,
         *,
         max_length: int = 20,
-        captions_per_image: int = 0,
-        flip: float = 0.0,
-        seed: int = 0,
-        epoch: int = 0,
+        **draws: Unpack[Draws],
     ) -> None:
         texts = [caption for record in records for caption in record.captions]
         self.tokens = _encoded(texts, tokenizer, max_length, "captions")
         self.pad = tokenizer.pad
         numbers = iter(range(len(texts)))
         captions_of = [[next(numbers) for _ in record.captions] for record in records]
-        images = [record.image for record in records]
-        super().__init__(images, captions_of, source, captions_per_image, flip, seed, epoch)
+        super().__init__([record.image for record in records], captions_of, source, draws)
 
     def __getitems__(self, indices: Sequence[int]) -> CaptionBatch:
         """The batch of some records."""
         pictures, captions = self._draw(indices)
         captions.sort(key=lambda caption: -len(self.tokens[caption[1]]))
         tokens, lengths = pad_captions([self.tokens[number] for _, number in captions], self.pad)
-        return CaptionBatch(
-            pictures=pictures,
-            records=torch.tensor(list(indices)),
-            owner=torch.tensor([owner for owner, _ in captions], dtype=torch.long),
-            tokens=tokens,
-            lengths=lengths,
-        )
+        owner = torch.tensor([owner for owner, _ in captions], dtype=torch.long)
+        return CaptionBatch(pictures, torch.tensor(list(indices)), owner, tokens, lengths)
 
 
 class QuestionData(_PictureTexts[QuestionBatch]):
     """The questions of a split as batches; an index is that of a picture.
 
-    Args:
-        records: of the split.
-        tokenizer: encodes the questions.
-        answers: what can be answered.
-        source: of the pictures.
-        targets: ``hard``, ``soft`` or ``votes``, see ``AnswerVocabulary.target``.
-        max_question: most words of a question; the rest is cut.
-        questions_per_image: at most so many questions of a picture an epoch, drawn anew each
-            epoch; 0 is all.
-        flip: probability of the mirrored picture.
-        seed: of the draws.
-        epoch: see the base.
+    Questions are cut at ``max_question`` words, and a warning says how many; ``targets`` as in
+    ``AnswerVocabulary.target``.
     """
 
     def __init__(
@@ -207,10 +166,7 @@ class QuestionData(_PictureTexts[QuestionBatch]):
         *,
         targets: Target = "hard",
         max_question: int = 30,
-        questions_per_image: int = 0,
-        flip: float = 0.0,
-        seed: int = 0,
-        epoch: int = 0,
+        **draws: Unpack[Draws],
     ) -> None:
         texts = [record.question for record in records]
         rows = _encoded(texts, tokenizer, max_question, "questions")
@@ -220,25 +176,19 @@ class QuestionData(_PictureTexts[QuestionBatch]):
         asked: dict[str, list[int]] = {}
         for index, record in enumerate(records):
             asked.setdefault(record.image, []).append(index)
-        questions_of = list(asked.values())
-        super().__init__(list(asked), questions_of, source, questions_per_image, flip, seed, epoch)
+        super().__init__(list(asked), list(asked.values()), source, draws)
 
     def __getitems__(self, indices: Sequence[int]) -> QuestionBatch:
         """The batch of some pictures."""
         pictures, questions = self._draw(indices)
-        tokens, lengths = pad_rows([self.tokens[number] for _, number in questions], self.pad)
-        targets = torch.zeros(len(questions), len(self.answers))
-        for n, (_, number) in enumerate(questions):
-            for answer, share in self.targets[number].items():
+        owner, records = (list(part) for part in zip(*questions, strict=True))
+        tokens, lengths = pad_rows([self.tokens[record] for record in records], self.pad)
+        targets = torch.zeros(len(records), len(self.answers))
+        for n, record in enumerate(records):
+            for answer, share in self.targets[record].items():
                 targets[n, answer] = share
-        return QuestionBatch(
-            pictures=pictures,
-            records=torch.tensor([number for _, number in questions]),
-            owner=torch.tensor([owner for owner, _ in questions]),
-            tokens=tokens,
-            lengths=lengths,
-            targets=targets,
-        )
+        part = torch.tensor(records), torch.tensor(owner)
+        return QuestionBatch(pictures, *part, tokens, lengths, targets)
 
 
 def _encoded(

@@ -21,9 +21,9 @@ Ids are compared as text: 12 and "12" are the same picture.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..errors import DataError
 from ..files import read_json, read_jsonl
@@ -46,43 +46,33 @@ Content = Literal["captions", "answers"]
 NAMED = 5  # how many ids a message names
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """What pictures and questions are called in files and messages."""
+class _Terms(NamedTuple):
+    """What captions and answers are called in files and messages."""
 
-    item: str
-    text: str
+    item: str  # what they are of
+    text: str  # one of them, also as a key
+    texts: str  # several
+    id: str  # the key of the item in an official file
     official: str
-
-    @property
-    def id(self) -> str:
-        """The key of the id in an official file."""
-        return f"{'image' if self.item == 'picture' else self.item}_id"
 
 
 _TERMS: dict[Content, _Terms] = {
-    "captions": _Terms("picture", "caption", "COCO"),
-    "answers": _Terms("question", "answer", "VQA"),
+    "captions": _Terms("picture", "caption", "captions", "image_id", "COCO"),
+    "answers": _Terms("question", "answer", "answers", "question_id", "VQA"),
 }
 
 
 @dataclass(frozen=True)
 class RowFile:
-    """A file that was read but not yet understood: large ones are parsed only once.
-
-    Attributes:
-        path: where it lies.
-        lines: whether it is JSON Lines; otherwise ``content`` is a JSON document.
-        content: the document, or a list of (line number, object).
-    """
+    """A file that was read but not yet understood: large ones are parsed only once."""
 
     path: FilePath
-    lines: bool
-    content: Any
+    lines: bool  # whether it is JSON Lines
+    content: Any  # a JSON document, or of JSON Lines a list of (line number, object)
 
     @classmethod
     def read(cls, path: FilePath) -> "RowFile":
-        """Read JSON or JSON Lines, plain or gzip'd (told apart by content).
+        """Read JSON or JSON Lines, plain or packed (told apart by content).
 
         Raises:
             DataError: missing, damaged, not UTF-8 or not JSON.
@@ -106,34 +96,33 @@ class RowFile:
         return "captions" if {"captions", "caption", "image_id"} & row.keys() else None
 
     def rows(
-        self, document: Any, key: str, what: str, once: str | None
+        self, document: Any, key: str, name: str, item: str | None
     ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Yield (place for a message, id, row) of JSON Lines, or of a list of a document.
+        """Yield (place for a message, id, row) of JSON Lines, or else of a list of a document.
 
         Args:
             document: the list; not used for JSON Lines.
-            key: of the id in a document; in JSON Lines it is "id".
-            what: a row of the document is called in a message.
-            once: what an id stands for, if it may be there only once.
+            key: of the id in the list; in JSON Lines it is "id".
+            name: of a row of the list in a message.
+            item: what an id stands for, if it may be there only once.
 
         Raises:
             DataError: a row that is no object or without an id, or an id twice.
         """
-        key, what = ("id", "line") if self.lines else (key, what)
+        key, name = ("id", "line") if self.lines else (key, name)
         seen: dict[str, int] = {}
         for number, row in self.content if self.lines else enumerate(document, start=1):
-            where = f"{self.path}:{number}" if self.lines else f"{self.path}: {what} {number}"
+            where = f"{self.path}:{number}" if self.lines else f"{self.path}: {name} {number}"
             if not isinstance(row, dict):
                 raise DataError(f"{where}: expected an object, found {type(row).__name__}")
             value = row.get(key)
             # bool is an int in Python, but true is no id.
             if isinstance(value, bool) or not isinstance(value, str | int):
                 raise DataError(f'{where}: expected "{key}", a string or an integer')
-            name = str(value)
-            if once and name in seen:
-                raise DataError(f"{where}: {once} {name!r} again, first on {what} {seen[name]}")
-            seen[name] = number
-            yield where, name, row
+            first = seen.setdefault(str(value), number)
+            if item and first != number:
+                raise DataError(f"{where}: {item} {str(value)!r} again, first on {name} {first}")
+            yield where, str(value), row
 
 
 def content_of(files: Sequence[RowFile]) -> Content:
@@ -151,17 +140,10 @@ def content_of(files: Sequence[RowFile]) -> Content:
 
 @dataclass(frozen=True)
 class References:
-    """What people said of each picture or question, by id and in the order of the file.
-
-    Attributes:
-        path: of the file.
-        texts: captions or answers; a picture or question may have none.
-        question_types: of each question, None where the file names none.
-        answer_types: likewise.
-    """
+    """What people said of each picture or question, by id and in the order of the file."""
 
     path: FilePath
-    texts: dict[str, list[str]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)  # of one there may be none
     question_types: dict[str, str | None] = field(default_factory=dict)
     answer_types: dict[str, str | None] = field(default_factory=dict)
 
@@ -180,25 +162,26 @@ def read_references(file: RowFile, content: Content) -> References:
     Raises:
         DataError: malformed (with its line or entry), an id twice, or nothing at all.
     """
-    terms = _TERMS[content]
-    found = References(file.path)
-    document: Any = None if file.lines else _annotations(file, terms)
-    if not file.lines and content == "captions":
-        images = file.content.get("images")
-        if not isinstance(images, list):
+    terms, found = _TERMS[content], References(file.path)
+    document = None if file.lines else _annotations(file, terms)
+    images = content == "captions" and not file.lines
+    if images:
+        if not isinstance(file.content.get("images"), list):
             raise DataError(f'{file.path}: expected a COCO annotation file with "images", a list')
-        for _, picture, _ in file.rows(images, "id", "image", once="picture"):
+        for _, picture, _ in file.rows(file.content["images"], "id", "image", terms.item):
             found.texts[picture] = []
-        for where, picture, row in file.rows(document, terms.id, "annotation", once=None):
-            if picture not in found.texts:
-                raise DataError(f'{where}: picture {picture!r} is not among "images"')
-            found.texts[picture].append(_text(row.get("caption"), "caption", where))
-    else:
-        for where, name, row in file.rows(document, terms.id, "annotation", once=terms.item):
-            found.texts[name] = _texts(row, terms, where, plain=file.lines)
-            if content == "answers":
-                found.question_types[name] = _type(row, "question_type", where)
-                found.answer_types[name] = _type(row, "answer_type", where)
+    once = None if images else terms.item
+    for where, name, row in file.rows(document, terms.id, "annotation", once):
+        if images and name not in found.texts:
+            raise DataError(f'{where}: picture {name!r} is not among "images"')
+        texts = [_text(row, terms.text, where)] if images else _texts(row, terms, where, file.lines)
+        found.texts.setdefault(name, []).extend(texts)
+        if content == "answers":
+            for key, types in (
+                ("question_type", found.question_types),
+                ("answer_type", found.answer_types),
+            ):
+                types[name] = None if row.get(key) is None else _text(row, key, where)
     if not found.texts:
         raise DataError(f"{file.path}: holds no {content}")
     return found
@@ -213,12 +196,11 @@ def read_predictions(file: RowFile, content: Content) -> Predictions:
     terms = _TERMS[content]
     if not file.lines and not isinstance(file.content, list):
         raise DataError(f"{file.path}: expected a {terms.official} result file, a list of objects")
-    found = Predictions(file.path)
-    for where, name, row in file.rows(file.content, terms.id, "entry", once=terms.item):
-        found.texts[name] = _text(row.get(terms.text), terms.text, where)
-    if not found.texts:
+    rows = file.rows(file.content, terms.id, "entry", terms.item)
+    texts = {name: _text(row, terms.text, where) for where, name, row in rows}
+    if not texts:
         raise DataError(f"{file.path}: holds no {content}")
-    return found
+    return Predictions(file.path, texts)
 
 
 def match(
@@ -243,10 +225,9 @@ def match(
     """
     item = _TERMS[content].item
     for model in models:
-        _lacks(references.path, references.texts, model.path, model.texts, item)
+        _refuse_lack(references, model, item)
         if not subset:
-            hint = f"; --subset scores the {item}s that have a prediction"
-            _lacks(model.path, model.texts, references.path, references.texts, item, hint)
+            _refuse_lack(model, references, item, "; --subset scores the {} that have a prediction")
     ids = [name for name in references.texts if all(name in model.texts for model in models)]
     if not ids:
         paths = " and ".join(str(model.path) for model in models)
@@ -260,41 +241,41 @@ def match(
     types = references.question_types, references.answer_types
     kept = References(references.path, *(_only(ids, part) for part in (references.texts, *types)))
     said = [Predictions(model.path, _only(ids, model.texts)) for model in models]
-    for model in said:
-        _warn_of_empty(model.path, model.texts.items(), item, content)
-    pairs = ((name, text) for name, texts in kept.texts.items() for text in texts)
-    _warn_of_empty(kept.path, pairs, item, content)
+    parts: list[Predictions | References] = [*said, kept]
+    for part in parts:
+        empty = [
+            name
+            for name, texts in part.texts.items()
+            for text in ([texts] if isinstance(texts, str) else texts)
+            if not any(map(str.isalnum, text))
+        ]
+        if empty:
+            logger.warning(
+                "%s: %s without a word: %d; scored as they are (%s %s)",
+                *(part.path, content, len(empty), item, _named(list(dict.fromkeys(empty)))),
+            )
     return kept, said, len(references.texts) - len(ids)
 
 
-def _only(ids: Iterable[str], values: dict[str, Any]) -> dict[str, Any]:
+def _only(ids: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in ids if name in values}
 
 
-def _lacks(
-    path: FilePath, have: dict[str, Any], other: FilePath, want: dict[str, Any], item: str, hint=""
+def _refuse_lack(
+    have: References | Predictions, want: References | Predictions, item: str, hint: str = ""
 ) -> None:
-    missing = [name for name in want if name not in have]
+    missing = [name for name in want.texts if name not in have.texts]
     if missing:
+        # Where nothing is there, a subset would hold nothing.
+        hint = hint.format(f"{item}s") if len(missing) < len(want.texts) else ""
         raise DataError(
-            f"{path}: lacks {len(missing)} of the {len(want)} {item}s of {other}: "
-            f"{_named(missing)}{hint if len(missing) < len(want) else ''}"
+            f"{have.path}: lacks {len(missing)} of the {len(want.texts)} {item}s of {want.path}: "
+            f"{_named(missing)}{hint}"
         )
 
 
 def _named(ids: Sequence[str]) -> str:
     return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
-
-
-def _warn_of_empty(
-    path: FilePath, texts: Iterable[tuple[str, str]], item: str, content: Content
-) -> None:
-    empty = [name for name, text in texts if not any(map(str.isalnum, text))]
-    if empty:
-        logger.warning(
-            "%s: %s without a word: %d; scored as they are (%s %s)",
-            *(path, content, len(empty), item, _named(list(dict.fromkeys(empty)))),
-        )
 
 
 def _annotations(file: RowFile, terms: _Terms) -> Sequence[Any]:
@@ -310,36 +291,28 @@ def _annotations(file: RowFile, terms: _Terms) -> Sequence[Any]:
     return content["annotations"]
 
 
-def _texts(row: dict[str, Any], terms: _Terms, where: str, *, plain: bool) -> list[str]:
+def _texts(row: dict[str, Any], terms: _Terms, where: str, plain: bool) -> list[str]:
     """Captions or answers of a row: strings in JSON Lines, objects in an annotation file."""
-    key = f"{terms.text}s"
-    texts = row.get(key)
-    if not isinstance(texts, list):
+    expected, type_ = ("strings", str) if plain else ("objects", dict)
+    texts: Any = row.get(terms.texts)
+    is_list = isinstance(texts, list)
+    wrong = [text for text in texts if not isinstance(text, type_)] if is_list else [texts]
+    if wrong:
         hint = f' (one "{terms.text}" makes a prediction)' if terms.text in row and plain else ""
         raise DataError(
-            f'{where}: expected "{key}", a list of {"strings" if plain else "objects"}, '
-            f"found {_described(texts)}{hint}"
+            f'{where}: expected "{terms.texts}", a list of {expected}, '
+            f"found {_described(wrong[0])}{hint}"
         )
-    if plain:
-        return [_text(text, key, where, "a list of strings") for text in texts]
-    for text in texts:
-        if not isinstance(text, dict):
-            found = _described(text)
-            raise DataError(f'{where}: expected "{key}", a list of objects, found {found}')
-    return [
-        _text(text.get(terms.text), terms.text, f"{where}, {terms.text} {number}")
-        for number, text in enumerate(texts, start=1)
-    ]
+    return (
+        texts if plain else [_text(text, terms.text, f"{where}, {terms.texts}") for text in texts]
+    )
 
 
-def _type(row: dict[str, Any], key: str, where: str) -> str | None:
-    return None if row.get(key) is None else _text(row[key], key, where)
-
-
-def _text(value: Any, key: str, where: str, expected: str = "a string") -> str:
-    if not isinstance(value, str):
-        raise DataError(f'{where}: expected "{key}", {expected}, found {_described(value)}')
-    return value
+def _text(row: dict[str, Any], key: str, where: str) -> str:
+    if not isinstance(row.get(key), str):
+        found = _described(row.get(key))
+        raise DataError(f'{where}: expected "{key}", a string, found {found}')
+    return row[key]
 
 
 def _described(value: Any) -> str:

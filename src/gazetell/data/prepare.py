@@ -48,41 +48,24 @@ _SIDE = 32
 
 @dataclass(frozen=True)
 class QuestionSurvey:
-    """What the questions of a dataset hold.
+    """What the questions of a dataset hold."""
 
-    Attributes:
-        questions: in each of train, val and test.
-        answer_types: how many questions have which type of answer, as the source tells, most
-            frequent first; empty where it does not.
-        question_types: likewise for the types of questions.
-        words: different words in the questions of train, as the tokenizer sees them.
-        frequent_words: those of them that occur at least five times.
-        lengths: how many questions have how many words.
-        answers_a_question: how many questions have how many answers.
-        answers: different modal answers in train, after normalisation.
-        never_in_test: those of them that nobody gives in test; None if test has no answers.
-        ceiling: for each split with answers, from a number K of answers to the accuracy in [0, 1]
-            that no model with the K most frequent answers of train can exceed.
-        repeated: questions that another one about the same picture asks in the same words.
-        without_answer: questions of each split whose answers hold no word.
-        without_picture: questions whose picture is not on disk.
-        pictures_in_two_splits: by their names.
-    """
-
-    questions: dict[str, int]
-    answer_types: dict[str, int]
+    questions: dict[str, int]  # in each split
+    answer_types: dict[str, int]  # as the source tells them, most frequent first
     question_types: dict[str, int]
-    words: int
-    frequent_words: int
-    lengths: dict[int, int]
-    answers_a_question: dict[int, int]
-    answers: int
-    never_in_test: int | None
+    words: int  # different ones in the questions of train, as the tokenizer sees them
+    frequent_words: int  # those of them that occur at least FREQUENT times
+    lengths: dict[int, int]  # from a number of words to how many questions have it
+    answers_a_question: dict[int, int]  # from a number of answers to questions
+    answers: int  # different modal answers in train, after normalisation
+    never_in_test: int | None  # those of them that nobody gives in test, if test has answers
+    # Of each split with answers: from a number K of answers to the accuracy in [0, 1] that no
+    # model with the K most frequent answers of train can exceed.
     ceiling: dict[str, dict[int, float]]
-    repeated: int
-    without_answer: dict[str, int]
+    repeated: int  # questions that another one about the same picture asks in the same words
+    without_answer: dict[str, int]  # questions of each split whose answers hold no word
     without_picture: int
-    pictures_in_two_splits: int
+    pictures_in_two_splits: int  # by their names
 
     def lines(self) -> list[str]:
         """The survey as lines of plain text."""
@@ -122,43 +105,24 @@ class QuestionSurvey:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a prepared dataset holds and what was left out of it.
-
-    Attributes:
-        name: the dataset's name.
-        kind: the reader that made it.
-        folder: where it was written.
-        pictures: different pictures.
-        captions: captions in all splits.
-        questions: questions in all splits.
-        splits: pictures in each of train, val and test.
-        words: different words in the captions of train, as the tokenizer sees them.
-        frequent_words: those of them that occur at least five times.
-        lengths: how many captions have how many words.
-        bad_rows: rows of the source that were left out.
-        missing: names of pictures that are not on disk.
-        unreadable: pictures that cannot be decoded: name and reason.
-        notes: what the reader left out rightly.
-        warnings: what the user should look into.
-        asked: what the questions hold; None if there are none.
-    """
+    """What a prepared dataset holds and what was left out of it."""
 
     name: str
-    kind: str
-    folder: str
-    pictures: int
+    kind: str  # the reader that made it
+    folder: str  # where it was written
+    pictures: int  # different ones
     captions: int
     questions: int
-    splits: dict[str, int]
-    words: int
-    frequent_words: int
-    lengths: dict[int, int]
-    bad_rows: int
-    missing: tuple[str, ...]
-    unreadable: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
-    asked: QuestionSurvey | None
+    splits: dict[str, int]  # pictures in each
+    words: int  # different ones in the captions of train, as the tokenizer sees them
+    frequent_words: int  # those of them that occur at least FREQUENT times
+    lengths: dict[int, int]  # from a number of words to how many captions have it
+    bad_rows: int  # rows of the source that were left out
+    missing: tuple[str, ...]  # pictures that are not on disk
+    unreadable: tuple[tuple[str, str], ...]  # pictures that cannot be decoded: name and reason
+    notes: tuple[str, ...]  # what the reader left out rightly
+    warnings: tuple[str, ...]  # what the user should look into
+    asked: QuestionSurvey | None  # what the questions hold, if there are any
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as a JSON object."""
@@ -229,7 +193,7 @@ def prepare(
             "--skip-bad leaves them out"
         )
     quarantine = list(bad.rows)
-    for record in (*dataset.captions, *dataset.questions):
+    for record in dataset.records:
         if record.image in reasons:
             row = json.dumps(asdict(record), ensure_ascii=False)
             quarantine.append(BadRow(str(dataset.path(record)), reasons[record.image], row))
@@ -273,9 +237,9 @@ def _check(
             return f"cannot be read: {error.strerror or error}", b""
         return "", digest
 
-    records = (*dataset.captions, *dataset.questions)
-    images = list(dict.fromkeys(record.image for record in records))
-    reasons, digests = {}, {}
+    images = list(dict.fromkeys(record.image for record in dataset.records))
+    reasons: dict[str, str] = {}
+    digests: dict[str, bytes] = {}
     if check != "none":
         with ThreadPoolExecutor(workers) as pool:  # decoding leaves Python's lock
             for image, (reason, digest) in zip(images, pool.map(examine, images), strict=True):
@@ -300,8 +264,7 @@ def _summary(
     digests: dict[str, bytes],
 ) -> Summary:
     """Count what the dataset holds."""
-    records = (*dataset.captions, *dataset.questions)
-    by_split = {split: {r.image for r in records if r.split == split} for split in SPLITS}
+    by_split = {split: {r.image for r in dataset.records if r.split == split} for split in SPLITS}
     pictures = len(set.union(*by_split.values()))
     missing, unreadable = _sorted_out(reasons)
     asked = survey(dataset.questions, missing) if dataset.questions else None

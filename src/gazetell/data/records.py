@@ -84,6 +84,11 @@ class Dataset:
     questions: tuple[QuestionRecord, ...] = ()
     folder: Path | None = None
 
+    @property
+    def records(self) -> "tuple[CaptionRecord | QuestionRecord, ...]":
+        """All records: captions, then questions."""
+        return (*self.captions, *self.questions)
+
     def split(self, name: str) -> tuple[CaptionRecord, ...]:
         """The caption records of a split.
 

@@ -108,8 +108,8 @@ def read_vectors(
             if header:
                 continue
         if not total and CONTROL.search(line):
-            found = "the binary word2vec format" if header else "no text"
-            raise DataError(f"{path}: is {found}; expected word vectors as text")
+            binary = "the binary word2vec format" if header else "no text"
+            raise DataError(f"{path}: is {binary}; expected word vectors as text")
         total += 1
         word, numbers = _split(line, size, where)
         if word in wanted:

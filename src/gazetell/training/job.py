@@ -101,7 +101,7 @@ class CaptionJob(Job):
             self.tokenizer,
             source,
             max_length=options.max_length,
-            captions_per_image=options.captions_per_image,
+            per_image=options.captions_per_image,
             flip=0.5 if options.flip else 0.0,
             seed=options.seed,
         )
@@ -189,7 +189,7 @@ class AnswerJob(Job):
             self.tokenizer,
             self.answers,
             source,
-            questions_per_image=options.captions_per_image,
+            per_image=options.captions_per_image,
             flip=0.5 if options.flip else 0.0,
             seed=options.seed,
             **common,
