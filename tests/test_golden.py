@@ -22,7 +22,7 @@ from gazetell.models.captioners import build_captioner, captioner_config
 from gazetell.models.encoders import Grid
 from gazetell.models.folder import load_model
 from gazetell.scenes import Scene
-from gazetell.serve.app import create_app
+from gazetell.serve.api import create_app
 from gazetell.training.fit import resume
 from gazetell.training.options import TrainOptions, read_recipe, recipe_names
 

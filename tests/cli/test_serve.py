@@ -10,7 +10,7 @@ from gazetell.errors import ModelError, UsageError
 from gazetell.inference.predict import Captioner
 from gazetell.models.folder import save_model
 from gazetell.serve import server
-from gazetell.serve.options import ServeOptions
+from gazetell.serve.guard import ServeOptions
 from gazetell.serve.server import TOKEN, load_models
 from gazetell.serve.server import serve as run
 
@@ -33,7 +33,7 @@ def test_no_model_and_no_model_there(tmp_path):
     with pytest.raises(ModelError, match="nowhere"):
         serve(model=(str(tmp_path / "nowhere"),))
     with pytest.raises(UsageError, match="--threads -1"):
-        serve(model=("x",), threads=-1)
+        ServeOptions(threads=-1)
 
 
 @pytest.mark.parametrize("name", ["body", "queue", "look_seconds", "gather"])
@@ -49,11 +49,11 @@ def test_a_port_that_is_taken_and_a_host_that_is_not_ours():
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"--port {port}: cannot be used"):
             # Before any model is looked for.
-            run(["nowhere"], ServeOptions(), port=port)
+            run(["nowhere"], ServeOptions(port=port))
     with pytest.raises(UsageError, match=r"--host 192\.0\.2\.1 .*cannot be used"):
-        run([], ServeOptions(), host="192.0.2.1")
+        run([], ServeOptions(host="192.0.2.1"))
     with pytest.raises(UsageError, match="--port 70000"):
-        run([], ServeOptions(), port=70000)
+        ServeOptions(port=70000)
 
 
 @pytest.mark.parametrize("token", ["", " ", "a b", "secret ", "gehe\u00edm", "a\nb", "\n"])
@@ -67,7 +67,7 @@ def test_a_token_from_a_file_ends_with_a_line_break(monkeypatch, tmp_path):
     lines = []
     monkeypatch.setenv(TOKEN, "secret\r\n")
     with pytest.raises(ModelError, match="nowhere"):
-        run([str(tmp_path / "nowhere")], ServeOptions(), port=0, report=lines.append)
+        run([str(tmp_path / "nowhere")], ServeOptions(port=0), report=lines.append)
     assert lines == [f"{TOKEN} ends with a line break, which is left out"]
 
 
@@ -96,15 +96,15 @@ def test_options_without_effect_are_refused_by_name(
         folder = tmp_path / "answerer"
         save_model(folder, untrained_answerer())
     with pytest.raises(UsageError, match=message):
-        run([str(folder)], ServeOptions(**options), port=0)
+        run([str(folder)], ServeOptions(port=0, **options))
 
 
 def test_threads_have_no_effect_on_a_gpu(model_folder, monkeypatch):
     model = load_models([str(model_folder)])["model"]
     model.device = torch.device("cuda")
     monkeypatch.setattr(server, "load_models", lambda *_, **__: {"m": model})
-    with pytest.raises(UsageError, match="--threads 2: has no effect on cuda"):
-        run(["m"], ServeOptions(), port=0, threads=2)
+    with pytest.raises(UsageError, match="--threads 2: has no effect, the models run on cuda"):
+        run(["m"], ServeOptions(port=0, threads=2))
 
 
 @pytest.mark.parametrize("damage", ["raises", "is not finite"])
@@ -117,9 +117,9 @@ def test_models_that_fail_end_the_service_with_one_line(model_folder, monkeypatc
             weights.data.fill_(float("nan"))
     monkeypatch.setattr(server, "load_models", lambda *_, **__: {"m": model})
     with pytest.raises(ModelError, match="the models failed: ") as failed:
-        run(["m"], ServeOptions(), port=0, report=lines.append)
+        run(["m"], ServeOptions(port=0), report=lines.append)
     assert ("no finite numbers" in str(failed.value)) is (damage == "is not finite")
     assert lines[0] == "m: captioner"
     assert lines[1].startswith(f"device {model.device}, precision {model.precision.name} (")
-    assert lines[1].endswith(f"{torch.get_num_threads()} threads")
+    assert lines[1].endswith(f"threads {torch.get_num_threads()}")
     assert lines[2].startswith("http://127.0.0.1:")

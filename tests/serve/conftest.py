@@ -19,8 +19,8 @@ def models(untrained, untrained_answerer):
 @pytest.fixture(scope="session")
 def server_url(models):
     """The service with the usual limits, but a small body."""
-    from gazetell.serve.app import create_app
-    from gazetell.serve.options import ServeOptions
+    from gazetell.serve.api import create_app
+    from gazetell.serve.guard import ServeOptions
 
     with running(create_app(models, ServeOptions(body=1, pixels=1))) as url:
         yield url

@@ -8,7 +8,7 @@ import time
 
 import httpx
 
-from gazetell.serve.protocol import protocol
+from gazetell.serve.server import config
 
 
 @contextlib.contextmanager
@@ -17,15 +17,7 @@ def running(app):
     import uvicorn
 
     listening = socket.create_server(("127.0.0.1", 0))
-    seconds = app.state.desk.options.receive_seconds
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        http=protocol(seconds),
-        ws="none",
-        timeout_graceful_shutdown=15,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(config(app, app.state.service.options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -15,9 +15,8 @@ from service import png, running, wait_until
 
 from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
-from gazetell.serve.app import create_app
-from gazetell.serve.options import ServeOptions
-from gazetell.serve.problems import CODES
+from gazetell.serve.api import create_app
+from gazetell.serve.guard import CODES, ServeOptions
 
 QUESTIONS = ["how many circles are there?", "what colour is the square?"]
 

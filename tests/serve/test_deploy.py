@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gazetell.cli import app
+from gazetell.serve.guard import ServeOptions
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOT = DEPLOY.parent
@@ -20,19 +21,19 @@ def parsed(words):
     assert words[0].endswith("gazetell")
     command, bound, _ = app.parse_args(words[1:], print_error=False, exit_on_error=False)
     assert command.__name__ == "serve"
-    return bound.arguments
+    return bound.arguments["model"], bound.arguments.get("options", ServeOptions())
 
 
 def test_the_image_starts_the_service():
     text = (DEPLOY / "Dockerfile").read_text()
     steps = re.sub(r"\\\n", "", text)
     entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", steps, re.M).group(1))
-    arguments = parsed([*entry, "--model", "/models/demo"])
-    assert arguments["host"] == "0.0.0.0"
+    _, options = parsed([*entry, "--model", "/models/demo"])
+    assert options.host == "0.0.0.0"
     health = json.loads(re.search(r"^HEALTHCHECK .*?CMD (.*)$", steps, re.M).group(1))
     compile(health[-1], "HEALTHCHECK", "exec")
-    assert f":{arguments['port']}/healthz" in health[-1]
-    assert f"EXPOSE {arguments['port']}" in steps
+    assert f":{options.port}/healthz" in health[-1]
+    assert f"EXPOSE {options.port}" in steps
     assert steps.index("RUN python -m pip") < steps.index("USER gazetell")
     for line in re.findall(r"^COPY (.*) \S+$", steps, re.M):
         for name in line.split():
@@ -49,13 +50,11 @@ def unit():
 
 
 def test_the_unit_starts_the_service_and_waits_for_it():
-    from gazetell.serve.options import ServeOptions
     from gazetell.serve.server import GRACE
 
-    options = unit()
-    arguments = parsed(shlex.split(options["ExecStart"]))
-    assert arguments["model"] == ("/var/lib/gazetell/demo",)
-    assert float(options["TimeoutStopSec"]) > ServeOptions().seconds + GRACE
+    model, options = parsed(shlex.split(unit()["ExecStart"]))
+    assert model == ("/var/lib/gazetell/demo",)
+    assert float(unit()["TimeoutStopSec"]) > options.seconds + GRACE
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")

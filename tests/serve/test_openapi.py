@@ -4,7 +4,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from gazetell.serve.app import create_app
+from gazetell.serve.api import create_app
 
 schema = schemathesis.openapi.from_dict(create_app({}).openapi())
 

@@ -24,9 +24,9 @@ from gazetell import scenes
 from gazetell.inference import maps
 from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
-from gazetell.serve import app
-from gazetell.serve.app import create_app
-from gazetell.serve.options import ServeOptions
+from gazetell.serve import api
+from gazetell.serve.api import create_app
+from gazetell.serve.guard import ServeOptions
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -471,7 +471,7 @@ def test_without_a_camera_there_is_no_button_and_a_refusal_is_told(visit):
 def test_an_example_is_a_drawn_scene(name):
     scene = scenes.sample_scene(random.Random(EXAMPLES[name]))
     drawn = scenes.draw(replace(scene, background=replace(scene.background, noise=0)), 448)
-    with Image.open(Path(app.__file__).parent / "page" / "examples" / f"{name}.png") as saved:
+    with Image.open(Path(api.__file__).parent / "page" / "examples" / f"{name}.png") as saved:
         difference = np.asarray(drawn, dtype=int) - np.asarray(saved.convert("RGB"), dtype=int)
     assert np.abs(difference).mean() < 4  # fewer colours
 

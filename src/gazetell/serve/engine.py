@@ -1,311 +1,269 @@
-"""The engine: one thread that owns the models and answers many requests at once.
+"""The engine: pictures in memory, and one thread that answers many requests at once.
 
-Requests wait in a queue. The engine takes what has gathered, a few milliseconds after the first
-came at the latest, and runs each model once for all of them: pictures that no one has encoded yet
-go through the CNN together, captions with the same options are decoded together, questions to the
-same model are answered together. Who left in the meantime (a cancelled future, a deadline that
-passed) is dropped before any work is done.
+Requests wait in a queue. The thread takes what has gathered, a few milliseconds after the first
+came at the latest: pictures that no one has encoded yet go through the CNN together, then equal
+works (of one kind, for one model, with the same options) go through it together. Whoever left in
+the meantime (a cancelled future) is dropped before any work is done.
 
 One thread, because a forward pass uses all cores (or the GPU) by itself: two at once would only
 fight over them.
 """
 
+import asyncio
 import logging
-import math
 import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from cachetools import TTLCache
 
-from ..data.text import Question
-from ..errors import ModelError
 from ..features import Model
-from ..inference.predict import Answer, Answerer, Caption, Captioner
-from ..models.decoding import DecodingOptions
 from ..models.encoders import Grid
-from .looks import Held
+from ..pictures import open_image
+from .guard import Monitor, ServeOptions
 
-__all__ = ["Ask", "Done", "Engine", "Failed", "Look", "Observer", "Task", "Tell"]
+__all__ = ["Done", "Engine", "Failed", "StoredPicture", "Work"]
 
 log = logging.getLogger("gazetell.serve")
-Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class StoredPicture:
+    """A picture in memory.
+
+    Attributes:
+        pixels: uint8 (3, S, S) for each encoder (by fingerprint) that has not encoded it yet.
+        grids: of one picture, for each encoder that has.
+    """
+
+    pixels: dict[str, np.ndarray]
+    grids: dict[str, Grid] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        grids = (x for grid in self.grids.values() for x in (grid.cells, grid.pooled))
+        return sum(x.nbytes for x in (*self.pixels.values(), *grids))
 
 
 @dataclass(frozen=True)
-class Tell:
-    """Caption a picture: the ``count`` best captions."""
+class Work:
+    """What is asked about a picture: by itself, only to encode it. Equal ones run together.
 
-    model: Captioner
-    options: DecodingOptions
-    count: int = 1
+    Attributes:
+        stage: its name in the figures.
+        model: whose work it is; None for the encoders of all.
+    """
 
+    stage: ClassVar[str] = ""
+    model: Model | None
 
-@dataclass(frozen=True)
-class Ask:
-    """Answer questions about a picture."""
+    @property
+    def size(self) -> int:
+        """What it adds to the size of a batch."""
+        return 1
 
-    model: Answerer
-    questions: Sequence[Question]
-    abstain_below: float = 0.0
-    evidence: bool = False
-
-
-@dataclass(frozen=True)
-class Look:
-    """Encode a picture for all models, and keep it."""
+    def run(self, works: Sequence[Any], grid: Grid) -> Sequence[Any]:
+        """The results of several equal works; row ``b`` of the grid is of work ``b``."""
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Done(Generic[Result]):
+class Done(NamedTuple):
     """What became of a request: its result, and the seconds it waited and ran."""
 
-    result: Result
+    result: Any
     wait: float
     run: float
 
 
-@dataclass(eq=False)
-class Task:
-    """A request in the queue."""
-
-    held: Held
-    work: Tell | Ask | Look
-    deadline: float
-    future: "Future[Done[Any]]" = field(default_factory=Future)
-    arrived: float = field(default_factory=time.monotonic)
-
-    def lookers(self, everyone: Sequence[Model]) -> Sequence[Model]:
-        """Whose encoders must have seen the picture."""
-        return everyone if isinstance(self.work, Look) else (self.work.model,)
+class _Task(NamedTuple):
+    picture: StoredPicture
+    work: Work
+    future: "Future[Done]"
+    arrived: float
 
 
 class Failed(Exception):
-    """A batch that could not be answered; the log says why."""
-
-
-class Observer(Protocol):
-    """What is told how large the batches are."""
-
-    def batch(self, stage: str, size: int) -> None:
-        """So many pictures or questions went through a stage together."""
+    """A batch that could not be answered; the log says why, and ``__cause__``."""
 
 
 class Engine:
     """Runs the models for everyone.
 
     Args:
-        models: captioners and answerers; those with the same encoder share what it makes.
-        batch: most requests at once.
-        gather: seconds that the first request of a batch waits for others.
-        observer: is told the sizes of the batches.
+        models: those with the same encoder share what it makes.
+        options: limits.
+        monitor: is told the sizes of batches and of what is kept.
+
+    Attributes:
+        failure: why the models can answer no more; None while they can.
+        on_failure: is called when they cannot.
     """
 
-    def __init__(
-        self,
-        models: Sequence[Captioner | Answerer],
-        *,
-        batch: int = 32,
-        gather: float = 0.003,
-        observer: Observer | None = None,
-    ) -> None:
-        self.models, self.batch, self.gather, self.observer = models, batch, gather, observer
-        # One of each encoder.
-        self.lookers = list({model.fingerprint: model for model in models}.values())
-        self.ready = threading.Event()
-        self.attentive: dict[int, bool] = {}  # by id of the model, once warm
-        self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="gazetell-engine", daemon=True)
-        self._closed = threading.Lock()
-        self._open = True
-        self.failure: BaseException | None = None  # why the models can answer no more
+    def __init__(self, models: Sequence[Model], options: ServeOptions, monitor: Monitor) -> None:
+        self.options, self.monitor = options, monitor
+        self.encoders = {model.fingerprint: model for model in models}
+        self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
+        self._openers = ThreadPoolExecutor(options.openers, "gazetell-open")
+        # By handle; used by the routes alone, which all run in one thread.
+        self._kept: TTLCache[str, StoredPicture] = TTLCache(
+            options.looks * 2**20, options.look_seconds, getsizeof=lambda picture: picture.size
+        )
+        monitor.looks.set_function(lambda: len(self._kept))
+        monitor.look_bytes.set_function(lambda: self._kept.currsize)
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._answer, name="gazetell-engine", daemon=True)
+
+    async def open(self, image: bytes, work: Work) -> StoredPicture:
+        """The picture of a file, ready for the encoders of some work; ImageError if it is none."""
+        models = [work.model] if work.model else list(self.encoders.values())
+
+        def opened() -> StoredPicture:
+            near = max(model.side for model in models)
+            picture = open_image(image, near=near, max_pixels=self.options.max_pixels)
+            return StoredPicture({m.fingerprint: m.encoder.pixels(picture) for m in models})
+
+        return await asyncio.get_running_loop().run_in_executor(self._openers, opened)
+
+    async def run(self, picture: StoredPicture, work: Work) -> Done:
+        """What the models make of a picture; given up when nobody waits for it any more."""
+        task = _Task(picture, work, Future(), time.monotonic())
+        self._queue.put(task)
+        return await asyncio.wrap_future(task.future)
+
+    def keep(self, handle: str, picture: StoredPicture) -> bool:
+        """Keep a picture that all encoders have seen; False if it needs more than all the room."""
+        try:
+            self._kept[handle] = picture
+        except ValueError:
+            return False
+        return True
+
+    def recall(self, handle: str | None) -> StoredPicture | None:
+        """A picture that is kept; its time begins anew."""
+        picture = self._kept.pop(handle, None)
+        if picture is not None:
+            self._kept[handle] = picture
+        return picture
 
     def start(self) -> None:
-        """Begin: the models are warmed up, then ``ready`` is set."""
+        """Begin to answer."""
         self._thread.start()
-
-    def submit(self, task: Task) -> "Future[Done[Any]]":
-        """Queue a request.
-
-        Raises:
-            RuntimeError: after ``close``.
-        """
-        with self._closed:
-            if not self._open:
-                raise RuntimeError("the engine is closed")
-            self._queue.put(task)
-        return task.future
 
     def close(self) -> None:
         """Finish what was taken in, then stop."""
-        with self._closed:
-            if not self._open:
-                return
-            self._open = False
-            self._queue.put(None)
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._openers.shutdown(cancel_futures=True)
+        self._queue.put(None)
+        self._thread.join()
 
-    def _work(self) -> None:
-        try:
-            self._warm()
-            self.ready.set()
-            while self._batch():
-                pass
-        except BaseException as error:
-            log.error("the models failed", exc_info=error)
-            with self._closed:
-                self._open, self.failure = False, error
-            while not self._queue.empty():
-                task = self._queue.get()
-                if task is not None and task.future.set_running_or_notify_cancel():
-                    task.future.set_exception(Failed(type(error).__name__))
-            self.on_failure()
+    def fail(self, error: BaseException) -> None:
+        """The models can answer no more: what waits is refused."""
+        log.error("the models failed", exc_info=error)
+        self.failure = error
+        self._queue.put(None)
+        self.on_failure()
 
-    def _batch(self) -> bool:
-        """Answer one batch; whether there may be another. Nothing of it is kept."""
+    def _answer(self) -> None:
+        while self._answer_batch():
+            pass
+        with suppress(queue.Empty):
+            while True:
+                if task := self._queue.get_nowait():
+                    _refuse([task], self.failure or RuntimeError("the engine is closed"))
+
+    def _answer_batch(self) -> bool:
+        """Answer what has gathered; whether there may be more. Nothing of it is kept."""
         tasks, last = self._gathered()
-        live = [task for task in tasks if self._wanted(task)]
-        if live:
-            self._run(live)
-        return not last
+        try:
+            self._run(tasks)
+        except torch.AcceleratorError as error:  # such a device computes nothing any more
+            _refuse(tasks, error)
+            self.fail(error)
+        return not last and self.failure is None
 
-    def _warm(self) -> None:
-        """A first pass through every model: memory is taken and kernels are chosen now."""
-        for model in self.models:
-            size = model.encoder.size
-            grid = model.grid(torch.full((1, 3, size, size), 128, dtype=torch.uint8))
-            if isinstance(model, Captioner):
-                seen: Caption | Answer = model.decode(grid, model.decoding)[0]
-            else:
-                model.blank()
-                seen = model.answer(grid, ["what is this?"], torch.zeros(1, dtype=torch.long))[0]
-            self.attentive[id(model)] = seen.attention is not None
-            sure = seen.log_prob if isinstance(seen, Caption) else seen.confidence
-            if not math.isfinite(sure):
-                raise ModelError("a model computes no finite numbers: its weights are damaged")
-
-    def _gathered(self) -> tuple[list[Task], bool]:
+    def _gathered(self) -> tuple[list[_Task], bool]:
         """The next batch, and whether it is the last."""
-        first = self._queue.get()
-        if first is None:
-            return [], True
-        tasks, until = [first], time.monotonic() + self.gather
-        while len(tasks) < self.batch:
+        task, tasks = self._queue.get(), list[_Task]()
+        until = time.monotonic() + self.options.gather / 1000
+        while task is not None:
+            tasks.append(task)
+            left = until - time.monotonic()
             try:
-                left = until - time.monotonic()
+                if len(tasks) == self.options.batch:
+                    return tasks, False
                 task = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
             except queue.Empty:
-                break
-            if task is None:
-                return tasks, True
-            tasks.append(task)
-        return tasks, False
+                return tasks, False
+        return tasks, True
 
-    def _wanted(self, task: Task) -> bool:
-        """Whether somebody still waits for it."""
-        return task.future.set_running_or_notify_cancel() and self._in_time(task)
-
-    def _in_time(self, task: Task) -> bool:
-        """Whether its deadline lies ahead; else it is answered with that."""
-        if time.monotonic() <= task.deadline:
-            return True
-        task.future.set_exception(TimeoutError())
-        return False
-
-    def _run(self, tasks: list[Task]) -> None:
+    def _run(self, tasks: Sequence[_Task]) -> None:
         begin = time.monotonic()
-        try:
+        groups: dict[Work, list[_Task]] = defaultdict(list)
+        with _refusing(tasks):
+            tasks = [task for task in tasks if not task.future.cancelled()]
             self._encode(tasks)
-        except BaseException as error:  # a panic in Rust is no Exception
-            self._fail(tasks, error)
-            return
-        groups: dict[Hashable, list[Task]] = defaultdict(list)
-        for task in tasks:
-            groups[_key(task.work)].append(task)
-        for group in groups.values():
-            # Those before may have taken long.
-            live = [task for task in group if self._in_time(task)]
-            if not live:
-                continue
-            try:
-                found = self._group(live)
-            except BaseException as error:
-                self._fail(live, error)
-                continue
-            run = time.monotonic() - begin
-            for task, result in zip(live, found, strict=True):
-                task.future.set_result(Done(result, wait=begin - task.arrived, run=run))
+            for task in tasks:
+                groups[task.work].append(task)
+        for work, group in groups.items():
+            # Those before may have taken long: whoever left meanwhile is dropped.
+            live = [task for task in group if task.future.set_running_or_notify_cancel()]
+            with _refusing(live):
+                results: Sequence[Any] = [None] * len(live)
+                if live and work.model:
+                    works, name = [task.work for task in live], work.model.fingerprint
+                    grid = Grid.join([task.picture.grids[name] for task in live])
+                    self._observe(work.stage, sum(one.size for one in works))
+                    results = work.run(works, grid)
+                run = time.monotonic() - begin
+                for task, result in zip(live, results, strict=True):
+                    task.future.set_result(Done(result, begin - task.arrived, run))
 
-    def _fail(self, tasks: Sequence[Task], error: BaseException) -> None:
-        log.error("a batch of %s failed", len(tasks), exc_info=error)
-        for task in tasks:
-            task.future.set_exception(Failed(type(error).__name__))
-        # Such a device computes nothing any more: every later batch would fail like this one.
-        if isinstance(error, torch.AcceleratorError):
-            raise error
-
-    def _encode(self, tasks: Sequence[Task]) -> None:
+    def _encode(self, tasks: Sequence[_Task]) -> None:
         """Grids of the pictures that an encoder has not seen, each picture once."""
-        for looker in self.lookers:
-            name = looker.fingerprint
-            new = {
-                id(task.held): task.held
-                for task in tasks
-                if name not in task.held.grids
-                and any(wanted.fingerprint == name for wanted in task.lookers(self.lookers))
-            }
-            if not new:
+        for name, model in self.encoders.items():
+            wanting = [
+                t.picture for t in tasks if not t.work.model or t.work.model.fingerprint == name
+            ]
+            pictures = list({id(x): x for x in wanting if name not in x.grids}.values())
+            if not pictures:
                 continue
-            self._observe("encode", len(new))
-            helds = list(new.values())
-            pixels = torch.from_numpy(np.stack([held.pixels[name] for held in helds]))
-            grid = looker.grid(pixels)
-            for n, held in enumerate(helds):
+            self._observe("encode", len(pictures))
+            grid = model.grid(torch.from_numpy(np.stack([x.pixels[name] for x in pictures])))
+            for n, picture in enumerate(pictures):
                 # A copy: a row of the batch would keep the whole batch in memory.
-                one = grid.rows(n, n + 1)
-                held.grids[name] = one._replace(cells=one.cells.clone(), pooled=one.pooled.clone())
-                del held.pixels[name]
-
-    def _group(self, tasks: Sequence[Task]) -> list[Any]:
-        """The results of tasks that go through a model together."""
-        work = tasks[0].work
-        if isinstance(work, Look):
-            return [None] * len(tasks)
-        grid = Grid.join([task.held.grids[work.model.fingerprint] for task in tasks])
-        if isinstance(work, Tell):
-            self._observe("caption", len(tasks))
-            captions: list[list[Caption]] = work.model.decode_best(grid, work.options, work.count)
-            return captions
-        asked = [task.work for task in tasks if isinstance(task.work, Ask)]
-        questions = [question for ask in asked for question in ask.questions]
-        self._observe("answer", len(questions))
-        owner = torch.arange(len(asked)).repeat_interleave(
-            torch.tensor([len(ask.questions) for ask in asked])
-        )
-        answers = iter(work.model.answer(grid, questions, owner, evidence=work.evidence))
-        return [[_judged(next(answers), ask.abstain_below) for _ in ask.questions] for ask in asked]
+                row = grid.rows(n, n + 1)
+                cells, pooled = row.cells.clone(), row.pooled.clone()
+                picture.grids[name] = row._replace(cells=cells, pooled=pooled)
+                del picture.pixels[name]
 
     def _observe(self, stage: str, size: int) -> None:
-        if self.observer:
-            self.observer.batch(stage, size)
+        self.monitor.batches.labels(stage).observe(size)
 
 
-def _key(work: Tell | Ask | Look) -> Hashable:
-    """Equal for requests that can go through a model together."""
-    if isinstance(work, Tell):
-        return id(work.model), work.options, work.count
-    if isinstance(work, Ask):
-        return id(work.model), work.evidence
-    return None
+@contextmanager
+def _refusing(tasks: Sequence[_Task]) -> Iterator[None]:
+    """Tell these tasks of an error, and let others go on."""
+    try:
+        yield
+    except torch.AcceleratorError:
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        log.error("a batch of %s failed", len(tasks), exc_info=error)
+        _refuse(tasks, error)
 
 
-def _judged(answer: Answer, bound: float) -> Answer:
-    return replace(answer, abstained=answer.confidence < bound)
+def _refuse(tasks: Sequence[_Task], error: BaseException) -> None:
+    failed = Failed(type(error).__name__)
+    failed.__cause__ = error
+    for task in tasks:
+        with suppress(InvalidStateError):  # it is answered, or its client left
+            task.future.set_exception(failed)

@@ -4,7 +4,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,8 @@ import uvicorn
 
 from ..errors import ModelError, UsageError
 from ..inference.predict import Answerer, Captioner, load
-from .app import create_app
-from .options import ServeOptions
-from .protocol import protocol
+from .api import create_app
+from .guard import ServeOptions
 
 __all__ = ["TOKEN", "load_models", "serve"]
 
@@ -50,31 +49,20 @@ def load_models(
         if name in places:
             raise UsageError(f"--model {text}: the name {name!r} is taken; expected NAME={path}")
         places[name] = path if path.startswith("hf://") else str(Path(path).resolve())
-    loaded = {path: load(path, device=device, precision=precision) for path in set(places.values())}
+    loaded = {
+        x: load(x, device=device, precision=precision) for x in dict.fromkeys(places.values())
+    }
     return {name: loaded[path] for name, path in places.items()}
 
 
 def serve(
-    named: Sequence[str],
-    options: ServeOptions,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
-    report: Callable[[str], None] = print,
+    named: Sequence[str], options: ServeOptions, *, report: Callable[[str], None] = print
 ) -> None:
     """Serve until SIGINT or SIGTERM; what was taken in is answered first.
 
     Args:
         named: see ``load_models``.
-        options: limits.
-        host: address to listen on.
-        port: 0 for any that is free.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``bf16`` or ``fp32``.
-        threads: of torch; 0 for its own choice.
+        options: address, device, limits.
         report: takes lines about what is served.
 
     Raises:
@@ -83,40 +71,29 @@ def serve(
         ModelError: no model there, or models that fail.
     """
     # What takes no time is checked before the models are loaded.
-    token = _token(report)
-    bound = _bind(host, port)
-    models = load_models(named, device=device, precision=precision)
-    _check_effects(models, options, threads)
-    if threads:
-        torch.set_num_threads(threads)
+    token, bound = _token(report), _bound(options)
+    models = load_models(named, device=options.device, precision=options.precision)
+    _check_effects(list(models.values()), options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    app = create_app(models, options, token=token)
     try:
         bound.listen()
     except OSError as error:  # another process bound it at the same time and was faster
-        raise _unusable(host, port, error) from error
-    address, port = bound.getsockname()[:2]
+        raise _unusable(options, error) from error
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for name, model in models.items():
         report(f"{name}: {'captioner' if isinstance(model, Captioner) else 'answerer'}")
-    for model in list(models.values())[:1]:  # all have the same
-        report(
-            f"device {model.device}, precision {model.precision.name} ({model.precision.reason}), "
-            f"{torch.get_num_threads()} threads"
-        )
+    device, precision = model.device, model.precision  # of all
+    reason, threads = precision.reason, torch.get_num_threads()
+    report(f"device {device}, precision {precision.name} ({reason}), threads {threads}")
+    address, port = bound.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     report(f"http://{shown}:{port}/  (API: /docs)")
     if not token and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         report(f"warning: anyone who reaches {shown} may use it; set {TOKEN} to ask for a token")
-    app = create_app(models, options, token=token)
-    config = uvicorn.Config(
-        app,
-        log_level="info",
-        access_log=False,  # the guard has one that leaves queries out
-        server_header=False,
-        http=protocol(options.receive_seconds),
-        ws="none",
-        timeout_graceful_shutdown=int(options.seconds) + GRACE,
-    )
-    server, engine = uvicorn.Server(config), app.state.desk.engine
+    server = uvicorn.Server(config(app, options))
+    engine = app.state.service.engine
     # Whoever started it can start it again; one that answers nothing is of no use.
     engine.on_failure = partial(setattr, server, "should_exit", True)
     server.run(sockets=[bound])
@@ -124,63 +101,67 @@ def serve(
         raise ModelError(f"the models failed: {engine.failure}") from engine.failure
 
 
+def config(app: object, options: ServeOptions) -> uvicorn.Config:
+    """How uvicorn runs the service."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level="info",
+        access_log=False,  # the guard has one that leaves queries out
+        server_header=False,
+        http="h11",  # bounds the size of a head, unlike the faster one
+        h11_max_incomplete_event_size=2**16,
+        ws="none",
+        limit_concurrency=options.queue + 256,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=int(options.seconds) + GRACE,
+    )
+
+
 def _token(report: Callable[[str], None]) -> str | None:
-    """The token of the environment.
-
-    Raises:
-        UsageError: no client can send it.
-    """
-    token = os.environ.get(TOKEN)
-    if token is None:
+    """The token of the environment."""
+    given = os.environ.get(TOKEN)
+    if given is None:
         return None
-    if token != (cut := token.rstrip("\r\n")):
+    token = given.rstrip("\r\n")
+    if token != given:
         report(f"{TOKEN} ends with a line break, which is left out")
-    if not (cut.isascii() and cut.isprintable() and cut.strip(" ")):
+    if not (token.isascii() and token.isprintable() and token.strip(" ")):
         raise UsageError(f"{TOKEN} is empty or not plain ASCII; expected a token, or no variable")
-    if " " in cut:
+    if " " in token:
         raise UsageError(f"{TOKEN} has a space in it; expected a token without")
-    return cut
+    return token
 
 
-def _check_effects(
-    models: Mapping[str, Captioner | Answerer], options: ServeOptions, threads: int
-) -> None:
-    """Refuse options that change nothing.
-
-    Raises:
-        UsageError: there is one.
-    """
-    kinds = {type(model) for model in models.values()}
-    idle = [
-        ("questions", Answerer not in kinds, "no answerer is served"),
-        ("question_length", Answerer not in kinds, "no answerer is served"),
-        ("beam", Captioner not in kinds, "no captioner is served"),
-        ("gather", options.batch == 1, "--batch 1 waits for no others"),
-    ]
-    for name, useless, why in idle:
+def _check_effects(models: Sequence[Captioner | Answerer], options: ServeOptions) -> None:
+    """Refuse options that change nothing."""
+    kinds, device = {type(model) for model in models}, models[0].device
+    effects = {
+        "questions": (Answerer in kinds, "no answerer is served"),
+        "question_length": (Answerer in kinds, "no answerer is served"),
+        "beam": (Captioner in kinds, "no captioner is served"),
+        "gather": (options.batch > 1, "--batch 1 waits for no others"),
+        "threads": (device.type == "cpu", f"the models run on {device}"),
+    }
+    for name, (has_effect, why) in effects.items():
         value = getattr(options, name)
-        if useless and value != getattr(ServeOptions, name):
+        if not has_effect and value != getattr(ServeOptions, name):
             raise UsageError(f"--{name.replace('_', '-')} {value}: has no effect, {why}")
-    for model in models.values():
-        if threads and model.device.type != "cpu":
-            raise UsageError(f"--threads {threads}: has no effect on {model.device}")
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bound(options: ServeOptions) -> socket.socket:
     """A socket that is bound: what is wrong with an address is known before anything starts."""
-    if not 0 <= port <= 65535:  # some systems would cut it to 16 bits and take another
-        raise UsageError(f"--port {port}: cannot be used; expected 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            options.host, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        raise _unusable(host, port, error) from error
+        raise _unusable(options, error) from error
     return bound
 
 
-def _unusable(host: str, port: int, error: OSError) -> UsageError:
-    return UsageError(f"--host {host} --port {port}: cannot be used: {error.strerror or error}")
+def _unusable(options: ServeOptions, error: OSError) -> UsageError:
+    address = f"--host {options.host} --port {options.port}"
+    return UsageError(f"{address}: cannot be used: {error.strerror or error}")

@@ -1,0 +1,561 @@
+"""The API: what requests and replies hold, how requests are read and answered.
+
+An endpoint is a request model, a reply model, a ``Work`` and a route, all in this file; see
+docs/serving.md for an example. Routes are ``async``: a request that waits for its batch costs no
+thread, and when its client leaves it is cancelled and so taken out of the queue.
+"""
+
+import asyncio
+import base64
+import hashlib
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from fastapi import Depends, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from .. import __version__
+from ..data.text import Question
+from ..errors import ModelError, UsageError
+from ..inference.predict import Answer, Answerer, Caption, Captioner
+from ..models.decoding import DecodingOptions
+from ..models.encoders import Grid
+from .engine import Engine, StoredPicture, Work
+from .guard import CODES, Guard, Monitor, Problem, ProblemReply, ServeOptions, read, request_body
+
+__all__ = ["Service", "create_app"]
+
+Kind = TypeVar("Kind", Captioner, Answerer)
+
+# Requests
+
+
+def _picture_file(value: Any) -> Any:
+    """The bytes of a picture that was sent as base64 or as a data URI."""
+    if not isinstance(value, str):
+        return value
+    try:
+        text = value.partition(",")[2] if value.startswith("data:") else value
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError("expected a picture file in base64") from None
+
+
+def _unicode(text: str) -> str:
+    if any("\ud800" <= letter < "\ue000" for letter in text):  # a JSON escape can be one
+        raise ValueError("this is no valid Unicode")
+    return text
+
+
+class PictureRequest(BaseModel):
+    """A picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Annotated[
+        bytes | None,
+        BeforeValidator(_picture_file),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]}),
+    ] = Field(None, description="A picture file in base64; or `look` instead.")
+
+    @model_validator(mode="after")
+    def _has_a_picture(self) -> "PictureRequest":
+        given = [name for name in ("image", "look") if getattr(self, name, None) is not None]
+        if len(given) != 1:
+            expected = "image or look" if "look" in type(self).model_fields else "image"
+            raise ValueError(f"expected {expected}, found {'both' if given else 'nothing'}")
+        return self
+
+
+class PictureOrLookRequest(PictureRequest):
+    """A picture, or the handle of one that was sent before."""
+
+    look: str | None = Field(None, description="A handle of POST /v1/look, instead of `image`.")
+    model: str | None = Field(None, description="Of GET /v1/models; else the first that fits.")
+    gaze: bool = Field(True, description="Send the attention too, where the model has one.")
+
+
+class CaptionRequest(PictureOrLookRequest):
+    """A picture to be captioned."""
+
+    beam: int | None = Field(None, ge=1, description="1 for greedy; the model's if not given.")
+    max_length: int | None = Field(
+        None, ge=1, le=100, description="Most words; the model's if not given."
+    )
+    captions: int = Field(1, ge=1, description="How many, best first; at most the beam.")
+
+
+class AnswerRequest(PictureOrLookRequest):
+    """Questions about a picture."""
+
+    # The first that is no text ends the check: of thousands each would have its own complaint.
+    questions: Annotated[list[Annotated[str, AfterValidator(_unicode)]], FailFast()] = Field(
+        [], description="In words; or `question` for a single one."
+    )
+    question: str | None = Field(None, description="A single question.")
+    abstain_below: float = Field(
+        0.0, ge=0, le=1, description="Mark answers with a lower confidence as abstained."
+    )
+    evidence: bool = Field(
+        False, description="Also ask about a plain grey picture: `without_picture`."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _question_becomes_a_list(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("question") is not None:
+            if values.get("questions"):
+                raise ValueError("both question and questions were given; expected one of them")
+            values = {**values, "questions": [values["question"]], "question": None}
+        return values
+
+
+# Replies
+
+
+def _as_lists(maps: Any) -> Any:
+    """Maps (T, height, width) as ``Attention`` has them, 6 digits each."""
+    if not isinstance(maps, np.ndarray):
+        return maps
+    flat = np.round(maps.astype(float).reshape(len(maps), -1), 6)
+    return {"height": maps.shape[1], "width": maps.shape[2], "maps": flat.tolist()}
+
+
+class Reply(BaseModel):
+    """A part of a reply, made of an object with attributes of these names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Attention(Reply):
+    """Where the model looked: a map for each word or pass."""
+
+    height: int
+    width: int
+    maps: list[list[float]] = Field(description="height x width numbers each, row by row, sum 1.")
+
+
+Maps = Annotated[Attention | None, BeforeValidator(_as_lists)]
+
+
+class Timings(Reply):
+    """Milliseconds: to open the picture, in the queue, in the models, and altogether."""
+
+    open: float
+    wait: float
+    run: float
+    total: float
+
+
+class CaptionItem(Reply):
+    """A caption."""
+
+    text: str
+    words: list[str]
+    log_prob: float = Field(description="Natural logarithm of its probability.")
+    ended: bool = Field(description="False if it was cut at the greatest length.")
+    attention: Maps
+
+
+class CaptionReply(Reply):
+    """Captions, best first."""
+
+    model: str
+    captions: list[CaptionItem]
+    timings: Timings
+
+
+class Choice(Reply):
+    """A possible answer."""
+
+    answer: str
+    confidence: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_pair(cls, pair: Any) -> Any:
+        return {"answer": pair[0], "confidence": pair[1]} if isinstance(pair, tuple) else pair
+
+
+class AnswerItem(Reply):
+    """An answer."""
+
+    question: str
+    answer: str = Field(validation_alias="text")
+    confidence: float = Field(description="Calibrated probability, 0 to 1.")
+    top: list[Choice] = Field(description="The five likeliest answers.")
+    unknown_words: list[str] = Field(
+        validation_alias="unknown", description="Words that the model never learned."
+    )
+    words_cut: int = Field(
+        0, validation_alias="cut", description="Words at the question's end that it did not read."
+    )
+    abstained: bool
+    without_picture: float | None
+    attention: Maps
+
+
+class AnswerReply(Reply):
+    """Answers in the order of the questions."""
+
+    model: str
+    answers: list[AnswerItem]
+    timings: Timings
+
+
+class LookReply(Reply):
+    """A picture that was encoded and is kept."""
+
+    look: str
+    expires_in: float = Field(description="Seconds after the last use.")
+
+
+class ModelItem(Reply):
+    """A model that is served."""
+
+    name: str
+    kind: Literal["captioner", "answerer"]
+    architecture: str
+    encoder: str
+    attention: bool
+    beam: int | None
+    max_length: int | None
+    answers: int | None
+    default: bool
+
+
+class Limits(Reply):
+    """What a request may hold."""
+
+    body: int = Field(validation_alias="body_bytes", description="Bytes.")
+    pixels: int = Field(validation_alias="max_pixels")
+    questions: int
+    question_length: int = Field(description="Characters.")
+    beam: int
+    queue: int
+    seconds: float
+
+
+class ModelsReply(Reply):
+    """What is served."""
+
+    models: list[ModelItem]
+    limits: Limits
+    token: bool = Field(description="A bearer token is asked for.")
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"content": {"application/problem+json": {"schema": ProblemReply.model_json_schema()}}}
+    for status in sorted(set(CODES.values()))
+}
+
+# The models' work
+
+
+@dataclass(frozen=True)
+class CaptionWork(Work):
+    """The ``count`` best captions of a picture."""
+
+    stage = "caption"
+    model: Captioner
+    options: DecodingOptions
+    count: int = 1
+
+    def run(self, works: Sequence["CaptionWork"], grid: Grid) -> list[list[Caption]]:
+        """The captions of each picture."""
+        return self.model.decode_best(grid, self.options, self.count)
+
+
+@dataclass(frozen=True)
+class AnswerWork(Work):
+    """Answers to questions about a picture."""
+
+    stage = "answer"
+    model: Answerer
+    evidence: bool
+    questions: list[Question] = field(compare=False)
+
+    @property
+    def size(self) -> int:
+        """Of the questions."""
+        return len(self.questions)
+
+    def run(self, works: Sequence["AnswerWork"], grid: Grid) -> list[list[Answer]]:
+        """The answers about each picture."""
+        questions = [question for work in works for question in work.questions]
+        owner = torch.tensor([n for n, work in enumerate(works) for _ in work.questions])
+        answers = iter(self.model.answer(grid, questions, owner, evidence=self.evidence))
+        return [[next(answers) for _ in work.questions] for work in works]
+
+
+class Service:
+    """The models by name, and how they answer requests.
+
+    Args:
+        models: the first of a kind is its default.
+        options: limits.
+        monitor: is told the sizes of batches.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Captioner | Answerer], options: ServeOptions, monitor: Monitor
+    ) -> None:
+        self.models, self.options = models, options
+        self.engine = Engine(list(models.values()), options, monitor)
+        self.attention: dict[str, bool] = {}  # of the models that are warm
+
+    async def warm_up(self) -> None:
+        """A first pass through every model: memory is taken and kernels are chosen now."""
+        try:
+            for name, model in self.models.items():
+                size = model.encoder.size
+                grey = StoredPicture({model.fingerprint: np.full((3, size, size), 128, np.uint8)})
+                work: Work
+                if isinstance(model, Captioner):
+                    work = CaptionWork(model, model.decoding)
+                else:
+                    work = AnswerWork(model, True, [model.read_question("what is this?")])
+                result = (await self.engine.run(grey, work)).result[0]
+                score = result.log_prob if isinstance(result, Caption) else result.confidence
+                if not math.isfinite(score):
+                    raise ModelError(f"{name} computes no finite numbers: its weights are damaged")
+                self.attention[name] = result.attention is not None
+            self.engine.monitor.batches.clear()  # these passes answered nobody
+        except Exception as error:
+            self.engine.fail(error.__cause__ or error)
+
+    def check(self, *, warm: bool = True) -> None:
+        """Refuse when the models cannot answer any more, or not yet."""
+        if self.engine.failure is not None:
+            raise Problem("not_ready", "The models failed; the log says why.")
+        if warm and len(self.attention) < len(self.models):
+            raise Problem("not_ready", "The models are still warming up.", {"Retry-After": "2"})
+
+    def choose(self, kind: type[Kind], name: str | None) -> tuple[str, Kind]:
+        """The model of a name, else the first of its kind."""
+        fitting = {n: m for n, m in self.models.items() if isinstance(m, kind)}
+        name = next(iter(fitting), None) if name is None else name
+        if name in fitting:
+            return name, fitting[name]
+        detail = f"has this name; expected one of {', '.join(fitting)}" if fitting else "is served"
+        raise Problem("no_such_model", f"No {kind.__name__.lower()} {detail}.")
+
+    async def reply(self, asked: PictureOrLookRequest, work: Work) -> tuple[list[Any], Timings]:
+        """Captions or answers about the picture that is meant, and the time it took."""
+        self.check()
+        begin, opening = time.monotonic(), 0.0
+        if asked.image is not None:
+            picture = await self.engine.open(asked.image, work)
+            opening = time.monotonic() - begin
+        elif (recalled := self.engine.recall(asked.look)) is not None:
+            picture = recalled
+        else:
+            raise Problem("look_expired", "This look is not kept; send the picture again.")
+        done = await self.engine.run(picture, work)
+        total = time.monotonic() - begin
+        took = {"open": opening, "wait": done.wait, "run": done.run, "total": total}
+        results = done.result if asked.gaze else [replace(x, attention=None) for x in done.result]
+        return results, Timings(**{name: round(1000 * s, 2) for name, s in took.items()})
+
+    def items(self) -> list[ModelItem]:
+        """What is said of each model."""
+        items = []
+        for name, model in self.models.items():
+            tells = isinstance(model, Captioner)
+            network = model.captioner if tells else model.answerer
+            item = {
+                "name": name,
+                "kind": "captioner" if tells else "answerer",
+                "architecture": network.config["architecture"],
+                "encoder": model.encoder.config.name,
+                "attention": self.attention[name],
+                "beam": model.decoding.beam if tells else None,
+                "max_length": model.decoding.max_length if tells else None,
+                "answers": None if tells else len(model.answers),
+                "default": self.choose(type(model), None)[0] == name,
+            }
+            items.append(ModelItem.model_validate(item))
+        return items
+
+
+def create_app(
+    models: Mapping[str, Captioner | Answerer],
+    options: ServeOptions | None = None,
+    *,
+    token: str | None = None,
+) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        models: by the names under which they are served; the first of a kind is its default.
+        options: limits.
+        token: that requests to the API must bear; None for no token.
+
+    Raises:
+        UsageError: a model that decodes with a wider beam than may be asked for.
+    """
+    options, monitor = options or ServeOptions(), Monitor()
+    for name, model in models.items():
+        if isinstance(model, Captioner) and model.decoding.beam > options.beam:
+            raise UsageError(
+                f"--beam {options.beam}: {name} decodes with beam {model.decoding.beam}; "
+                "expected no less"
+            )
+    service = Service(models, options, monitor)
+    engine = service.engine
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        warming = asyncio.create_task(service.warm_up())
+        yield
+        warming.cancel()
+        # What was taken in is finished; that may take a while, and others want the loop.
+        await asyncio.to_thread(engine.close)
+
+    app = FastAPIOffline(
+        title="gazetell",
+        version=__version__,
+        summary="Tells what a picture shows, answers questions, and shows where it looked.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        # Relative to this document, wherever a proxy shows it.
+        servers=[{"url": "."}],
+    )
+    app.state.service = service
+    app.add_middleware(Guard, options=options, monitor=monitor, token=token)
+    # The guard checks the token; this tells OpenAPI of it.
+    bearer = [Depends(HTTPBearer(auto_error=False))] if token else []
+
+    def post(path: str, kind: type[BaseModel], **more: Any) -> Callable[[Any], Any]:
+        body = request_body(kind)
+        return app.post(path, responses=PROBLEMS, dependencies=bearer, openapi_extra=body, **more)
+
+    @app.exception_handler(HTTPException)
+    async def _problem(_: Request, error: HTTPException) -> Response:
+        code, detail = {
+            404: ("not_found", "There is nothing here; the API is described at /docs."),
+            405: ("method_not_allowed", "This path takes another method; see /docs."),
+        }.get(error.status_code, ("bad_request", f"{error.detail}."))
+        raise Problem(code, detail, dict(error.headers or {}))  # the guard tells of all problems
+
+    @post("/v1/caption", CaptionRequest)
+    async def caption(request: Request) -> CaptionReply:
+        """Tell what a picture shows, and where the model looked for each word."""
+        asked = await read(request, CaptionRequest)
+        name, model = service.choose(Captioner, asked.model)
+        least = model.decoding.min_length
+        if asked.max_length is not None and asked.max_length < least:
+            detail = f"the captions of {name} have at least {least} words."
+            raise Problem("invalid", f"max_length {asked.max_length}: {detail}")
+        decoding = model.options(
+            **asked.model_dump(include={"beam", "max_length"}, exclude_none=True)
+        )
+        if decoding.beam > options.beam:
+            raise Problem("invalid", f"beam {decoding.beam}: expected 1 to {options.beam}.")
+        if asked.captions > decoding.beam:
+            detail = f"expected at most the beam, {decoding.beam}."
+            raise Problem("invalid", f"captions {asked.captions}: {detail}")
+        found, timings = await service.reply(asked, CaptionWork(model, decoding, asked.captions))
+        items = [CaptionItem.model_validate(caption) for caption in found]
+        return CaptionReply(model=name, captions=items, timings=timings)
+
+    @post("/v1/answer", AnswerRequest)
+    async def answer(request: Request) -> AnswerReply:
+        """Answer questions about a picture, with calibrated confidences."""
+        asked = await read(request, AnswerRequest, options.questions)
+        name, model = service.choose(Answerer, asked.model)
+        count, most = len(asked.questions), options.question_length
+        if not 1 <= count <= options.questions:
+            raise Problem("invalid", f"{count} questions: expected 1 to {options.questions}.")
+        for number, text in enumerate(asked.questions, 1):
+            if len(text) > most:
+                detail = f"has {len(text)} characters; expected at most {most}."
+                raise Problem("invalid", f"Question {number} {detail}")
+        # Here, before one without words can spoil the batch of others.
+        questions = [model.read_question(text) for text in asked.questions]
+        found, timings = await service.reply(asked, AnswerWork(model, asked.evidence, questions))
+        sure = [replace(x, abstained=x.confidence < asked.abstain_below) for x in found]
+        items = [AnswerItem.model_validate(answer) for answer in sure]
+        return AnswerReply(model=name, answers=items, timings=timings)
+
+    @post("/v1/look", PictureRequest, status_code=201)
+    async def look(request: Request) -> LookReply:
+        """Send a picture once; further requests name it by the handle."""
+        image = (await read(request, PictureRequest)).image or b""
+        handle = hashlib.sha256(image).hexdigest()[:40]
+        if engine.recall(handle) is None:
+            service.check()
+            picture = await engine.open(image, Work(None))
+            await engine.run(picture, Work(None))
+            if not engine.keep(handle, picture):
+                detail = "There is no room to keep a picture; send it with each request."
+                raise Problem("busy", detail)
+        return LookReply(look=handle, expires_in=options.look_seconds)
+
+    @app.get("/v1/models", responses={503: PROBLEMS[503]})
+    async def served() -> ModelsReply:
+        """What is served, and within which limits."""
+        service.check()
+        limits = Limits.model_validate(options)
+        return ModelsReply(models=service.items(), limits=limits, token=token is not None)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def alive() -> dict[str, str]:
+        service.check(warm=False)
+        return {"status": "alive"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def ready() -> dict[str, str]:
+        service.check()
+        return {"status": "ready"}
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        # The library's own page names its files from the root; a proxy may show us below a prefix.
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title="gazetell: API",
+            swagger_js_url="static-offline-docs/swagger-ui-bundle.js",
+            swagger_css_url="static-offline-docs/swagger-ui.css",
+            swagger_favicon_url="page/icon.svg",
+            oauth2_redirect_url=None,
+        )
+
+    page = Path(str(files(__package__) / "page"))
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> FileResponse:
+        return FileResponse(page / "index.html")
+
+    app.mount("/page", StaticFiles(directory=page), name="page")
+    return app
