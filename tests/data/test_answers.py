@@ -71,6 +71,10 @@ def test_an_answer_of_the_vocabulary_is_found():
     # Only so many periods go in one turn, so that a second would change it.
     vocabulary = AnswerVocabulary.train([asked("." * 33 + "a")])
     assert vocabulary.index(vocabulary.answers[0]) == 0
+    # A no-break space beside a hyphen: the spelling that is kept has a blank there.
+    record = asked("x-b\u00a0-\u00a0c")
+    vocabulary = AnswerVocabulary.train([record])
+    assert vocabulary.target(record.answers) == {0: 1.0}
 
 
 def test_targets():

@@ -1,17 +1,18 @@
-"""Batches: every caption of every picture, longest first, drawn by seed and epoch alone."""
+"""Batches: every text of every picture, drawn by seed, epoch and picture alone."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from gazetell import pictures as module
-from gazetell.data.batches import CaptionData
-from gazetell.data.records import CaptionRecord
+from gazetell.data.answers import AnswerVocabulary
+from gazetell.data.batches import CaptionData, QuestionData, pad_rows
+from gazetell.data.records import CaptionRecord, QuestionRecord
 from gazetell.data.text import Tokenizer
-from gazetell.errors import ImageError
-from gazetell.pictures import PixelSource, open_image
 
 TEXTS = [
     ("a", "a b", "a b c d e", "b c", "c d e"),
@@ -20,178 +21,190 @@ TEXTS = [
     (),
     ("b a",),
 ]
-RECORDS = [
-    CaptionRecord(f"id{n}", f"{n}.png", tuple(texts), "train") for n, texts in enumerate(TEXTS)
-]
+WORDS = Tokenizer.train(["a b c d e"], min_frequency=1)
+ANSWERS = AnswerVocabulary(["red", "blue", "yes", "no"])
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer.train(["a b c d e"], min_frequency=1)
+class Numbers:
+    """A source whose pictures are their numbers from 1, negative if mirrored."""
 
-
-class Names:
-    """A source whose pictures are the record's number, negative if mirrored."""
+    def __init__(self):
+        self.asked = []
 
     def load(self, names, mirrored):
+        self.asked += names
         numbers = [int(name.removesuffix(".png")) + 1 for name in names]
         return torch.tensor([-n if m else n for n, m in zip(numbers, mirrored, strict=True)])
 
 
-def data(tokenizer, **options):
-    return CaptionData(RECORDS, tokenizer, Names(), **options)
+def captions(texts=TEXTS, **options):
+    records = [CaptionRecord(f"{n}", f"{n}.png", tuple(t), "train") for n, t in enumerate(texts)]
+    return CaptionData(records, WORDS, Numbers(), **options)
 
 
-def said(batch, tokenizer):
-    """(record, caption) of each row."""
+def questions(texts=TEXTS, **options):
+    """The same texts as questions, several of a picture; the last of them comes first."""
+    rows = [(n, text) for n, group in enumerate(texts) for text in group or ("d",)]
+    records = [
+        QuestionRecord(str(i), f"{n}.png", text, ("red", "no"), "train")
+        for i, (n, text) in enumerate(rows)
+    ]
+    return QuestionData(records, WORDS, ANSWERS, Numbers(), **options)
+
+
+BOTH = pytest.mark.parametrize("data", [captions, questions])
+
+
+def said(batch):
+    """(picture, text) of each row."""
     rows = zip(batch.owner.tolist(), batch.tokens.tolist(), strict=True)
-    return [(int(batch.records[owner]), tokenizer.decode(ids)) for owner, ids in rows]
+    return [(abs(int(batch.pictures[owner])) - 1, WORDS.decode(ids)) for owner, ids in rows]
 
 
-def test_a_batch_holds_every_caption_of_its_pictures(tokenizer):
-    batch = data(tokenizer).__getitems__([2, 0, 4])
-    assert batch.records.tolist() == [2, 0, 4]
+def everything(data, order=range(5)):
+    return [part.tolist() for part in data.__getitems__(list(order))]
+
+
+# -- what captions and questions do alike ----------------------------------------------------
+
+
+@BOTH
+def test_a_batch_holds_every_text_of_its_pictures(data):
+    batch = data().__getitems__([2, 0, 4])
     assert batch.pictures.tolist() == [3, 1, 5]
-    expected = [(n, text) for n in (2, 0, 4) for text in TEXTS[n]]
-    assert sorted(said(batch, tokenizer)) == sorted(expected)
-
-
-def test_captions_are_sorted_by_falling_length(tokenizer):
-    batch = data(tokenizer).__getitems__([0, 1, 2, 3, 4])
-    lengths = batch.lengths.tolist()
-    assert lengths == sorted(lengths, reverse=True)
-    # Steps of a caption: its words and <end>.
-    assert lengths == [len(text.split()) + 1 for _, text in said(batch, tokenizer)]
-    assert batch.tokens.shape == (11, 8 + 2)
-    for ids, length in zip(batch.tokens.tolist(), lengths, strict=True):
-        assert ids[0] == tokenizer.start
-        assert ids[length] == tokenizer.end
-        assert set(ids[length + 1 :]) <= {tokenizer.pad}
-        assert tokenizer.pad not in ids[: length + 1]
+    assert sorted(said(batch)) == sorted((n, text) for n in (2, 0, 4) for text in TEXTS[n])
     assert batch.tokens.dtype == batch.owner.dtype == batch.lengths.dtype == torch.long
 
 
-def test_captions_are_cut_and_still_end(tokenizer):
-    batch = data(tokenizer, max_length=3).__getitems__([0, 2])
-    assert batch.tokens.shape[1] == 3 + 2
-    assert (2, "c c c") in said(batch, tokenizer)
-    assert batch.lengths.max() == 4
-    assert all(tokenizer.end in ids for ids in batch.tokens.tolist())
-
-
-def test_a_picture_without_captions_is_only_looked_at(tokenizer):
-    batch = data(tokenizer).__getitems__([3, 4])
-    assert batch.pictures.tolist() == [4, 5]
-    assert batch.owner.tolist() == [1]
-    batch = data(tokenizer)[3]
-    assert batch.pictures.tolist() == [4]
-    assert batch.tokens.shape == (0, 2)
-    assert batch.lengths.shape == batch.owner.shape == (0,)
-
-
-def everything(dataset, order=range(5)):
-    batch = dataset.__getitems__(list(order))
-    return [part.tolist() for part in batch]
-
-
-def test_draws_depend_on_seed_and_epoch_alone(tokenizer):
+@BOTH
+def test_draws_depend_on_seed_and_epoch_alone(data):
     options = {"per_image": 2, "flip": 0.5}
-    first = everything(data(tokenizer, seed=3, epoch=4, **options))
-    used = data(tokenizer, seed=3, epoch=0, **options)
+    first = everything(data(seed=3, epoch=4, **options))
+    used = data(seed=3, epoch=0, **options)
     everything(used)
     used.epoch = 4
     assert everything(used) == first
-    epochs = {str(everything(data(tokenizer, seed=3, epoch=n, **options))) for n in range(6)}
-    assert len(epochs) > 3
-    seeds = {str(everything(data(tokenizer, seed=n, epoch=4, **options))) for n in range(6)}
-    assert len(seeds) > 3
+    assert len({str(everything(data(seed=3, epoch=n, **options))) for n in range(6)}) > 3
+    assert len({str(everything(data(seed=n, epoch=4, **options))) for n in range(6)}) > 3
 
 
-def test_draws_of_a_picture_do_not_depend_on_its_batch(tokenizer):
-    dataset = data(tokenizer, per_image=1, flip=0.5, seed=1, epoch=2)
-    together = dataset.__getitems__([0, 1, 2, 4])
+@BOTH
+def test_draws_of_a_picture_do_not_depend_on_its_batch(data):
+    drawing = data(per_image=1, flip=0.5, seed=1, epoch=2)
+    together = drawing.__getitems__([0, 1, 2, 4])
     for index in (4, 2, 1, 0):
-        alone = dataset[index]
-        assert alone.pictures.tolist() == [
-            p for p in together.pictures.tolist() if abs(p) == index + 1
-        ]
-        assert said(alone, tokenizer)[0] in said(together, tokenizer)
+        alone = drawing[index]
+        assert alone.pictures[0] in together.pictures
+        assert said(alone)[0] in said(together)
 
 
+@BOTH
 @pytest.mark.parametrize("wanted", [1, 2, 3])
-def test_captions_per_image(tokenizer, wanted):
+def test_so_many_texts_of_a_picture(data, wanted):
     drawn = set()
     for epoch in range(40):
-        batch = data(tokenizer, per_image=wanted, epoch=epoch).__getitems__([0, 1, 4])
-        rows = said(batch, tokenizer)
+        rows = said(data(per_image=wanted, epoch=epoch).__getitems__([0, 1, 4]))
         for n in (0, 1, 4):
-            own = [text for record, text in rows if record == n]
+            own = [text for picture, text in rows if picture == n]
             assert len(own) == min(wanted, len(TEXTS[n]))
             assert len(set(own)) == len(own)  # none twice
             drawn |= {(n, text) for text in own}
     assert drawn == {(n, text) for n in (0, 1, 4) for text in TEXTS[n]}  # all get their turn
 
 
-@pytest.mark.parametrize(("flip", "share"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
-def test_mirrored_pictures(tokenizer, flip, share):
-    mirrored = [
-        picture < 0
-        for epoch in range(100)
-        for picture in data(tokenizer, flip=flip, epoch=epoch).__getitems__(range(5)).pictures
+@BOTH
+@pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
+def test_mirrored_pictures(data, flip):
+    batches = [data(flip=flip, epoch=epoch).__getitems__(range(5)) for epoch in range(100)]
+    mirrored = [picture < 0 for batch in batches for picture in batch.pictures]
+    assert np.mean(mirrored) == pytest.approx(flip, abs=0.08)
+
+
+@BOTH
+def test_torchs_loader_asks_for_whole_batches(data):
+    loader = DataLoader(data(), 2, collate_fn=lambda batch: batch)
+    assert [batch.pictures.tolist() for batch in loader] == [[1, 2], [3, 4], [5]]
+    assert len(data()) == 5
+
+
+@BOTH
+def test_what_is_cut_or_has_no_word_is_told_of(data, caplog):
+    longest = {"max_length": 3} if data is captions else {"max_question": 3}
+    rows = said(data(**longest).__getitems__(range(3)))
+    assert {(0, "a b c"), (1, "e d c"), (2, "c c c")} <= set(rows)
+    batch = data([["?!", "a"], ["..."]]).__getitems__([0, 1])
+    assert sorted(said(batch)) == [(0, ""), (0, "a"), (1, "")]
+    assert (batch.tokens == WORDS.unk).sum() == 2  # one unknown word each
+    what = data.__name__
+    assert caplog.messages == [
+        f"{what} of more than 3 words are cut: 3 of {11 + (data is questions)}",
+        f"{what} without a word count as one unknown word: 2 (first: '?!')",
     ]
-    assert np.mean(mirrored) == pytest.approx(share, abs=0.08)
 
 
-def test_torchs_loader_asks_for_whole_batches(tokenizer):
-    loader = DataLoader(data(tokenizer), 2, collate_fn=lambda batch: batch)
-    found = list(loader)
-    assert [batch.records.tolist() for batch in found] == [[0, 1], [2, 3], [4]]
-    assert len(data(tokenizer)) == 5
+# -- captions --------------------------------------------------------------------------------
 
 
-# -- pixels ----------------------------------------------------------------------------------
+def test_captions_are_sorted_by_falling_length():
+    batch = captions().__getitems__([0, 1, 2, 3, 4])
+    assert batch.records.tolist() == [0, 1, 2, 3, 4]
+    lengths = batch.lengths.tolist()
+    assert lengths == sorted(lengths, reverse=True)
+    # Steps of a caption: its words and <end>.
+    assert lengths == [len(text.split()) + 1 for _, text in said(batch)]
+    assert batch.tokens.shape == (11, 8 + 2)
+    for ids, length in zip(batch.tokens.tolist(), lengths, strict=True):
+        assert (ids[0], ids[length]) == (WORDS.start, WORDS.end)
+        assert set(ids[length + 1 :]) <= {WORDS.pad}
+        assert WORDS.pad not in ids[: length + 1]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for n in range(3):
-        noise = np.random.default_rng(n).integers(0, 256, (6, 6, 3), np.uint8)
-        Image.fromarray(noise).save(tmp_path / f"{n}.png")
-    return tmp_path
+def test_a_picture_without_captions_is_only_encoded():
+    batch = captions().__getitems__([3, 4])
+    assert (batch.pictures.tolist(), batch.owner.tolist()) == ([4, 5], [1])
+    batch = captions()[3]
+    assert batch.tokens.shape == (0, 2)
+    assert batch.lengths.shape == batch.owner.shape == (0,)
 
 
-def pixels(picture):
-    return np.asarray(picture, np.uint8).transpose(2, 0, 1)
+# -- questions -------------------------------------------------------------------------------
+
+some_questions = st.lists(st.sampled_from("abcde"), min_size=1, max_size=6).map(" ".join)
+some_answers = st.lists(st.sampled_from(["red", "yes", "2"]), min_size=1, max_size=10)
+drawn = st.lists(st.tuples(st.integers(1, 5), some_questions, some_answers), min_size=1)
 
 
-NAMES = ["0.png", "1.png", "2.png"]
+@settings(max_examples=40, deadline=None)
+@given(drawn, st.sampled_from(["hard", "soft", "votes"]), st.integers(1, 4), st.integers(1, 4))
+def test_each_question_stands_once_beside_its_picture(rows, targets, size, longest):
+    records = [
+        QuestionRecord(str(i), str(image), text, tuple(answers), "train")
+        for i, (image, text, answers) in enumerate(rows)
+    ]
+    data = QuestionData(records, WORDS, ANSWERS, Numbers(), targets=targets, max_question=longest)
+    assert len(data) == len({record.image for record in records})
+    seen = []
+    for begin in range(0, len(data), size):
+        batch = data.__getitems__(list(range(len(data)))[begin : begin + size])
+        assert batch.tokens.shape == (len(batch.records), int(batch.lengths.max()))
+        assert batch.targets.dtype == torch.float32
+        for number, owner, tokens, length, target in zip(
+            *(tensor.tolist() for tensor in batch[1:]), strict=True
+        ):
+            record = records[number]
+            assert batch.pictures[owner].item() == int(record.image) + 1
+            words = record.question.split()[:longest]
+            assert [WORDS.vocabulary[i] for i in tokens[:length]] == words
+            assert set(tokens[length:]) <= {WORDS.pad}
+            expected = ANSWERS.target(record.answers, targets)
+            assert target == pytest.approx([expected.get(a, 0.0) for a in range(4)])
+            seen.append(number)
+    assert Counter(seen) == Counter(range(len(records)))
+    assert Counter(data.source.asked) == Counter({r.image for r in records})  # each read once
 
 
-@pytest.mark.parametrize("memory", [1 << 20, 3 * 3 * 36 - 1])
-def test_pixels_come_from_memory_or_from_the_disk(folder, monkeypatch, memory):
-    monkeypatch.setattr(module, "KEEP_BYTES", memory)
-    source = PixelSource(folder, NAMES, pixels, 6)
-    assert set(source.kept) == (set(NAMES) if memory == 1 << 20 else set())
-    found = source.load(["2.png", "0.png", "0.png"], np.array([False, True, False]))
-    assert found.dtype == torch.uint8
-    assert found.shape == (3, 3, 6, 6)
-    two, zero = (pixels(open_image(folder / name)) for name in ("2.png", "0.png"))
-    assert np.array_equal(found[0], two)
-    assert np.array_equal(found[1], zero[:, :, ::-1])  # left and right change places
-    assert np.array_equal(found[2], zero)
-    assert np.array_equal(source.load(["0.png"], np.array([False]))[0], zero)
-
-
-def test_kept_pictures_are_opened_once(folder):
-    source = PixelSource(folder, NAMES, pixels, 6)
-    for name in NAMES:
-        (folder / name).unlink()
-    assert source.load(NAMES, np.zeros(3, bool)).shape == (3, 3, 6, 6)
-
-
-def test_an_unreadable_picture_is_named(folder):
-    (folder / "1.png").write_bytes(b"")
-    with pytest.raises(ImageError, match=r"1\.png"):
-        PixelSource(folder, NAMES, pixels, 6)
-    with pytest.raises(ImageError, match=r"7\.png"):
-        PixelSource(folder, [], pixels, 6).load(["7.png"], np.array([False]))
+def test_padding():
+    tokens, lengths = pad_rows([[5], [6, 7, 8], [9, 4]], pad=0)
+    assert tokens.tolist() == [[5, 0, 0], [6, 7, 8], [9, 4, 0]]
+    assert lengths.tolist() == [1, 3, 2]
+    assert tokens.dtype == lengths.dtype == torch.int64

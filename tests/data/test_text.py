@@ -11,7 +11,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gazetell.data.text import SPECIAL, Tokenizer, word_counts
+from gazetell.data.text import SPECIAL, Question, Tokenizer, read_question, word_counts
 from gazetell.errors import DataError, GazetellError, ModelError, UsageError, WriteError
 
 CAPTIONS = [
@@ -377,3 +377,29 @@ def test_unknown_words(text, unknown):
     pairs = zip(ids, written, strict=True)
     unread = (word for number, word in pairs if number == words.unk)
     assert list(dict.fromkeys(unread)) == unknown
+
+
+# -- questions as they are asked -------------------------------------------------------------
+
+
+def test_the_words_of_a_question():
+    words = Tokenizer.train(["what is it"], min_frequency=1)
+    known = words.encode("what is it")[1:-1]
+    assert read_question(words, "What is it?", 30) == Question("What is it?", known, [])
+    assert read_question(words, "What is it?", 2) == Question("What is it?", known[:2], [], 1)
+    asked = read_question(words, "Qué es? qué is", 3)
+    assert (asked.ids[:2], asked.unknown, asked.cut) == ([words.unk] * 2, ["Qué", "es", "qué"], 1)
+    assert read_question(words, "is " * 5_000 + "es", 30).cut == 4_971
+    assert read_question(words, "is " * 5_000 + "es", 30).unknown == []  # not read
+    assert len(read_question(words, "x" * 10_000, 30).ids) == 1
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "?!...", "\u200b"])
+def test_a_question_without_words_is_refused(question):
+    with pytest.raises(UsageError, match="has no words"):
+        read_question(Tokenizer.train(["is"], min_frequency=1), question, 30)
+
+
+def test_a_question_that_is_no_text_is_refused():
+    with pytest.raises(UsageError, match="question 7: expected text"):
+        read_question(Tokenizer.train(["is"], min_frequency=1), 7, 30)

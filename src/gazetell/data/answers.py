@@ -48,7 +48,7 @@ class AnswerVocabulary:
             ModelError: none, one that normalises to nothing, or two that normalise to the same.
         """
         self.answers = tuple(answers)
-        self._index = {normalise_answer(answer): n for n, answer in enumerate(self.answers)}
+        self._index = {_normal(answer): n for n, answer in enumerate(self.answers)}
         if not self.answers or "" in self._index or len(self._index) != len(self.answers):
             raise ModelError("expected a list of different answers, none of them empty")
 
@@ -71,15 +71,16 @@ class AnswerVocabulary:
         written: dict[str, Counter[str]] = {}
         for record in records:
             modal = modal_answer(record.answers)
-            if not modal:
-                continue
-            counts[modal] += 1
-            spellings = (one for one in record.answers if normalise_answer(one) == modal)
-            written.setdefault(modal, Counter()).update(" ".join(s.split()) for s in spellings)
+            if modal:
+                counts[modal] += 1
+                spellings = [" ".join(text.split()) for text in record.answers]
+                written.setdefault(modal, Counter()).update(
+                    text for text in spellings if _normal(text) == modal
+                )
         if not counts:
             raise DataError("no question of the training split has an answer")
         first = sorted(counts, key=lambda answer: (-counts[answer], answer))[:size]
-        return cls(min(written[one], key=lambda s: (-written[one][s], s)) for one in first)
+        return cls(min(written[a], key=lambda s: (-written[a][s], s)) for a in first)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "AnswerVocabulary":
@@ -90,11 +91,11 @@ class AnswerVocabulary:
         """
         try:
             about = read_json(path)
+            answers: Any = about.get("answers") if isinstance(about, dict) else None
+            if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
+                raise DataError(f"{path}: has no list of answers")
         except DataError as error:
             raise ModelError(str(error)) from error
-        answers: Any = about.get("answers") if isinstance(about, dict) else None
-        if not isinstance(answers, list) or not all(isinstance(one, str) for one in answers):
-            raise ModelError(f"{path}: has no list of answers")
         try:
             return cls(answers)
         except ModelError as error:
@@ -122,31 +123,31 @@ class AnswerVocabulary:
 
     def index(self, answer: str) -> int | None:
         """The place of an answer; None if it is not in the vocabulary."""
-        return self._index.get(normalise_answer(answer))
+        return self._index.get(_normal(answer))
 
-    def target(self, answers: Sequence[str], kind: Target = "hard") -> dict[int, float]:
+    def target(self, answers: Sequence[str], target: Target = "hard") -> dict[int, float]:
         """The target of a question: from the place of an answer to its value in (0, 1].
 
         Args:
             answers: all answers of the question, in the order given.
-            kind: see the module.
+            target: see the module.
 
         Returns:
             Those of the (A,) values that are not 0; none if no answer is in the vocabulary, or,
             for ``hard``, if the modal one is not.
 
         Raises:
-            UsageError: an unknown ``kind``.
+            UsageError: an unknown ``target``.
         """
-        if kind not in TARGETS:
-            raise UsageError(f"target {kind!r}: expected one of {', '.join(TARGETS)}")
-        if kind == "hard":
-            place = self._index.get(modal_answer(answers))
-            return {} if place is None else {place: 1.0}
-        whole = len(answers) if kind == "votes" or len(answers) < 2 else 3
+        if target not in TARGETS:
+            raise UsageError(f"target {target!r}: expected one of {', '.join(TARGETS)}")
+        counts = {modal_answer(answers): 1} if target == "hard" else _counts(answers)
+        whole = len(answers) if target == "votes" else 3
+        if target == "hard" or len(answers) < 2:
+            whole = 1
         return {
             self._index[answer]: min(count / whole, 1.0)
-            for answer, count in _counts(answers).items()
+            for answer, count in counts.items()
             if answer in self._index
         }
 
@@ -197,6 +198,11 @@ def coverage(
 
 def _counts(answers: Iterable[str]) -> Counter[str]:
     """How often each normalised answer is given, in the order in which they first are."""
-    counts = Counter(map(normalise_answer, answers))
+    counts = Counter(map(_normal, answers))
     counts.pop("", None)
     return counts
+
+
+def _normal(answer: str) -> str:
+    """A normalised answer; any white space counts as a blank, as in the spelling that is kept."""
+    return normalise_answer(" ".join(answer.split()))
