@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from gazetell.errors import DataError, ImageError
-from gazetell.pictures import image_files, open_image
+from gazetell.pictures import PixelSource, image_files, open_image
 
 # Pillow remarks on damaged metadata; what comes of the picture is what counts here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -373,3 +374,51 @@ def test_image_files_refuses_at_once(album):
         image_files([album / "bare"])
     with pytest.raises(DataError, match="no picture matches"):
         image_files([f"{album}/bare/*.jpg"])
+
+
+# -- a source of batches ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_pictures(tmp_path):
+    for n in range(3):
+        noise = np.random.default_rng(n).integers(0, 256, (6, 6, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{n}.png")
+    return tmp_path
+
+
+def pixels(picture):
+    return np.asarray(picture, np.uint8).transpose(2, 0, 1)
+
+
+NAMES = ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 3 * 3 * 36 - 1])
+def test_pixels_come_from_memory_or_from_the_disk(three_pictures, monkeypatch, memory):
+    monkeypatch.setattr("gazetell.pictures.KEEP_BYTES", memory)
+    source = PixelSource(three_pictures, NAMES, pixels, 6)
+    assert set(source.kept) == (set(NAMES) if memory == 1 << 20 else set())
+    found = source.load(["2.png", "0.png", "0.png"], np.array([False, True, False]))
+    assert found.dtype == torch.uint8
+    assert found.shape == (3, 3, 6, 6)
+    two, zero = (pixels(open_image(three_pictures / name)) for name in ("2.png", "0.png"))
+    assert np.array_equal(found[0], two)
+    assert np.array_equal(found[1], zero[:, :, ::-1])  # left and right change places
+    assert np.array_equal(found[2], zero)
+    assert np.array_equal(source.load(["0.png"], np.array([False]))[0], zero)
+
+
+def test_kept_pictures_are_opened_once(three_pictures):
+    source = PixelSource(three_pictures, NAMES, pixels, 6)
+    for name in NAMES:
+        (three_pictures / name).unlink()
+    assert source.load(NAMES, np.zeros(3, bool)).shape == (3, 3, 6, 6)
+
+
+def test_an_unreadable_picture_is_named(three_pictures):
+    (three_pictures / "1.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"1\.png"):
+        PixelSource(three_pictures, NAMES, pixels, 6)
+    with pytest.raises(ImageError, match=r"7\.png"):
+        PixelSource(three_pictures, [], pixels, 6).load(["7.png"], np.array([False]))
