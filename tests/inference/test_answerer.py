@@ -137,7 +137,7 @@ def test_alone_together_and_in_a_batch_are_the_same(build, scenes_dataset, archi
     model = build(architecture=architecture)
     found = evaluate_answers(model, scenes_dataset, split="test", batch=4)
     assert len(found.records) == 6
-    for record, answer in zip(found.records, found.answers, strict=True):
+    for record, answer in zip(found.records, found.results, strict=True):
         path = scenes_dataset.path(record)
         assert same(model.ask(path, record.question), answer)
         among = model.ask_all(path, [QUESTIONS[0], record.question, "why " * 9])

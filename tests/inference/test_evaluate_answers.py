@@ -91,7 +91,7 @@ def test_accuracy_is_that_of_the_saved_predictions(model, dataset, tmp_path):
 
 
 def test_ten_answers_are_scored_officially(model, dataset):
-    said = evaluate_answers(model, dataset).answers
+    said = evaluate_answers(model, dataset).results
     some = list(dataset.questions_of("test"))
     # Whatever the model says, three of ten people said it too: by the official rules 0.9.
     voted = tuple(
@@ -107,9 +107,9 @@ def test_ten_answers_are_scored_officially(model, dataset):
 @pytest.mark.parametrize("batch", [1, 2, 64])
 def test_the_size_of_a_batch_changes_nothing(model, dataset, batch):
     whole, found = (evaluate_answers(model, dataset, batch=size) for size in (5, batch))
-    assert [a.text for a in found.answers] == [a.text for a in whole.answers]
-    assert [a.confidence for a in found.answers] == pytest.approx(
-        [a.confidence for a in whole.answers], abs=1e-5
+    assert [a.text for a in found.results] == [a.text for a in whole.results]
+    assert [a.confidence for a in found.results] == pytest.approx(
+        [a.confidence for a in whole.results], abs=1e-5
     )
     assert flat(found.figures) == pytest.approx(flat(whole.figures), abs=1e-4)
 
@@ -119,8 +119,8 @@ def test_questions_keep_their_picture_whatever_their_order(model, dataset):
     np.random.default_rng(0).shuffle(shuffled)
     mixed = evaluate_answers(model, replace(dataset, questions=tuple(shuffled)), batch=2)
     plain = evaluate_answers(model, dataset)
-    said = {r.id: a.text for r, a in zip(mixed.records, mixed.answers, strict=True)}
-    assert said == {r.id: a.text for r, a in zip(plain.records, plain.answers, strict=True)}
+    said = {r.id: a.text for r, a in zip(mixed.records, mixed.results, strict=True)}
+    assert said == {r.id: a.text for r, a in zip(plain.records, plain.results, strict=True)}
 
 
 def test_a_limit_takes_the_first_pictures(model, dataset):
@@ -193,7 +193,7 @@ def test_abstaining_by_a_naive_sort(model, dataset):
     found = evaluate_answers(model, dataset, abstain_below=0.3)
     selective = found.figures["selective"]
     order = sorted(
-        zip((a.confidence for a in found.answers), found.scores, strict=True), reverse=True
+        zip((a.confidence for a in found.results), found.scores, strict=True), reverse=True
     )
     assert len({confidence for confidence, _ in order}) == len(set(order))  # ties are no matter
     for share, accuracy in selective["accuracy_at_coverage"].items():
@@ -204,7 +204,7 @@ def test_abstaining_by_a_naive_sort(model, dataset):
     assert 0 < len(kept) < len(order)
     assert selective["coverage"] == pytest.approx(len(kept) / len(order))
     assert selective["accuracy"] == percent(sum(kept), kept)
-    assert [a.abstained for a in found.answers] == [a.confidence < 0.3 for a in found.answers]
+    assert [a.abstained for a in found.results] == [a.confidence < 0.3 for a in found.results]
     nothing = evaluate_answers(model, dataset, abstain_below=1.0).figures["selective"]
     assert (nothing["coverage"], nothing["accuracy"]) == (0, None)
     with pytest.raises(UsageError, match="--abstain-below"):
@@ -230,7 +230,7 @@ def test_evidence_is_asked_again_one_by_one(model, dataset, batch):
     ):
         texts = [model.ask(picture(r), r.question).text for r in found.records]
         hits = sum(text == r.answers[0] for text, r in zip(texts, found.records, strict=True))
-        changed = sum(a.text != text for a, text in zip(found.answers, texts, strict=True))
+        changed = sum(a.text != text for a, text in zip(found.results, texts, strict=True))
         figures = found.figures["evidence"][name]
         assert figures["accuracy"] == percent(hits, texts)
         assert figures["changed"] == pytest.approx(changed / len(texts))
@@ -337,15 +337,6 @@ def test_no_pointing_without_boxes_or_attention(model, build, dataset):
     assert figures["pointing"] is None
 
 
-def test_an_answer_with_its_picture(model, dataset):
-    found = evaluate_answers(model, dataset)
-    assert found.answers[3].attention is None
-    shown = found.with_picture(3, dataset.root, model)
-    assert shown.text == found.answers[3].text
-    assert shown.attention.shape == (3, 4, 4)
-    assert shown.image.size == Image.open(dataset.path(found.records[3])).size
-
-
 # -- grids -----------------------------------------------------------------------------------
 
 
@@ -357,9 +348,9 @@ def test_cached_grids_give_the_same_answers(model, dataset, monkeypatch, tmp_pat
     build_cache(model.encoder, dataset.root, names, folder, flip=flip, precision="fp32")
     monkeypatch.setattr(module, "PixelSource", lambda *_: pytest.fail("opened a picture"))
     cached = evaluate_answers(model, moved, batch=3, evidence=True)
-    assert [a.text for a in cached.answers] == [a.text for a in plain.answers]
-    assert [a.confidence for a in cached.answers] == pytest.approx(
-        [a.confidence for a in plain.answers], abs=0.01
+    assert [a.text for a in cached.results] == [a.text for a in plain.results]
+    assert [a.confidence for a in cached.results] == pytest.approx(
+        [a.confidence for a in plain.results], abs=0.01
     )
     assert cached.figures["evidence"] == plain.figures["evidence"]
 

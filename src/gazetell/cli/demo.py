@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import scenes
-from ..data.records import Dataset
+from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..errors import UsageError
 from ..files import read_jsonl, write_error
-from ..inference.evaluate import AnswerEvaluation, Evaluation, evaluate, evaluate_answers
-from ..inference.predict import Answerer, Captioner
+from ..inference.evaluate import Evaluation, evaluate, evaluate_answers
+from ..inference.predict import Answer, Answerer, Caption, Captioner
 from ..inference.report import Example, figure_text, write_report
 from ..models.folder import update_metrics
 from ..pictures import open_image
@@ -25,6 +25,8 @@ from .terminal import on_terminal, report
 
 __all__ = ["demo"]
 
+Captions = Evaluation[CaptionRecord, Caption]
+Answers = Evaluation[QuestionRecord, Answer]
 BEAM = 3
 STEPS = 6
 QUESTIONS = 6  # a picture
@@ -147,7 +149,7 @@ def _commands(out: Path, answerer: Path, data: Path, dataset: Dataset) -> list[s
     ]
 
 
-def _asked(answered: AnswerEvaluation, dataset: Dataset, model: Answerer) -> list[Example]:
+def _asked(answered: Answers, dataset: Dataset, model: Answerer) -> list[Example]:
     """Eight questions about different scenes, with the gaze of each pass."""
     asked: dict[str, list[int]] = {}
     for index, record in enumerate(answered.records):
@@ -156,7 +158,7 @@ def _asked(answered: AnswerEvaluation, dataset: Dataset, model: Answerer) -> lis
     for number, indices in enumerate(list(asked.values())[:8]):
         index = indices[number % len(indices)]  # of another type each time
         record = answered.records[index]
-        answer = answered.with_picture(index, dataset.root, model)
+        answer = model.ask(dataset.path(record), record.question)
         right = answered.scores[index] == 1
         examples.append(
             Example(
@@ -176,15 +178,15 @@ def _write(
     page: Path,
     out: Path,
     dataset: Dataset,
-    result: Evaluation,
+    result: Captions,
     asked: list[Example],
-    answered: AnswerEvaluation,
+    answered: Answers,
     commands: list[str],
 ) -> None:
     """The report: figures, curves, a dozen scenes, questions, best and worst."""
 
     def example(index: int) -> Example:
-        caption, record = result.captions[index], result.records[index]
+        caption, record = result.results[index], result.records[index]
         verdict, true = None, None
         if result.verdicts is not None:
             true = result.verdicts[index].true
@@ -257,8 +259,8 @@ def _share(value: object) -> str | None:
 
 
 def _summary(
-    result: Evaluation,
-    answered: AnswerEvaluation,
+    result: Captions,
+    answered: Answers,
     page: Path,
     commands: list[str],
     seconds: float,

@@ -1,8 +1,11 @@
-"""Evaluation: a trained captioner against a split of a prepared dataset.
+"""Evaluation: a trained model against a split of a prepared dataset.
 
-Besides the official metrics: how varied the captions are, what one reference scores against the
-others (the level of a person), on datasets with boxes how often the gaze points at what a word
-names, and on scenes how many captions are true.
+Beside the official metrics stand the figures that tell what they are worth. Of captions: how
+varied they are, what one reference scores against the others (the level of a person), how often
+the gaze points at what a word names, and on scenes how many are true. Of answers: what needs no
+picture or no model, whether confidences mean what they say, what abstaining buys, and, with
+``evidence``, whether the model looked: the same questions about a plain grey picture and about
+another picture. A figure that cannot be known is None, and ``not_measured`` says why.
 """
 
 import logging
@@ -11,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,71 +31,66 @@ from ..metrics import (
     cider_problem,
     compare_answers,
     expected_calibration_error,
-    reliability,
     risk_coverage,
     score_answers,
     score_captions,
     score_wups,
 )
 from ..models.encoders import Grid
-from ..pictures import open_image, preview
 from ..progress import bar
+from .figures import Pointing, bias, pointing, save_plots
 from .predict import Answer, Answerer, Caption, Captioner, check_bound
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["Evaluation", "caption_pointing", "evaluate", "evaluate_answers", "scored_records"]
 
-from .figures import Pointing, bias, pointing, save_reliability, save_risk_coverage
+COVERAGES = (0.25, 0.5, 0.75, 1.0)
+CALIBRATION = 30  # answers: with fewer, a bin of confidences holds one or two
 
-__all__ = [
-    "AnswerEvaluation",
-    "Evaluation",
-    "caption_pointing",
-    "evaluate",
-    "evaluate_answers",
-    "scored_records",
-]
-
+Record = TypeVar("Record", CaptionRecord, QuestionRecord)
+Result = TypeVar("Result", Caption, Answer)
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Generic[Record, Result]):
     """What was measured on a split.
 
     Attributes:
-        figures: JSON values: ``metrics`` and the rest, as ``gazetell evaluate --json`` prints. A
-            figure that cannot be known is None, and ``not_measured`` says why.
+        figures: JSON values: ``metrics`` and the rest, as ``gazetell evaluate --json`` prints.
         records: of the split.
-        captions: the model's, in the records' order, without pictures.
-        scores: CIDEr of each.
-        verdicts: on scenes, whether each is true of its picture, and why not.
+        results: the model's captions or answers, in the records' order, without pictures; answers
+            without attention, too.
+        scores: CIDEr of each caption, in [0, 10], or accuracy of each answer, in [0, 1].
+        verdicts: on scenes, whether each caption is true of its picture, and why not.
     """
 
     figures: dict[str, Any]
-    records: Sequence[CaptionRecord]
-    captions: Sequence[Caption]
+    records: Sequence[Record]
+    results: Sequence[Result]
     scores: Sequence[float]
-    verdicts: Sequence[scenes.Verdict] | None
+    verdicts: Sequence[scenes.Verdict] | None = None
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``metrics.json`` and ``predictions.jsonl``."""
+        """Write ``metrics.json`` and ``predictions.jsonl``, for answers also two plots."""
         folder = Path(folder)
-        rows = []
-        for n, (record, caption) in enumerate(zip(self.records, self.captions, strict=True)):
-            row = {"id": record.id, "caption": caption.text, "log_prob": caption.log_prob}
-            known = self.figures["metrics"]["cider"] is not None
-            row["cider"] = round(self.scores[n], 5) if known else None
-            if self.verdicts is not None:
-                row |= {"true": self.verdicts[n].true, "reason": self.verdicts[n].reason}
-            rows.append(row)
+        rows = [self._row(n) for n in range(len(self.records))]
         write_jsonl(folder / "predictions.jsonl", rows)
+        sure = [result.confidence for result in self.results if isinstance(result, Answer)]
+        if sure:
+            save_plots(folder, sure, self.scores)
         write_json(folder / "metrics.json", self.figures)
 
-    def with_picture(self, index: int, root: Path) -> Caption:
-        """A caption with its picture, to show its gaze."""
-        picture = preview(open_image(root / self.records[index].image))
-        return replace(self.captions[index], image=picture)
+    def _row(self, n: int) -> dict[str, Any]:
+        result, score, row = self.results[n], round(self.scores[n], 5), {"id": self.records[n].id}
+        if isinstance(result, Answer):
+            confidence = round(result.confidence, 5)
+            return row | {"answer": result.text, "confidence": confidence, "accuracy": score}
+        known = self.figures["metrics"]["cider"] is not None
+        row |= {"caption": result.text, "log_prob": result.log_prob}
+        row |= {"cider": score if known else None}
+        if self.verdicts is not None:
+            row |= {"true": self.verdicts[n].true, "reason": self.verdicts[n].reason}
+        return row
 
 
 def evaluate(
@@ -105,7 +103,7 @@ def evaluate(
     java: bool = False,
     progress: bool = False,
     **options: Any,
-) -> Evaluation:
+) -> Evaluation[CaptionRecord, Caption]:
     """Caption a split and measure.
 
     Args:
@@ -116,11 +114,11 @@ def evaluate(
         limit: only the first so many pictures; 0 for all.
         java: also compute METEOR and SPICE, where Java and pycocoevalcap are there.
         progress: show a progress bar on standard error.
-        options: decoding, see ``Captioner.caption``.
+        options: decoding, as for ``Captioner.caption``.
 
     Raises:
         DataError: the split has no pictures or no references.
-        UsageError: a decoding option out of its range.
+        UsageError: a limit or a decoding option out of its range.
     """
     chosen = model.options(**options)
     records = scored_records(dataset, split, limit)
@@ -128,85 +126,91 @@ def evaluate(
     seconds = 0.0
     with bar("captions", progress) as update:
         for grid in grids(model, dataset, [record.image for record in records], batch):
-            began = time.perf_counter()
-            first = len(captions)
+            began, first = time.perf_counter(), len(captions)
             captions += model.decode(grid, chosen, range(first, first + len(grid.cells)))
             seconds += time.perf_counter() - began
             update(len(captions), len(records))
     references = {record.id: record.captions for record in records}
-    predictions = {r.id: c.text for r, c in zip(records, captions, strict=True)}
-    verdicts = _verdicts(dataset, records, captions)
     texts = [caption.text for caption in captions]
-    seen = {
-        model.tokenizer.decode(ids)
-        for record in dataset.captions
-        if record.split == "train"
-        for ids in model.tokenizer.encode_batch(record.captions)
+    predictions = {record.id: text for record, text in zip(records, texts, strict=True)}
+    training = [text for r in dataset.captions if r.split == "train" for text in r.captions]
+    seen = set(map(model.tokenizer.decode, model.tokenizer.encode_batch(training)))
+    verdicts = None
+    if dataset.kind == "scenes" and dataset.folder is not None:
+        truth = scenes.read_truth(dataset.folder)
+        verdicts = [scenes.judge(predictions[r.id], truth[r.id]) for r in records]
+    pointed = caption_pointing(records, captions)
+    boxes = any(record.boxes for record in records)
+    alone = any(len(record.captions) < 2 for record in records)
+    not_measured = {
+        "cider": cider_problem(references),
+        "distinct": "of one caption" if len(texts) < 2 else None,
+        "unseen": None if seen else "the dataset has no training captions",
+        "human": "a picture has one reference alone" if alone else None,
+        "pointing": _no_pointing(model, pointed, "no word of a caption names a box", boxes),
     }
     metrics = score_captions(references, predictions, java=java)
-    not_measured: dict[str, str] = {}
-    if problem := cider_problem(references):
+    if not_measured["cider"]:
         metrics |= {"cider": None, "cider_d": None}
-        not_measured["cider"] = problem
-    pointed = caption_pointing(records, captions)
-    if pointed is None:
-        not_measured["pointing"] = (
-            "the model has no attention"
-            if not model.attentive
-            else "no word of a caption names a box"
-            if any(record.boxes for record in records)
-            else "the dataset has no boxes"
-        )
-    human = None
-    if any(len(record.captions) < 2 for record in records):
-        not_measured["human"] = "a picture has one reference alone"
-    else:
-        human = _human(records, predictions)
-    if len(texts) < 2:
-        not_measured["distinct"] = "of one caption"
-    if not seen:
-        not_measured["unseen"] = "the dataset has no training captions"
+    count = len(captions)
     figures: dict[str, Any] = {
         "metrics": metrics,
         "dataset": dataset.name,
         "split": split,
-        "pictures": len(records),
+        "pictures": count,
         "members": model.members,
         "beam": chosen.beam,
         "length_penalty": chosen.length_penalty if chosen.beam > 1 else None,
         "max_length": chosen.max_length,
-        "distinct": len(set(texts)) / len(texts) if len(texts) > 1 else None,
-        "unseen": sum(text not in seen for text in texts) / len(texts) if seen else None,
+        "distinct": len(set(texts)) / count if count > 1 else None,
+        "unseen": sum(text not in seen for text in texts) / count if seen else None,
         "vocabulary": len({word for caption in captions for word in caption.words}),
-        "mean_length": sum(len(caption.words) for caption in captions) / len(captions),
-        "cut": sum(not caption.ended for caption in captions) / len(captions),
-        "decoding_pictures_per_second": round(len(captions) / seconds, 1),
-        "human": human,
-        "pointing": None if pointed is None else pointed.__dict__,
-        "truth": None if verdicts is None else sum(v.true for v in verdicts) / len(verdicts),
-        "not_measured": not_measured,
+        "mean_length": sum(len(caption.words) for caption in captions) / count,
+        "cut": sum(not caption.ended for caption in captions) / count,
+        "decoding_pictures_per_second": round(count / seconds, 1),
+        "human": None if alone else _human(records, predictions),
+        "pointing": None if pointed is None else asdict(pointed),
+        "truth": None if verdicts is None else sum(v.true for v in verdicts) / count,
+        "not_measured": {name: why for name, why in not_measured.items() if why},
     }
     scores = caption_scores(references, predictions)
     return Evaluation(figures, records, captions, [scores[r.id] for r in records], verdicts)
 
 
 def scored_records(dataset: Dataset, split: str, limit: int = 0) -> list[CaptionRecord]:
-    """The records of a split that have reference captions; says how many have none.
+    """The first records of a split that have reference captions; how many have none is said.
 
     Raises:
         DataError: none has.
         UsageError: a limit below 0.
     """
+    records = [record for record in dataset.split(split) if record.captions]
+    _check(dataset, split, limit, records, "reference captions")
+    _say_left_out(split, len(dataset.split(split)) - len(records), "pictures without captions")
+    return records[: limit or None]
+
+
+def _check(dataset: Dataset, split: str, limit: int, records: Sequence[Any], what: str) -> None:
     if limit < 0:
         raise UsageError(f"--limit {limit}: expected 0 or more")
-    every = dataset.split(split)
-    records = [record for record in every if record.captions]
     if not records:
-        raise DataError(f"{dataset.folder}: split {split!r} has no reference captions")
-    if len(records) < len(every):
-        left_out = len(every) - len(records)
-        logger.warning("split %r: %d pictures without captions are left out", split, left_out)
-    return records[: limit or None]
+        raise DataError(f"{dataset.folder}: split {split!r} has no {what}")
+
+
+def _say_left_out(split: str, count: int, what: str) -> None:
+    if count:
+        logger.warning("split %r: %d %s are left out", split, count, what)
+
+
+def _no_pointing(
+    model: Captioner | Answerer, pointed: object, unnamed: str, boxes: bool
+) -> str | None:
+    """Why there is no pointing score, if there is none."""
+    if pointed:
+        return None
+    if not model.attentive:
+        return "the model has no attention"
+    return unnamed if boxes else "the split has no boxes"
 
 
 def _human(
@@ -217,25 +221,14 @@ def _human(
     CIDEr is None where it cannot tell good captions from bad ones.
     """
     others = {record.id: record.captions[1:] for record in records}
-    person = score_captions(others, {record.id: record.captions[0] for record in records})
-    own = score_captions(others, predictions)
     known = cider_problem(others) is None
-    return {
-        "cider": person["cider"] if known else None,
-        "bleu_4": person["bleu_4"],
-        "model_cider": own["cider"] if known else None,
-        "model_bleu_4": own["bleu_4"],
-    }
-
-
-def _verdicts(
-    dataset: Dataset, records: Sequence[CaptionRecord], captions: Sequence[Caption]
-) -> list[scenes.Verdict] | None:
-    """Whether each caption is true of its scene; None for datasets whose truth is not known."""
-    if dataset.kind != "scenes" or dataset.folder is None:
-        return None
-    truth = scenes.read_truth(dataset.folder)
-    return [scenes.judge(c.text, truth[r.id]) for r, c in zip(records, captions, strict=True)]
+    first = {record.id: record.captions[0] for record in records}
+    figures: dict[str, float | None] = {}
+    for prefix, captions in (("", first), ("model_", predictions)):
+        scores = score_captions(others, captions)
+        figures |= {f"{prefix}cider": scores["cider"] if known else None}
+        figures |= {f"{prefix}bleu_4": scores["bleu_4"]}
+    return figures
 
 
 def caption_pointing(
@@ -245,59 +238,12 @@ def caption_pointing(
 
     None where no word names a box or the model has no attention.
     """
-    if any(caption.attention is None for caption in captions):
-        return None
     return pointing(
         (gaze, [box for box in record.boxes if word in box.words])
         for record, caption in zip(records, captions, strict=True)
         if caption.attention is not None
         for word, gaze in zip(caption.words, caption.attention, strict=True)
     )
-
-
-COVERAGES = (0.25, 0.5, 0.75, 1.0)
-CALIBRATION = 30  # answers: with fewer, a bin of confidences holds one or two
-
-
-@dataclass(frozen=True)
-class AnswerEvaluation:
-    """What was measured on a split.
-
-    Attributes:
-        figures: JSON values: ``metrics`` and the rest, as ``gazetell evaluate --json`` prints. A
-            figure that cannot be known is None, and ``not_measured`` says why.
-        records: of the split.
-        answers: the model's, in the records' order, without pictures and attention.
-        scores: accuracy of each, in [0, 1].
-    """
-
-    figures: dict[str, Any]
-    records: Sequence[QuestionRecord]
-    answers: Sequence[Answer]
-    scores: Sequence[float]
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``metrics.json``, ``predictions.jsonl`` and the two plots."""
-        folder = Path(folder)
-        rows = [
-            {
-                "id": record.id,
-                "answer": answer.text,
-                "confidence": round(answer.confidence, 5),
-                "accuracy": round(score, 5),
-            }
-            for record, answer, score in zip(self.records, self.answers, self.scores, strict=True)
-        ]
-        write_jsonl(folder / "predictions.jsonl", rows)
-        sure = [answer.confidence for answer in self.answers]
-        save_reliability(folder / "reliability.png", reliability(sure, self.scores))
-        save_risk_coverage(folder / "risk-coverage.png", risk_coverage(sure, self.scores))
-        write_json(folder / "metrics.json", self.figures)
-
-    def with_picture(self, index: int, root: Path, model: Answerer) -> Answer:
-        """An answer with its picture and its attention, to show its gaze."""
-        record = self.records[index]
-        return model.ask(root / record.image, record.question)
 
 
 def evaluate_answers(
@@ -311,8 +257,8 @@ def evaluate_answers(
     evidence: bool = False,
     question_only: Answerer | None = None,
     progress: bool = False,
-) -> AnswerEvaluation:
-    """Answer a split and measure.
+) -> Evaluation[QuestionRecord, Answer]:
+    """Answer a split and measure; the other arguments are those of ``evaluate``.
 
     Args:
         model: a loaded answerer.
@@ -329,20 +275,16 @@ def evaluate_answers(
         DataError: the split has no answered questions, or one alone beside ``question_only``.
         UsageError: a limit or a bound out of range.
     """
-    if limit < 0:
-        raise UsageError(f"--limit {limit}: expected 0 or more")
     check_bound(abstain_below)
+    every = dataset.questions_of(split)
     asked: dict[str, list[QuestionRecord]] = {}
-    unanswered = 0
-    for record in dataset.questions_of(split):
-        unanswered += not record.answers
+    for record in every:
         if record.answers:
             asked.setdefault(record.image, []).append(record)
+    _check(dataset, split, limit, list(asked), "answered questions")
+    left_out = sum(not record.answers for record in every)
+    _say_left_out(split, left_out, "questions without answers")
     images = list(asked)[: limit or None]
-    if not images:
-        raise DataError(f"{dataset.folder}: split {split!r} has no answered questions")
-    if unanswered:
-        logger.warning("split %r: %d questions without answers are left out", split, unanswered)
     records = [record for image in images for record in asked[image]]
     if question_only is not None and len(records) < 2:
         raise DataError(
@@ -355,23 +297,20 @@ def evaluate_answers(
     seconds, first = 0.0, 0
     with bar("answers", progress) as update:
         for grid in grids(model, dataset, images, batch):
-            pictures = len(grid.cells)
-            group = [asked[image] for image in images[first : first + pictures]]
-            first += pictures
-            now = [record for some in group for record in some]
-            texts = [model.read_question(record.question) for record in now]
-            owner = torch.tensor([n for n, some in enumerate(group) for _ in some])
+            some = images[first : first + len(grid.cells)]
+            first += len(some)
+            now = [record for image in some for record in asked[image]]
+            questions = [model.read_question(record.question) for record in now]
+            owner = torch.tensor([n for n, image in enumerate(some) for _ in asked[image]])
             began = time.perf_counter()
-            found = model.answer(grid, texts, owner, abstain_below=abstain_below)
+            batch_answers = model.answer(grid, questions, owner, abstain_below=abstain_below)
             seconds += time.perf_counter() - began
             if evidence:
-                changed.ask(grid, texts, owner)
-            gazes += [
-                (answer.attention, record.boxes)
-                for record, answer in zip(now, found, strict=True)
-                if answer.attention is not None and record.boxes
-            ]
-            answers += [replace(answer, attention=None) for answer in found]
+                changed.ask(grid, questions, owner)
+            for record, answer in zip(now, batch_answers, strict=True):
+                if answer.attention is not None and record.boxes:
+                    gazes.append((answer.attention, record.boxes))
+                answers.append(replace(answer, attention=None))
             update(len(answers), len(records))
     references = {record.id: record.answers for record in records}
     predictions = _texts(records, [answer.text for answer in answers])
@@ -383,32 +322,24 @@ def evaluate_answers(
         answer_types={record.id: record.answer_type for record in records},
     )
     sure = [answer.confidence for answer in answers]
-    training = [r for r in dataset.questions if r.split == "train" and r.answers]
-    cut = sum(answer.cut > 0 for answer in answers)
+    few, cut = len(answers) < CALIBRATION, sum(answer.cut > 0 for answer in answers)
     if cut:
-        logger.warning(
-            "%d questions of more than %d words are cut at that", cut, model.max_question
-        )
-    not_measured: dict[str, str] = {}
-    if len(answers) < CALIBRATION:
-        not_measured["ece"] = f"{len(answers)} answers; expected {CALIBRATION} or more"
-    if not training:
-        not_measured["most frequent"] = "the dataset has no answered training questions"
-    if not gazes:
-        not_measured["pointing"] = (
-            "no question is about a thing with a box"
-            if model.attentive
-            else "the model has no attention"
-        )
-    evidenced = None
-    if evidence:
-        evidenced = changed.figures(records, answers, official["accuracy"])
-        if evidenced["other_picture"] is None:
-            not_measured["other picture"] = "the questions are about one picture"
+        longest = model.max_question
+        logger.warning("%d questions of more than %d words are cut at that", cut, longest)
+    training = [r for r in dataset.questions if r.split == "train" and r.answers]
+    one = evidence and len(images) == 1
+    passes = range(len(gazes[0][0]) if gazes else 0)
+    pointed = [pointing((gaze[p], boxes) for gaze, boxes in gazes) for p in passes]
+    not_measured = {
+        "ece": f"{len(answers)} answers; expected {CALIBRATION} or more" if few else None,
+        "most frequent": None if training else "the dataset has no answered training questions",
+        "other picture": "the questions are about one picture" if one else None,
+        "pointing": _no_pointing(model, pointed, "", False),
+    }
     figures: dict[str, Any] = {
         "metrics": {
             "accuracy": official["accuracy"],
-            "ece": None if "ece" in not_measured else expected_calibration_error(sure, scores),
+            "ece": None if few else expected_calibration_error(sure, scores),
             "risk_coverage_area": risk_coverage(sure, scores).area,
         },
         "measure": official["measure"],
@@ -422,31 +353,25 @@ def evaluate_answers(
         "selective": _selective(sure, scores, abstain_below),
         "bias": bias(training, records, model.answers),
         "question_only": None,
-        "evidence": evidenced,
-        "pointing": None,
+        "evidence": changed.figures(records, answers, official["accuracy"]) if evidence else None,
+        "pointing": [asdict(one) for one in pointed if one is not None] or None,
         "wups": None,
         "cut_questions": cut / len(answers),
         "unknown_words": sum(bool(answer.unknown) for answer in answers) / len(answers),
         "answers_per_second": round(len(answers) / seconds, 1),
-        "not_measured": not_measured,
+        "not_measured": {name: why for name, why in not_measured.items() if why},
     }
     if question_only is not None:
         twin = evaluate_answers(question_only, dataset, split=split, batch=batch, limit=limit)
-        other = _texts(twin.records, [answer.text for answer in twin.answers])
+        other = _texts(twin.records, [answer.text for answer in twin.results])
         compared = compare_answers(references, predictions, other)["accuracy"]
-        figures["question_only"] = {"accuracy": twin.figures["metrics"]["accuracy"]}
-        figures["question_only"] |= asdict(compared)
-    if gazes:
-        passes = range(len(gazes[0][0]))
-        each = [pointing((gaze[p], boxes) for gaze, boxes in gazes) for p in passes]
-        figures["pointing"] = [asdict(one) for one in each if one is not None]
+        accuracy = twin.figures["metrics"]["accuracy"]
+        figures["question_only"] = {"accuracy": accuracy, **asdict(compared)}
     if dataset.kind == "daquar":
-        found_wups = score_wups(references, predictions)
-        figures["wups"] = {
-            **{str(threshold): value for threshold, value in found_wups.scores.items()},
-            "reason": found_wups.reason,
-        }
-    return AnswerEvaluation(figures, records, answers, scores)
+        wups = score_wups(references, predictions)
+        by_threshold = {str(threshold): value for threshold, value in wups.scores.items()}
+        figures["wups"] = {**by_threshold, "reason": wups.reason}
+    return Evaluation(figures, records, answers, scores)
 
 
 class _Changed:
@@ -464,8 +389,9 @@ class _Changed:
 
     def ask(self, grid: Grid, questions: Sequence[Question], owner: torch.Tensor) -> None:
         """Ask the questions about some pictures again."""
-        self.blank += self._answers(self.model.blank(), questions, torch.zeros_like(owner))
-        before = grid.rows(0, len(grid.cells) - 1)
+        self.blank += self._answers(self.model.blank, questions, torch.zeros_like(owner))
+        end = len(grid.cells) - 1
+        before = grid.rows(0, end)
         if self.last is None:
             count = int((owner == 0).sum())
             self.first = list(questions[:count])
@@ -474,7 +400,7 @@ class _Changed:
             before = Grid.join([self.last, before])
         if questions:
             self.other += self._answers(before, questions, owner)
-        self.last = grid.rows(len(grid.cells) - 1, len(grid.cells))
+        self.last = grid.rows(end, end + 1)
 
     def _answers(self, grid: Grid, questions: Sequence[Question], owner: torch.Tensor) -> list[str]:
         best = self.model.logits(grid, questions, owner)[0].argmax(1).tolist()
@@ -487,23 +413,19 @@ class _Changed:
 
         None for the other picture where there is none.
         """
-        told: dict[str, list[str] | None] = {"blank": self.blank, "other_picture": None}
+        other: list[str] = []
         if self.other and self.last is not None:
             nowhere = torch.zeros(len(self.first), dtype=torch.long)
-            told["other_picture"] = self._answers(self.last, self.first, nowhere) + self.other
+            other = self._answers(self.last, self.first, nowhere) + self.other
         references = {record.id: record.answers for record in records}
-        figures: dict[str, dict[str, float] | None] = {}
-        for name, texts in told.items():
-            if texts is None:
-                figures[name] = None
-                continue
-            score = score_answers(references, _texts(records, texts))["accuracy"]
-            changed = [a.text != text for a, text in zip(answers, texts, strict=True)]
-            figures[name] = {
-                "accuracy": score,
-                "lost": round(accuracy - score, 2),
-                "changed": sum(changed) / len(changed),
-            }
+        figures: dict[str, dict[str, float] | None] = {"blank": None, "other_picture": None}
+        for name, texts in (("blank", self.blank), ("other_picture", other)):
+            if texts:
+                score = score_answers(references, _texts(records, texts))["accuracy"]
+                changed = sum(a.text != text for a, text in zip(answers, texts, strict=True))
+                lost = round(accuracy - score, 2)
+                share = changed / len(texts)
+                figures[name] = {"accuracy": score, "lost": lost, "changed": share}
         return figures
 
 
@@ -518,15 +440,14 @@ def _selective(
 
     None at a coverage of less than a question.
     """
-    curve = risk_coverage(sure, scores)
-    at = {}
-    for share in COVERAGES:
-        first = round(share * len(scores))
-        # Of too few questions there is no such share.
-        at[str(share)] = round(100 * (1 - float(curve.risk[first - 1])), 2) if first else None
+    risk = risk_coverage(sure, scores).risk
+    counts = {str(share): round(share * len(scores)) for share in COVERAGES}
     kept = [score for p, score in zip(sure, scores, strict=True) if p >= abstain_below]
     return {
-        "accuracy_at_coverage": at,
+        "accuracy_at_coverage": {
+            share: round(100 * (1 - float(risk[count - 1])), 2) if count else None
+            for share, count in counts.items()
+        },
         "abstain_below": abstain_below,
         "coverage": len(kept) / len(scores),
         "accuracy": round(100 * sum(kept) / len(kept), 2) if kept else None,

@@ -1,26 +1,29 @@
-"""Parts of an evaluation that need no model: pointing, priors, the plots of confidences."""
+"""Parts of an evaluation that need no model: pointing, what needs no picture, the two plots.
+
+The *pointing* score is how often a gaze peaks inside the box of what it is about (Zhang et al.
+2016, Top-down Neural Attention by Excitation Backprop: the pointing game). What can be answered
+without looking, the *bias*, stands beside every accuracy (Goyal et al. 2017, Making the V in VQA
+Matter; Agrawal et al. 2018, Don't Just Assume; Look and Answer).
+"""
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..data.answers import AnswerVocabulary, modal_answer
 from ..data.records import Box, QuestionRecord
 from ..files import atomic_path
-from ..metrics import (
-    Reliability,
-    RiskCoverage,
-    answer_accuracy,
-)
+from ..metrics import answer_accuracy, reliability, risk_coverage
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["Pointing", "Priors", "bias", "pointing", "save_plots"]
 
-__all__ = ["Pointing", "Priors", "bias", "pointing", "save_reliability", "save_risk_coverage"]
+PREFIX = 2  # words that make the type of a question: "how many", "what color"
+INK, ACCENT, QUIET = "#262421", "#c2540a", "#969189"
 
 
 @dataclass(frozen=True)
@@ -58,37 +61,34 @@ def pointing(gazes: Iterable[tuple[np.ndarray, Sequence[Box]]]) -> Pointing | No
     return Pointing(float(np.mean(hits)), float(np.mean(chances)), len(hits))
 
 
-PREFIX = 2  # words that make the type of a question: "how many", "what color"
-
-
 class Priors:
-    """The most frequent answers of training questions: of all, and by their first words."""
+    """The most frequent answers of training questions, by their first words.
+
+    Attributes:
+        best: from the first words of a question, PREFIX or fewer, to the most frequent answer.
+            Ties go by the alphabet: the same on every machine.
+    """
 
     def __init__(self, records: Iterable[QuestionRecord]) -> None:
         counts: dict[tuple[str, ...], Counter[str]] = {}
         for record in records:
-            answer = modal_answer(record.answers)
-            # A set: a question of one word begins with one word only once.
-            for prefix in {_prefix(record.question, n) for n in range(PREFIX + 1) if answer}:
-                counts.setdefault(prefix, Counter())[answer] += 1
-        # Ties in alphabetical order: the same on every machine.
+            if answer := modal_answer(record.answers):
+                # A set: a question of one word begins with one word only once.
+                for prefix in {_prefix(record.question, n) for n in range(PREFIX + 1)}:
+                    counts.setdefault(prefix, Counter())[answer] += 1
         self.best = {
-            prefix: min(found, key=lambda answer: (-found[answer], answer))
-            for prefix, found in counts.items()
+            prefix: min(answers, key=lambda answer: (-answers[answer], answer))
+            for prefix, answers in counts.items()
         }
 
-    def __bool__(self) -> bool:
-        return bool(self.best)
-
-    @property
-    def most_frequent(self) -> str:
-        """The most frequent answer of all."""
-        return self.best[()]
-
     def answer(self, question: str) -> str:
-        """The most frequent answer of the questions that begin alike, with two words or fewer."""
+        """The most frequent answer of the questions that begin alike, of all for ""."""
         prefixes = (_prefix(question, length) for length in range(PREFIX, -1, -1))
         return next(self.best[prefix] for prefix in prefixes if prefix in self.best)
+
+
+def _prefix(question: str, words: int) -> tuple[str, ...]:
+    return tuple(question.lower().split()[:words])
 
 
 def bias(
@@ -105,97 +105,76 @@ def bias(
 
     Returns:
         ``most_frequent_answer`` and its accuracy ``most_frequent``, ``prefix`` (the most frequent
-        answer by the question's first two words), both None without training questions, and
+        answer by the question's first two words), all None without training questions, and
         ``ceiling``: what a model that always chose the best answer of its vocabulary would reach.
     """
+
+    def percent(scores: Iterable[float]) -> float:
+        return round(100 * sum(scores) / len(records), 2)
+
+    def best(record: QuestionRecord) -> float:
+        known = {place for a in record.answers if (place := vocabulary.index(a)) is not None}
+        texts = (vocabulary.answers[place] for place in known)
+        return max((answer_accuracy(record.answers, text) for text in texts), default=0.0)
+
     priors = Priors(training)
-
-    def percent(scores: Sequence[float]) -> float:
-        return round(100 * sum(scores) / len(scores), 2)
-
-    best = [
-        max((answer_accuracy(r.answers, a) for a in _possible(r, vocabulary)), default=0.0)
-        for r in records
-    ]
-    figures: dict[str, Any] = {
-        "most_frequent_answer": None,
-        "most_frequent": None,
-        "prefix": None,
-        "ceiling": percent(best),
+    known = bool(priors.best)
+    first = priors.answer("") if known else ""
+    return {
+        "most_frequent_answer": first if known else None,
+        "most_frequent": (
+            percent(answer_accuracy(r.answers, first) for r in records) if known else None
+        ),
+        "prefix": (
+            percent(answer_accuracy(r.answers, priors.answer(r.question)) for r in records)
+            if known
+            else None
+        ),
+        "ceiling": percent(best(record) for record in records),
     }
-    if priors:
-        first = priors.most_frequent
-        figures |= {
-            "most_frequent_answer": first,
-            "most_frequent": percent([answer_accuracy(r.answers, first) for r in records]),
-            "prefix": percent(
-                [answer_accuracy(r.answers, priors.answer(r.question)) for r in records]
-            ),
-        }
-    return figures
 
 
-def _possible(record: QuestionRecord, vocabulary: AnswerVocabulary) -> list[str]:
-    """The answers of people that the vocabulary has."""
-    places = {vocabulary.index(answer) for answer in record.answers}
-    return [vocabulary.answers[place] for place in places if place is not None]
+def save_plots(
+    folder: str | os.PathLike[str], sure: Sequence[float], scores: Sequence[float]
+) -> None:
+    """Draw ``reliability.png`` (accuracy by confidence) and ``risk-coverage.png``.
 
-
-def _prefix(question: str, words: int) -> tuple[str, ...]:
-    return tuple(question.lower().split()[:words])
-
-
-INK, ACCENT, QUIET = "#262421", "#c2540a", "#969189"
-
-
-def save_reliability(path: str | os.PathLike[str], found: Reliability) -> None:
-    """Accuracy by confidence, with how many answers each bin holds, as a PNG.
+    Args:
+        folder: to write them to.
+        sure: confidence of each answer.
+        scores: accuracy of each, in [0, 1].
 
     Raises:
-        WriteError: the file cannot be written.
+        WriteError: a file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 5.6), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    width = float(found.edges[1] - found.edges[0])
-    middle = found.edges[:-1] + width / 2
-    filled = found.count > 0
+    bins, curve = reliability(sure, scores), risk_coverage(sure, scores)
+    calibration = Figure(figsize=(5, 5.6), layout="constrained")
+    top, bottom = calibration.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    width = float(bins.edges[1] - bins.edges[0])
+    middle, filled = bins.edges[:-1] + width / 2, bins.count > 0
     top.plot([0, 1], [0, 1], color=QUIET, linewidth=1)
-    top.bar(middle[filled], found.accuracy[filled], width * 0.92, color=ACCENT, alpha=0.85)
-    top.plot(
-        found.confidence[filled], found.accuracy[filled], "o", color=INK, markersize=4, zorder=3
-    )
+    top.bar(middle[filled], bins.accuracy[filled], width * 0.92, color=ACCENT, alpha=0.85)
+    sure_and_right = bins.confidence[filled], bins.accuracy[filled]
+    top.plot(*sure_and_right, "o", color=INK, markersize=4, zorder=3)
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title="Is a confidence what it says?")
-    bottom.bar(middle, found.count, width * 0.92, color=QUIET)
+    bottom.bar(middle, bins.count, width * 0.92, color=QUIET)
     bottom.set(xlabel="confidence", ylabel="answers")
-    _save(path, figure)
 
-
-def save_risk_coverage(path: str | os.PathLike[str], found: RiskCoverage) -> None:
-    """Share of wrong answers by the share of questions answered, surest first, as a PNG.
-
-    Raises:
-        WriteError: the file cannot be written.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(found.coverage, found.risk, color=ACCENT)
-    axes.axhline(float(found.risk[-1]), color=QUIET, linewidth=1)
+    selective = Figure(figsize=(5, 4), layout="constrained")
+    axes = selective.subplots()
+    axes.plot(curve.coverage, curve.risk, color=ACCENT)
+    axes.axhline(float(curve.risk[-1]), color=QUIET, linewidth=1)
     axes.set(
         xlim=(0, 1),
         ylim=(0, None),
         xlabel="coverage: share of questions answered, surest first",
         ylabel="risk: share of wrong answers",
-        title=f"What abstaining buys (area {found.area:.3f})",
+        title=f"What abstaining buys (area {curve.area:.3f})",
     )
-    _save(path, figure)
-
-
-def _save(path: str | os.PathLike[str], figure: "Figure") -> None:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    for name, figure in (("reliability", calibration), ("risk-coverage", selective)):
+        for axes in figure.axes:
+            axes.spines[["top", "right"]].set_visible(False)
+        with atomic_path(Path(folder) / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
