@@ -88,24 +88,6 @@ def test_one_answer_a_question(run, files):
     assert (status, out) == (0, "accuracy   66.67  exact match, 3 questions\n")
 
 
-def test_official_files(run, tmp_path):
-    annotations = [
-        {
-            "question_id": int(i),
-            "answers": [{"answer": text} for text in texts],
-            "answer_type": answer,
-            "question_type": question,
-        }
-        for i, (texts, answer, question) in ANSWERS.items()
-    ]
-    results = [{"question_id": int(i), "answer": answer} for i, answer in ANSWERED.items()]
-    wanted, found = tmp_path / "annotations.json", tmp_path / "results.json"
-    wanted.write_text(json.dumps({"annotations": annotations}))
-    found.write_text(json.dumps(results))
-    _, out, _ = run("score", "--references", wanted, "--predictions", found, "--json")
-    assert json.loads(out) == SCORES
-
-
 def test_the_older_rules(run, files):
     _, out, _ = run("score", *files(*answers(ANSWERED)), "--year", 2015, "--json")
     scores = json.loads(out)

@@ -46,12 +46,6 @@ def test_most_frequent_first_and_ties_by_text():
         AnswerVocabulary.train([asked(), asked("the")])
 
 
-def test_only_modal_answers_count():
-    # "no" is given often, but never by most.
-    records = [asked("yes", "yes", "no"), asked("red", "red", "no"), asked("2", "2", "no")]
-    assert AnswerVocabulary.train(records).answers == ("2", "red", "yes")
-
-
 def test_answers_are_kept_as_most_people_wrote_them():
     records = [
         asked("t shirt", "t-shirt", "t-shirt", "jeans"),

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from gazetell.data.prepare import prepare, summarise, survey
-from gazetell.data.readers import BadRows, coco, flickr8k, table
+from gazetell.data.readers import BadRows, table
 from gazetell.data.records import CaptionRecord, Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError, WriteError
 
@@ -106,15 +106,6 @@ def test_summary(tmp_path):
         summary.words = 0  # type: ignore[misc]
     stored = Dataset.open(tmp_path / "out").captions[0].captions
     assert stored == captions
-
-
-def test_questions_alone(tmp_path):
-    photo(tmp_path / "a.png")
-    question = QuestionRecord("1", "a.png", "What?", ("dog",), "train")
-    summary = prepare(Dataset("q", "vqa", tmp_path, questions=(question,)), tmp_path / "out")
-    assert (summary.pictures, summary.captions, summary.questions) == (1, 0, 1)
-    assert "questions  1 (train 1, val 0, test 0)" in summary.lines()
-    assert Dataset.open(tmp_path / "out").questions == (question,)
 
 
 def test_missing_pictures(tmp_path):
@@ -248,27 +239,6 @@ def test_bad_rows_of_a_reader_and_missing_pictures_share_the_quarantine(tmp_path
     assert any("bad rows 1, missing pictures 1;" in line for line in summary.remarks())
     rows = [json.loads(line) for line in (tmp_path / "out" / "quarantine.jsonl").open()]
     assert [row["where"] for row in rows] == [f"{path}:3", str(tmp_path / "b.png")]
-
-
-def test_every_reader_prepares(tmp_path):
-    folder = tmp_path / "flickr8k"
-    for name in "abc":
-        photo(folder / "Images" / f"{name}.jpg", ord(name))
-    lines = ["image,caption"] + [f"{name}.jpg,A dog ." for name in "abc"]
-    (folder / "captions.txt").write_text("\n".join(lines))
-    about = {
-        "images": [{"id": 1, "file_name": "a.jpg"}],
-        "annotations": [{"image_id": 1, "caption": "A dog"}],
-    }
-    (folder / "captions_train2014.json").write_text(json.dumps(about))
-    sets = [
-        flickr8k(folder, val=1, test=1),
-        coco(folder, images=folder / "Images"),
-    ]
-    for number, one in enumerate(sets):
-        out = tmp_path / f"out{number}"
-        assert prepare(one, out, check_images="decode").pictures == len(one.captions)
-        assert Dataset.open(out).captions == one.captions
 
 
 def full(*_args, **_options):
@@ -439,15 +409,6 @@ def test_training_answers_that_never_occur_in_test():
     bare = survey((*TRAIN, *(dataclasses.replace(one, answers=()) for one in TEST)))
     assert bare.never_in_test is None
     assert not any("test" in line for line in bare.warnings())
-
-
-def test_a_test_split_alone():
-    found = survey(TEST)
-    assert (found.words, found.answers, found.ceiling) == (0, 0, {})
-    assert [line.split()[0] for line in found.lines()][:4] == [
-        "questions", "asked", "types", "lengths",
-    ]  # fmt: skip
-    assert "answers    1 a question" in found.lines()
 
 
 def test_the_summary_of_a_dataset_of_questions(tmp_path):

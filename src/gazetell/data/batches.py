@@ -22,17 +22,6 @@ from .answers import AnswerVocabulary, Target
 from .records import CaptionRecord, QuestionRecord
 from .text import Tokenizer
 
-__all__ = [
-    "CaptionBatch",
-    "CaptionData",
-    "Draws",
-    "QuestionBatch",
-    "QuestionData",
-    "Source",
-    "pad_captions",
-    "pad_rows",
-]
-
 logger = logging.getLogger(__name__)
 
 

@@ -28,17 +28,6 @@ from typing import Any, Literal, NamedTuple
 from ..errors import DataError
 from ..files import read_json, read_jsonl
 
-__all__ = [
-    "Content",
-    "Predictions",
-    "References",
-    "RowFile",
-    "content_of",
-    "match",
-    "read_predictions",
-    "read_references",
-]
-
 logger = logging.getLogger(__name__)
 
 FilePath = str | os.PathLike[str]

@@ -33,8 +33,6 @@ from .readers.rows import BadRow, BadRows
 from .records import SPLITS, Dataset, QuestionRecord
 from .text import unspaced_warning, word_counts
 
-__all__ = ["Check", "QuestionSurvey", "Summary", "prepare", "summarise", "survey"]
-
 Check = Literal["exists", "decode", "none"]
 QUARANTINE = "quarantine.jsonl"
 MISSING = "picture is missing"

@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 from ..errors import DataError
 from ..files import read_json, read_jsonl, write_json, write_jsonl
 
-__all__ = ["SPLITS", "Box", "CaptionRecord", "Dataset", "QuestionRecord"]
-
 FORMAT = 1
 SPLITS = ("train", "val", "test")
 

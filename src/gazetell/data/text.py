@@ -34,16 +34,6 @@ from ..errors import DataError, ModelError, UsageError
 from ..files import atomic_path, read_text
 from ..metrics.words import CJK, unspaced_texts
 
-__all__ = [
-    "SPECIAL",
-    "Punctuation",
-    "Question",
-    "Tokenizer",
-    "read_question",
-    "unspaced_warning",
-    "word_counts",
-]
-
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 Punctuation = Literal["drop", "keep"]
 

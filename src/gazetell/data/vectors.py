@@ -39,17 +39,6 @@ from ..errors import DataError, UsageError
 from ..files import atomic_path
 from .text import SPECIAL, Tokenizer
 
-__all__ = [
-    "Word2VecModel",
-    "WordVectors",
-    "coverage",
-    "embedding_matrix",
-    "read_vectors",
-    "train_word2vec",
-    "vectors_for",
-    "write_vectors",
-]
-
 Word2VecModel = Literal["skipgram", "cbow"]
 
 HEADER = re.compile(rb"(\d+)[ \t]+(\d+)")
