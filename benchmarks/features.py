@@ -11,6 +11,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from gazetell.data.records import Dataset
 from gazetell.features import build_cache
 from gazetell.models.encoders import Encoder, EncoderConfig
 from gazetell.models.precision import choose_device, choose_precision
-from gazetell.pictures import open_image
+from gazetell.pictures import open_image, to_pixels
 
 
 def main() -> None:
@@ -36,12 +37,16 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = Dataset.open(arguments.data)
     names = sorted({record.image for record in dataset.captions})[: arguments.pictures]
+    few = replace(
+        dataset, captions=tuple(r for r in dataset.captions if r.image in set(names)), questions=()
+    )
     device = choose_device(arguments.device)
     precision = choose_precision(device)
     encoder = Encoder(EncoderConfig(arguments.encoder, arguments.weights)).eval()
     encoder = encoder.to(device, memory_format=torch.channels_last)
     some = [
-        encoder.pixels(open_image(dataset.root / name)) for name in names[: 4 * arguments.batch]
+        to_pixels(open_image(dataset.root / name), encoder.size)
+        for name in names[: 4 * arguments.batch]
     ]
     ready = torch.from_numpy(np.stack(some)).split(arguments.batch)
 
@@ -58,13 +63,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             build_cache(
+                replace(few, folder=Path(folder)),
                 encoder,
-                dataset.root,
-                names,
-                folder,
+                device,
+                precision,
                 batch=arguments.batch,
                 workers=arguments.workers,
-                device=device,
             )
             return len(names) / (time.perf_counter() - began)
 

@@ -10,6 +10,16 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def same_on_every_cpu():
+    """``auto`` is float32, whatever this CPU multiplies fastest; bfloat16 is tested by name."""
+    from gazetell.models import precision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "_cpu_flags", set)
+        yield
+
+
 @pytest.fixture(scope="session")
 def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared dataset: 12 training, 6 validation and 6 test scenes. Not to be written to."""

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -16,10 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
+from gazetell import pictures
 from gazetell.errors import DataError, ImageError
-from gazetell.pictures import PixelSource, image_files, open_image
+from gazetell.pictures import (
+    PixelSource,
+    image_files,
+    load_pictures,
+    open_image,
+    stack_pixels,
+    to_pixels,
+)
 
 # Pillow remarks on damaged metadata; what comes of the picture is what counts here.
+FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"]
+
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
@@ -42,7 +53,7 @@ def difference(one: Image.Image, two: Image.Image) -> float:
     return float(np.abs(a - b).mean())
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("source", ["path", "string", "bytes", "image"])
 def test_formats_and_sources(kind, source, tmp_path):
     data = packed(gradient(), kind)
@@ -56,9 +67,9 @@ def test_formats_and_sources(kind, source, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("near", [None, 16])
-def test_orientation_is_applied_once(orientation, kind, near):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("side", [None, 16])
+def test_orientation_is_applied_once(orientation, kind, side):
     stored = gradient(160, 120)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -67,7 +78,7 @@ def test_orientation_is_applied_once(orientation, kind, near):
     tagged = stored.copy()
     tagged.getexif()[0x0112] = orientation
     upright = ImageOps.exif_transpose(tagged)
-    image = open_image(data, near=near)
+    image = open_image(data, side=side)
     again = open_image(image)
     assert again.tobytes() == image.tobytes()
     assert difference(image, upright.resize(image.size, Image.Resampling.BOX)) < 6
@@ -79,7 +90,7 @@ def test_damaged_exif_is_no_reason_to_refuse_a_picture():
 
 
 @pytest.mark.parametrize(
-    ("size", "near", "expected"),
+    ("size", "side", "expected"),
     [
         ((1600, 1200), 224, (400, 300)),
         ((1600, 1200), 150, (200, 150)),
@@ -89,20 +100,20 @@ def test_damaged_exif_is_no_reason_to_refuse_a_picture():
         ((1, 1), 224, (1, 1)),
     ],
 )
-def test_near_never_decodes_below_the_target(size, near, expected):
-    image = open_image(packed(gradient(*size), "JPEG"), near=near)
+def test_side_never_decodes_below_the_target(size, side, expected):
+    image = open_image(packed(gradient(*size), "JPEG"), side=side)
     assert image.size == expected
 
 
-def test_near_leaves_other_formats_and_given_images_alone(tmp_path):
-    assert open_image(packed(gradient(800, 600), "PNG"), near=10).size == (800, 600)
+def test_side_leaves_other_formats_and_given_images_alone(tmp_path):
+    assert open_image(packed(gradient(800, 600), "PNG"), side=10).size == (800, 600)
     path = tmp_path / "a.jpg"
     path.write_bytes(packed(gradient(800, 600), "JPEG"))
     with Image.open(path) as mine:
-        assert open_image(mine, near=10).size == (800, 600)
+        assert open_image(mine, side=10).size == (800, 600)
         assert mine.size == (800, 600)
-    with pytest.raises(ValueError, match="near is 0"):
-        open_image(path, near=0)
+    with pytest.raises(ValueError, match="side is 0"):
+        open_image(path, side=0)
 
 
 def test_alpha_is_laid_on_white():
@@ -146,29 +157,51 @@ def test_cmyk(kind):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_grey_of_16_bits_is_scaled_not_clipped(kind):
-    values = np.array([[0, 257, 32896, 65535]], np.uint16)
-    image = open_image(packed(Image.fromarray(values), kind))
-    assert [image.getpixel((x, 0)) for x in range(4)] == [
-        (value,) * 3 for value in (0, 1, 128, 255)
-    ]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 257, 32896, 65535], [0, 1, 128, 255]),
+        ([0, 2048, 4095, 16], [0, 128, 255, 1]),  # 12 bits reach from black to white
+        ([0, 512, 600, 1023], [0, 128, 150, 255]),
+        ([0, 100, 200, 255], [0, 100, 200, 255]),
+        ([0, 1, 2, 3], [0, 1, 2, 3]),  # never brighter than 8 bits would be
+    ],
+)
+def test_grey_of_16_bits_has_the_range_of_its_bits(kind, values, expected):
+    image = open_image(packed(Image.fromarray(np.array([values], np.uint16)), kind))
+    assert [image.getpixel((x, 0)) for x in range(4)] == [(value,) * 3 for value in expected]
+
+
+def test_a_tiff_whose_0_is_white_is_no_negative():
+    grey = Image.fromarray(np.array([[0, 4095]], np.uint16))
+    image = open_image(packed(grey, "TIFF", tiffinfo={262: 0}))
+    assert [image.getpixel((x, 0))[0] for x in (0, 1)] == [255, 0]
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(name + body))
+    return struct.pack(">I", len(body)) + name + body + check
+
+
+def png(width: int, height: int, bits: int, colours: int, lines: bytes, *more: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(lines))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + data + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((4095, 2048, 0), (255, 136, 0)), ((65535, 32768, 0), (255, 128, 0)), ((0, 0, 0), (0, 0, 0))],
+)
+def test_colours_of_16_bits(values, expected):
+    data = png(1, 1, 16, 2, b"\0" + struct.pack(">HHH", *values))
+    assert open_image(data).getpixel((0, 0)) == expected
 
 
 def test_grey_of_16_bits_with_a_transparent_key():
-    def chunk(name: bytes, body: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(name + body))
-        return struct.pack(">I", len(body)) + name + body + check
-
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        [
-            chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)),
-            chunk(b"tRNS", struct.pack(">H", 514)),
-            chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">HH", 514, 1028))),
-            chunk(b"IEND", b""),
-        ]
-    )
-    image = open_image(data)
-    assert [image.getpixel((x, 0))[0] for x in (0, 1)] == [255, 4]
+    key = chunk(b"tRNS", struct.pack(">H", 514))
+    image = open_image(png(2, 1, 16, 0, b"\0" + struct.pack(">HH", 514, 65535 - 257), key))
+    assert [image.getpixel((x, 0))[0] for x in (0, 1)] == [255, 254]
 
 
 @pytest.mark.parametrize(
@@ -176,13 +209,15 @@ def test_grey_of_16_bits_with_a_transparent_key():
     [
         (np.array([[0, 255]], np.int32), (0, 255)),
         (np.array([[0, 65535]], np.int32), (0, 255)),
-        (np.array([[-100, 100_000]], np.int32), (0, 255)),
+        (np.array([[0, 4095]], np.int32), (0, 255)),
+        (np.array([[-1024, 3071]], np.int32), (0, 255)),
         (np.array([[7, 7]], np.int32), (7, 7)),
         (np.array([[0.0, 1.0]], np.float32), (0, 255)),
         (np.array([[0.0, 200.0]], np.float32), (0, 200)),
         (np.array([[0.0, np.nan]], np.float32), (0, 0)),
         (np.array([[-3.0, 5.0]], np.float32), (0, 255)),
-        (np.array([[70000.0, 70000.0]], np.float32), (0, 0)),
+        (np.array([[np.inf, 1.0]], np.float32), (0, 255)),
+        (np.array([[0.0, 70000.0]], np.float32), (0, 136)),
     ],
 )
 def test_wide_grey(values, expected):
@@ -192,24 +227,46 @@ def test_wide_grey(values, expected):
 
 def test_first_frame_of_an_animation():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    for kind in ("GIF", "WEBP", "MPO"):
+    for kind in ("GIF", "WEBP", "MPO", "AVIF"):
         data = packed(frames[0], kind, save_all=True, append_images=frames[1:])
-        red, _, blue = open_image(data, near=2).getpixel((1, 1))
+        red, _, blue = open_image(data, side=2).getpixel((1, 1))
         assert red > 240
         assert blue < 15
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_pages_that_are_left_out_are_told(tmp_path, caplog):
+    pages = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    path = tmp_path / "scan.tiff"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert open_image(path).getpixel((0, 0)) == (255, 0, 0)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{path}: has 2 pages; only the first is read"
+    ]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
 def test_one_pixel(kind):
     image = open_image(packed(Image.new("RGB", (1, 1), "white"), kind))
     assert min(image.getpixel((0, 0))) > 250
 
 
-def png_header(width: int, height: int) -> bytes:
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
-    idat = b"IDAT" + zlib.compress(b"\0" * 100)
-    return data + struct.pack(">I", len(idat) - 4) + idat + struct.pack(">I", zlib.crc32(idat))
+HEIC = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(99)
+
+
+def test_heic_without_its_library_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for data in (HEIC, HEIC.replace(b"ftypheic", b"ftypmif1")):
+        with pytest.raises(ImageError, match=r"is a HEIC picture; .*'gazetell\[heic\]'"):
+            open_image(data)
+
+
+def test_heic(tmp_path):
+    library = pytest.importorskip("pillow_heif")
+    library.from_pillow(gradient()).save(tmp_path / "a.heic")
+    assert difference(open_image(tmp_path / "a.heic"), gradient()) < 8
+    assert ".heic" in pictures.SUFFIXES
+    with pytest.raises(ImageError, match="is a damaged or truncated HEIC picture"):
+        open_image(HEIC)
 
 
 @pytest.mark.parametrize("side", [10_001, 30_000])
@@ -218,7 +275,7 @@ def test_a_header_over_the_limit_is_refused_before_decoding(side, tmp_path, monk
         ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded before the check")
     )
     path = tmp_path / "bomb.png"
-    path.write_bytes(png_header(side, side))
+    path.write_bytes(png(side, side, 8, 2, b"\0" * 100))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ImageError, match=f"bomb.png: is {side} x {side} pixels; .*100,000,000"):
@@ -239,16 +296,16 @@ def test_the_limit_is_the_callers_and_no_warning_is_given(monkeypatch):
         open_image(gradient(), max_pixels=100)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
-@pytest.mark.parametrize("near", [None, 8])
-def test_truncated(kind, near, tmp_path):
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("side", [None, 8])
+def test_truncated(kind, side, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = packed(Image.fromarray(noise), kind)
     path = tmp_path / f"half.{kind.lower()}"
     for keep in (len(data) // 2, 40):
         path.write_bytes(data[:keep])
         with pytest.raises(ImageError, match=r"half\.\w+: is a damaged or truncated") as caught:
-            open_image(path, near=near)
+            open_image(path, side=side)
         assert "\n" not in str(caught.value)
 
 
@@ -264,10 +321,10 @@ def test_what_is_no_picture(tmp_path):
         "text.jpg": r"text\.jpg: is no picture; expected a JPEG",
         "vector.svg": r"vector\.svg: is no picture",
         "other.jpg": r"other\.jpg: is no picture",
-        "folder.jpg": r"folder\.jpg: is a folder",
-        "pipe.jpg": r"pipe\.jpg: is no regular file",
-        "missing.jpg": r"missing\.jpg: no such file",
-        "missing\0.jpg": "is no path",
+        "folder.jpg": r"folder\.jpg: is a folder or device; expected a picture file",
+        "pipe.jpg": r"pipe\.jpg: is a folder or device",
+        "missing.jpg": r"missing\.jpg: cannot be read: No such file",
+        "missing\0.jpg": "null",
         "text.jpg/below.jpg": "cannot be read: Not a directory",
     }
     for name, message in cases.items():
@@ -286,7 +343,7 @@ def test_what_is_no_picture(tmp_path):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    kind=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"]),
+    kind=st.sampled_from(FORMATS),
     place=st.floats(0, 1),
     patch=st.binary(min_size=1, max_size=6),
 )
@@ -347,13 +404,14 @@ def names(files, album: Path) -> list[str]:
     return [path.relative_to(album).as_posix() for path in files]
 
 
-def test_image_files_of_a_folder(album):
+def test_image_files_of_a_folder(album, caplog):
     (album / "album" / "sub" / "loop").symlink_to(album / "album")
     found = names(image_files([album / "album"]), album)
     assert found == ["album/a.png", "album/b.JPG", "album/sub/c.webp", "album/x[1].gif"]
+    assert [r.getMessage() for r in caplog.records] == ["1 file left out: .txt"]
 
 
-def test_image_files_of_files_and_patterns(album):
+def test_image_files_of_files_and_patterns(album, caplog):
     base = album / "album"
     # A file is taken whatever its suffix, and one whose name looks like a pattern is a file.
     files = [base / "notes.txt", base / "x[1].gif", f"{base}/*.png", f"{base}/**/*", base / "b.JPG"]
@@ -364,61 +422,111 @@ def test_image_files_of_files_and_patterns(album):
         "album/b.JPG",
         "album/sub/c.webp",
     ]
-    assert list(image_files([])) == []
+    assert image_files([]) == []
+    assert not caplog.records  # notes.txt was named
+
+
+def test_files_of_other_kinds_are_counted(album, caplog, monkeypatch):
+    monkeypatch.setattr(pictures, "SUFFIXES", pictures.SUFFIXES - {".heic"})
+    for name in ("d.heic", "sub/e.HEIC", "sub/raw"):
+        (album / "album" / name).write_bytes(b"")
+    assert len(image_files([album / "album", f"{album}/album/*"])) == 4
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(
+        "4 files left out: .heic, .txt, no suffix (HEIC is read where pillow-heif"
+    )
+    with pytest.raises(DataError, match=r"\.heic: no pictures there; 1 file left out: \.heic \("):
+        image_files([f"{album}/album/*.heic"])
 
 
 def test_image_files_refuses_at_once(album):
     with pytest.raises(DataError, match=r"nothing\.jpg: no such file"):
         image_files([album / "album" / "a.png", album / "nothing.jpg"])
-    with pytest.raises(DataError, match="bare: no pictures"):
+    with pytest.raises(DataError, match="bare: no pictures there; expected a JPEG"):
         image_files([album / "bare"])
-    with pytest.raises(DataError, match="no picture matches"):
+    with pytest.raises(DataError, match=r"bare/\*\.jpg: no pictures there"):
         image_files([f"{album}/bare/*.jpg"])
 
 
-# -- a source of batches ------------------------------------------------------------------------
+# -- pixels ----------------------------------------------------------------------------------
+
+
+def test_pictures_are_squashed_and_not_cropped():
+    picture = np.zeros((50, 200, 3), np.uint8)
+    picture[:, :100] = (255, 0, 0)  # left half red
+    picture[:, 100:] = (0, 0, 255)
+    pixels = to_pixels(Image.fromarray(picture), 64)
+    assert (pixels.shape, pixels.dtype) == ((3, 64, 64), np.uint8)
+    assert pixels.flags.c_contiguous
+    assert (pixels[0, :, :28] == 255).all()
+    assert (pixels[2, :, 36:] == 255).all()
+    assert (pixels[1] == 0).all()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    assert np.array_equal(to_pixels(Image.fromarray(noise), 64), noise.transpose(2, 0, 1))
 
 
 @pytest.fixture
-def three_pictures(tmp_path):
+def folder(tmp_path):
     for n in range(3):
         noise = np.random.default_rng(n).integers(0, 256, (6, 6, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{n}.png")
     return tmp_path
 
 
-def pixels(picture):
-    return np.asarray(picture, np.uint8).transpose(2, 0, 1)
-
-
 NAMES = ["0.png", "1.png", "2.png"]
 
 
+def pixels_of(path):
+    return np.asarray(Image.open(path)).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("batch", [1, 2, 9])
+def test_pictures_are_loaded_in_their_order(folder, workers, batch):
+    (folder / "1.png").write_bytes(b"no picture")
+    paths = [folder / name for name in NAMES]
+    batches = list(load_pictures(paths, 6, batch=batch, workers=workers, with_preview=True))
+    assert [len(loaded) for loaded in batches] == {1: [1, 1, 1], 2: [2, 1], 9: [3]}[batch]
+    zero, one, two = (picture for loaded in batches for picture in loaded)
+    assert "1.png: is no picture" in str(one)
+    for picture, path in ((zero, paths[0]), (two, paths[2])):
+        assert np.array_equal(picture.pixels, pixels_of(path))
+        assert picture.preview.size == (6, 6)
+    with pytest.raises(ImageError, match=r"1\.png"):
+        stack_pixels([zero, one])
+
+
+def test_pictures_are_read_as_the_work_goes_on(folder):
+    taken = []
+
+    def sources():
+        for name in NAMES * 4:
+            taken.append(name)
+            yield folder / name
+
+    loaded = load_pictures(sources(), 6, batch=2)
+    next(loaded)
+    assert len(taken) == 4  # this batch and the next
+
+
 @pytest.mark.parametrize("memory", [1 << 20, 3 * 3 * 36 - 1])
-def test_pixels_come_from_memory_or_from_the_disk(three_pictures, monkeypatch, memory):
-    monkeypatch.setattr("gazetell.pictures.KEEP_BYTES", memory)
-    source = PixelSource(three_pictures, NAMES, pixels, 6)
+def test_pixels_come_from_memory_or_from_the_disk(folder, monkeypatch, memory):
+    monkeypatch.setattr(pictures, "KEEP_BYTES", memory)
+    source = PixelSource(folder, NAMES, 6)
     assert set(source.kept) == (set(NAMES) if memory == 1 << 20 else set())
+    two, zero = (pixels_of(folder / name) for name in ("2.png", "0.png"))
+    if source.kept:  # opened once
+        (folder / "2.png").unlink()
     found = source.load(["2.png", "0.png", "0.png"], np.array([False, True, False]))
-    assert found.dtype == torch.uint8
-    assert found.shape == (3, 3, 6, 6)
-    two, zero = (pixels(open_image(three_pictures / name)) for name in ("2.png", "0.png"))
+    assert (found.dtype, found.shape) == (torch.uint8, (3, 3, 6, 6))
     assert np.array_equal(found[0], two)
     assert np.array_equal(found[1], zero[:, :, ::-1])  # left and right change places
     assert np.array_equal(found[2], zero)
-    assert np.array_equal(source.load(["0.png"], np.array([False]))[0], zero)
 
 
-def test_kept_pictures_are_opened_once(three_pictures):
-    source = PixelSource(three_pictures, NAMES, pixels, 6)
-    for name in NAMES:
-        (three_pictures / name).unlink()
-    assert source.load(NAMES, np.zeros(3, bool)).shape == (3, 3, 6, 6)
-
-
-def test_an_unreadable_picture_is_named(three_pictures):
-    (three_pictures / "1.png").write_bytes(b"")
+def test_an_unreadable_picture_is_named(folder):
+    (folder / "1.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"1\.png"):
-        PixelSource(three_pictures, NAMES, pixels, 6)
+        PixelSource(folder, NAMES, 6)
     with pytest.raises(ImageError, match=r"7\.png"):
-        PixelSource(three_pictures, [], pixels, 6).load(["7.png"], np.array([False]))
+        PixelSource(folder, [], 6).load(["7.png"], np.array([False]))

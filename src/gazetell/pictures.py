@@ -1,25 +1,41 @@
-"""Opening pictures safely: whatever a person has on disk becomes an upright 8-bit RGB image.
+"""The one way of a picture: from whatever a person has on disk to the input of a network.
 
-JPEG, PNG, WebP, BMP, GIF (first frame) and TIFF are read, recognised by their first bytes and
-never by their name. The header is read first and a picture over the pixel limit is refused before
-anything is decoded. No global setting of Pillow is read for that limit or changed, so any number
-of threads may open pictures at once.
+``open_image`` gives an upright 8-bit RGB image, ``to_pixels`` makes the network's input of it,
+``load_pictures`` does both for many pictures, ahead of their use, ``PixelSource`` serves training.
+
+Read are JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF, and HEIC where ``pillow-heif`` is installed. The
+format is told by a file's first bytes, never by its name. The header is read first, and a picture
+over the pixel limit is refused before anything is decoded; no global setting of Pillow is read or
+changed, so any number of threads may open pictures at once. Where files leave a choice:
+
+- The EXIF orientation is applied. Colour profiles are not; CMYK is converted without one.
+- Of several frames the first is taken; pages of a TIFF that are left out are told in a warning.
+- Transparent pixels (alpha, palette entries, key colours) are laid on white.
+- Grey values of more than 8 bits: the range is 0 to the smallest ``2^k - 1``, k >= 8, that holds
+  every value, so that 12-bit values in a 16-bit file reach from black to white. Floating point
+  within [0, 1] has that range. With negative values the range is the smallest to the largest.
+  What is not finite is 0.
+- Colours of 16 bits: the higher byte is taken, by the same rule where no value fills it.
 """
 
-import errno
 import glob
 import io
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 # The plugins register themselves with Pillow on import; nothing else of Pillow's is tried.
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -39,21 +55,33 @@ __all__ = [
     "MAX_PIXELS",
     "PREVIEW",
     "SUFFIXES",
+    "LoadedPicture",
+    "PictureSource",
     "PixelSource",
     "image_files",
+    "load_picture",
+    "load_pictures",
     "open_image",
     "preview",
+    "stack_pixels",
+    "to_pixels",
 ]
 
+log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000
 # A picture is kept beside its caption or answer at no more than this many pixels a side.
 PREVIEW = 640
 # Pictures that fit into this much memory are opened once instead of once an epoch.
 KEEP_BYTES = 1 << 30
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-)
 
+PictureSource = bytes | str | os.PathLike[str] | Image.Image
+
+_HEIC_SUFFIXES = {".heic", ".heif", ".hif"}
+_HEIC_ADVICE = "HEIC is read where pillow-heif is installed: pip install 'gazetell[heic]'"
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+    | (_HEIC_SUFFIXES if find_spec("pillow_heif") else set())
+)
 _FORMATS = tuple(
     plugin.format
     for plugin in (
@@ -65,7 +93,7 @@ _FORMATS = tuple(
         TiffImagePlugin.TiffImageFile,
     )
 )
-_EXPECTED = "expected a JPEG, PNG, WebP, BMP, GIF or TIFF picture"
+_EXPECTED = "expected a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC picture"
 
 # EXIF tag 0x0112 names the transform that sets a picture upright.
 _ORIENTATION = 0x0112
@@ -78,96 +106,97 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PHOTOMETRIC = 262  # TIFF tag; 0 says that the value 0 is white
 
 
 def open_image(
-    source: bytes | str | os.PathLike[str] | Image.Image,
-    *,
-    near: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    source: PictureSource, *, side: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Open a picture as an upright 8-bit RGB image.
-
-    The EXIF orientation is applied; alpha and transparent palette entries are laid on white;
-    grey pictures of 16 or 32 bits are scaled to 8 (see ``_eight_bits``). The result carries no
-    metadata, so opening it again changes nothing.
+    """Open a picture as an upright 8-bit RGB image, by the rules of the module.
 
     Args:
         source: a path, the bytes of a picture file, or an image of Pillow (left as it is).
-        near: the side in pixels that the picture will be scaled down to. A large JPEG is then
-            decoded at 1/2, 1/4 or 1/8 of its size, never below ``near`` on either side, which
-            is several times faster. Other formats are decoded in full.
+        side: in pixels, what the picture will be scaled down to. A large JPEG is then decoded at
+            1/2, 1/4 or 1/8 of its size, never below ``side`` on either side, which is several
+            times faster. Other formats are decoded in full.
         max_pixels: the largest ``width * height`` that is decoded.
 
     Returns:
-        An image of mode RGB that shares nothing with ``source``.
+        An image of mode RGB that shares nothing with ``source`` and carries no metadata, so that
+        opening it again changes nothing.
 
     Raises:
         ImageError: missing, a folder, empty, of another format, damaged or truncated.
         PixelLimitError: an ImageError too: more than ``max_pixels``.
     """
-    if near is not None and near < 1:
-        raise ValueError(f"near is {near}; expected a side of at least 1 pixel")
-    if isinstance(source, Image.Image):
-        return _decode(source, "picture", max_pixels)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _read(io.BytesIO(source), "picture", near, max_pixels)
-    if not isinstance(source, str | os.PathLike):
+    if side is not None and side < 1:
+        raise ValueError(f"side is {side}; expected at least 1 pixel")
+    if not isinstance(source, bytes | bytearray | memoryview | str | os.PathLike | Image.Image):
         raise ImageError(
             f"picture: expected a path, bytes or a Pillow image, found {type(source).__name__}"
         )
-    name = os.fspath(source)
-    with _open_file(name) as file:
-        return _read(file, name, near, max_pixels)
-
-
-def _open_file(name: str) -> IO[bytes]:
-    """Open a regular file; a named pipe or device would block or never end."""
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "picture"
+    kind = ""
     try:
-        mode = os.stat(name).st_mode
-        if stat.S_ISDIR(mode):
-            raise ImageError(f"{name}: is a folder; expected a picture file")
-        if not stat.S_ISREG(mode):
-            raise ImageError(f"{name}: is no regular file; expected a picture file")
-        return open(name, "rb")
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file; expected a picture file") from error
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # a NUL in the path
-        raise ImageError(f"{name!r}: is no path of a picture file ({error})") from error
-
-
-def _read(file: IO[bytes], name: str, near: int | None, max_pixels: int) -> Image.Image:
-    """Recognise, measure and decode the picture in ``file``."""
-    try:
-        prefix = file.read(16)
-    except OSError as error:
-        raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
-    if not prefix:
-        raise ImageError(f"{name}: is empty (0 bytes); {_EXPECTED}")
-    for kind in _FORMATS:
-        # Image.open would add its own size check, whose warning can only be silenced for the
-        # whole process; the plugin itself reads the header and checks nothing.
-        factory, accept = Image.OPEN[kind]
-        if accept is None or accept(prefix) is True:
-            break
-    else:
-        raise ImageError(f"{name}: is no picture; {_EXPECTED}")
-    file.seek(0)
-    try:
-        image = factory(file, "")
+        if isinstance(source, Image.Image):
+            kind = source.format or "Pillow"
+            return _decode(source, name, None, max_pixels)
+        with _open_file(source) as file:
+            prefix = file.read(64)
+            kind, factory = _recognise(prefix, name)
+            file.seek(0)
+            with factory(file, "") as image:
+                return _decode(image, name, side, max_pixels)
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise PixelLimitError(
             f"{name}: is over the limit of {max_pixels:,} pixels ({error})"
         ) from error
     except Exception as error:
-        raise _damaged(name, kind, error) from error
-    with image:
-        return _decode(image, name, max_pixels, near)
+        # A damaged file makes Pillow's decoders raise almost anything: SyntaxError, struct.error,
+        # zlib.error, KeyError, MemoryError, and OSError without a number.
+        if isinstance(error, OSError) and error.errno:
+            raise ImageError(f"{name}: cannot be read: {error.strerror}") from error
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name}: is a damaged or truncated {kind} picture ({reason})") from error
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int, near: int | None = None) -> Image.Image:
+def _open_file(source: bytes | str | os.PathLike[str]) -> IO[bytes]:
+    """The content of a picture; a named pipe or device would block or never end."""
+    if not isinstance(source, str | os.PathLike):
+        return io.BytesIO(source)
+    if not stat.S_ISREG(os.stat(source).st_mode):
+        raise ImageError(f"{os.fspath(source)}: is a folder or device; expected a picture file")
+    return open(source, "rb")
+
+
+def _recognise(prefix: bytes, name: str) -> tuple[str, Callable[..., Any]]:
+    """The format of a file by its first bytes, and what reads it.
+
+    Image.open would add its own size check, whose warning can only be silenced for the whole
+    process; the plugins themselves read the header and check nothing.
+    """
+    if not prefix:
+        raise ImageError(f"{name}: is empty (0 bytes); {_EXPECTED}")
+    if prefix[4:8] == b"ftyp":  # the brands of the family follow, four bytes each
+        brands = {prefix[n : n + 4] for n in range(8, len(prefix), 4)}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF", AvifImagePlugin.AvifImageFile
+        if any(brand[:3] in (b"hei", b"hev") for brand in brands):
+            try:
+                from pillow_heif import HeifImageFile
+            except ImportError as error:
+                raise ImageError(f"{name}: is a HEIC picture; {_HEIC_ADVICE}") from error
+            return "HEIC", HeifImageFile
+    for kind in _FORMATS:
+        factory, accept = Image.OPEN[kind]
+        if accept is None or accept(prefix[:16]) is True:
+            return kind, factory
+    raise ImageError(f"{name}: is no picture; {_EXPECTED}")
+
+
+def _decode(image: Image.Image, name: str, side: int | None, max_pixels: int) -> Image.Image:
     """Decode an opened picture whose pixels are not yet in memory."""
     width, height = image.size
     if width < 1 or height < 1:
@@ -176,32 +205,19 @@ def _decode(image: Image.Image, name: str, max_pixels: int, near: int | None = N
         raise PixelLimitError(
             f"{name}: is {width} x {height} pixels; expected at most {max_pixels:,} pixels in all"
         )
-    kind = image.format or "Pillow"
-    try:
-        if near is not None and isinstance(image, ImageFile.ImageFile):
-            image.draft(None, (near, near))
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        rgb = _to_rgb(image)
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.ESTALE):
-            raise ImageError(f"{name}: cannot be read: {error.strerror}") from error
-        raise _damaged(name, kind, error) from error
-    except Exception as error:
-        # A damaged file makes Pillow's decoders raise almost anything: SyntaxError, struct.error,
-        # zlib.error, ValueError, KeyError, MemoryError. All mean the same to the user.
-        raise _damaged(name, kind, error) from error
+    if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+        log.warning("%s: has %s pages; only the first is read", name, pages)
+    if side is not None and isinstance(image, ImageFile.ImageFile):
+        image.draft(None, (side, side))
+    deep = ";16" in str(getattr(image, "tile", ""))
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    rgb = _to_rgb(image, deep)
     if turn is not None:
         rgb = rgb.transpose(turn)
     # The orientation has been used up; left in place it would be applied again.
     rgb.info = {}
     return rgb
-
-
-def _damaged(name: str, kind: str, error: Exception) -> ImageError:
-    """The error for a picture whose format is known and whose content is not as it should be."""
-    reason = str(error) or type(error).__name__
-    return ImageError(f"{name}: is a damaged or truncated {kind} picture ({reason})")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -214,99 +230,41 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image as a new RGB image, transparency laid on white."""
+def _to_rgb(image: Image.Image, deep: bool) -> Image.Image:
+    """A loaded image as a new RGB image; ``deep`` for one that had 16 bits a colour."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+    rgb = image.convert("RGB")
+    if deep:
+        bits = max(int(high) for _, high in rgb.getextrema()).bit_length()  # type: ignore[misc]
+        if 0 < bits < 8:
+            rgb = rgb.point([min(255, value * 255 // (2**bits - 1)) for value in range(256)] * 3)
+    return rgb
 
 
 def _eight_bits(image: Image.Image) -> np.ndarray:
-    """Grey values of 16 bits, 32 bits or floating point as ``(height, width)`` uint8.
-
-    16-bit values are divided by 257, so that 65535 becomes 255. The range of wider values is not
-    told by the file: it is taken as 0..1 (floating point only), 0..255 or 0..65535, the first that
-    holds every value, and else as the smallest to the largest value present.
-    """
-    values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    """Grey values of more than 8 bits as (height, width) uint8, see the module."""
+    raw = np.asarray(image)
+    values = np.nan_to_num(raw.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low < 0:
+        values -= low
+        top = high - low
+    elif image.mode == "F" and high <= 1:
+        top = 1.0
     else:
-        values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = float(values.min()), float(values.max())
-        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        top = next((top for top in tops if low >= 0 and high <= top), None)
-        if top is None:
-            values = values - low
-            top = (high - low) or 1.0  # the same everywhere: black
-        grey = np.rint(values * (255.0 / top)).astype(np.uint8)
+        top = 2.0 ** max(8, int(np.ceil(high)).bit_length()) - 1
+    grey = np.rint(values * (255 / top)).astype(np.uint8)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+        grey = 255 - grey
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        grey[np.asarray(image) == transparent] = 255
+        grey[raw == transparent] = 255
     return grey
-
-
-def image_files(arguments: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
-    """The picture files that command-line arguments name, in order, each once.
-
-    A file is taken as named, whatever its suffix. A folder gives the pictures below it (by
-    suffix, sorted by path, hidden files and folders left out); a pattern such as
-    ``photos/**/*.jpg`` gives what it matches, folders included.
-
-    Raises:
-        DataError: at once, before the first file is given: a path that does not exist, or a
-            folder or pattern without pictures.
-    """
-    found: dict[Path, None] = {}
-    for argument in arguments:
-        name = os.fspath(argument)
-        if os.path.isdir(name):
-            files = list(_pictures_below(name))
-            if not files:
-                raise DataError(f"{name}: no pictures in this folder; {_EXPECTED}")
-        elif os.path.lexists(name):
-            files = [Path(name)]
-        elif glob.has_magic(name):
-            files = list(_pictures_matching(name))
-            if not files:
-                raise DataError(f"{name}: no picture matches this pattern")
-        else:
-            raise DataError(f"{name}: no such file or folder; expected a picture, folder, pattern")
-        found.update(dict.fromkeys(files))
-    return iter(found)
-
-
-def _is_picture(name: str) -> bool:
-    """Whether a file name looks like a picture; ``._x.jpg`` of macOS is none."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _pictures_below(folder: str) -> Iterator[Path]:
-    """Pictures in a folder and all below it, sorted by path; links are followed, loops are not."""
-    seen = set()
-    files: list[Path] = []
-    for here, folders, names in os.walk(folder, followlinks=True):
-        about = os.stat(here)
-        if (about.st_dev, about.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((about.st_dev, about.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files.extend(Path(here, name) for name in names if _is_picture(name))
-    return iter(sorted(files))
-
-
-def _pictures_matching(pattern: str) -> Iterable[Path]:
-    """Pictures that a glob pattern matches, sorted; a matched folder counts with its content."""
-    for match in sorted(glob.glob(pattern, recursive=True)):
-        if os.path.isdir(match):
-            yield from _pictures_below(match)
-        elif _is_picture(os.path.basename(match)):
-            yield Path(match)
 
 
 def preview(picture: Image.Image) -> Image.Image:
@@ -317,36 +275,179 @@ def preview(picture: Image.Image) -> Image.Image:
     return picture
 
 
+def to_pixels(picture: Image.Image, size: int) -> np.ndarray:
+    """An RGB picture as a network's input: squashed to S x S, uint8 (3, S, S).
+
+    It is not cropped, so that the grid covers the whole picture.
+    """
+    if picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))
+
+
+class LoadedPicture(NamedTuple):
+    """A picture as a network's input (3, S, S), and its ``preview`` where that is wanted."""
+
+    pixels: np.ndarray
+    preview: Image.Image | None
+
+
+def load_picture(source: PictureSource, size: int, with_preview: bool = False) -> LoadedPicture:
+    """Open a picture for an encoder of input side ``size``; errors as ``open_image``."""
+    picture = open_image(source, side=max(PREVIEW, size) if with_preview else size)
+    return LoadedPicture(to_pixels(picture, size), preview(picture) if with_preview else None)
+
+
+def load_pictures(
+    sources: Iterable[PictureSource],
+    size: int,
+    *,
+    batch: int,
+    workers: int = 0,
+    with_preview: bool = False,
+) -> Iterator[list[LoadedPicture | ImageError]]:
+    """Open pictures in their order, a batch at a time, the next one while this one is used.
+
+    Args:
+        sources: in any number; without workers they are read as the work goes on.
+        size: S, the encoder's input side.
+        batch: pictures at a time.
+        workers: processes that open them; 0 for two threads of this one.
+        with_preview: also keep what is needed to show the pictures.
+
+    Yields:
+        For each picture what ``load_picture`` gives, or the error why it could not be opened.
+    """
+    load = partial(_load_all, size=size, with_preview=with_preview)
+    if workers:
+        from torch.utils.data import DataLoader
+
+        rows: Any = list(sources)  # the pictures are opened as they are put together
+        yield from DataLoader(rows, batch, num_workers=workers, prefetch_factor=4, collate_fn=load)
+        return
+    rest = iter(sources)
+    with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter's lock
+        ahead = [pool.submit(load, [source]) for source in islice(rest, batch)]
+        while ahead:
+            following = [pool.submit(load, [source]) for source in islice(rest, batch)]
+            yield [task.result()[0] for task in ahead]
+            ahead = following
+
+
+def _load_all(
+    sources: Sequence[PictureSource], size: int, with_preview: bool
+) -> list[LoadedPicture | ImageError]:
+    loaded: list[LoadedPicture | ImageError] = []
+    for source in sources:
+        try:
+            loaded.append(load_picture(source, size, with_preview))
+        except ImageError as error:
+            loaded.append(error)
+    return loaded
+
+
+def stack_pixels(loaded: Sequence[LoadedPicture | ImageError]) -> "Tensor":
+    """Pictures as one input of a network, uint8 (B, 3, S, S).
+
+    Raises:
+        ImageError: the first of those that could not be opened.
+    """
+    import torch  # late: preparing a dataset opens pictures and needs none of it
+
+    for picture in loaded:
+        if isinstance(picture, ImageError):
+            raise picture
+    return torch.from_numpy(np.stack([picture.pixels for picture in loaded]))  # type: ignore[union-attr]
+
+
 class PixelSource:
-    """Opens pictures as uint8 images (B, 3, S, S), kept in memory if they all fit.
+    """Opens pictures for training as uint8 images (B, 3, S, S), kept in memory if they all fit.
 
     Args:
         root: folder of the pictures.
         names: all that will be asked for.
-        pixels: makes the network's input (3, S, S) of a picture.
         size: S.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        names: Sequence[str],
-        pixels: Callable[[Image.Image], np.ndarray],
-        size: int,
-    ) -> None:
-        self.root, self.pixels, self.size = root, pixels, size
+    def __init__(self, root: Path, names: Sequence[str], size: int) -> None:
+        self.root, self.size = root, size
         self.kept: dict[str, np.ndarray] = {}
         if len(names) * 3 * size * size <= KEEP_BYTES:
-            with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter's lock
-                self.kept = dict(zip(names, pool.map(self._open, names), strict=True))
+            loaded = load_pictures([root / name for name in names], size, batch=64)
+            pixels = (one for batch in loaded for one in stack_pixels(batch).numpy())
+            self.kept = dict(zip(names, pixels, strict=True))
 
     def load(self, names: Sequence[str], mirrored: np.ndarray) -> "Tensor":
-        """See ``Source.load``."""
-        import torch  # late: preparing a dataset opens pictures and needs none of it
+        """The pictures (B, 3, S, S), mirrored where ``mirrored`` (B,) says so."""
+        import torch
 
-        images = [self.kept[name] if name in self.kept else self._open(name) for name in names]
+        images = [self.kept[n] if n in self.kept else self._open(n) for n in names]
         images = [x[:, :, ::-1] if m else x for x, m in zip(images, mirrored, strict=True)]
         return torch.from_numpy(np.stack(images))
 
     def _open(self, name: str) -> np.ndarray:
-        return self.pixels(open_image(self.root / name, near=self.size))
+        return load_picture(self.root / name, self.size).pixels
+
+
+def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The picture files that command-line arguments name, in order, each once.
+
+    A file is taken as named, whatever its suffix. A folder gives the pictures below it (by
+    suffix, sorted by path, hidden files and folders left out); a pattern such as
+    ``photos/**/*.jpg`` gives what it matches, folders included. A warning counts the files of
+    other kinds that folders and patterns leave out.
+
+    Raises:
+        DataError: a path that does not exist, or a folder or pattern without pictures.
+    """
+    found: dict[Path, None] = {}
+    others: dict[Path, None] = {}
+    for argument in arguments:
+        name = os.fspath(argument)
+        folder, exists = os.path.isdir(name), os.path.lexists(name)
+        if exists and not folder:
+            found[Path(name)] = None
+            continue
+        if not exists and not glob.has_magic(name):
+            raise DataError(f"{name}: no such file or folder; expected a picture, folder, pattern")
+        matches = [name] if folder else sorted(glob.glob(name, recursive=True))
+        files = [path for match in matches for path in _files(match)]
+        pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+        rest = [path for path in files if path.suffix.lower() not in SUFFIXES]
+        if not pictures:
+            raise DataError(f"{name}: no pictures there{_left_out(rest, '; ')}; {_EXPECTED}")
+        found.update(dict.fromkeys(pictures))
+        others.update(dict.fromkeys(rest))
+    if left := _left_out([path for path in others if path not in found]):
+        log.warning(left)
+    return list(found)
+
+
+def _left_out(files: Sequence[Path], before: str = "") -> str:
+    """How many files are left out, and of which kinds; empty for none."""
+    kinds = {path.suffix.lower() or "no suffix" for path in files}
+    if not kinds:
+        return ""
+    told = f"{before}{len(files)} file{'s' * (len(files) > 1)} left out: {', '.join(sorted(kinds))}"
+    return f"{told} ({_HEIC_ADVICE})" if _HEIC_SUFFIXES & kinds else told
+
+
+def _files(path: str) -> list[Path]:
+    """A file, or those in a folder and all below it, sorted; links are followed, loops are not."""
+    if not os.path.isdir(path):
+        return [Path(path)]
+
+    def refused(error: OSError) -> None:
+        log.warning("%s: left out: %s", error.filename, error.strerror)
+
+    seen = set()
+    files: list[Path] = []
+    for here, folders, names in os.walk(path, onerror=refused, followlinks=True):
+        about = os.stat(here)
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files.extend(Path(here, name) for name in names if not name.startswith("."))
+    return sorted(files)

@@ -24,7 +24,7 @@ def test_a_folder_is_described_and_bad_files_are_listed(run, home, out):
     assert (status, said) == (1, "")
     assert err.splitlines() == [
         "error: pictures/broken.jpg: is no picture; "
-        "expected a JPEG, PNG, WebP, BMP, GIF or TIFF picture",
+        "expected a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC picture",
         f"{out}: 3 pictures, 2 captioned now, 0 before, 1 failed",
     ]
     (home / "pictures/broken.jpg").unlink()

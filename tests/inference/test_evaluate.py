@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gazetell import features as module
 from gazetell import metrics, scenes
 from gazetell.data.records import Box, CaptionRecord, Dataset
 from gazetell.errors import DataError, UsageError
-from gazetell.features import build_cache, cache_folder
+from gazetell.features import build_cache
 from gazetell.inference.evaluate import caption_pointing, evaluate
 from gazetell.inference.figures import Pointing
 from gazetell.inference.predict import Caption, Captioner
@@ -304,36 +303,16 @@ def test_the_results_are_written(model, dataset, tmp_path):
 # -- cached features -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_cache_is_used_and_says_the_same(model, dataset, monkeypatch, flip):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_cache_is_used_and_says_the_same(untrained, dataset, monkeypatch, precision):
+    model = Captioner(untrained(seed=2), device="cpu", precision=precision)
     direct = evaluate(model, dataset)
-    folder, names = cache_folder(dataset, model.encoder, flip=flip)
-    build_cache(
-        model.encoder, dataset.root, names, folder, flip=flip, workers=0, precision="fp32"
-    )  # fmt: skip
-
-    def never(images):
-        raise AssertionError("the pictures were encoded although there is a cache")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model, "grid", never)
-        cached = evaluate(model, dataset)
+    build_cache(dataset, model.encoder, model.device, model.precision, workers=0)
+    monkeypatch.setattr(model, "grid", lambda images: pytest.fail("encoded a picture"))
+    cached = evaluate(model, dataset)
     for one, other in zip(cached.results, direct.results, strict=True):
         assert one.text == other.text
         assert np.allclose(one.attention, other.attention, atol=0.02)  # float16 in the cache
-    # A damaged cache is passed over.
-    data = bytearray((folder / "grids.f16").read_bytes())
-    data[-1] ^= 1
-    (folder / "grids.f16").write_bytes(data)
-    again = evaluate(model, dataset)
-    assert [own.text for own in again.results] == [own.text for own in direct.results]
-
-
-def test_a_trained_encoder_has_no_cache(untrained, dataset):
-    model = Captioner(untrained(seed=2, trainable="all"), device="cpu", precision="fp32")
-    folder, names = cache_folder(dataset, model.encoder, flip=False)
-    build_cache(model.encoder, dataset.root, names, folder, workers=0)
-    assert module._cache(model, dataset) is None
 
 
 def test_a_dataset_without_a_folder_is_encoded(model, scenes_dataset):

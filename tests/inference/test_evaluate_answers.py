@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gazetell import features as module
 from gazetell import metrics, scenes
 from gazetell.data.answers import modal_answer
 from gazetell.data.records import Dataset, QuestionRecord
@@ -340,29 +339,22 @@ def test_no_pointing_without_boxes_or_attention(model, build, dataset):
 # -- grids -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_cached_grids_give_the_same_answers(model, dataset, monkeypatch, tmp_path, flip):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cached_grids_give_the_same_answers(
+    untrained_answerer, dataset, monkeypatch, tmp_path, precision
+):
+    model = Answerer(untrained_answerer(seed=2), device="cpu", precision=precision)
     plain = evaluate_answers(model, dataset, batch=3, evidence=True)
     moved = replace(dataset, folder=tmp_path)
-    folder, names = cache_folder(moved, model.encoder, flip=flip)
-    build_cache(model.encoder, dataset.root, names, folder, flip=flip, precision="fp32")
-    monkeypatch.setattr(module, "PixelSource", lambda *_: pytest.fail("opened a picture"))
+    build_cache(moved, model.encoder, model.device, model.precision, workers=0)
+    model.blank()  # the grey picture is in no cache
+    monkeypatch.setattr(model, "grid", lambda images: pytest.fail("encoded a picture"))
     cached = evaluate_answers(model, moved, batch=3, evidence=True)
     assert [a.text for a in cached.results] == [a.text for a in plain.results]
     assert [a.confidence for a in cached.results] == pytest.approx(
         [a.confidence for a in plain.results], abs=0.01
     )
     assert cached.figures["evidence"] == plain.figures["evidence"]
-
-
-def test_a_trained_encoder_has_no_cache(build, dataset, tmp_path, monkeypatch):
-    model = build(trainable="all")
-    monkeypatch.setattr(module, "FeatureCache", lambda _: pytest.fail("took a cache"))
-    moved = replace(dataset, folder=tmp_path)
-    folder, _ = cache_folder(moved, model.encoder, flip=False)
-    folder.mkdir(parents=True)
-    (folder / "features.json").write_text("{}")
-    assert evaluate_answers(model, moved, limit=1).figures["pictures"] == 1
 
 
 # -- DAQUAR ----------------------------------------------------------------------------------
@@ -382,11 +374,10 @@ def test_daquar_reports_wups(model, dataset, monkeypatch):
     assert evaluate_answers(model, dataset, limit=1).figures["wups"] is None
 
 
-def test_captions_and_answers_share_the_cache_of_an_encoder(
-    model, untrained, dataset, monkeypatch, tmp_path
-):
+def test_captions_and_answers_share_the_cache_of_an_encoder(model, untrained, dataset):
     captioner = Captioner(untrained(seed=2), device="cpu", precision="fp32")
     assert captioner.fingerprint == model.fingerprint
-    moved = replace(dataset, folder=tmp_path)
-    first, _ = cache_folder(moved, captioner.encoder, flip=False)
-    assert cache_folder(moved, model.encoder, flip=False)[0] == first
+    folders = {
+        cache_folder(dataset, own.encoder, own.precision, flip=False) for own in (captioner, model)
+    }
+    assert len(folders) == 1

@@ -318,16 +318,15 @@ def test_sixteen_bits_say_much_the_same(untrained, pictures):
 
 
 def test_a_model_on_the_hub(model_folder, monkeypatch, pictures):
-    asked = {}
+    asked = []
 
     def download(name, allow_patterns):
-        assert name not in asked, "fetched twice"
-        asked[name] = allow_patterns
+        asked.append((name, allow_patterns))
         return str(model_folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert load("hf://someone/captioner").caption(pictures[0]).text
-    ((name, patterns),) = asked.items()
+    ((name, patterns),) = asked  # once
     assert name == "someone/captioner"
     assert not [pattern for pattern in patterns if "bin" in pattern or "pt" in pattern]
 

@@ -13,11 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models as zoo
 
-from gazetell.errors import GazetellError, ModelError, UsageError
-from gazetell.features import _Pictures
+from gazetell.errors import ModelError, UsageError
 from gazetell.models import encoders
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid, encoder_names
-from gazetell.pictures import open_image
+from gazetell.pictures import to_pixels
 
 SIZE = 64
 
@@ -369,25 +368,6 @@ def test_the_fingerprint_survives_the_model_folder(monkeypatch):
 # -- pictures --------------------------------------------------------------------------------
 
 
-def test_pictures_are_squashed_and_not_cropped():
-    picture = np.zeros((50, 200, 3), np.uint8)
-    picture[:, :100] = (255, 0, 0)  # left half red
-    picture[:, 100:] = (0, 0, 255)
-    pixels = small().pixels(Image.fromarray(picture))
-    assert pixels.shape == (3, SIZE, SIZE)
-    assert pixels.dtype == np.uint8
-    assert pixels.flags.c_contiguous
-    assert (pixels[0, :, :28] == 255).all()
-    assert (pixels[2, :, 36:] == 255).all()
-    assert (pixels[1] == 0).all()
-
-
-def test_a_picture_of_the_right_size_is_taken_as_it_is():
-    picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    pixels = small().pixels(Image.fromarray(picture))
-    assert np.array_equal(pixels, picture.transpose(2, 0, 1))
-
-
 @pytest.mark.parametrize(
     ("corner", "cell"),
     [((0, 0), 0), ((0, 1), 3), ((1, 0), 12), ((1, 1), 15)],
@@ -398,7 +378,7 @@ def test_a_bright_corner_lights_its_own_cell(corner, cell):
     picture = Image.new("RGB", (120, 80))
     row, column = corner
     picture.paste((255, 255, 255), (90 * column, 60 * row, 90 * column + 30, 60 * row + 20))
-    grid = encoder(torch.from_numpy(encoder.pixels(picture))[None])
+    grid = encoder(torch.from_numpy(to_pixels(picture, SIZE))[None])
     assert (grid.height, grid.width) == (4, 4)
     assert int(grid.cells[0].sum(1).argmax()) == cell
 
@@ -409,16 +389,6 @@ def test_the_small_network_knows_where_its_cells_are():
     middle = cells[2:6, 2:6]  # away from the padding
     assert (middle[:, 0] - middle[:, -1]).abs().max() > 1e-4
     assert (middle[0] - middle[-1]).abs().max() > 1e-4
-
-
-def test_a_worker_gets_no_copy_of_the_encoder(scenes_dataset):
-    record = scenes_dataset.captions[0]
-    pictures = _Pictures(SIZE, scenes_dataset.root, [record.image, "none.png"])
-    again = pickle.loads(pickle.dumps(pictures))
-    assert len(pickle.dumps(pictures)) < 10_000
-    expected = small().pixels(open_image(scenes_dataset.path(record), near=SIZE))
-    assert np.array_equal(again[0], expected)
-    assert isinstance(pickle.loads(pickle.dumps(again[1])), GazetellError)
 
 
 def test_a_grid_pools_its_cells():

@@ -1,11 +1,13 @@
 """Device and number format: what is asked for, what the hardware has, what is refused."""
 
+import logging
+
 import pytest
 import torch
 
 from gazetell.errors import UsageError
 from gazetell.models import precision
-from gazetell.models.precision import choose_device, choose_precision
+from gazetell.models.precision import choose, choose_device, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -13,9 +15,21 @@ CPU = torch.device("cpu")
 def test_devices():
     assert choose_device("cpu") == CPU
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
-    for name in ("gpu", "cuda:99", ""):
-        with pytest.raises(UsageError, match=f"device '{name}' cannot be used"):
-            choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gpu", "start of device string: gpu"),
+        ("cuda:99", "(CUDA|NVIDIA|invalid)"),
+        ("", "empty"),
+        ("meta", "meta computes nothing"),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_told_with_the_reason(name, reason):
+    expected = rf"device '{name}' cannot be used: .*{reason}.*; expected auto, cpu, cuda, cuda:N or"
+    with pytest.raises(UsageError, match=expected):
+        choose_device(name)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +48,18 @@ def test_what_is_asked_for_wins():
     assert choose_precision(CPU, "fp32").dtype == torch.float32
     with pytest.raises(UsageError, match="precision 'fp16'"):
         choose_precision(CPU, "fp16")
+
+
+def test_what_was_left_open_is_told_once(caplog):
+    precision._say_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert choose("cpu", "fp32") == (CPU, choose_precision(CPU, "fp32"))
+        assert not caplog.records
+        for _ in range(2):
+            choose("cpu", "auto")
+        assert [record.getMessage() for record in caplog.records] == [
+            "computing on cpu in fp32 (the CPU has neither amx_bf16 nor avx512_bf16)"
+        ]
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])

@@ -15,6 +15,7 @@ from service import png, running, wait_until
 
 from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
+from gazetell.serve import engine
 from gazetell.serve.api import create_app
 from gazetell.serve.guard import CODES, ServeOptions
 
@@ -428,7 +429,7 @@ def test_what_is_answered_together_is_what_each_would_get_alone(slow, models, pi
 def test_a_picture_that_takes_too_long_to_open_is_a_timeout(models, monkeypatch, picture):
     go = threading.Event()
     with monkeypatch.context() as slowly:
-        slowly.setattr(models["tell"].encoder, "pixels", lambda image: go.wait(20) and None)
+        slowly.setattr(engine, "to_pixels", lambda image, size: go.wait(20) and None)
         app = create_app({"m": models["tell"]}, ServeOptions(seconds=0.3))
         with running(app) as url, httpx.Client(base_url=url) as client:
             is_problem(post(client, picture), "timeout")

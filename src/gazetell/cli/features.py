@@ -7,7 +7,7 @@ import torch
 
 from ..data.records import Dataset
 from ..errors import UsageError
-from ..features import build_cache, cache_folder
+from ..features import build_cache
 from ..models.encoders import Encoder, EncoderConfig
 from ..models.precision import choose_device, choose_precision
 from ..progress import bar
@@ -68,27 +68,24 @@ def features(
     # As a training run of this seed does: random weights then have one cache, not one a run.
     torch.manual_seed(seed or 0)
     network = Encoder(config)
-    folder, names = cache_folder(dataset, network, flip=flip)
     where = choose_device(device)
+    chosen = choose_precision(where, precision)
     report(
-        f"{encoder} grid {network.height}x{network.width}x{network.trunk_channels}, "
-        f"{len(names)} pictures, {where.type}, {choose_precision(where, precision).name}"
+        f"{encoder} grid {network.height}x{network.width}x{network.trunk_channels}; "
+        f"{where}, {chosen.name} ({chosen.reason})"
     )
     began = time.perf_counter()
     with bar("features", on_terminal()) as progress:
         cache = build_cache(
+            dataset,
             network,
-            dataset.root,
-            names,
-            folder,
+            where,
+            chosen,
             flip=flip,
             batch=batch,
             workers=workers,
-            device=where,
-            precision=precision,
             progress=progress,
         )
     seconds = time.perf_counter() - began
-    size = cache.grids.nbytes / 1e6
-    report(f"{size:.0f} MB in {seconds:.0f} s ({len(names) * (1 + flip) / seconds:.0f} pictures/s)")
-    print(folder)
+    report(f"{len(cache.rows)} pictures, {cache.size / 1e6:.0f} MB, {seconds:.0f} s")
+    print(cache.folder)

@@ -228,7 +228,7 @@ def _check(
         try:
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "blake2b").digest()
-            open_image(path, near=_SIDE)
+            open_image(path, side=_SIDE)
         except ImageError as error:
             return str(error).removeprefix(f"{path}: "), b""
         except OSError as error:

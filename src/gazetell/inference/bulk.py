@@ -2,17 +2,12 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count, islice, tee
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
 from ..errors import ImageError, UsageError
-from ..pictures import open_image, preview
+from ..pictures import load_pictures, stack_pixels
 from .predict import Caption, Captioner
 
 __all__ = ["caption_many"]
@@ -43,32 +38,17 @@ def caption_many(
     if batch < 1:
         raise UsageError(f"batch {batch}: expected 1 or more")
     chosen = model.options(**options)
-    rest = zip(items, count() if positions is None else positions, strict=False)
-
-    def read(item: Item) -> tuple[np.ndarray, Image.Image] | ImageError:
-        try:
-            picture = open_image(item, near=model.side)
-        except ImageError as error:
-            return error
-        return model.encoder.pixels(picture), preview(picture)
-
-    with ThreadPoolExecutor(2) as pool:
-        ahead = [(item, place, pool.submit(read, item)) for item, place in islice(rest, batch)]
-        while ahead:
-            # The next batch is opened while this one is captioned.
-            following = [
-                (item, place, pool.submit(read, item)) for item, place in islice(rest, batch)
-            ]
-            opened = [(item, place, task.result()) for item, place, task in ahead]
-            good = [(place, x) for _, place, x in opened if not isinstance(x, ImageError)]
-            captions: Iterator[Caption] = iter(())
-            if good:
-                pixels = torch.from_numpy(np.stack([pixels for _, (pixels, _) in good]))
-                places = [place for place, _ in good]
-                captions = iter(model.decode(model.grid(pixels), chosen, places))
-            for item, _, result in opened:
-                if isinstance(result, ImageError):
-                    yield item, result
-                else:
-                    yield item, replace(next(captions), image=result[1])
-            ahead = following
+    queue, rest = tee(items)
+    places = iter(count() if positions is None else positions)
+    for loaded in load_pictures(queue, model.encoder.size, batch=batch, with_preview=True):
+        rows = list(zip(islice(rest, len(loaded)), places, loaded, strict=False))
+        good = [(place, x) for _, place, x in rows if not isinstance(x, ImageError)]
+        captions: Iterator[Caption] = iter(())
+        if good:
+            grid = model.grid(stack_pixels([picture for _, picture in good]))
+            captions = iter(model.decode(grid, chosen, [place for place, _ in good]))
+        for item, _, picture in rows:
+            if isinstance(picture, ImageError):
+                yield item, picture
+            else:
+                yield item, replace(next(captions), image=picture.preview)

@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from torchvision import models as zoo
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
@@ -194,13 +192,6 @@ class Encoder(nn.Module):
         """Whether no parameter of the trunk is trained, so that its grids can be cached."""
         return self._trunk_frozen
 
-    def pixels(self, picture: Image.Image) -> np.ndarray:
-        """A picture as the network's input, uint8 (3, S, S).
-
-        Resized to S x S, not cropped, so that the grid covers the whole picture.
-        """
-        return resize_pixels(picture, self.size)
-
     def forward(self, images: Tensor) -> Grid:
         """The grid (B, R, C) of uint8 images (B, 3, S, S)."""
         return self.project_grid(self.encode(images))
@@ -282,13 +273,6 @@ class Encoder(nn.Module):
         # A plain list inside a tuple, so that torch does not register the modules twice.
         self._frozen_modules = (*([self.trunk] if self._trunk_frozen else []), *frozen)
         self.train(self.training)
-
-
-def resize_pixels(picture: Image.Image, size: int) -> np.ndarray:
-    """An RGB picture squashed to ``size`` x ``size``, uint8 (3, size, size)."""
-    if picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))
 
 
 class SmallCNN(nn.Sequential):

@@ -1,13 +1,15 @@
 """Which device and number format to compute in, and why: one choice for all of gazetell."""
 
+import logging
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import NamedTuple
 
 import torch
 
 from ..errors import UsageError
 
-__all__ = ["Precision", "choose_device", "choose_precision"]
+__all__ = ["Precision", "choose", "choose_device", "choose_precision"]
 
 
 class Precision(NamedTuple):
@@ -26,11 +28,29 @@ class Precision(NamedTuple):
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
+def choose(device: str = "auto", precision: str = "auto") -> tuple[torch.device, Precision]:
+    """Device and precision of a run; what was left to ``auto`` is said once, in one line."""
+    where = choose_device(device)
+    chosen = choose_precision(where, precision)
+    if "auto" in (device, precision):
+        _say_once(f"computing on {where} in {chosen.name} ({chosen.reason})")
+    return where, chosen
+
+
+@cache
+def _say_once(line: str) -> None:
+    """The same for several models of a process is said for the first."""
+    logging.getLogger(__name__).warning(line)
+
+
 def choose_device(name: str = "auto") -> torch.device:
-    """The device to compute on: a GPU where there is one, else the CPU.
+    """The device to compute on: ``auto`` is a GPU where there is one, else the CPU.
+
+    Args:
+        name: ``auto``, or a device of torch: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        UsageError: a device that is not there.
+        UsageError: a device that is not there, with the reason.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -39,14 +59,19 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "meta":
+            raise NotImplementedError("meta computes nothing")
     # torch raises AssertionError for a device that it was not built for.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name!r} cannot be used; expected auto, cpu or cuda") from error
+        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else "no reason given"
+        raise UsageError(
+            f"device {name!r} cannot be used: {reason}; expected auto, cpu, cuda, cuda:N or mps"
+        ) from error
     return device
 
 
 def choose_precision(device: torch.device, name: str = "auto") -> Precision:
-    """bfloat16 where the hardware multiplies it faster than float32, else float32.
+    """``auto`` is bfloat16 where the hardware multiplies it faster than float32, else float32.
 
     Raises:
         UsageError: a name other than auto, bf16 and fp32.

@@ -27,7 +27,7 @@ from cachetools import TTLCache
 
 from ..features import Model
 from ..models.encoders import Grid
-from ..pictures import open_image
+from ..pictures import open_image, to_pixels
 from .guard import Monitor, ServeOptions
 
 __all__ = ["Done", "Engine", "Failed", "StoredPicture", "Work"]
@@ -128,9 +128,11 @@ class Engine:
         models = [work.model] if work.model else list(self.encoders.values())
 
         def opened() -> StoredPicture:
-            near = max(model.side for model in models)
-            picture = open_image(image, near=near, max_pixels=self.options.max_pixels)
-            return StoredPicture({m.fingerprint: m.encoder.pixels(picture) for m in models})
+            side = max(model.encoder.size for model in models)
+            picture = open_image(image, side=side, max_pixels=self.options.max_pixels)
+            return StoredPicture(
+                {m.fingerprint: to_pixels(picture, m.encoder.size) for m in models}
+            )
 
         return await asyncio.get_running_loop().run_in_executor(self._openers, opened)
 

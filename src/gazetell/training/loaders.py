@@ -11,9 +11,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from ..data.batches import Source
 from ..data.records import Dataset
-from ..errors import DataError, GazetellError
-from ..features import FeatureCache, build_cache, cache_folder
+from ..errors import GazetellError
+from ..features import build_cache, cache_folder
 from ..models.encoders import Encoder
+from ..models.precision import choose_precision
 from ..pictures import PixelSource
 from ..progress import bar
 from .history import Report
@@ -36,26 +37,20 @@ def picture_source(
         return NoPictures(encoder.height * encoder.width, encoder.trunk_channels)
     needed = list(dict.fromkeys(pictures))
     if not encoder.frozen or options.features == "none":
-        return PixelSource(dataset.root, needed, encoder.pixels, encoder.size)
-    folder, names = cache_folder(dataset, encoder, flip=options.flip)
-    if (options.limit or options.overfit) and not (folder / "features.json").is_file():
-        # A quick try does not encode everything; a full cache serves it where there is one.
-        return PixelSource(dataset.root, needed, encoder.pixels, encoder.size)
-    if (folder / "features.json").is_file():
-        try:
-            return FeatureCache(folder)
-        except DataError as error:
-            report(str(error))
+        return PixelSource(dataset.root, needed, encoder.size)
+    precision = choose_precision(device, options.precision)
+    folder = cache_folder(dataset, encoder, precision, flip=options.flip)
+    if (options.limit or options.overfit) and not folder.is_dir():
+        # A quick try does not encode everything; a cache serves it where there is one.
+        return PixelSource(dataset.root, needed, encoder.size)
     with bar("features", progress) as update:
         return build_cache(
+            dataset,
             encoder,
-            dataset.root,
-            names,
-            folder,
+            device,
+            precision,
             flip=options.flip,
             workers=options.workers,
-            device=device,
-            precision=options.precision,
             progress=update,
         )
 
