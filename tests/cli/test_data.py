@@ -187,8 +187,8 @@ def test_the_file_of_the_course(run, tmp_path):
     assert status == 0
     summary = json.loads(told)
     assert summary["splits"] == {"train": 3, "val": 4, "test": 2}
-    assert summary["notes"][0].startswith("captions of train with <UNK>, left out: 1")
-    assert err.startswith("note: captions of train with <UNK>, left out: 1")
+    assert summary["notes"][0].startswith("captions with <UNK> of train, left out: 1")
+    assert err.startswith("note: captions with <UNK> of train, left out: 1")
     dataset = Dataset.open(out)
     assert dataset.root == out / "images"
     assert all(dataset.path(record).is_file() for record in dataset.captions)

@@ -117,7 +117,7 @@ CAPTION = {"image_id": 9, "caption": "A table"}
     ("images", "annotations", "message"),
     [
         ([*IMAGES, {"id": 3}], [CAPTION], r"images\[1\]: expected id and file_name"),
-        ([*IMAGES, 7], [CAPTION], r"images\[1\]: expected id and file_name"),
+        ([*IMAGES, 7], [CAPTION], r"images\[1\]: expected an object, found int"),
         ([*IMAGES, {"id": [], "file_name": "b"}], [CAPTION], r"images\[1\]: expected id and"),
         ([*IMAGES, {"id": 3, "file_name": "\ud83d"}], [CAPTION], r"images\[1\]: expected id and"),
         (IMAGES * 2, [CAPTION], r"images\[1\]: id 9 occurs twice"),
@@ -199,7 +199,7 @@ def test_karpathys_flickr(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("text", "expected an object with filename"),
+        ("text", "expected an object, found str"),
         ({"split": "val"}, "expected an object with filename"),
         (picture("e.jpg", "holdout"), "split 'holdout': expected train, val, test, restval"),
         (picture("e.jpg", "val", sentences=[]), "has no caption"),

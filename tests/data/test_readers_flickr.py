@@ -155,7 +155,7 @@ def test_the_comma_form_with_a_seeded_split(tmp_path):
     comma_table(tmp_path, 'p0.jpg,"A ""big"" dog, and a cat ."')
     bad = BadRows()
     one = flickr8k(tmp_path, val=3, test=0.1, seed=1, bad=bad)
-    assert bad.notes == [f"no split lists in {tmp_path}: the splits drawn are not those of papers"]
+    assert bad.notes == [f"no split lists in {tmp_path}: the splits are not those of papers"]
     assert Counter(r.split for r in one.captions) == {"train": 15, "val": 3, "test": 2}
     assert one.captions[0].captions == ("A dog runs .", 'A "big" dog, and a cat .')
     assert one == flickr8k(tmp_path, val=3, test=0.1, seed=1)

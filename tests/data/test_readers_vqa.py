@@ -83,7 +83,7 @@ def test_the_official_files(tmp_path, end):
     assert (last.id, last.answers, last.answer_type) == ("201", (), None)
     names = [f"v2_OpenEnded_mscoco_{name}2015_questions.json{end}" for name in ("test-dev", "test")]
     assert bad.notes == [
-        f"{names[0]}: not read, since {names[1].removesuffix('.gz')} is there",
+        f"{names[0]}: not read, since {names[1]} is there",
         f"{names[1]}: questions without annotations, so without answers",
     ]
     assert prepare(dataset, tmp_path / "out").pictures == 15
@@ -171,7 +171,7 @@ GOOD = question(10)
         (question(11, image="one"), "questions[1]: image_id is 'one'; expected a number"),
         (question(11, image=3), "questions[1]: is about image_id 3, its annotation about 1"),
         ({"question": "Why?"}, "questions[1]: expected an object with question_id"),
-        ("Why?", "questions[1]: expected an object with question_id"),
+        ("Why?", "questions[1]: expected an object, found str"),
     ],
 )
 def test_bad_questions(tmp_path, row, told):
@@ -195,7 +195,7 @@ def test_bad_questions(tmp_path, row, told):
         (annotation(11, ["yes", 1.5]), "annotations[1]: answer is float; expected text"),
         (annotation(11, [["yes"]]), "annotations[1]: answer is list; expected text"),
         (annotation(10), "annotations[1]: question_id 10 occurs twice"),
-        ({"answers": []}, "annotations[1]: expected an object with question_id and answers"),
+        ({"answers": []}, "annotations[1]: expected an object with question_id"),
     ],
 )
 def test_bad_annotations(tmp_path, row, told):

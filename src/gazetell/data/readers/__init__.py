@@ -1,9 +1,12 @@
 """Readers: each turns the outside form of one family of datasets into a ``Dataset``.
 
-A reader takes files, options and a ``BadRows``. Its signature and the ``Args`` of its docstring
-are the options and the help of its verb: ``READERS`` gives it one in ``gazetell data``. The verb
-itself gives ``bad``, and, where a reader has them, ``pictures`` (the folder for pictures that it
-writes) and ``progress``.
+A reader takes files, options and a ``BadRows``, by which the first bad row is an error unless it
+skips them. It raises ``DataError`` for a file that is missing, of another form or without usable
+rows, and for a bad row; ``UsageError`` for an option out of range or one that would do nothing.
+
+Its signature and the ``Args`` of its docstring are the options and the help of its verb, which
+``READERS`` gives it in ``gazetell data``. The verb itself gives ``bad``, and, where a reader has
+them, ``pictures`` (the folder for pictures that it writes) and ``progress``.
 """
 
 from collections.abc import Callable
@@ -34,15 +37,7 @@ __all__ = [
     "write_vqa_text",
 ]
 
+_ALL = (flickr8k, flickr30k, coco, karpathy, table, course, vqa, vqa_text, easy_vqa, daquar)
 READERS: dict[str, Callable[..., Dataset]] = {
-    "flickr8k": flickr8k,
-    "flickr30k": flickr30k,
-    "coco": coco,
-    "karpathy": karpathy,
-    "table": table,
-    "course": course,
-    "vqa": vqa,
-    "vqa-text": vqa_text,
-    "easy-vqa": easy_vqa,
-    "daquar": daquar,
+    reader.__name__.replace("_", "-"): reader for reader in _ALL
 }

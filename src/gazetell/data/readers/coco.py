@@ -15,9 +15,7 @@ from typing import Any, Literal
 from ...errors import DataError
 from ...files import read_json
 from ..records import CaptionRecord, Dataset
-from .rows import BadRows, BadValue, Collector, find, json_list, plain_text, refuse, split_name
-
-__all__ = ["SUBSET", "coco", "karpathy"]
+from .rows import BadRows, BadValue, Collector, find, json_rows, plain_text, refuse, split_name
 
 SUBSET = re.compile(r"(?:train|val|test)20\d\d")
 
@@ -44,22 +42,17 @@ def coco(
         train: The training captions; with any of TRAIN, VAL, TEST nothing is searched for.
         val: The validation captions.
         test: The test captions, or image_info_test2014.json.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: a file is missing or of another form, or holds a bad row.
-        UsageError: a year beside the names of files.
+        bad: What to do with bad rows.
     """
-    folder, bad = Path(folder), bad or BadRows()
+    collector = Collector(images or folder, bad)
     given = {"train": train, "val": val, "test": test}
-    files = {split: Path(path) for split, path in given.items() if path is not None}
+    files = {split: path for split, path in given.items() if path is not None}
     if files:
         refuse("the files are named", year=year)
     else:
-        files = _found(folder, year, bad)
-    collector = Collector(folder if images is None else images, bad)
+        files = _found(folder, year, collector.bad)
     for split, path in files.items():
-        _official(path, split, collector)
+        _read(path, split, collector)
     return collector.dataset("coco", "coco", ", ".join(map(str, files.values())))
 
 
@@ -79,39 +72,33 @@ def _found(folder: Path, year: int | None, bad: BadRows) -> dict[str, Path]:
     return files
 
 
-def _official(path: Path, split: str, collector: Collector) -> None:
+def _read(path: Path, split: str, collector: Collector) -> None:
     """Add the pictures of one annotation file."""
     about, bad = read_json(path), collector.bad
     subset = SUBSET.search(path.name)
     folder = subset[0] if subset and (collector.root / subset[0]).is_dir() else ""
-    images: dict[Any, str] = {}
-    for number, row in enumerate(json_list(about, "images", path)):
-        where = f"{path}: images[{number}]"
-        if not isinstance(row, dict) or not _key(row.get("id")) or not _name(row.get("file_name")):
+    captions: dict[Any, tuple[str, list[tuple[str, Any]]]] = {}
+    for where, row in json_rows(about, "images", path, bad):
+        key = row.get("id")
+        if not _is_key(key) or not _is_name(row.get("file_name")):
             bad.add(where, "expected id and file_name", row)
-        elif row["id"] in images:
-            bad.add(where, f"id {row['id']} occurs twice", row)
+        elif key in captions:
+            bad.add(where, f"id {key} occurs twice", row)
         else:
-            images[row["id"]] = str(PurePosixPath(folder, row["file_name"]))
-    rows = json_list(about, "annotations", path) if "annotations" in about else None
-    captions: dict[Any, list[tuple[str, dict[str, Any]]]] = {key: [] for key in images}
-    for number, row in enumerate(rows or []):
-        where = f"{path}: annotations[{number}]"
-        key = row.get("image_id") if isinstance(row, dict) else None
-        if not isinstance(row, dict):
-            bad.add(where, "expected an object with image_id and caption", row)
-        elif not _key(key) or key not in captions:
+            captions[key] = str(PurePosixPath(folder, row["file_name"])), []
+    bare = "annotations" not in about
+    for where, row in () if bare else json_rows(about, "annotations", path, bad):
+        key = row.get("image_id")
+        if not _is_key(key) or key not in captions:
             bad.add(where, f"image_id {key!r} is that of no picture in this file", row)
         else:
-            captions[key].append((where, row))
-    for key, image in images.items():
-        if rows is None:
-            collector.add(f"{path}: image {key}", CaptionRecord(str(key), image, (), split), image)
-        elif not captions[key]:
+            captions[key][1].append((where, row.get("caption")))
+    for key, (image, texts) in captions.items():
+        if not texts and not bare:
             bad.add(f"{path}", f"picture {image} has no caption", image)
-        for where, row in captions[key]:
-            record = CaptionRecord(str(key), image, (row.get("caption"),), split)  # type: ignore[arg-type]
-            collector.add(where, record, row)
+        for where, text in texts or [(f"{path}: picture {key}", None)] * bare:
+            with bad.catch(where, text):
+                collector.add(where, CaptionRecord(str(key), image, () if bare else (text,), split))
 
 
 def karpathy(
@@ -130,54 +117,44 @@ def karpathy(
         images: The folder of pictures; those of COCO lie in val2014 and train2014 below it or,
             where there are no such folders, in the folder itself.
         restval: The split that COCO's restval pictures join, or leave them out.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: the file is missing or of another form, or holds a bad row.
+        bad: What to do with bad rows.
     """
-    path, bad = Path(file), bad or BadRows()
-    about, collector = read_json(path), Collector(images, bad)
-    for number, row in enumerate(json_list(about, "images", path)):
-        where = f"{path}: images[{number}]"
-        if not isinstance(row, dict) or not _name(row.get("filename")):
-            bad.add(where, "expected an object with filename, split and sentences", row)
+    about, collector = read_json(file), Collector(images, bad)
+    for where, row in json_rows(about, "images", file, collector.bad):
+        split = row.get("split")
+        if split == "restval" and restval == "drop":
+            collector.bad.count("restval pictures, left out")
             continue
-        folder, given = row.get("filepath") or "", row.get("split")
-        if given == "restval" and restval == "drop":
-            bad.count("restval pictures, left out")
-            continue
-        split = restval if given == "restval" else split_name(given)
-        sentences = row.get("sentences")
-        if not isinstance(folder, str):
-            bad.add(where, f"filepath is {type(folder).__name__}; expected a folder", row)
-        elif split is None:
-            bad.add(where, f"split {given!r}: expected train, val, test, restval", row)
-        elif not isinstance(sentences, list) or not sentences:
-            bad.add(where, "has no caption", row)
-        else:
-            below = folder if (collector.root / folder).is_dir() else ""
-            image = str(PurePosixPath(below, row["filename"]))
-            id = str(row.get("cocoid", PurePosixPath(row["filename"]).stem))
-            texts = []
-            for place, sentence in enumerate(sentences):
-                raw = sentence.get("raw") if isinstance(sentence, dict) else None
-                try:
+        with collector.bad.catch(where, row):
+            name, folder = row.get("filename"), row.get("filepath") or ""
+            if not _is_name(name):
+                raise BadValue("expected an object with filename, split and sentences")
+            if not isinstance(folder, str):
+                raise BadValue(f"filepath is {type(folder).__name__}; expected a folder")
+            place = restval if split == "restval" else split_name(split)
+            if place is None:
+                raise BadValue(f"split {split!r}: expected train, val, test, restval")
+            sentences, texts = row.get("sentences"), []
+            for number, one in enumerate(sentences if isinstance(sentences, list) else ()):
+                with collector.bad.catch(f"{where}.sentences[{number}]", one):
+                    raw = one.get("raw") if isinstance(one, dict) else None
                     texts.append(plain_text(raw, "caption"))
-                except BadValue as error:
-                    bad.add(f"{where}.sentences[{place}]", str(error), sentence)
-            if texts:
-                collector.add(where, CaptionRecord(id, image, tuple(texts), split), row)
-    name = about.get("dataset")
-    name = name if isinstance(name, str) and name else "karpathy"
-    return collector.dataset(name, name, path)
+            if not texts:
+                raise BadValue("has no caption")
+            id = str(row.get("cocoid", PurePosixPath(name).stem))
+            image = PurePosixPath(folder if (images / folder).is_dir() else "", name)
+            collector.add(where, CaptionRecord(id, str(image), tuple(texts), place))
+    kind = about.get("dataset")
+    kind = kind if isinstance(kind, str) and kind else "karpathy"
+    return collector.dataset(kind, kind, file)
 
 
-def _key(value: Any) -> bool:
+def _is_key(value: Any) -> bool:
     """Whether a value may be the id of a picture."""
-    return _name(value) or type(value) is int
+    return _is_name(value) or type(value) is int
 
 
-def _name(value: Any) -> bool:
+def _is_name(value: Any) -> bool:
     """Whether a value may be a file name."""
     try:
         return "\0" not in plain_text(value, "name")

@@ -33,12 +33,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from ...errors import DataError, UsageError
+from ...errors import DataError
 from ...files import atomic_path, write_error
 from ..records import CaptionRecord, Dataset
-from .rows import BadRows, Collector
-
-__all__ = ["course"]
+from .rows import BadRows, BadValue, Collector, plain_text
 
 _KEYS = ("train_images", "train_captions", "val_images", "val_captions", "vocab")
 _NULL, _START, _END, _UNKNOWN = "<NULL>", "<START>", "<END>", "<UNK>"
@@ -53,7 +51,6 @@ class _Split:
         images: uint8 (N, 3, H, W).
         captions: int64 (N, T).
         rows: the first row of each picture with a caption, by a hash of its pixels.
-        unknown: captions with an unknown word.
         lost: hashes of pictures that a caption was left out of.
     """
 
@@ -61,7 +58,6 @@ class _Split:
     images: np.ndarray
     captions: np.ndarray
     rows: dict[bytes, int] = field(default_factory=dict)
-    unknown: int = 0
     lost: set[bytes] = field(default_factory=set)
 
     def picture(self, digest: bytes) -> str:
@@ -93,32 +89,35 @@ def course(
             --min-frequency 2 or more. Those of val and test stay.
         test_from_val: Share of the pictures of val that becomes test, or their number, from 1.
         seed: Of the draw.
-        bad: What to do with bad rows (an index outside the vocabulary, a caption without words);
-            by default the first is an error.
+        bad: What to do with bad rows (an index outside the vocabulary, a caption without words).
         progress: Called with (pictures written, pictures in all).
 
     Raises:
         DataError: no file of ``torch.save``, one that holds more than tensors and plain values, a
-            key that is missing or of another type or shape, a bad row, or another picture of the
-            same name in ``pictures``.
-        UsageError: an option out of range.
+            key that is missing or of another type or shape, or another picture of the same name.
         WriteError: a picture cannot be written.
     """
-    path, bad = Path(file), bad or BadRows()
-    if unknown not in ("drop", "keep"):
-        raise UsageError(f"unknown {unknown!r}: expected drop or keep")
-    data, collector = _load(path), Collector(pictures, bad)
-    words, numbers = _words(data["vocab"], path), itertools.count(1)
-    train, val = (_split(data, name, path) for name in ("train", "val"))
+    data, collector = _load(file), Collector(pictures, bad)
+    words, numbers = _words(data["vocab"], file), itertools.count(1)
+    train, val = (_split(data, name, file) for name in ("train", "val"))
     for split in (train, val):
+        kept = "of val and test, kept, though no caption can match that word"
+        if split is train:
+            kept = "of train, kept; train with a minimum frequency of at least 2"
         drop = split is train and unknown == "drop"
-        _collect(split, words, numbers, drop, f"{path}: {split.name}_captions", collector)
+        where = f"{file}: {split.name}_captions"
+        _collect(split, words, numbers, "" if drop else kept, where, collector)
     if not train.rows:
-        raise DataError(f"{path}: train_captions: no row is left to train on")
-    bad.notes += _notes(train, val, unknown)
+        raise DataError(f"{file}: train_captions: no row is left to train on")
+    for what, number in (
+        ("pictures of train left out with captions", len(train.lost - train.rows.keys())),
+        ("pictures of train that are in val or test too", len(train.rows.keys() & val.rows.keys())),
+    ):
+        if number:
+            collector.bad.count(what, number=number)
     collector.draw(val=0, test=test_from_val if val.rows else 0, seed=seed, pool="val")
     _write(collector.root, (train, val), progress)
-    return collector.dataset(path.stem, "course", path)
+    return collector.dataset(file.stem, "course", file)
 
 
 def _split(data: dict[str, Any], name: str, path: Path) -> _Split:
@@ -154,14 +153,12 @@ def _load(path: Path) -> dict[str, Any]:
             "torch.save with nothing but tensors and plain values in it"
         ) from error
     if not isinstance(data, dict):
-        raise DataError(f"{path}: holds {type(data).__name__}; expected a dict of {_list(_KEYS)}")
+        raise DataError(
+            f"{path}: holds {type(data).__name__}; expected a dict of {', '.join(_KEYS)}"
+        )
     if missing := [key for key in _KEYS if key not in data]:
-        raise DataError(f"{path}: lacks {_list(missing)}; expected {_list(_KEYS)}")
+        raise DataError(f"{path}: lacks {', '.join(missing)}; expected {', '.join(_KEYS)}")
     return data
-
-
-def _list(names: list[str] | tuple[str, ...]) -> str:
-    return ", ".join(names)
 
 
 def _words(vocab: Any, path: Path) -> list[str]:
@@ -173,7 +170,7 @@ def _words(vocab: Any, path: Path) -> list[str]:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise DataError(f"{where}: idx_to_token: expected a list of words")
     if missing := [word for word in (_NULL, _START, _END) if word not in words]:
-        raise DataError(f"{where}: idx_to_token lacks {_list(missing)}")
+        raise DataError(f"{where}: idx_to_token lacks {', '.join(missing)}")
     return words
 
 
@@ -202,57 +199,38 @@ def _collect(
     split: _Split,
     words: list[str],
     numbers: Iterator[int],
-    drop: bool,
+    kept: str,
     where: str,
     collector: Collector,
 ) -> None:
-    """Turn the rows of a split into pictures with captions."""
+    """Turn the rows of a split into pictures with captions.
+
+    ``kept`` says what becomes of captions with an unknown word; empty: they are left out.
+    """
     silent, end = {words.index(_NULL), words.index(_START)}, words.index(_END)
     for row, indices in enumerate(split.captions.tolist()):
         at = f"{where}[{row}]"
-        if outside := [index for index in indices if not 0 <= index < len(words)]:
-            reason = f"index {outside[0]} is outside the vocabulary of {len(words):,} words"
-            collector.bad.add(at, reason, indices)
-            continue
-        said = indices[: indices.index(end)] if end in indices else indices
-        found = [words[index] for index in said if index not in silent]
-        caption = " ".join(
-            f"unknown-{next(numbers)}" if word == _UNKNOWN else word for word in found
-        )
-        if not caption:
-            collector.bad.add(at, "caption is empty", indices)
-            continue
-        digest = hashlib.blake2b(split.images[row].tobytes(), digest_size=16).digest()
-        if _UNKNOWN in found:
-            split.unknown += 1
-            if drop:
-                split.lost.add(digest)
-                continue
-        split.rows.setdefault(digest, row)
-        name = split.picture(digest)
-        collector.add(at, CaptionRecord(Path(name).stem, name, (caption,), split.name), indices)
-
-
-def _notes(train: _Split, val: _Split, unknown: str) -> Iterator[str]:
-    """What the user should know of unknown words and of pictures in both splits."""
-    if train.unknown and unknown == "drop":
-        lost = len(train.lost - train.rows.keys())
-        yield (
-            f"captions of train with {_UNKNOWN}, left out: {train.unknown:,}; "
-            f"pictures left out with them: {lost:,}"
-        )
-    elif train.unknown:
-        yield (
-            f"captions of train with {_UNKNOWN}, kept: {train.unknown:,}; "
-            "train with a minimum frequency of at least 2"
-        )
-    if val.unknown:
-        yield (
-            f"captions of val and test with {_UNKNOWN}, kept: {val.unknown:,}; "
-            "no caption can match that word"
-        )
-    if both := len(train.rows.keys() & val.rows.keys()):
-        yield f"pictures of train that are in val or test too: {both:,}"
+        with collector.bad.catch(at, indices):
+            if outside := [index for index in indices if not 0 <= index < len(words)]:
+                raise BadValue(
+                    f"index {outside[0]} is outside the vocabulary of {len(words):,} words"
+                )
+            said = indices[: indices.index(end)] if end in indices else indices
+            found = [words[index] for index in said if index not in silent]
+            caption = " ".join(
+                f"unknown-{next(numbers)}" if word == _UNKNOWN else word for word in found
+            )
+            plain_text(caption, "caption")
+            digest = hashlib.blake2b(split.images[row].tobytes(), digest_size=16).digest()
+            if _UNKNOWN in found:
+                told = kept or "of train, left out"
+                collector.bad.count(f"captions with {_UNKNOWN} {told}", at)
+                if not kept:
+                    split.lost.add(digest)
+                    continue
+            split.rows.setdefault(digest, row)
+            name = split.picture(digest)
+            collector.add(at, CaptionRecord(Path(name).stem, name, (caption,), split.name))
 
 
 def _write(

@@ -9,15 +9,12 @@ hold one table instead: ``captions.txt`` (``image,caption``) or ``results.csv``
 """
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import DataError
 from ...files import read_text
 from ..records import CaptionRecord, Dataset
-from .rows import BadRows, Collector, find, find_pictures, needed, refuse
-
-__all__ = ["flickr8k", "flickr30k"]
+from .rows import BadRows, BadValue, Collector, find, find_pictures, needed, refuse
 
 _LISTS = {
     "train": "Flickr_8k.trainImages.txt",
@@ -44,36 +41,33 @@ def flickr8k(
             if not given.
         test: Pictures for testing, likewise.
         seed: Of that draw.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: no captions, lists or pictures found; a list missing of the three; a bad row.
-        UsageError: a draw that leaves nothing for train, or one where there are lists.
+        bad: What to do with bad rows.
     """
-    folder, bad = Path(folder), bad or BadRows()
     table = needed(folder, ("Flickr8k.token.txt", "Flickr8k.token", "captions.txt"), bad)
     names = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "Flickr8k_images")
-    collector = Collector(find_pictures(folder, names) if images is None else images, bad)
+    collector = Collector(images or find_pictures(folder, names), bad)
     lists = {split: find(folder, [name]) for split, name in _LISTS.items()}
-    if not any(lists.values()):
-        bad.notes.append(f"no split lists in {folder}: the splits drawn are not those of papers")
-        return _drawn("flickr8k", table, collector, val, test, seed)
-    refuse("the split lists tell the splits", val=val, test=test)
     splits: dict[str, str] = {}
-    for split, path in lists.items():
+    for split, path in lists.items() if any(lists.values()) else ():
+        refuse("the split lists tell the splits", val=val, test=test)
         if path is None:
             raise DataError(f"{folder}: has split lists, but not {_LISTS[split]}")
         for number, line in enumerate(read_text(path).split("\n"), start=1):
-            name = collector.picture(line.strip()) if line.strip() else ""
-            if name and splits.setdefault(name, split) != split:
-                bad.add(f"{path}:{number}", f"{name} is also in the list of {splits[name]}", line)
-    if not splits:
+            name = line.strip()
+            with collector.bad.catch(f"{path}:{number}", line):
+                if name and splits.setdefault(collector.picture(name), split) != split:
+                    raise BadValue(f"{name} is also in the list of {splits[name]}")
+    if any(lists.values()) and not splits:
         raise DataError(f"{lists['train']}: the split lists name no pictures")
-    _captions(table, collector, splits)
+    _read(table, collector, splits)
     dataset = collector.dataset("flickr8k", "flickr8k", table)
     for name in sorted(splits.keys() - {record.image for record in dataset.captions}):
-        bad.add(f"{table}", f"has no caption of {name}, which is in a split list", name)
-    return dataset
+        collector.bad.add(f"{table}", f"has no caption of {name}, which is in a split list", name)
+    if splits:
+        return dataset
+    collector.bad.notes.append(f"no split lists in {folder}: the splits are not those of papers")
+    collector.draw(val=1000 if val is None else val, test=1000 if test is None else test, seed=seed)
+    return collector.dataset("flickr8k", "flickr8k", table)
 
 
 def flickr30k(
@@ -96,99 +90,69 @@ def flickr30k(
         val: Pictures for validation: a number from 1, or a share.
         test: Pictures for testing, likewise.
         seed: Of the draw.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: no captions or pictures found, or a bad row.
-        UsageError: a draw that leaves nothing for train.
+        bad: What to do with bad rows.
     """
-    folder, bad = Path(folder), bad or BadRows()
     tables = ("results_20130124.token", "results.token", "results.csv", "captions.txt")
     table = needed(folder, tables, bad)
     names = ("flickr30k_images", "flickr30k-images", "Images")
-    collector = Collector(find_pictures(folder, names) if images is None else images, bad)
-    return _drawn("flickr30k", table, collector, val, test, seed)
+    collector = Collector(images or find_pictures(folder, names), bad)
+    _read(table, collector, {})
+    collector.draw(val=val, test=test, seed=seed)
+    return collector.dataset("flickr30k", "flickr30k", table)
 
 
-def _drawn(
-    kind: str,
-    table: Path,
-    collector: Collector,
-    val: float | None,
-    test: float | None,
-    seed: int,
-) -> Dataset:
-    """All captions, with splits that the seed draws."""
-    _captions(table, collector, None)
-    collector.dataset(kind, kind, table)  # an empty one is told before the draw
-    collector.draw(val=1000 if val is None else val, test=1000 if test is None else test, seed=seed)
-    return collector.dataset(kind, kind, table)
-
-
-def _captions(table: Path, collector: Collector, splits: dict[str, str] | None) -> None:
-    """Add the captions of the pictures in ``splits``, or of all, as train, where it is None."""
-    unlisted = set()
-    for number, line, fields in _rows(table):
-        where = f"{table}:{number}"
-        if isinstance(fields, str):
-            collector.bad.add(where, fields, line)
-            continue
-        name, caption = fields
-        if not name:
-            collector.bad.add(where, "picture name is empty", line)
-        elif splits is not None and collector.picture(name) not in splits:
-            unlisted.add(name)
-        else:
-            image = collector.picture(name)
-            split = "train" if splits is None else splits[image]
-            collector.add(where, CaptionRecord(Path(image).stem, image, (caption,), split), line)
-    if unlisted:
-        collector.bad.notes.append(f"pictures of no split, left out: {len(unlisted):,}")
-
-
-def _rows(table: Path) -> Iterator[tuple[int, str, tuple[str, str] | str]]:
-    """Number, line, and picture and caption (or what is wrong) of each row of a captions file."""
-    lines = list(enumerate(read_text(table).split("\n"), start=1))
-    first = lines[0][1].strip()
+def _read(table: Path, collector: Collector, splits: dict[str, str]) -> None:
+    """Add the captions of the pictures that have a split, or of all if none has, as train."""
+    lines = read_text(table).split("\n")
+    first = lines[0].strip()
     if not first:
         raise DataError(f"{table}:1: is empty; expected captions")
     if "\t" in first or ".token" in table.name:
-        parse = _token_row
+        form, expected = "\t", "expected name.jpg#0<TAB>caption"
     elif "|" in first:
-        parse, lines = _bar_row, lines[1:]
+        form, expected = "|", "expected image_name| comment_number| comment"
     elif first.replace(" ", "").lower() == "image,caption":
-        parse, lines = _comma_row, lines[1:]
+        form, expected = ",", "expected 2 fields"
     else:
         raise DataError(
             f"{table}:1: expected 'name.jpg#0<TAB>caption', 'image,caption' or "
             f"'image_name| comment_number| comment', found {first[:60]!r}"
         )
-    for number, line in lines:
-        if line.strip():
-            yield number, line, parse(line)
+    unlisted = set()
+    for number, line in enumerate(lines, start=1):
+        where = f"{table}:{number}"
+        if not line.strip() or (number == 1 and form != "\t"):
+            continue
+        with collector.bad.catch(where, line):
+            name, index, caption = _fields(line, form)
+            if not index.strip().isdigit():
+                raise BadValue(expected)
+            if not name.strip():
+                raise BadValue("picture name is empty")
+            image = collector.picture(name.strip())
+            split = splits.get(image) if splits else "train"
+            if split is None:
+                unlisted.add(image)
+            else:
+                collector.add(where, CaptionRecord(Path(image).stem, image, (caption,), split))
+    if unlisted:
+        collector.bad.notes.append(f"pictures of no split, left out: {len(unlisted):,}")
 
 
-def _token_row(line: str) -> tuple[str, str] | str:
-    key, tab, caption = line.partition("\t")
-    name, mark, index = key.rpartition("#")
-    if tab and mark and index.strip().isdigit():
-        return name.strip(), caption
-    return "expected name.jpg#0<TAB>caption"
-
-
-def _bar_row(line: str) -> tuple[str, str] | str:
-    fields = line.split("|", 2)
-    if len(fields) == 3 and fields[1].strip().isdigit():
-        return fields[0].strip(), fields[2]
-    return "expected image_name| comment_number| comment"
-
-
-def _comma_row(line: str) -> tuple[str, str] | str:
+def _fields(line: str, form: str) -> tuple[str, str, str]:
+    """Picture, number of the caption (no digits where the row is none) and caption of a row."""
+    if form == "\t":
+        key, tab, caption = line.partition("\t")
+        name, mark, index = key.rpartition("#")
+        return name, index if tab and mark else "", caption
+    if form == "|":
+        name, index, caption = (*line.split("|", 2), "", "")[:3]
+        return name, index, caption
     # Line by line: a stray quotation mark then spoils one row and not the rest of the file.
     try:
         fields = next(csv.reader([line], strict=True))
     except csv.Error as error:
-        return f"is no row of CSV ({error})"
+        raise BadValue(f"is no row of CSV ({error})") from error
     if len(fields) != 2:
-        return f"expected 2 fields, found {len(fields)}"
-    return fields[0].strip(), fields[1]
+        raise BadValue(f"expected 2 fields, found {len(fields)}")
+    return fields[0], "0", fields[1]

@@ -1,8 +1,8 @@
-"""What all readers share: bad rows, the collector of records, splits, and finding files.
+"""What all readers share: bad rows, the collector of records, the draw of splits, finding files.
 
 A reader turns rows of the outside world into records. A bad row gives none: a missing field, an
-empty caption, a picture in two splits. Every reader takes a ``BadRows``: by default the first bad
-row is an error that names file and line; with ``skip`` they are kept aside and counted.
+empty caption, a picture in two splits. By default the first bad row is an error that names file
+and line; with ``skip`` bad rows are kept aside and counted.
 
 A question needs a word: "???" is a bad row. Any script will do, and so will any length, since the
 tokenizer cuts a question and never the reader. Of several answers some may be empty (people left
@@ -13,34 +13,14 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, UsageError
 from ..records import CaptionRecord, Dataset, QuestionRecord
-
-__all__ = [
-    "BadRow",
-    "BadRows",
-    "BadValue",
-    "Collector",
-    "PictureNames",
-    "answer_texts",
-    "below",
-    "entries",
-    "find",
-    "find_pictures",
-    "json_list",
-    "needed",
-    "plain_text",
-    "question_text",
-    "refuse",
-    "seeded_split",
-    "split_name",
-    "unpacked",
-]
 
 _ROW_TEXT = 500
 _SPLIT_NAMES = {
@@ -60,6 +40,10 @@ class BadRow:
     where: str
     reason: str
     row: str = ""
+
+
+class BadValue(ValueError):
+    """Why a value of a row cannot be used."""
 
 
 @dataclass
@@ -89,6 +73,14 @@ class BadRows:
         texts = (where, reason, str(row)[:_ROW_TEXT])
         self.rows.append(BadRow(*(_writable(text) for text in texts)))
 
+    @contextmanager
+    def catch(self, where: str, row: Any = "") -> Iterator[None]:
+        """Report a ``BadValue`` of the block as a bad row."""
+        try:
+            yield
+        except BadValue as error:
+            self.add(where, str(error), row)
+
     def count(self, what: str, first: str = "", number: int = 1) -> None:
         """Count a thing of one kind: all of a kind are one note, with the first as example."""
         place, before, example = self._counts.get(what, (len(self.notes), 0, first))
@@ -97,10 +89,6 @@ class BadRows:
         self._counts[what] = place, before + number, example
         shown = f" (first: {_writable(example)})" if example else ""
         self.notes[place] = f"{what}: {before + number:,}{shown}"
-
-
-class BadValue(ValueError):
-    """Why a value of a row cannot be used."""
 
 
 def _writable(text: str) -> str:
@@ -159,52 +147,39 @@ class PictureNames:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self._root = root
         self._listings: dict[str, dict[str, list[str]]] = {}
 
-    def find(self, name: str) -> str:
-        """The name of the picture on disk relative to the folder; ``name`` if there is none.
+    def find(self, name: str) -> tuple[str, bool]:
+        """The picture's name relative to the folder, and whether it differs from ``name``.
 
         Raises:
             BadValue: the name fits several files.
         """
         plain = Path(os.path.normpath(name)).as_posix()
-        found = self._follow(plain)
-        if found is None and "\\" in plain:
-            found = self._follow(Path(os.path.normpath(plain.replace("\\", "/"))).as_posix())
-        return plain if found is None else found
+        for spelling in (plain, os.path.normpath(plain.replace("\\", "/"))):
+            place: str | None = ""
+            for part in spelling.split("/"):
+                place = None if place is None else self._step(place, part)
+            if place is not None:
+                return place, place != plain
+        return plain, False
 
-    def _follow(self, path: str) -> str | None:
-        """Follow a path part by part; None if it leads to no file."""
-        place = ""
-        for part in path.split("/"):
-            if part in ("", ".."):
-                place = os.path.join(place, part or "/")
-                continue
-            fits = self._listing(place).get(_folded(part), [])
-            same = [one for one in fits if one == part] or [
-                one for one in fits if _composed(one) == _composed(part)
-            ]
-            fits = same or fits
-            if len(fits) > 1:
-                raise BadValue(f"picture {path!r} fits several files: {', '.join(sorted(fits))}")
-            if not fits:
-                return None
-            place = os.path.join(place, fits[0])
-        return place
-
-    def _listing(self, place: str) -> dict[str, list[str]]:
-        """The names in a folder by their folded form."""
+    def _step(self, place: str, part: str) -> str | None:
+        """One part of a path further; None if there is nothing of that name."""
+        if part in ("", ".."):
+            return os.path.join(place, part or "/")
         if place not in self._listings:
-            listing: dict[str, list[str]] = {}
-            try:
-                names = os.listdir(self.root / place)
-            except OSError:
-                names = []  # no such folder: no such picture, which the check of pictures tells
-            for name in names:
+            listing = self._listings[place] = {}
+            # No such folder: no such picture, which the check of pictures tells.
+            for name in os.listdir(self._root / place) if os.path.isdir(self._root / place) else ():
                 listing.setdefault(_folded(name), []).append(name)
-            self._listings[place] = listing
-        return self._listings[place]
+        fits = self._listings[place].get(_folded(part), [])
+        composed = [name for name in fits if _composed(name) == _composed(part)]
+        fits = [name for name in fits if name == part] or composed or fits
+        if len(fits) > 1:
+            raise BadValue(f"picture {part!r} fits several files: {', '.join(sorted(fits))}")
+        return os.path.join(place, fits[0]) if fits else None
 
 
 def _composed(name: str) -> str:
@@ -219,24 +194,17 @@ def _folded(name: str) -> str:
 class Collector:
     """Gathers rows into records: captions by picture, questions by id, in order of appearance.
 
-    What is wrong with a row goes to ``bad``: its texts, or an id, picture or split that
-    contradicts an earlier row. Pictures are found by ``PictureNames``, and two spellings of a
-    name are one picture.
+    Attributes:
+        root: the folder of the pictures, which ``PictureNames`` finds; two spellings of a name
+            are one picture.
+        bad: what to do with bad rows.
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str], bad: BadRows, *, several: bool = False
-    ) -> None:
-        """Start with none.
-
-        Args:
-            root: the folder of the pictures.
-            bad: what to do with bad rows.
-            several: a question that comes again adds answers; else it is a bad row.
-        """
-        self.root, self.bad = Path(root), bad
+    def __init__(self, root: Path, bad: BadRows | None, *, several: bool = False) -> None:
+        """Start with none; with ``several`` a question that comes again adds answers."""
+        self.root, self.bad = root, bad or BadRows()
         self._several = several
-        self._on_disk = PictureNames(self.root)
+        self._on_disk = PictureNames(root)
         self._names: dict[str, str] = {}
         self._captions: dict[str, tuple[CaptionRecord, str]] = {}
         self._questions: dict[str, tuple[QuestionRecord, str]] = {}
@@ -244,7 +212,7 @@ class Collector:
         self._numbered: dict[tuple[str, str], str] = {}
         self._per_picture: Counter[str] = Counter()
 
-    def add(self, where: str, record: CaptionRecord | QuestionRecord, row: Any = "") -> None:
+    def add(self, where: str, record: CaptionRecord | QuestionRecord) -> None:
         """Add what a row holds, all of it or nothing.
 
         Args:
@@ -252,27 +220,23 @@ class Collector:
             record: with texts as the row has them, of any type. Without an id a record of captions
                 takes the picture's name, and the questions of a picture are numbered. A question
                 without answers is one that nobody may know the answers of.
-            row: the row itself, for the list of bad rows.
-        """
-        try:
-            record = replace(record, image=self.picture(record.image))
-            if isinstance(record, CaptionRecord):
-                self._add_captions(where, record)
-            else:
-                self._add_question(where, record)
-        except BadValue as error:
-            self.bad.add(where, str(error), row)
-
-    def picture(self, name: str) -> str:
-        """The picture that a row means.
 
         Raises:
-            BadValue: the name is no valid Unicode or fits several files.
+            BadValue: texts that are none, or an id, picture or split that contradicts an earlier
+                row.
         """
+        image = self.picture(record.image)
+        if isinstance(record, CaptionRecord):
+            self._add_captions(where, replace(record, image=image))
+        else:
+            self._add_question(where, replace(record, image=image))
+
+    def picture(self, name: str) -> str:
+        """The picture that a row means; raises ``BadValue`` if it may be several."""
         if name not in self._names:
             plain_text(name, f"picture {name!r}")
-            found = self._on_disk.find(name)
-            if found != Path(os.path.normpath(name)).as_posix():
+            found, differs = self._on_disk.find(name)
+            if differs:
                 self.bad.count(
                     "pictures found although slash, letter case or Unicode form differ",
                     f"{name!a} is {found!a}",
@@ -323,14 +287,6 @@ class Collector:
             record = replace(known, answers=known.answers + answers)
         self._questions[id] = record, first
 
-    def pictures(self, split: str) -> set[str]:
-        """The pictures of a split."""
-        captioned = {
-            image for image, (record, _) in self._captions.items() if record.split == split
-        }
-        asked = {record.image for record, _ in self._questions.values() if record.split == split}
-        return captioned | asked
-
     def draw(self, *, val: float, test: float = 0, seed: int = 0, pool: str = "train") -> None:
         """Draw val and test from the pictures of a split, each with all its rows.
 
@@ -343,7 +299,9 @@ class Collector:
         Raises:
             UsageError: out of range, or nothing to draw from.
         """
-        names = self.pictures(pool)
+        captions = {key for key, (record, _) in self._captions.items() if record.split == pool}
+        asked = [record for record, _ in self._questions.values() if record.split == pool]
+        names = captions | {record.image for record in asked}
         if not names and (val or test) and (self._captions or self._questions):
             raise UsageError(f"val {val} and test {test}: no pictures of {pool} to draw from")
         drawn = seeded_split(names, val=val, test=test, seed=seed)
@@ -354,13 +312,13 @@ class Collector:
                     f"{split} {share} of {len(names)} pictures is {share * len(names):.1f}; "
                     f"{counts[split]} taken"
                 )
-        moved = {image: split for image, split in drawn.items() if split != "train"}
-        for key, (captions, where) in self._captions.items():
-            if captions.split == pool and key in moved:
-                self._captions[key] = replace(captions, split=moved[key]), where
-        for key, (question, where) in self._questions.items():
-            if question.split == pool and question.image in moved:
-                self._questions[key] = replace(question, split=moved[question.image]), where
+        splits = {name: pool if split == "train" else split for name, split in drawn.items()}
+        for key in captions:
+            caption, where = self._captions[key]
+            self._captions[key] = replace(caption, split=splits[key]), where
+        for record in asked:
+            where = self._questions[record.id][1]
+            self._questions[record.id] = replace(record, split=splits[record.image]), where
 
     def dataset(self, name: str, kind: str, source: object) -> Dataset:
         """The dataset of all that was added.
@@ -392,29 +350,23 @@ def seeded_split(names: Iterable[str], *, val: float, test: float, seed: int = 0
         UsageError: a negative or broken number, or nothing would be left for train.
     """
     order = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    total, counts = len(order), {}
     # Written so that a NaN fails as well.
     if not (min(val, test) >= 0 and sum(share for share in (val, test) if share < 1) < 1):
         raise UsageError(f"val {val} and test {test}: expected shares that leave some for train")
-    left = max(0, total - 1)
+    splits = dict.fromkeys(order, "train")
     for split, share in (("test", test), ("val", val)):
-        if 0 < share < 1:
-            counts[split] = min(max(1, round(share * total)), left)
-        elif share % 1:
+        left = max(0, len(order) - 1)
+        count = min(max(1, round(share * len(splits))), left) if 0 < share < 1 else share
+        if count % 1:
             raise UsageError(f"{split} {share}: expected a share below 1 or a whole number")
-        elif share > left:
+        if count > left:
             raise UsageError(
-                f"{split} {share:g}: only {total} pictures to draw from, and one must stay; "
+                f"{split} {share:g}: only {len(splits)} pictures to draw from, and one must stay; "
                 "expected fewer, or a share such as 0.1"
             )
-        else:
-            counts[split] = int(share)
-        left -= counts[split]
-    ends = counts["test"], counts["test"] + counts["val"]
-    return {
-        name: "test" if place < ends[0] else "val" if place < ends[1] else "train"
-        for place, name in enumerate(order)
-    }
+        splits.update(dict.fromkeys(order[: int(count)], split))
+        order = order[int(count) :]
+    return splits
 
 
 def refuse(reason: str, **options: object) -> None:
@@ -447,11 +399,7 @@ def find(folder: Path, names: Sequence[str], bad: BadRows | None = None) -> Path
 
 
 def needed(folder: Path, names: Sequence[str], bad: BadRows | None = None) -> Path:
-    """What ``find`` finds.
-
-    Raises:
-        DataError: nothing.
-    """
+    """What ``find`` finds; raises ``DataError`` if that is nothing."""
     path = find(folder, names, bad)
     if path is None:
         raise DataError(f"{folder}: no file {' or '.join(names)}")
@@ -488,19 +436,15 @@ def below(folder: Path) -> list[Path]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The content of a folder, sorted.
-
-    Raises:
-        DataError: no such folder, or it cannot be read.
-    """
+    """The content of a folder, sorted; raises ``DataError`` if it cannot be read."""
     try:
         return sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"{folder}: cannot be read as a folder: {error.strerror}") from error
 
 
-def json_list(value: Any, key: str, path: Path) -> list[Any]:
-    """The list under a key of a JSON file's top object.
+def json_rows(value: Any, key: str, path: Path, bad: BadRows) -> Iterator[tuple[str, Any]]:
+    """The place and content of each object in the list under a key of a JSON file's top object.
 
     Raises:
         DataError: no object, or no such list in it.
@@ -509,5 +453,9 @@ def json_list(value: Any, key: str, path: Path) -> list[Any]:
         raise DataError(f"{path}: expected a JSON object, found {type(value).__name__}")
     if not isinstance(value.get(key), list):
         raise DataError(f"{path}: has no list {key!r}")
-    found: list[Any] = value[key]
-    return found
+    for number, row in enumerate(value[key]):
+        where = f"{path}: {key}[{number}]"
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            bad.add(where, f"expected an object, found {type(row).__name__}", row)

@@ -30,9 +30,7 @@ from pathlib import Path
 from ...errors import DataError
 from ...files import read_json, read_text
 from ..records import Dataset, QuestionRecord
-from .rows import BadRows, Collector, entries, find, find_pictures, needed
-
-__all__ = ["daquar", "easy_vqa"]
+from .rows import BadRows, BadValue, Collector, entries, find, find_pictures, needed
 
 _HALVES = ("train", "test")
 _NAME = re.compile(r"image\d+", re.IGNORECASE)
@@ -56,76 +54,59 @@ def daquar(
         images: The folder of pictures, if it is not found below FOLDER.
         val: Share of the pictures of train for validation, or their number, from 1.
         seed: Of the draw.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: a file or the pictures are missing, or a bad row: a question that names no
-            picture or has no answer.
-        UsageError: ``val`` out of range.
+        bad: What to do with bad rows.
     """
-    folder, bad = Path(folder), bad or BadRows()
-    root = find_pictures(folder, ("images", "nyu_depth_images")) if images is None else Path(images)
-    collector = Collector(root, bad)
+    collector = Collector(images or find_pictures(folder, ("images", "nyu_depth_images")), bad)
     whole = ("all_qa_pairs.txt", "qa.894.raw.txt", "qa.37.raw.txt")
     halves = {
         split: path
         for split in _HALVES
         if (path := find(folder, [f"qa.{number}.raw.{split}.txt" for number in (894, 37)]))
     }
+    listed: dict[str, str] = {}
     if pairs is None and len(halves) == 2 and find(folder, whole[:1]) is None:
-        sources, listed = halves, None
+        sources = halves
     else:
-        sources = {"": Path(pairs) if pairs is not None else needed(folder, whole, bad)}
-        listed = _listed(folder, bad)
+        sources = {"": pairs or needed(folder, whole, bad)}
+        for split in _HALVES:
+            path = needed(folder, (f"{split}_images_list.txt",), bad)
+            for number, line in enumerate(read_text(path).split("\n"), start=1):
+                name = Path(line.strip().lower()).stem
+                with collector.bad.catch(f"{path}:{number}", line):
+                    if name and listed.setdefault(name, split) != split:
+                        raise BadValue(f"{name} is in the list of train as well")
     for split, path in sources.items():
-        _read(path, split, listed, collector)
+        _read_pairs(path, split, listed, collector)
     collector.draw(val=val, seed=seed)
     return collector.dataset("daquar", "daquar", " and ".join(map(str, sources.values())))
 
 
-def _listed(folder: Path, bad: BadRows) -> dict[str, str]:
-    """The official split of each picture."""
-    splits: dict[str, str] = {}
-    for split in _HALVES:
-        path = needed(folder, (f"{split}_images_list.txt",), bad)
-        for number, line in enumerate(read_text(path).split("\n"), start=1):
-            name = Path(line.strip().lower()).stem
-            if name and splits.setdefault(name, split) != split:
-                bad.add(f"{path}:{number}", f"{name} is in the list of train as well", line)
-    return splits
-
-
-def _read(path: Path, half: str, listed: dict[str, str] | None, collector: Collector) -> None:
-    """Add the pairs of a file: all of one split, or as the lists of pictures say."""
+def _read_pairs(path: Path, half: str, listed: dict[str, str], collector: Collector) -> None:
+    """Add the pairs of a file: all of a half, or, where it is empty, as the lists tell."""
     bad = collector.bad
-    names = (path.name for path in entries(collector.root))
-    pictures = {Path(name).stem.lower(): name for name in names if _NAME.fullmatch(Path(name).stem)}
+    names = [name for name in entries(collector.root) if _NAME.fullmatch(name.stem)]
+    pictures = {name.stem.lower(): name.name for name in names}
     lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
     for number in range(0, len(lines), 2):
         where, line = f"{path}:{number + 1}", lines[number]
-        mentions = _NAME.findall(line)
-        if not mentions:
-            bad.add(where, "names no picture; expected a question about an image of a number", line)
-            continue
-        if number + 1 == len(lines):
-            bad.add(where, "the last question has no line of answer", line)
-            continue
-        name = mentions[-1].lower()
-        split = half if listed is None else listed.get(name)
-        if split is None:
-            bad.count("questions of pictures in no official list, left out", where)
-            continue
-        parts = [part.strip() for part in lines[number + 1].split(",") if part.strip()]
-        if len(parts) > 1:
-            bad.count("answers of several things, sorted because their order varies", where)
-        record = QuestionRecord(
-            f"{half}-{number // 2 + 1}".removeprefix("-"),
-            pictures.get(name, f"{name}.jpg"),
-            " ".join(_MENTION.sub(" ", line).split()).replace(" ?", "?"),
-            (", ".join(sorted(parts)),),
-            split,
-        )
-        collector.add(where, record, line)
+        with bad.catch(where, line):
+            mentions = _NAME.findall(line)
+            if not mentions:
+                raise BadValue("names no picture; expected a question about an image of a number")
+            if number + 1 == len(lines):
+                raise BadValue("the last question has no line of answer")
+            name = mentions[-1].lower()
+            split = half or listed.get(name)
+            if split is None:
+                bad.count("questions of pictures in no official list, left out", where)
+                continue
+            parts = [part.strip() for part in lines[number + 1].split(",") if part.strip()]
+            if len(parts) > 1:
+                bad.count("answers of several things, sorted because their order varies", where)
+            question = " ".join(_MENTION.sub(" ", line).split()).replace(" ?", "?")
+            id, image = str(number // 2 + 1), pictures.get(name, f"{name}.jpg")
+            id, answers = f"{half}-{id}" if half else id, (", ".join(sorted(parts)),)
+            collector.add(where, QuestionRecord(id, image, question, answers, split))
 
 
 def easy_vqa(
@@ -137,16 +118,10 @@ def easy_vqa(
         folder: The folder of train, test and answers.txt, or of their folder data.
         val: Share of the pictures of train for validation, or their number, from 1.
         seed: Of the draw.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: a file is missing or of another form, or a bad row: not three fields, or an
-            answer that ``answers.txt`` does not have.
-        UsageError: ``val`` out of range.
+        bad: What to do with bad rows.
     """
-    root, bad = Path(folder), bad or BadRows()
-    if not (root / "train").is_dir() and (root / "data" / "train").is_dir():
-        root /= "data"
+    within = not (folder / "train").is_dir() and (folder / "data" / "train").is_dir()
+    root = folder / "data" if within else folder
     collector = Collector(root, bad)
     answers = {line.strip() for line in read_text(root / "answers.txt").split("\n")}
     for split in _HALVES:
@@ -156,15 +131,13 @@ def easy_vqa(
             raise DataError(f"{path}: expected a list of [question, answer, picture id]")
         for number, row in enumerate(rows):
             where = f"{path}: row {number}"
-            if not isinstance(row, list) or len(row) != 3 or type(row[2]) is not int:
-                bad.add(where, "expected [question, answer, picture id]", row)
-                continue
-            question, answer, picture = row
-            if isinstance(answer, str) and answer.strip() and answer.strip() not in answers:
-                bad.add(where, f"answer {answer!r} is not in {root / 'answers.txt'}", row)
-                continue
-            image = f"{split}/images/{picture}.png"
-            record = QuestionRecord(f"{split}-{number}", image, question, (answer,), split)
-            collector.add(where, record, row)
+            with collector.bad.catch(where, row):
+                if not isinstance(row, list) or len(row) != 3 or type(row[2]) is not int:
+                    raise BadValue("expected [question, answer, picture id]")
+                question, answer, picture = row
+                if isinstance(answer, str) and answer.strip() and answer.strip() not in answers:
+                    raise BadValue(f"answer {answer!r} is not in {root / 'answers.txt'}")
+                id, image = f"{split}-{number}", f"{split}/images/{picture}.png"
+                collector.add(where, QuestionRecord(id, image, question, (answer,), split))
     collector.draw(val=val, seed=seed)
     return collector.dataset("easy-vqa", "easy-vqa", root)

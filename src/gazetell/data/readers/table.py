@@ -16,21 +16,18 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, UsageError
-from ...files import read_bytes, read_json
+from ...files import read_bytes
 from ..records import CaptionRecord, Dataset, QuestionRecord
-from .rows import BadRows, Collector, refuse, split_name, unpacked
-
-__all__ = ["table"]
+from .rows import BadRows, BadValue, Collector, refuse, split_name, unpacked
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 _WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|webp|tiff?|avif|heic)", re.IGNORECASE | re.DOTALL)
-# What a column may be called where the user does not say; the first name is meant by the others.
+# What a column may be called where the user does not say.
 _NAMES = {
     "image": ("image", "file_name", "filename", "file", "image_name", "image_path", "path"),
     "caption": ("caption", "captions", "text", "description", "comment"),
@@ -40,19 +37,7 @@ _NAMES = {
     "id": (),
 }
 
-_Row = tuple[str, dict[str, Any]]  # where it begins, the fields by column
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """The names of the columns in use, None where there is none."""
-
-    image: str
-    caption: str | None
-    question: str | None
-    answer: str | None
-    split: str | None
-    id: str | None
+_Rows = Iterable[tuple[str, dict[str, Any]]]  # where a row begins, its fields by column
 
 
 def table(
@@ -93,19 +78,8 @@ def table(
         seed: Of the draw.
         delimiter: The character between fields, or tab; found by the header line if not given.
         encoding: Of the text; UTF-8, UTF-16 and Windows' code page 1252 are found.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: the file is missing, empty, of another kind or without such a column, or a bad
-            row (``file:line``).
-        UsageError: columns of captions and of questions, an option that would do nothing, or a
-            draw that leaves nothing for train.
+        bad: What to do with bad rows.
     """
-    path, bad = Path(file), bad or BadRows()
-    suffix = Path(unpacked(path.name)).suffix.lower()
-    asked = question_column is not None or answer_column is not None
-    if caption_column is not None and asked:
-        raise UsageError("caption_column and question_column: a table is read for one of the two")
     given = {
         "image": image_column,
         "caption": caption_column,
@@ -114,34 +88,33 @@ def table(
         "split": split_column,
         "id": id_column,
     }
+    if caption_column is not None and (question_column or answer_column) is not None:
+        raise UsageError("caption_column and question_column: a table is read for one of the two")
+    collector = Collector(images or file.parent, bad, several=True)
+    suffix = Path(unpacked(file.name)).suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
         refuse("the file is JSON", delimiter=delimiter)
-        rows: Iterable[_Row] = _json_rows(path, suffix == ".json", encoding, bad)
-        columns = _columns(
-            list(dict.fromkeys(key for _, row in rows for key in row)),
-            given,
-            str(path),
-            path.name,
-            bad,
-        )
+        rows = list(_json(file, suffix == ".json", encoding, collector.bad))
+        if not rows:
+            raise DataError(f"{file}:1: holds no rows; expected one JSON object a line")
+        header = list(dict.fromkeys(key for _, row in rows for key in row))
+        columns = _columns(header, given, str(file), file.name, collector.bad)
+        _add(rows, columns, collector)
     elif suffix in _DELIMITERS:
-        text = _Delimited(path, _DELIMITERS[suffix], delimiter, encoding, given, bad)
-        columns = _columns(text.header, given, text.where, path.name, bad)
-        rows = text.rows(columns.image)
+        text = _Delimited(file, _DELIMITERS[suffix], delimiter, encoding, given, collector.bad)
+        columns = _columns(text.header, given, text.where, file.name, collector.bad)
+        _add(text.rows(columns["image"]), columns, collector)
     else:
-        raise _of_no_kind(path, suffix)
-    collector = Collector(path.parent if images is None else images, bad, several=True)
-    for where, row in rows:
-        _add(collector, where, row, columns)
-    dataset = collector.dataset(path.name.partition(".")[0], "table", path)
-    if columns.split is not None:
-        refuse(f"column {columns.split!r} tells the splits", val=val, test=test)
+        raise _foreign(file, suffix)
+    dataset = collector.dataset(file.name.partition(".")[0], "table", file)
+    if "split" in columns:
+        refuse(f"column {columns['split']!r} tells the splits", val=val, test=test)
         return dataset
     collector.draw(val=0.1 if val is None else val, test=0.1 if test is None else test, seed=seed)
-    return collector.dataset(dataset.name, "table", path)
+    return collector.dataset(dataset.name, "table", file)
 
 
-def _of_no_kind(path: Path, suffix: str) -> DataError:
+def _foreign(path: Path, suffix: str) -> DataError:
     """What to do with a file that is no table."""
     if suffix in _WORKBOOKS:
         return DataError(f"{path}: is a workbook; save the sheet as CSV UTF-8 and give that file")
@@ -149,121 +122,107 @@ def _of_no_kind(path: Path, suffix: str) -> DataError:
 
 
 def _columns(
-    header: Sequence[str],
-    given: dict[str, str | None],
-    where: str,
-    name: str,
-    bad: BadRows,
-) -> _Columns:
-    """Find the columns in use in a header, letter case ignored where that is clear."""
+    header: Sequence[str], given: dict[str, str | None], where: str, name: str, bad: BadRows
+) -> dict[str, str]:
+    """The columns in use, by what they hold; letter case is ignored where that is clear."""
 
-    def column(role: str, names: Sequence[str] = ()) -> str | None:
-        for wanted in (given[role],) if given[role] is not None else names or _NAMES[role]:
-            fits = [one for one in header if one == wanted] or [
-                one for one in header if one.strip().lower() == str(wanted).lower()
-            ]
+    def find(role: str, names: Iterable[str]) -> str | None:
+        for wanted in names if given[role] is None else (str(given[role]),):
+            alike = [one for one in header if one.strip().lower() == wanted.lower()]
+            fits = [wanted] if wanted in header else alike
             if len(fits) > 1:
                 raise DataError(f"{where}: columns {', '.join(fits)} fit {wanted!r}")
             if fits:
-                if given[role] is None and wanted not in (role, f"{role}s"):
-                    bad.notes.append(f"{name}: column {fits[0]!r} is taken for the {role}")
                 return fits[0]
         return None
 
-    def needed(role: str) -> str:
-        found = column(role)
-        if found is None:
-            raise DataError(
-                f"{where}: no column {given[role] or role!r}; columns: {', '.join(header)}"
-                + ("; expected a header line first" if any(map(_PICTURE.fullmatch, header)) else "")
-            )
-        return found
-
     asked = given["question"] is not None or given["answer"] is not None
-    captions = column("caption", _NAMES["caption"][:2])
-    questions = asked or (captions is None and column("question") is not None)
-    if captions is not None and not asked and given["caption"] is None and column("question"):
+    captioned = find("caption", _NAMES["caption"][:2]) is not None
+    questions = find("question", _NAMES["question"]) is not None
+    if captioned and questions and not asked and given["caption"] is None:
         bad.notes.append(
             f"{name}: has captions and questions, and is read for its captions; "
             "--question-column reads the questions"
         )
-    return _Columns(
-        image=needed("image"),
-        caption=None if questions else needed("caption"),
-        question=needed("question") if questions else None,
-        answer=needed("answer") if questions else None,
-        split=needed("split") if given["split"] is not None else column("split"),
-        id=needed("id") if given["id"] is not None else None,
+    needed = (
+        ["image", "question", "answer"] if asked or questions > captioned else ["image", "caption"]
     )
+    columns = {}
+    for role in (*needed, "split", "id"):
+        found = find(role, _NAMES[role])
+        if found is not None:
+            columns[role] = found
+            if given[role] is None and found.strip().lower() not in (role, f"{role}s"):
+                bad.notes.append(f"{name}: column {found!r} is taken for the {role}")
+        elif role in needed or given[role] is not None:
+            no_header = any(_PICTURE.fullmatch(one) for one in header)
+            hint = "; expected a header line first" if no_header else ""
+            known = f"columns: {', '.join(header)}{hint}"
+            raise DataError(f"{where}: no column {given[role] or role!r}; {known}")
+    return columns
 
 
-def _add(collector: Collector, where: str, row: dict[str, Any], columns: _Columns) -> None:
-    """Add a row, or report what is wrong with it."""
-
-    def wrong(column: str | None, expected: str) -> None:
-        value = row.get(column or "")
-        shown = "missing" if value is None else "empty" if value == "" else repr(value)[:60]
-        collector.bad.add(where, f"{column} is {shown}; expected {expected}", row)
-
-    image = row.get(columns.image)
-    if not isinstance(image, str) or not image.strip() or "\0" in image:
-        return wrong(columns.image, "the name of a picture")
-    split = "train" if columns.split is None else split_name(row.get(columns.split))
-    if split is None:
-        return wrong(columns.split, "train, val or test")
-    id = "" if columns.id is None else row.get(columns.id)
-    if columns.id is not None and (not isinstance(id, str | int) or isinstance(id, bool)):
-        return wrong(columns.id, "an id")
-    id = str(id).strip()
-    if columns.id is not None and not id:
-        return wrong(columns.id, "an id")
-    # In JSON one row may say "caption" and another "captions".
-    told = columns.caption or columns.answer or ""
-    value = row.get(told, row.get(f"{told}s"))
-    values = tuple(value) if isinstance(value, list) and value else (value,)
-    image = image.strip()
-    if columns.question is None:
-        return collector.add(where, CaptionRecord(id, image, values, split), row)
-    question: Any = row.get(columns.question)
-    collector.add(where, QuestionRecord(id, image, question, values, split), row)
+def _add(rows: _Rows, columns: dict[str, str], collector: Collector) -> None:
+    """Add rows, or report what is wrong with them."""
+    for where, row in rows:
+        with collector.bad.catch(where, row):
+            image, split, id = (row.get(columns.get(role, "")) for role in ("image", "split", "id"))
+            if not isinstance(image, str) or not image.strip() or "\0" in image:
+                raise _unlike(columns["image"], image, "the name of a picture")
+            split = split_name(split) if "split" in columns else "train"
+            if split is None:
+                raise _unlike(columns["split"], row.get(columns["split"]), "train, val or test")
+            known = isinstance(id, str | int) and not isinstance(id, bool) and str(id).strip()
+            if "id" in columns and not known:
+                raise _unlike(columns["id"], id, "an id")
+            # In JSON one row may say "caption" and another "captions".
+            told = columns.get("caption") or columns["answer"]
+            value = row.get(told, row.get(f"{told}s"))
+            values = tuple(value) if isinstance(value, list) and value else (value,)
+            record: CaptionRecord | QuestionRecord = CaptionRecord(
+                str(id).strip() if known else "", image.strip(), values, split
+            )
+            if "question" in columns:
+                question: Any = row.get(columns["question"])
+                record = QuestionRecord(record.id, record.image, question, values, split)
+            collector.add(where, record)
 
 
-def _json_rows(path: Path, whole: bool, encoding: str | None, bad: BadRows) -> list[_Row]:
+def _unlike(column: str, value: Any, expected: str) -> BadValue:
+    """The error for a value of a column."""
+    shown = "missing" if value is None else "empty" if value == "" else repr(value)[:60]
+    return BadValue(f"{column} is {shown}; expected {expected}")
+
+
+def _json(path: Path, whole: bool, encoding: str | None, bad: BadRows) -> _Rows:
     """The rows of a JSON Lines file, or of a JSON file with a list of rows."""
-    rows: list[_Row] = []
-    found: Iterable[tuple[str, Any, Any]]
-    if whole:
-        value = read_json(path)
-        if not isinstance(value, list):
-            raise DataError(f"{path}: expected a list of rows, found {type(value).__name__}")
-        found = ((f"{path}: row {number}", row, row) for number, row in enumerate(value))
-    else:
-        found = _json_lines(path, encoding, bad)
-    for where, row, shown in found:
-        if isinstance(row, dict):
-            rows.append((where, row))
-        else:
-            bad.add(where, f"expected a JSON object, found {type(row).__name__}", shown)
-    if not rows:
-        raise DataError(f"{path}:1: holds no rows; expected one JSON object a line")
-    return rows
-
-
-def _json_lines(path: Path, encoding: str | None, bad: BadRows) -> Iterator[tuple[str, Any, str]]:
-    """The place, value and text of each line."""
     text, told = _decoded(path, encoding)
     if told:
-        bad.notes.append(f"{path.name}: read as {told}")
-    for number, line in enumerate(text.split("\n"), start=1):
-        where, row = f"{path}:{number}", line.strip()
-        if row.endswith(","):
-            bad.count(f"{path.name}: commas dropped at the end of a line", where)
-            row = row[:-1]
-        if row:
-            try:
-                yield where, json.loads(row), line
-            except (ValueError, RecursionError) as error:
-                bad.add(where, f"is not JSON ({error})", line)
+        bad.notes.append(f"{path.name}: read as {told}; --encoding if wrong")
+    if whole:
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: is not JSON ({error})") from error
+        if not isinstance(values, list):
+            raise DataError(f"{path}: expected a list of rows, found {type(values).__name__}")
+    else:
+        values = text.split("\n")
+    for number, value in enumerate(values, start=1):
+        where = f"{path}: row {number}" if whole else f"{path}:{number}"
+        with bad.catch(where, value):
+            if not whole:
+                if not value.strip():
+                    continue
+                if value.rstrip().endswith(","):
+                    bad.count(f"{path.name}: commas dropped at the end of a line", where)
+                try:
+                    value = json.loads(value.rstrip().removesuffix(","))
+                except (ValueError, RecursionError) as error:
+                    raise BadValue(f"is not JSON ({error})") from error
+            if not isinstance(value, dict):
+                raise BadValue(f"expected a JSON object, found {type(value).__name__}")
+            yield where, value
 
 
 class _Delimited:
@@ -313,7 +272,7 @@ class _Delimited:
         if twice:
             raise DataError(f"{self.where}: column {min(twice)!r} occurs twice")
 
-    def rows(self, image: str) -> Iterator[_Row]:
+    def rows(self, image: str) -> _Rows:
         """The rows; ``image`` is the column of the picture, by which a row is known."""
         width, place = len(self.header), self.header.index(image)
         for number, fields in self._records(width, place):
@@ -427,7 +386,7 @@ def _encoding(path: Path, content: bytes) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         line = len((content[: error.start] + b"?").splitlines())
         if content.startswith(b"PK"):
-            raise _of_no_kind(path, ".xlsx") from error
+            raise _foreign(path, ".xlsx") from error
         if re.search(rb"[\x80-\xff]{3}|[\x81\x8d\x8f\x90\x9d]", content):
             raise DataError(f"{path}:{line}: is not UTF-8 text; name its --encoding") from error
         return "cp1252", f"Windows' code page 1252 (line {line} is not UTF-8)"

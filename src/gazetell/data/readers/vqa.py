@@ -26,10 +26,8 @@ one line a question, with its most frequent answer::
 A picture stands in them by its number in COCO, or by its name where it has none.
 """
 
-import os
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,25 +35,16 @@ from ...errors import DataError, UsageError
 from ...files import read_json, read_text, write_text
 from ..records import SPLITS, Dataset, QuestionRecord
 from .coco import SUBSET
-from .rows import BadRows, BadValue, Collector, answer_texts, below, entries, json_list, unpacked
-
-__all__ = ["vqa", "vqa_text", "write_vqa_text"]
+from .rows import BadRows, BadValue, Collector, answer_texts, below, entries, json_rows, unpacked
 
 _QUESTIONS = re.compile(
-    r"(v2_)?(OpenEnded|MultipleChoice)_mscoco_(train|val|test-dev|test)(\d{4})?_questions\.json"
+    r"(v2_)?(OpenEnded|MultipleChoice)_mscoco_(train|val|test-dev|test)(?:\d{4})?_questions\.json"
 )
 _TEXT_QUESTIONS = re.compile(
     r"questions_((train|val|test-dev|test)\d*)\.txt|ques_(train|val|test)\.txt"
 )
 _PICTURE = re.compile(r"(?:.*[_/])?(\d{12})\.(?:jpg|jpeg|png)", re.IGNORECASE)
 _SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015"}
-
-
-class _Files(NamedTuple):
-    """The two files of a split; no annotations where nobody may know the answers."""
-
-    questions: Path
-    annotations: Path | None
 
 
 def vqa(
@@ -89,77 +78,63 @@ def vqa(
         val_from_train: Share of the pictures of train (or their number, from 1) that becomes val;
             the official val is test then.
         seed: Of the draw.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: a file is missing or of another form, or a bad row: no question or picture, an
-            id that occurs twice, a question without its annotation or the reverse.
-        UsageError: questions without annotations or the reverse, or a draw out of range.
+        bad: What to do with bad rows.
     """
-    folder, bad = Path(folder), bad or BadRows()
-    files = _named(
-        {
-            "train": (train, train_annotations),
-            "val": (val, val_annotations),
-            "test": (test, test_annotations),
-        }
-    ) or _found(folder, bad)
-    collector = Collector(folder if images is None else images, bad)
-    numbers = _Numbers(collector.root)
-    for split, pair in _val_for_test(files, val_from_train, bad).items():
-        _read(split, pair, numbers, collector)
-    if val_from_train:
-        collector.draw(val=val_from_train, seed=seed)
-    second = any(pair.questions.name.startswith("v2_") for pair in files.values())
-    source = ", ".join(str(pair.questions) for pair in files.values())
-    return collector.dataset("vqa2" if second else "vqa", "vqa", source)
-
-
-def _named(given: Mapping[str, tuple[Path | None, Path | None]]) -> dict[str, _Files]:
-    """The files that the user named, in pairs."""
-    files = {}
+    collector = Collector(images or folder, bad)
+    given = {
+        "train": (train, train_annotations),
+        "val": (val, val_annotations),
+        "test": (test, test_annotations),
+    }
+    files: dict[str, tuple[Path, Path | None]] = {}
     for split, (questions, annotations) in given.items():
         if questions is None and annotations is not None:
             raise UsageError(f"--{split}-annotations: expected --{split} with it")
+        if questions is not None and annotations is None and split != "test":
+            raise UsageError(f"--{split}: expected --{split}-annotations with it")
         if questions is not None:
-            if annotations is None and split != "test":
-                raise UsageError(f"--{split}: expected --{split}-annotations with it")
-            files[split] = _Files(Path(questions), annotations and Path(annotations))
-    return files
+            files[split] = questions, annotations
+    files = files or _found(folder, collector.bad)
+    numbers = _Numbers(collector.root)
+    for split, origin in _splits(files, val_from_train, collector.bad).items():
+        _read(split, *files[origin], numbers, collector)
+    if val_from_train:
+        collector.draw(val=val_from_train, seed=seed)
+    names = [path for path, _ in files.values()]
+    kind = "vqa2" if any(path.name.startswith("v2_") for path in names) else "vqa"
+    return collector.dataset(kind, "vqa", ", ".join(map(str, names)))
 
 
-def _found(folder: Path, bad: BadRows) -> dict[str, _Files]:
-    """The official files of each split in a folder."""
+def _found(folder: Path, bad: BadRows) -> dict[str, tuple[Path, Path | None]]:
+    """The official files of each split in a folder: questions, and annotations if there are."""
     paths = {unpacked(path.name): path for path in reversed(below(folder)) if path.is_file()}
-    ranked: dict[str, list[tuple[tuple[bool, ...], str]]] = {}
-    for name in paths:
-        if match := _QUESTIONS.fullmatch(name):
-            version, task, split, _ = match.groups()
-            rank = (version is None, task != "OpenEnded", split == "test-dev")
-            ranked.setdefault(split.partition("-")[0], []).append((rank, name))
-    if not ranked:
+    matches = [match for match in map(_QUESTIONS.fullmatch, paths) if match]
+    files: dict[str, tuple[Path, Path | None]] = {}
+    # v2 before v1, open questions before multiple choice, test before test-dev
+    for match in sorted(matches, key=lambda m: (not m[1], m[2] != "OpenEnded", "-dev" in m[3])):
+        split, path = match[3].partition("-")[0], paths[match[0]]
+        if split in files:
+            bad.notes.append(f"{path.name}: not read, since {files[split][0].name} is there")
+            continue
+        name = match[0].replace(f"{match[2]}_", "").replace("question", "annotation")
+        if name not in paths and split != "test":
+            raise DataError(f"{path}: the annotations are missing; expected {name}")
+        files[split] = path, paths.get(name)
+    if not files:
         raise DataError(
             f"{folder}: no file OpenEnded_mscoco_*_questions.json of VQA v1 or v2; files of other "
-            "names are given by name"
+            "names can be named"
         )
-    files = {}
-    for split in (split for split in SPLITS if split in ranked):
-        chosen, *others = (name for _, name in sorted(ranked[split]))
-        name = re.sub("(OpenEnded|MultipleChoice)_", "", chosen).replace("question", "annotation")
-        if name not in paths and split != "test":
-            raise DataError(f"{paths[chosen]}: the annotations are missing; expected {name}")
-        files[split] = _Files(paths[chosen], paths.get(name))
-        bad.notes += [f"{paths[other].name}: not read, since {chosen} is there" for other in others]
-    return files
+    return {split: files[split] for split in SPLITS if split in files}
 
 
-def _val_for_test(files: dict[str, Any], val_from_train: float, bad: BadRows) -> dict[str, Any]:
-    """The files by split, where val is drawn from train: the official val is test then."""
-    if not val_from_train or "val" not in files:
-        return files
+def _splits(files: dict[str, Any], val_from_train: float, bad: BadRows) -> dict[str, str]:
+    """The splits to read and whose files each has: val for test where val comes from train."""
+    if not val_from_train or "val" not in files or "train" not in files:
+        return {split: split for split in SPLITS if split in files}
     left_out = "; the official test is left out" if "test" in files else ""
     bad.notes.append(f"test is the official val; val is drawn from the pictures of train{left_out}")
-    return {"train": files["train"], "test": files["val"]} if "train" in files else files
+    return {"train": "train", "test": "val"}
 
 
 class _Numbers:
@@ -170,7 +145,7 @@ class _Numbers:
 
     def __init__(self, root: Path) -> None:
         """Look through a folder; raises ``DataError`` if there is none."""
-        self._folders: dict[str, dict[int, str]] = {"": {}}
+        self._folders: dict[str, dict[int, str]] = {}
         for folder in (*(path for path in entries(root) if path.is_dir()), root):
             prefix = "" if folder == root else f"{folder.name}/"
             matches = (_PICTURE.fullmatch(path.name) for path in entries(folder))
@@ -195,50 +170,13 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 
 
-def _id(row: Any) -> str:
-    """The id of a question as text, empty if the row has none."""
-    value = row.get("question_id") if isinstance(row, dict) else None
-    return str(value).strip() if isinstance(value, int | str) and type(value) is not bool else ""
-
-
-def _read(split: str, files: _Files, numbers: _Numbers, collector: Collector) -> None:
-    """Add the questions of a split."""
-    path, bad = files.questions, collector.bad
-    about = read_json(path)
-    rows = json_list(about, "questions", path)
-    given = None if files.annotations is None else _annotations(files.annotations, bad)
-    if given is None:
-        bad.notes.append(f"{path.name}: questions without annotations, so without answers")
-    told = (about.get("data_subtype"), path.name)
-    matches = (SUBSET.search(one.replace("test-dev", "test")) for one in told if one)
-    subset = next((match[0] for match in matches if match), "")
-    asked = set()
-    for number, row in enumerate(rows):
-        where, id = f"{path}: questions[{number}]", _id(row)
-        if not id:
-            bad.add(where, "expected an object with question_id, image_id and question", row)
-            continue
-        asked.add(id)
-        image, annotation = _number(row.get("image_id")), (given or {}).get(id, _Annotation())
-        if type(image) is not int:
-            bad.add(where, f"image_id is {image!r}; expected a number", row)
-        elif given is not None and id not in given:
-            bad.add(where, f"question {id} has no annotation in {files.annotations}", row)
-        elif annotation.image not in (None, image):
-            bad.add(
-                where, f"is about image_id {image}, its annotation about {annotation.image}", row
-            )
-        elif annotation.answers is not None:
-            if "multiple_choices" in row:
-                bad.count(f"{path.name}: multiple choices not kept, the questions taken as open")
-            name, question = numbers.name(image, subset), row.get("question")
-            record = QuestionRecord(
-                id, name, question, annotation.answers, split, *annotation.types
-            )
-            collector.add(where, record, row)
-    for id, annotation in (given or {}).items():
-        if id not in asked:
-            bad.add(annotation.where, f"question_id {id} is that of no question in {path}")
+def _id(row: dict[str, Any]) -> str:
+    """The id of a question as text."""
+    value = row.get("question_id")
+    text = str(value).strip() if isinstance(value, int | str) and type(value) is not bool else ""
+    if not text:
+        raise BadValue("expected an object with question_id")
+    return text
 
 
 class _Annotation(NamedTuple):
@@ -247,46 +185,73 @@ class _Annotation(NamedTuple):
     where: str = ""
     image: Any = None
     answers: tuple[str, ...] | None = ()
-    types: tuple[str | None, str | None] = (None, None)
+    question_type: str | None = None
+    answer_type: str | None = None
+
+
+def _read(
+    split: str, path: Path, answered: Path | None, numbers: _Numbers, collector: Collector
+) -> None:
+    """Add the questions of a split; ``answered`` are the annotations."""
+    about, bad = read_json(path), collector.bad
+    given = _annotations(answered, bad) if answered is not None else {}
+    if answered is None:
+        bad.notes.append(f"{path.name}: questions without annotations, so without answers")
+    asked, subset = set(), ""
+    for where, row in json_rows(about, "questions", path, bad):
+        with bad.catch(where, row):
+            id, image = _id(row), _number(row.get("image_id"))
+            asked.add(id)
+            annotation = given.get(id, _Annotation())
+            if type(image) is not int:
+                raise BadValue(f"image_id is {image!r}; expected a number")
+            if answered is not None and id not in given:
+                raise BadValue(f"question {id} has no annotation in {answered}")
+            if annotation.image not in (None, image):
+                raise BadValue(
+                    f"is about image_id {image}, its annotation about {annotation.image}"
+                )
+            if annotation.answers is None:
+                continue
+            if "multiple_choices" in row:
+                bad.count(f"{path.name}: multiple choices not kept, the questions taken as open")
+            subset = subset or _subset(about.get("data_subtype"), path.name)
+            name, question = numbers.name(image, subset), row.get("question")
+            types = annotation.question_type, annotation.answer_type
+            record = QuestionRecord(id, name, question, annotation.answers, split, *types)
+            collector.add(where, record)
+    for id, annotation in given.items():
+        if id not in asked:
+            bad.add(annotation.where, f"question_id {id} is that of no question in {path}")
+
+
+def _subset(*told: Any) -> str:
+    """The folder of the pictures of a file: train2014, val2014 or test2015 (also for test-dev)."""
+    texts = (text.replace("test-dev", "test") for text in told if isinstance(text, str))
+    return next((match[0] for match in map(SUBSET.search, texts) if match), "")
 
 
 def _annotations(path: Path, bad: BadRows) -> dict[str, _Annotation]:
     """The annotations of a file by question id."""
     found: dict[str, _Annotation] = {}
-    for number, row in enumerate(json_list(read_json(path), "annotations", path)):
-        where, id = f"{path}: annotations[{number}]", _id(row)
-        if not id:
-            bad.add(where, "expected an object with question_id and answers", row)
-            continue
-        if id in found:
-            bad.add(where, f"question_id {id} occurs twice", row)
-            continue
-        given = row.get("answers")
-        if given is None and row.get("multiple_choice_answer") is not None:
-            given = row["multiple_choice_answer"]
-            bad.count(f"{path.name}: annotations with multiple_choice_answer alone, taken", where)
-        values = given if isinstance(given, list) else [given]
-        answers = None
-        try:
-            answers = answer_texts(
-                [value.get("answer") if isinstance(value, dict) else value for value in values]
-            )
-        except BadValue as error:
-            bad.add(where, str(error), row)
-        types = [row.get(key) for key in ("question_type", "answer_type")]
-        first, second = (one if isinstance(one, str) and one.strip() else None for one in types)
-        found[id] = _Annotation(where, _number(row.get("image_id")), answers, (first, second))
+    for where, row in json_rows(read_json(path), "annotations", path, bad):
+        with bad.catch(where, row):
+            id = _id(row)
+            if id in found:
+                raise BadValue(f"question_id {id} occurs twice")
+            types = [row.get(key) for key in ("question_type", "answer_type")]
+            kept = [one if isinstance(one, str) and one.strip() else None for one in types]
+            found[id] = _Annotation(where, _number(row.get("image_id")), None, *kept)
+            given = row.get("answers")
+            if given is None and row.get("multiple_choice_answer") is not None:
+                given = row["multiple_choice_answer"]
+                bad.count(
+                    f"{path.name}: annotations with multiple_choice_answer alone, taken", where
+                )
+            values = given if isinstance(given, list) else [given]
+            texts = [value.get("answer") if isinstance(value, dict) else value for value in values]
+            found[id] = found[id]._replace(answers=answer_texts(texts))
     return found
-
-
-class _Lines(NamedTuple):
-    """The text files of a split, without answers where nobody may know them."""
-
-    subset: str
-    questions: Path
-    ids: Path
-    images: Path
-    answers: Path
 
 
 def vqa_text(
@@ -307,83 +272,70 @@ def vqa_text(
         val_from_train: Share of the pictures of train (or their number, from 1) that becomes val;
             the official val is test then.
         seed: Of the draw.
-        bad: What to do with bad rows; by default the first is an error.
-
-    Raises:
-        DataError: a file is missing or shorter than another, or a bad row (``file:line``).
-        UsageError: ``val_from_train`` out of range.
+        bad: What to do with bad rows.
     """
-    folder, bad = Path(folder), bad or BadRows()
-    files: dict[str, _Lines] = {}
+    collector = Collector(images, bad)
+    files: dict[str, tuple[Path, str]] = {}
     # test2015 before test-dev2015, which is a part of it
     for path in sorted(entries(folder), key=lambda path: ("-dev" in path.name, path.name)):
         if match := _TEXT_QUESTIONS.fullmatch(path.name):
             split = (match[2] or match[3]).partition("-")[0]
             if split in files:
-                bad.notes.append(
-                    f"{path.name}: not read, since {files[split].questions.name} is there"
-                )
-                continue
-            files[split] = _lines_of(folder, path, match[1], split)
+                told = f"{path.name}: not read, since {files[split][0].name} is there"
+                collector.bad.notes.append(told)
+            else:
+                files[split] = path, match[1] or ""
     if not files:
         raise DataError(f"{folder}: no file questions_train2014.txt, ques_train.txt, ...")
-    collector = Collector(images, bad)
     numbers = _Numbers(collector.root)
-    files = {split: files[split] for split in SPLITS if split in files}
-    for split, lines in _val_for_test(files, val_from_train, bad).items():
-        _read_lines(split, lines, numbers, collector)
+    for split, origin in _splits(files, val_from_train, collector.bad).items():
+        _read_text(split, origin, *files[origin], numbers, collector)
     if val_from_train:
         collector.draw(val=val_from_train, seed=seed)
     return collector.dataset(folder.resolve().name, "vqa-text", folder)
 
 
-def _lines_of(folder: Path, questions: Path, subset: str | None, split: str) -> _Lines:
-    """The files that belong to a file of questions."""
-    if subset is None:  # 2018
-        images = f"{'' if split == 'train' else f'{split}_'}images_coco_id.txt"
-        ids, answers, subset = f"ques_{split}_id.txt", f"answer_{split}.txt", _SUBSETS[split]
-    else:
+def _read_text(
+    split: str, origin: str, path: Path, subset: str, numbers: _Numbers, collector: Collector
+) -> None:
+    """Add the questions of a split; without ``subset`` they are of the tutorial of 2018."""
+    if subset:
         ids, answers = f"questions_id_{subset}.txt", f"answers_{subset}_modal.txt"
         images = f"images_{subset}_all.txt"
-        if not (folder / images).is_file():
+        if not path.with_name(images).is_file():
             images = f"images_{subset}.txt"
-    return _Lines(
-        subset.replace("-dev", ""), questions, folder / ids, folder / images, folder / answers
-    )
-
-
-def _read_lines(split: str, files: _Lines, numbers: _Numbers, collector: Collector) -> None:
-    """Add the questions of a split of text files."""
-    path = files.questions
-    questions = _lines(path)
-    ids, images = (_lines(path, len(questions)) for path in (files.ids, files.images))
-    answers: list[str | None] = [None] * len(questions)
-    if files.answers.is_file() or split != "test":
-        answers = [*_lines(files.answers, len(questions))]
+    else:
+        ids, answers, subset = f"ques_{origin}_id.txt", f"answer_{origin}.txt", _SUBSETS[origin]
+        images = "images_coco_id.txt" if origin == "train" else f"{origin}_images_coco_id.txt"
+    questions, columns = _lines(path), []
+    names = [ids, images]
+    if path.with_name(answers).is_file() or origin != "test":
+        names.append(answers)
     else:
         collector.bad.notes.append(f"{path.name}: questions without answers")
-    for number, question in enumerate(questions):
-        where, image, answer = f"{path}:{number + 1}", images[number], answers[number]
-        if not ids[number] or not image:
-            collector.bad.add(where, "has no id or no picture", question)
-            continue
-        if image.isdecimal():
-            image = numbers.name(int(image), files.subset)
-        given = () if answer is None else (answer,)
-        collector.add(where, QuestionRecord(ids[number], image, question, given, split), question)
+    for name in names:
+        columns.append(_lines(path.with_name(name)))
+        if len(columns[-1]) != len(questions):
+            found = f"has {len(columns[-1]):,} lines; expected {len(questions):,}, one a question"
+            raise DataError(f"{path.with_name(name)}: {found}")
+    rows = zip(questions, *columns, strict=True)
+    for number, (question, id, image, *answer) in enumerate(rows, start=1):
+        where = f"{path}:{number}"
+        with collector.bad.catch(where, question):
+            if not id or not image:
+                raise BadValue("has no id or no picture")
+            if image.isdecimal():
+                image = numbers.name(int(image), subset.replace("-dev", ""))
+            collector.add(where, QuestionRecord(id, image, question, tuple(answer), split))
 
 
-def _lines(path: Path, expected: int | None = None) -> list[str]:
-    """The lines of a file, as many as there are questions."""
+def _lines(path: Path) -> list[str]:
+    """The lines of a file without outer white space."""
     lines = [line.strip() for line in read_text(path).split("\n")]
-    if not lines[-1]:
-        lines.pop()
-    if expected is not None and len(lines) != expected:
-        raise DataError(f"{path}: has {len(lines):,} lines; expected {expected:,}, one a question")
-    return lines
+    return lines if lines[-1] else lines[:-1]
 
 
-def write_vqa_text(dataset: Dataset, folder: str | os.PathLike[str]) -> dict[str, int]:
+def write_vqa_text(dataset: Dataset, folder: Path) -> dict[str, int]:
     """Write the questions of a prepared dataset as the text files of 2015.
 
     White space within a question, an answer or an id becomes one blank, so that a question is a
@@ -423,6 +375,6 @@ def write_vqa_text(dataset: Dataset, folder: str | os.PathLike[str]) -> dict[str
             ]
         for name, texts in values.items():
             lines = "\n".join(" ".join(text.split()) for text in texts)
-            write_text(Path(folder) / name, lines + "\n")
+            write_text(folder / name, lines + "\n")
         written[split] = len(records)
     return written
