@@ -4,28 +4,24 @@ import csv
 import io
 import json
 import re
-import shutil
+from pathlib import Path
 
 import pytest
 from page_reader import Page
 from PIL import Image
 
 from gazetell.errors import ImageError
-from gazetell.inference.review import review_sheet, thumbnail
+from gazetell.inference import describe
+from gazetell.inference.describe import review_sheet
+from gazetell.inference.predict import Caption
 
 EVIL = "</script><script>document.title='evil'</script>"
 
 
 def row(picture, caption="a dog", log_prob=-2.0, **changes):
-    made = {
-        "picture": picture,
-        "caption": caption,
-        "log_prob": log_prob,
-        "ended": True,
-        "stamp": "1-1",
-        **thumbnail(Image.new("RGB", (40, 30), "navy")),
-    }
-    return made | changes
+    image = Image.new("RGB", (40, 30), "navy")
+    made = Caption(caption, [], None, log_prob, image=image)
+    return describe._row(picture, "1-1", made, Path("sheet.html")) | changes
 
 
 def rows(count=8):
@@ -59,13 +55,14 @@ def test_what_comes_from_others_is_escaped():
     error = ImageError(f"{EVIL}: is no picture")
     text = review_sheet(EVIL, [row(EVIL, EVIL)], [error], base=EVIL)
     assert len(Page(text).all("script")) == 2
-    assert data(text)["rows"][0]["caption"] == data(text)["name"] == EVIL
+    assert data(text)["rows"][0]["picture"] == data(text)["name"] == EVIL
     assert "1 picture is not on this sheet" in text
 
 
 @pytest.mark.parametrize("size", [(4000, 10), (3, 900), (20, 10), (1, 1), (640, 480)])
 def test_a_thumbnail_is_small_and_keeps_its_shape(size):
-    found = thumbnail(Image.new("RGB", size, "red"))
+    made = Caption("", [], None, 0.0, image=Image.new("RGB", size, "red"))
+    found = describe._row("a.png", "1-1", made, Path("sheet.html"))
     width, height = found["width"], found["height"]
     assert max(width, height) == min(320, max(size))
     assert abs(width / height - size[0] / size[1]) <= max(size) / min(size) * 0.5
@@ -74,19 +71,6 @@ def test_a_thumbnail_is_small_and_keeps_its_shape(size):
 
 
 # What a person does with it
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, as Debian or a desktop has it."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-    if path is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
@@ -160,8 +144,8 @@ def test_captions_are_put_right_approved_and_downloaded(visit, tmp_path):
     assert found[:5] == [
         ["picture", "caption", "alt_text", "approved"],
         ["0.png", 'a "red", round ball', 'a "red", round ball', "yes"],
-        ["1.png", "caption 1", "", "no"],
-        ["2.png", "caption 2", "caption 2", "yes"],
+        ["1.png", "Caption 1.", "", "no"],
+        ["2.png", "Caption 2.", "Caption 2.", "yes"],
         ["3.png", "not yet approved", "", "no"],
     ]
     assert len(found) == 9
@@ -185,7 +169,7 @@ def test_nothing_is_lost_on_reload(visit):
     twin.locator(".row.approved").nth(1).wait_for(state="attached")
     page.bring_to_front()
     page.get_by_role("button", name="Undo edits").click()
-    assert field(page, 4).input_value() == "caption 4"
+    assert field(page, 4).input_value() == "Caption 4."
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Forget all").click()
     has_counts(page, 8, 2, 8, 0, 0)
@@ -203,7 +187,7 @@ def test_a_persons_words_outlive_a_new_model_and_approvals_do_not(visit):
     new[3]["stamp"] = "2-2"  # another picture of that name
     page = visit(new)
     assert field(page, 0).input_value() == "mine"
-    assert field(page, 1).input_value() == "another model's"
+    assert field(page, 1).input_value() == "Another model's."
     assert [box(page, number).is_checked() for number in range(4)] == [True, False, True, False]
 
 
@@ -234,7 +218,7 @@ def test_what_a_spreadsheet_would_run_is_downloaded_as_text(visit):
     with page.expect_download() as caught:
         page.get_by_role("button", name="Download CSV").click()
     text = caught.value.path().read_text(encoding="utf-8-sig")
-    assert text.splitlines()[1] == "'=1+1.png,'-2 degrees,'-2 degrees,yes"
+    assert text.splitlines()[1] == "'=1+1.png,'-2 degrees.,'-2 degrees.,yes"
 
 
 def test_leaving_asks_until_all_is_downloaded(visit):
@@ -310,7 +294,7 @@ def test_what_is_odd_is_said(visit):
     ]
     href = page.locator(".look").last.get_attribute("href")
     assert href == "../my%20pictures/a%20b/c%23d%3F.png"
-    assert page.locator("textarea").last.input_value() == EVIL
+    assert page.locator("textarea").last.input_value() == EVIL + "."
     assert page.title() == "shop: captions to review"
 
 

@@ -13,10 +13,15 @@ times only costs captioning again, never a wrong caption.
 word, often used, favours long captions, though each further word is a further chance to be wrong:
 on generated scenes, whose truth is known, the mean finds false captions no better than chance and
 the whole sentence does (figures in docs/alt-text.md).
+
+The sheet is one page that fetches nothing, which its own content policy holds it to. Pictures are
+small data URIs in a JSON block that the script draws rows from as they are scrolled to, so that
+thousands open at once; edits are kept by the browser until they are downloaded as CSV.
 """
 
 import csv
 import hashlib
+import html
 import io
 import json
 import logging
@@ -30,22 +35,21 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import DataError, ImageError, UsageError
-from ..files import atomic_path, spreadsheet_text
+from ..files import atomic_path, spreadsheet_text, write_error, write_jsonl
 from ..pictures import image_files
 from ..progress import bar
 from .bulk import caption_many
-from .journal import Journal
-from .lettering import one_line
+from .gaze import fill, one_line, picture_uri, resized, template
 from .predict import Caption, Captioner
-from .review import review_sheet, thumbnail
 
-__all__ = ["FORMATS", "Described", "check_out", "describe", "identity"]
+__all__ = ["FORMATS", "Described", "Journal", "check_out", "describe", "identity", "review_sheet"]
 
 Row = dict[str, Any]
 FORMATS = (".csv", ".jsonl", ".html")
 FORMAT = 1  # of the journal
 COLUMNS = ("picture", "caption", "alt_text", "probability", "log_prob", "ended")
 STOPS = ".!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f"  # Latin, Chinese, Hindi, Urdu, Arabic
+SIDE = 320  # longer side of a picture on the sheet, in pixels
 LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
 
 log = logging.getLogger(__name__)
@@ -102,78 +106,46 @@ def describe(
     """
     folder, out = Path(folder), Path(out)
     check_out(folder, out)
-    chosen = asdict(model.options(**options))
-    pictures = list(image_files([folder]))
-    begun: Row = {
+    begun = {
         "format": FORMAT,
         "model": identity(model),
+        "options": asdict(model.options(**options)),
         "folder": _relative(folder, out.parent),
-        "options": chosen,
         "precision": model.precision.name,
     }
+    files, failed = _named(folder)
+    stamps = {name: _stamp(path) for name, path in files.items()}
     journal = _open(out, begun, again)
-    done = _done(journal)
-    if done and journal.lines[0].get("precision", begun["precision"]) != begun["precision"]:
-        log.warning(
-            "%s: captions made before are in %s, new ones in %s, which may differ where two are "
-            "about as likely",
-            out,
-            journal.lines[0]["precision"],
-            begun["precision"],
-        )
-    failed: list[ImageError] = []
-    todo, positions, captioned = [], [], 0
-    for number, path in enumerate(pictures):
-        name = path.relative_to(folder).as_posix()
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            failed.append(ImageError(f"{str(path)!r}: its name is not UTF-8; rename it"))
-            continue
-        if "\r" in name:  # a table's reader takes it for the end of a line
-            failed.append(ImageError(f"{str(path)!r}: its name holds a line end; rename it"))
-            continue
-        stamp = _stamp(path)
-        if stamp is None or done.get(name, {}).get("stamp") != stamp:
-            done.pop(name, None)
-            todo.append((path, name, stamp))
-            positions.append(number)
-    with_picture = out.suffix.lower() == ".html"
+    known = journal.captions()
+    rows = {n: row for n, row in known.items() if stamps.get(n) and row.get("stamp") == stamps[n]}
+    todo = {name: number for number, name in enumerate(files) if name not in rows}
     with bar("pictures", progress) as update:
         update(0, len(todo))
-        paths = [path for path, _, _ in todo]
-        found = caption_many(model, paths, batch=batch, positions=positions, **options)
-        for number, ((_, name, stamp), (_, result)) in enumerate(zip(todo, found, strict=True), 1):
+        paths = [files[name] for name in todo]
+        results = caption_many(model, paths, batch=batch, positions=todo.values(), **options)
+        for number, (name, (_, result)) in enumerate(zip(todo, results, strict=True), 1):
             if isinstance(result, ImageError):
                 failed.append(result)
             else:
-                done[name] = _row(name, stamp, result, with_picture)
-                journal.append(done[name])
-                captioned += 1
+                rows[name] = _row(name, stamps[name], result, out)
+                journal.append(rows[name])
             update(number, len(todo))
-    names = [path.relative_to(folder).as_posix() for path in pictures]
-    rows = [done[name] for name in names if name in done]
-    if with_picture:
-        title = one_line(folder.resolve().name) or "pictures"
-        shown = [row | {"caption": sentence(row["caption"], row["ended"])} for row in rows]
-        text = review_sheet(title, shown, failed, base=_address(folder, out.parent), key=_key(out))
-        if len(text) > LARGE:
-            log.warning(
-                "%s: is a sheet of %d MB, which browsers are slow to open; describe fewer "
-                "pictures a sheet, for example folder by folder",
-                out,
-                len(text) // 1_000_000,
-            )
+    told = [rows[name] for name in files if name in rows]
+    if out.suffix.lower() == ".html":
+        title, base = one_line(folder.resolve().name), _address(folder, out.parent)
+        # A browser keeps the review under this key: the same each time the sheet is written.
+        key = _digest(str(out.resolve()).encode())[:16]
+        text = review_sheet(title or "pictures", told, failed, base=base, key=key)
     else:
-        text = (_table if out.suffix.lower() == ".csv" else _lines)(rows)
-    _write(out, text, journal)
+        text = _table(told) if out.suffix.lower() == ".csv" else _lines(told)
+    journal.write(out, text)
     return Described(
-        len(pictures),
-        captioned,
+        len(told) + len(failed),
+        sum(name in rows for name in todo),
         failed,
-        cut=sum(not row["ended"] for row in rows),
-        empty=sum(not row["caption"] for row in rows),
-        gone=len(done.keys() - set(names)),
+        cut=sum(not row["ended"] for row in told),
+        empty=sum(not row["caption"] for row in told),
+        gone=len(known.keys() - files.keys()),
     )
 
 
@@ -207,62 +179,28 @@ def identity(model: Captioner) -> str:
     return digest.hexdigest()[:16]
 
 
-def _open(out: Path, begun: Row, again: bool) -> Journal:
-    """The journal of an output, gone on with or begun, if nothing is lost by it."""
-    path = out.with_name(f"{out.name}.done.jsonl")
-    content = _present(out)
-    journal = Journal(path)
-    if not again:
-        try:
-            journal.resume()
-        except DataError as error:
-            raise DataError(f"{error}; start over with --again") from error
-    if not journal.lines:
-        if content is not None and not again:
-            raise UsageError(
-                f"--out {out}: is there, and not from gazetell describe (it has no {path.name} "
-                "beside it); name another, or overwrite it with --again"
-            )
-        # What is there now may be overwritten, also by the run that goes on with this one.
-        journal.begin([begun, *([{"wrote": content}] if content else [])])
-        return journal
-    first = journal.lines[0]
-    if first.get("format") != FORMAT or not isinstance(first.get("options"), dict):
-        raise DataError(f"{path}: is no journal of this version; start over with --again")
-    other = _differences(first, begun)
-    if other:
-        raise UsageError(
-            f"--out {out}: was begun with {other}; name another, or start over with --again"
-        )
-    if content is not None and content not in [line.get("wrote") for line in journal.lines]:
-        raise UsageError(
-            f"--out {out}: was changed since gazetell wrote it; rename it to keep the changes, "
-            "or start over with --again"
-        )
-    return journal
+def _named(folder: Path) -> tuple[dict[str, Path], list[ImageError]]:
+    """The pictures below a folder by their names, and errors for names that cannot be written."""
+    files, failed = {}, []
+    for path in image_files([folder]):
+        name = path.relative_to(folder).as_posix()
+        # A lone surrogate is a byte that is not UTF-8; a carriage return breaks rows of a table.
+        foreign = any("\ud800" <= letter <= "\udfff" for letter in name)
+        if foreign or "\r" in name:
+            why = "is not UTF-8" if foreign else "holds a line end"
+            failed.append(ImageError(f"{str(path)!r}: its name {why}; rename it"))
+        else:
+            files[name] = path
+    return files, failed
 
 
-def _differences(old: Row, new: Row) -> str:
-    """In what a run differs from the one that began the journal; empty if in nothing."""
-    other = []
-    if old.get("model") != new["model"]:
-        other.append("another model")
-    if old.get("folder") != new["folder"]:
-        other.append(f"the folder {old.get('folder')}")
-    for name, value in new["options"].items():
-        before = old["options"].get(name)
-        if before != value:
-            other.append(f"{name} {before} (now {value})")
-    return ", ".join(other)
-
-
-def sentence(text: str, ended: bool) -> str:
-    """A caption as alt text: with a capital and a full stop; an ellipsis if it was cut off."""
-    if not text:
-        return ""
-    stop = "." if unicodedata.east_asian_width(text[-1]) != "W" else "\u3002"
-    stop = "" if text[-1] in STOPS else stop if ended else "\u2026"
-    return text[0].title() + text[1:] + stop
+def _stamp(path: Path) -> str | None:
+    """Size and modification time; None for a file that is not there."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return f"{about.st_size}-{about.st_mtime_ns}"
 
 
 def _relative(folder: Path, start: Path) -> str:
@@ -283,86 +221,106 @@ def _address(folder: Path, start: Path) -> str:
         return folder.resolve().as_uri()
 
 
-def _done(journal: Journal) -> dict[str, Row]:
-    """The last line of each picture, by name.
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
-    Raises:
-        DataError: a line that says of a picture less or other than was written.
+
+# The journal
+
+
+class Journal:
+    """A JSON Lines file that long work writes as it goes, and goes on from when killed.
+
+    The first line says what the work is; each line after it is a caption, or what was written.
+    Lines are only ever appended, so a run that is killed leaves at most its last line torn.
+
+    Attributes:
+        path: of the file; nothing is read before ``resume``.
+        lines: the JSON objects it holds; empty where there is no file.
     """
-    wanted = {"caption": str, "log_prob": float, "ended": bool}
-    done = {}
-    for number, line in enumerate(journal.lines, start=1):
-        if "picture" not in line:
-            continue
-        if not all(isinstance(line.get(name), kind) for name, kind in wanted.items()):
-            raise DataError(f"{journal.path}:{number}: is damaged; start over with --again")
-        done[line["picture"]] = line
-    return done
 
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.lines: list[Row] = []
 
-def _key(out: Path) -> str:
-    """What a browser keeps the review of this sheet under: the same each time it is written."""
-    return _digest(str(out.resolve()).encode())[:16]
+    def resume(self) -> None:
+        """Read what is there, and cut away a torn last line.
 
+        Raises:
+            DataError: the file cannot be read, or a line before its last is damaged.
+            WriteError: a torn last line cannot be cut away.
+        """
+        try:
+            content = self.path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        # What stands after the last line feed is torn.
+        whole, size = content.split(b"\n")[:-1], 0
+        for number, line in enumerate(whole, start=1):
+            try:
+                value = json.loads(line)
+                if not isinstance(value, dict):
+                    raise ValueError(f"expected a JSON object, found {type(value).__name__}")
+            except ValueError as error:
+                if number == len(whole):
+                    break  # a machine that lost power may leave a last line of anything
+                raise self._damaged(number, str(error)) from error
+            self.lines.append(value)
+            size += len(line) + 1
+        if size < len(content):
+            try:
+                os.truncate(self.path, size)
+            except OSError as error:
+                raise write_error(self.path, error) from error
 
-def _stamp(path: Path) -> str | None:
-    """Size and modification time; None for a file that is not there."""
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return f"{about.st_size}-{about.st_mtime_ns}"
+    def begin(self, lines: list[Row]) -> None:
+        """Start anew with these lines; the file appears whole or not at all."""
+        self.lines = lines
+        write_jsonl(self.path, lines)
 
+    def append(self, line: Row) -> None:
+        """Add a line that outlives the process.
 
-def _row(name: str, stamp: str | None, caption: Caption, with_picture: bool) -> Row:
-    """A line of the journal."""
-    row = {
-        "picture": name,
-        "caption": caption.text,
-        "log_prob": round(caption.log_prob, 5),
-        "ended": caption.ended,
-        "stamp": stamp,
-    }
-    if with_picture and caption.image is not None:
-        row |= thumbnail(caption.image)
-    return row
+        Raises:
+            WriteError: the file system refused.
+        """
+        try:
+            with self.path.open("ab") as file:
+                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        self.lines.append(line)
 
+    def captions(self) -> dict[str, Row]:
+        """The last caption of each picture, by its name.
 
-def _columns(row: Row) -> Row:
-    """What is told of a picture."""
-    # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
-    told = row | {
-        "alt_text": sentence(row["caption"], row["ended"]),
-        "probability": float(f"{math.exp(row['log_prob']):.4g}"),
-    }
-    return {name: told[name] for name in COLUMNS}
+        Raises:
+            DataError: a line without what a caption has.
+        """
+        kinds = {"caption": str, "log_prob": float, "ended": bool}
+        rows = {}
+        for number, line in enumerate(self.lines, start=1):
+            if "picture" in line:
+                if not all(isinstance(line.get(name), kind) for name, kind in kinds.items()):
+                    raise self._damaged(number, "expected a caption")
+                rows[line["picture"]] = line
+        return rows
 
+    def write(self, out: Path, text: str) -> None:
+        """Write the output, unless it is there as it should be."""
+        content = text.encode()
+        digest = _digest(content)
+        if _present(out) == digest:
+            return
+        # First said, then written: a run killed in between knows its own output again.
+        self.append({"wrote": digest})
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(content)
 
-def _table(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        told = _columns(row)
-        texts = {name: spreadsheet_text(told[name]) for name in ("picture", "caption", "alt_text")}
-        writer.writerow(told | texts | {"ended": str(told["ended"]).lower()})
-    return text.getvalue()
-
-
-def _lines(rows: Sequence[Row]) -> str:
-    return "".join(json.dumps(_columns(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _write(out: Path, text: str, journal: Journal) -> None:
-    """Write the output, unless it is there as it should be."""
-    content = text.encode()
-    digest = _digest(content)
-    if _present(out) == digest:
-        return
-    # First said, then written: a run killed in between does not take its own output for another's.
-    journal.append({"wrote": digest})
-    with atomic_path(out) as temporary:
-        temporary.write_bytes(content)
+    def _damaged(self, number: int, why: str) -> DataError:
+        return DataError(f"{self.path}:{number}: is damaged ({why}); start over with --again")
 
 
 def _present(out: Path) -> str | None:
@@ -375,5 +333,147 @@ def _present(out: Path) -> str | None:
         raise DataError(f"--out {out}: cannot be read: {error.strerror or error}") from error
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _open(out: Path, begun: Row, again: bool) -> Journal:
+    """The journal of an output, gone on with or begun, if nothing is lost by it."""
+    journal, content = Journal(out.with_name(f"{out.name}.done.jsonl")), _present(out)
+    if not again:
+        journal.resume()
+    if not journal.lines:
+        if content is not None and not again:
+            raise UsageError(
+                f"--out {out}: is there, and not from gazetell describe (it has no "
+                f"{journal.path.name} beside it); name another, or overwrite it with --again"
+            )
+        # What is there now may be overwritten, also by the run that goes on with this one.
+        journal.begin([begun, *([{"wrote": content}] if content else [])])
+        return journal
+    first = journal.lines[0]
+    if first.get("format") != FORMAT or not isinstance(first.get("options"), dict):
+        raise DataError(f"{journal.path}: is no journal of this version; start over with --again")
+    other = ["another model"] * (first.get("model") != begun["model"])
+    other += [f"the folder {first.get('folder')}"] * (first.get("folder") != begun["folder"])
+    for name, value in begun["options"].items():
+        if (before := first["options"].get(name)) != value:
+            other.append(f"{name} {before} (now {value})")
+    if other:
+        raise UsageError(
+            f"--out {out}: was begun with {', '.join(other)}; name another, or start over with "
+            "--again"
+        )
+    if content is not None and content not in [line.get("wrote") for line in journal.lines]:
+        raise UsageError(
+            f"--out {out}: was changed since gazetell wrote it; rename it to keep the changes, "
+            "or start over with --again"
+        )
+    before, now = first.get("precision", begun["precision"]), begun["precision"]
+    if before != now:
+        log.warning(
+            f"{out}: captions made before are in {before}, new ones in {now}, which may differ "
+            "where two are about as likely"
+        )
+    return journal
+
+
+# What is told of a picture
+
+
+def sentence(text: str, ended: bool) -> str:
+    """A caption as alt text: with a capital and a full stop; an ellipsis if it was cut off."""
+    if not text:
+        return ""
+    stop = "." if unicodedata.east_asian_width(text[-1]) != "W" else "\u3002"
+    stop = "" if text[-1] in STOPS else stop if ended else "\u2026"
+    return text[0].title() + text[1:] + stop
+
+
+def _row(name: str, stamp: str | None, caption: Caption, out: Path) -> Row:
+    """A line of the journal, with a small picture if the output is a sheet."""
+    row = {
+        "picture": name,
+        "caption": caption.text,
+        "log_prob": round(caption.log_prob, 5),
+        "ended": caption.ended,
+        "stamp": stamp,
+    }
+    if out.suffix.lower() == ".html" and caption.image is not None:
+        small = resized(caption.image, min(SIDE, max(caption.image.size)))
+        # About 10 kB a photograph, half of what JPEG needs to look as good.
+        row["thumb"] = picture_uri(small, SIDE, "WEBP", quality=62)
+        row |= {"width": small.width, "height": small.height}
+    return row
+
+
+def _columns(row: Row) -> Row:
+    return {
+        "picture": row["picture"],
+        "caption": row["caption"],
+        "alt_text": sentence(row["caption"], row["ended"]),
+        # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
+        "probability": float(f"{math.exp(row['log_prob']):.4g}"),
+        "log_prob": row["log_prob"],
+        "ended": row["ended"],
+    }
+
+
+def _lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(_columns(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        *texts, probability, log_prob, ended = _columns(row).values()
+        cells = [spreadsheet_text(cell) for cell in texts]
+        writer.writerow([*cells, probability, log_prob, str(ended).lower()])
+    return text.getvalue()
+
+
+def review_sheet(
+    title: str,
+    rows: Sequence[Row],
+    failed: Sequence[ImageError] = (),
+    *,
+    base: str = ".",
+    key: str = "",
+) -> str:
+    """The sheet on which a person reviews captions, as HTML.
+
+    Args:
+        title: of the page, such as the folder's name.
+        rows: lines of the journal, in any order; another ``stamp`` takes an approval back.
+        failed: why other pictures are not there.
+        base: the folder of the pictures as seen from the page, an address to open them from.
+        key: tells the reviews of this sheet from those of others in the same browser.
+    """
+    keys = ("picture", "log_prob", "ended", "stamp", "thumb", "width", "height")
+    content = {
+        "key": key,
+        "name": one_line(title),
+        "base": base,
+        "rows": [
+            {name: row[name] for name in keys} | {"caption": sentence(row["caption"], row["ended"])}
+            for row in sorted(rows, key=lambda row: (row["log_prob"], row["picture"]))
+        ],
+    }
+    errors = ""
+    if failed:
+        items = "\n".join(f"<li>{html.escape(one_line(str(error)))}</li>" for error in failed)
+        what = "1 picture is" if len(failed) == 1 else f"{len(failed)} pictures are"
+        errors = f"<h2>{what} not on this sheet</h2>\n<ul>\n{items}\n</ul>"
+    sheet = fill(
+        "review.html",
+        title=html.escape(one_line(title)),
+        style=template("review.css"),
+        failed=f'<section class="failed">{errors}</section>' if errors else "",
+        # A "<" in a caption or a name could end the block that holds it.
+        data=json.dumps(content, ensure_ascii=False).replace("<", "\\u003c"),
+        script=template("review.js"),
+    )
+    if len(sheet) > LARGE:
+        log.warning(
+            f"a sheet of {len(sheet) // 1_000_000} MB is slow to open in a browser; describe "
+            "fewer pictures a sheet, for example folder by folder"
+        )
+    return sheet

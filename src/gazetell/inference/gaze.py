@@ -1,48 +1,60 @@
-"""Where the model looked for each word: a strip, a moving picture, a live page, a file.
+"""Where the model looked for each word: a strip, a moving picture, a page to play with, a file.
 
-The look of a single word is in ``maps``: how attention becomes heat, and heat light on the
-picture. This module lays the words of a caption out: a strip to print, a GIF to show, and an HTML
-page or fragment to play with (hover, tap, arrow keys), complete in itself: nothing is fetched.
+Attention as in Xu et al. 2015, "Show, Attend and Tell" (arXiv:1502.03044): for each word a weight
+for each cell of the grid, summing to 1. The maps cover the whole picture, row 0 on top.
 
-Shapes: ``T`` words, ``h, w`` the grid, ``H, W`` the picture in pixels.
+Heat is linear in attention, so that half the weight is half as hot:
+
+    heat = attention / max(peak of this word, 2 / R)
+
+The second term is twice the level of a map that is the same everywhere: such a map is 0.5 all
+over, and a map that hardly differs from it stays pale instead of having its noise blown up to
+full contrast. Between cells the heat follows a cubic (Catmull and Rom 1974, "A class of local
+interpolating splines"), which has each cell's own value at the cell's centre: blurring would look
+as soft, but would favour cells at the edge of the picture.
+
+``templates/gaze.js`` does the same in a browser, for the pages written here and for the page of
+the service; a test holds both to the same light.
+
+Shapes: ``T`` words, ``h, w`` the grid (``R = h * w`` cells), ``H, W`` the picture in pixels.
 """
 
 import base64
 import html as markup
 import io
+import logging
 import math
 import os
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont, features
 
 from ..errors import UsageError
 from ..files import atomic_path, write_text
 from ..pictures import open_image
-from .lettering import fit, font_for, is_right_to_left, one_line, wrap
-from .maps import checked_maps, heat, overlay, resized, veil, where
 
 __all__ = [
     "FORMATS",
-    "gif",
+    "Gaze",
+    "fill",
     "heat",
-    "html",
+    "one_line",
     "overlay",
     "picture_uri",
-    "save",
+    "resized",
     "script",
-    "strip",
-    "style",
     "template",
-    "where",
 ]
 
-# What `save` writes, by suffix: Pillow's name of the format, or HTML.
+# What `Gaze.save` writes, by suffix: Pillow's name of the format, or HTML.
 FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -52,141 +64,382 @@ FORMATS = {
     ".html": "HTML",
 }
 
-GRAIN = 28  # cells on the longer side of a map in a page, at least
+# The light, the same in templates/gaze.js.
+SHADE = 0.24  # brightness that is left of the picture where the model did not look
+GLOW = 0.34  # share of the glow's colour at the peak
+EMBER, AMBER = (255.0, 104.0, 16.0), (255.0, 206.0, 96.0)  # the glow, from faint to full
+
 PAPER, INK, FAINT, ACCENT = (250, 249, 246), (38, 36, 33), (150, 145, 137), (194, 84, 10)
+SMALLEST = 11  # pixels of a letter
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+log = logging.getLogger(__name__)
 
 
-def strip(
-    picture: Image.Image,
-    words: Sequence[str],
-    attention: np.ndarray | None,
-    *,
-    title: str | None = None,
-    columns: int | None = None,
-    side: int = 192,
-) -> Image.Image:
-    """The picture, then one overlay a word with the word beneath, in rows.
-
-    Args:
-        picture: of any size.
-        words: T words.
-        attention: (T, h, w), one map a word.
-        title: a line above, for example the caption.
-        columns: tiles in a row; by default at most six, evenly filled.
-        side: the longer side of a tile in pixels.
-
-    Raises:
-        UsageError: the model has no attention.
-        ValueError: the maps do not fit the words.
-    """
-    maps = checked_maps(words, attention)
-    small = resized(picture, side)
-    tiles = [small, *(overlay(small, one) for one in maps)]
-    labels = ["picture", *words]
-    if columns is None:
-        columns = math.ceil(len(tiles) / math.ceil(len(tiles) / 6))
-    columns = min(max(1, columns), len(tiles))
-    rows = math.ceil(len(tiles) / columns)
-    margin, gap, label_height = side // 8, side // 12, side // 5
-    text_size = max(11, side // 11)
-    # A narrow picture still leaves room for its word.
-    cell_width, cell_height = max(small.width, side // 2), small.height + label_height
-    width = 2 * margin + columns * cell_width + (columns - 1) * gap
-    right_to_left = is_right_to_left(" ".join(words) or title or "")
-    title_words = one_line(title or "").split()
-    title_size = round(text_size * 1.15)
-    title_lines = wrap(title_words, title_size, width - 2 * margin, title_size // 3)
-    line_height = round(title_size * 1.45)
-    above = margin + len(title_lines) * line_height + (gap if title_lines else 0)
-    height = above + rows * cell_height + (rows - 1) * gap + margin - label_height // 4
-
-    sheet = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(title_lines):
-        text = " ".join(title_words[index] for index in line)
-        font, text = fit(text, title_size, width - 2 * margin)
-        x, anchor = (width - margin, "ra") if right_to_left else (margin, "la")
-        draw.text((x, margin + number * line_height), text, fill=INK, font=font, anchor=anchor)
-    for number, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
-        row, column = divmod(number, columns)
-        column = columns - 1 - column if right_to_left else column
-        left, top = margin + column * (cell_width + gap), above + row * (cell_height + gap)
-        sheet.paste(tile, (left + (cell_width - tile.width) // 2, top))
-        font, text = fit(label, text_size, cell_width)
-        middle = (left + cell_width / 2, top + tile.height + label_height / 2)
-        draw.text(middle, text, fill=INK if number else FAINT, font=font, anchor="mm")
-    return sheet
+# Light on a picture
 
 
-def gif(
-    picture: Image.Image,
-    words: Sequence[str],
-    attention: np.ndarray | None,
-    *,
-    title: str | None = None,
-    side: int = 360,
-    milliseconds: int = 650,
-) -> bytes:
-    """An endless moving picture: one frame a word, with the caption so far beneath.
+def heat(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Spread one word's attention smoothly over a picture.
 
     Args:
-        picture: of any size.
-        words: T words; without words the picture stands alone.
-        attention: (T, h, w), one map a word.
-        title: lines above the picture.
-        side: the longer side of the picture in pixels.
-        milliseconds: how long a word is shown; the last one stays three times as long.
+        attention_map: (h, w) weights, row 0 on top. Their scale does not matter.
+        size: (width, height) of the picture in pixels, as Pillow gives it.
 
     Returns:
-        The bytes of a GIF file.
+        float32 (H, W) in [0, 1], linear in attention; see the head of this module.
+
+    Raises:
+        ValueError: not two axes, no cells, or a weight that is negative or not finite.
+    """
+    grid = np.asarray(attention_map, dtype=np.float64)
+    if grid.ndim != 2 or grid.size == 0:
+        raise ValueError(f"expected an attention map (height, width), found shape {grid.shape}")
+    if not np.isfinite(grid).all() or grid.min() < 0:
+        raise ValueError("expected attention weights that are finite and not negative")
+    top = max(grid.max(), 2 * grid.mean()) or 1  # all zeros: a word without a gaze, no heat
+    (height, width), edge = grid.shape, 3
+    # Past the edge the cells at the edge go on, so that Pillow's window is full there too.
+    padded = Image.fromarray(np.pad(grid / top, edge, mode="edge").astype(np.float32))
+    box = (edge, edge, edge + width, edge + height)
+    return np.clip(np.asarray(padded.resize(size, Image.Resampling.BICUBIC, box=box)), 0, 1)
+
+
+def overlay(picture: Image.Image, attention_map: np.ndarray) -> Image.Image:
+    """The picture dimmed where the model did not look, with a warm glow where it did.
+
+    Args:
+        picture: of any size; taken upright and laid on white, as models take it.
+        attention_map: (h, w) weights over the whole picture.
+
+    Returns:
+        An RGB picture of the same size.
+
+    Raises:
+        ValueError: as `heat`.
+    """
+    picture = open_image(picture)
+    level = heat(attention_map, picture.size)[..., None]  # (H, W, 1)
+    glow = GLOW * level**0.8
+    light = (1 - level) * EMBER + level * AMBER
+    pixels = (1 - glow) * (SHADE + (1 - SHADE) * level) * np.asarray(picture) + glow * light
+    return Image.fromarray(np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))
+
+
+def resized(picture: Image.Image, side: int) -> Image.Image:
+    """Upright RGB on white, the longer side ``side`` pixels, the shorter at least one."""
+    picture = open_image(picture)
+    scale = side / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+# Words on a picture
+
+
+def one_line(text: str) -> str:
+    """``text`` with line breaks made spaces, and what no font or file can hold made ``?``."""
+    # A lone surrogate can be encoded in no file.
+    return " ".join(str(text).encode("utf-8", "replace").decode("utf-8").split())
+
+
+def _is_right_to_left(text: str) -> bool:
+    """Whether the first letter with a direction runs right to left (Arabic, Hebrew)."""
+    directions = (unicodedata.bidirectional(letter) for letter in text)
+    return next((d for d in directions if d in ("L", "R", "AL")), "L") != "L"
+
+
+@lru_cache(maxsize=64)
+def _font(size: int, path: str) -> Font:
+    """The font file at ``size`` pixels; Pillow's own font (Aileron) for no path."""
+    return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+
+
+def _font_for(text: str, size: int) -> Font:
+    """A font of ``size`` pixels that has the letters of ``text``, as far as one is at hand."""
+    if _is_right_to_left(text) and not features.check_feature("fribidi"):
+        _warn_once("right-to-left words are drawn letter by letter from the left: install fribidi")
+    letters = frozenset(letter for letter in text if letter.isprintable() and letter != " ")
+    return _font(size, "" if text.isascii() else _font_path(letters))
+
+
+@lru_cache(maxsize=1024)
+def _font_path(letters: frozenset[str]) -> str:
+    """The first font file that has all letters; DejaVu Sans, with a warning, if none has."""
+    paths = _font_paths()
+    for path in paths:
+        if letters <= _letters_of(path):
+            return path
+    missing = min(letters - _letters_of(paths[0]))
+    script = unicodedata.name(missing, f"U+{ord(missing):X}").split()[0]  # CJK, HANGUL, THAI, ...
+    _warn_once(
+        f"no font was found for {script} letters, which are drawn as boxes: install one (for "
+        "Chinese, Japanese and Korean: Noto Sans CJK), or save the gaze as .html"
+    )
+    return paths[0]
+
+
+@lru_cache(maxsize=1)
+def _font_paths() -> list[str]:
+    """Upright font files of normal weight: DejaVu Sans, then those of the system by name."""
+    import matplotlib  # 0.1 s, and only a word outside ASCII needs its fonts
+    from matplotlib.font_manager import fontManager
+
+    first = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
+    others = sorted(
+        (entry.name, entry.fname)
+        for entry in fontManager.ttflist
+        if (entry.style, entry.weight, entry.size) == ("normal", 400, "scalable")
+        and "LastResort" not in entry.fname  # boxes for every letter there is
+    )
+    return list(dict.fromkeys((first, *(path for _, path in others))))
+
+
+@lru_cache(maxsize=256)
+def _letters_of(path: str) -> frozenset[str]:
+    """The letters that a font file has; none if it cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(map(chr, FT2Font(path).get_charmap()))
+    except (OSError, RuntimeError) as error:
+        log.info("%s: cannot be read as a font: %s", path, error)
+        return frozenset()
+
+
+@lru_cache(maxsize=16)
+def _warn_once(line: str) -> None:
+    log.warning(line)
+
+
+def _fit(text: str, size: int, width: int) -> tuple[str, Font]:
+    """The wording and font with which ``text`` fits ``width`` pixels.
+
+    The size is lowered to ``SMALLEST`` first; what is still too long is cut, and the cut is marked
+    with three dots.
+    """
+    text = one_line(text)
+    while size > SMALLEST and _font_for(text, size).getlength(text) > width:
+        size -= 1
+    font, whole = _font_for(text, size), text
+    while text and font.getlength(text) > width:
+        whole = whole[:-1]
+        text = f"{whole}..." if whole else ""
+    return text, font
+
+
+class _Word(NamedTuple):
+    """A word, and where it is drawn: the left end of its base line."""
+
+    text: str
+    font: Font
+    at: tuple[float, float]
+
+    def draw(self, draw: ImageDraw.ImageDraw, ink: tuple[int, int, int]) -> None:
+        draw.text(self.at, self.text, fill=ink, font=self.font, anchor="ls")
+
+
+def _paragraph(
+    words: Sequence[str], size: int, width: int, top: int, margin: int
+) -> tuple[list[_Word], int]:
+    """Words in lines on a sheet of ``width`` pixels with a margin, below ``top``.
+
+    Returns:
+        words: in their order; they run from the right if the first letter does.
+        bottom: where the paragraph ends, its margins included; ``top`` if there are no words.
+    """
+    line_height = round(size * 1.5)
+    right_to_left = _is_right_to_left(" ".join(words))
+    placed, x, y = [], float(margin), top + margin + size * 1.1
+    for word in words:
+        text, font = _fit(word, size, width - 2 * margin)
+        length = font.getlength(text)
+        if x > margin and x + length > width - margin:
+            x, y = float(margin), y + line_height
+        placed.append(_Word(text, font, (width - x - length if right_to_left else x, y)))
+        x += length + size // 3
+    return placed, round(y + line_height - size * 1.1) + margin if placed else top
+
+
+# Pictures and pages
+
+
+@dataclass(frozen=True, eq=False)
+class Gaze:
+    """A picture, words about it, and where the model looked for each.
+
+    Attributes:
+        picture: of any size, as for `overlay`.
+        words: T words, or names of passes.
+        attention: (T, h, w), one map a word.
+        title: a line above, for example the question.
+        caption: the picture's alternative text on a page; by default the words.
 
     Raises:
         UsageError: the model has no attention.
         ValueError: the maps do not fit the words.
     """
-    maps = checked_maps(words, attention)
-    small = resized(picture, side)
-    width, size = max(small.width, side // 2), max(11, side // 18)
-    margin, line_height, space = side // 24, round(size * 1.5), size // 3
-    shown = [fit(word, size, width - 2 * margin)[1] for word in words]
-    lines = wrap(shown, size, width - 2 * margin, space)
-    title_words = one_line(title or "").split()
-    title_lines = wrap(title_words, size, width - 2 * margin, space)
-    above = len(title_lines) * line_height + 2 * margin if title_lines else 0
-    below = above + small.height
-    height = below + (2 * margin + len(lines) * line_height if lines else 0)
-    places: list[tuple[float, float]] = []  # left end of each word on its baseline
-    right_to_left = is_right_to_left(" ".join(shown))
-    for number, line in enumerate(lines):
-        x: float = margin
-        for index in line:
-            length = font_for(shown[index], size).getlength(shown[index])
-            y = below + margin + number * line_height + size * 1.1
-            places.append((width - x - length if right_to_left else x, y))
-            x += length + space
 
-    frames = []
-    for now in range(len(shown)):
-        frame = Image.new("RGB", (width, height), PAPER)
-        frame.paste(overlay(small, maps[now]), ((width - small.width) // 2, above))
-        draw = ImageDraw.Draw(frame)
-        for number, line in enumerate(title_lines):
-            font, text = fit(" ".join(title_words[n] for n in line), size, width - 2 * margin)
-            draw.text((margin, margin + number * line_height), text, fill=INK, font=font)
-        # How far the caption has come; it also keeps two frames from being the same.
-        along = round(width * (now + 1) / len(shown))
-        draw.rectangle((0, below, along, below + 2), fill=ACCENT)
-        for index in range(now + 1):
-            font, ink = font_for(shown[index], size), ACCENT if index == now else INK
-            draw.text(places[index], shown[index], fill=ink, font=font, anchor="ls")
-        frames.append(frame)
-    frames = frames or [small]
-    durations = [milliseconds] * (len(frames) - 1) + [3 * milliseconds]
-    buffer = io.BytesIO()
-    frames[0].save(
-        buffer, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0
-    )
-    return buffer.getvalue()
+    picture: Image.Image
+    words: Sequence[str]
+    attention: np.ndarray | None
+    title: str = ""
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        if self.attention is None:
+            raise UsageError("this model has no attention to show")
+        shape = np.shape(self.attention)
+        if len(shape) != 3 or shape[0] != len(self.words) or 0 in shape[1:]:
+            raise ValueError(
+                f"expected attention ({len(self.words)} words, height, width), found shape {shape}"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file, whole or not at all: a picture, a moving picture or a page by its suffix.
+
+        Args:
+            path: ``.png``, ``.jpg``, ``.jpeg`` or ``.webp`` for a `strip`, ``.gif`` or ``.html``;
+                missing folders are made.
+
+        Raises:
+            UsageError: another suffix.
+            WriteError: the file system refused.
+        """
+        kind = FORMATS.get(Path(path).suffix.lower())
+        if kind is None:
+            raise UsageError(f"{path}: cannot be written; expected a name in {', '.join(FORMATS)}")
+        if kind == "HTML":
+            write_text(path, self.page())
+            return
+        content = self.gif() if kind == "GIF" else _encoded(self.strip(), kind, quality=92)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+
+    def strip(self, *, columns: int | None = None, side: int = 192) -> Image.Image:
+        """The picture, then one overlay a word with the word beneath, in rows.
+
+        The rows run from the right if the words do.
+
+        Args:
+            columns: tiles in a row; by default at most six, evenly filled.
+            side: the longer side of a tile in pixels.
+        """
+        small = resized(self.picture, side)
+        tiles = [small, *(overlay(small, m) for m in self._maps)]
+        if columns is None:
+            columns = math.ceil(len(tiles) / math.ceil(len(tiles) / 6))
+        columns = min(max(1, columns), len(tiles))
+        margin, gap, beneath, size = side // 8, side // 12, side // 5, max(SMALLEST, side // 11)
+        # A narrow picture still leaves room for its word.
+        cell_width, cell_height = max(small.width, side // 2), small.height + beneath + gap
+        width = 2 * margin + columns * cell_width + (columns - 1) * gap
+        heading, above = _paragraph(self.title.split(), size + 2, width, 0, margin)
+        above = above or margin
+        height = above + math.ceil(len(tiles) / columns) * cell_height
+        sheet = Image.new("RGB", (width, height), PAPER)
+        draw = ImageDraw.Draw(sheet)
+        for word in heading:
+            word.draw(draw, INK)
+        mirrored = _is_right_to_left(" ".join(self.words))
+        for number, (tile, label) in enumerate(zip(tiles, ("picture", *self.words), strict=True)):
+            row, column = divmod(number, columns)
+            column = columns - 1 - column if mirrored else column
+            left, top = margin + column * (cell_width + gap), above + row * cell_height
+            sheet.paste(tile, (left + (cell_width - tile.width) // 2, top))
+            text, font = _fit(label, size, cell_width)
+            middle = (left + cell_width / 2, top + tile.height + beneath / 2)
+            draw.text(middle, text, fill=INK if number else FAINT, font=font, anchor="mm")
+        return sheet
+
+    def gif(self, *, side: int = 360, milliseconds: int = 650) -> bytes:
+        """An endless moving picture: one frame a word, with the caption so far beneath.
+
+        Args:
+            side: the longer side of the picture in pixels.
+            milliseconds: how long a word is shown; the last one stays three times as long.
+
+        Returns:
+            The bytes of a GIF file; without words the picture alone.
+        """
+        small = resized(self.picture, side)
+        width, size, margin = max(small.width, side // 2), max(SMALLEST, side // 18), side // 24
+        heading, above = _paragraph(self.title.split(), size, width, 0, margin)
+        below = above + small.height
+        caption, height = _paragraph(self.words, size, width, below, margin)
+        frames = []
+        for now, lit in enumerate([overlay(small, m) for m in self._maps] or [small]):
+            frame = Image.new("RGB", (width, height), PAPER)
+            frame.paste(lit, ((width - small.width) // 2, above))
+            draw = ImageDraw.Draw(frame)
+            for word in heading:
+                word.draw(draw, INK)
+            for index, word in enumerate(caption[: now + 1]):
+                word.draw(draw, ACCENT if index == now else INK)
+            if caption:
+                # How far the caption has come; it also keeps two frames from being the same.
+                done = width * (now + 1) // len(caption)
+                draw.rectangle((0, below, done, below + 2), fill=ACCENT)
+            frames.append(frame)
+        times = [milliseconds] * (len(frames) - 1) + [3 * milliseconds]
+        more = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
+        return _encoded(frames[0], "GIF", **more)
+
+    def html(self, *, tiles: bool = False, assets: bool = True, side: int = 640) -> str:
+        """A fragment to play with: hover over a word, tap it, or use the arrow keys.
+
+        Nothing is fetched: the picture is a data URI, the maps are numbers, style and script are
+        inline. There are no ids, so any number of fragments may stand on one page. All text is
+        escaped. For those who do not see it, a live line says the place in words.
+
+        Args:
+            tiles: show a small overlay with each word, so that all is seen at a glance.
+            assets: put style and script into the fragment; a page of many is smaller with
+                ``gaze.css`` once in its head and one `script` after the last fragment.
+            side: the longer side of the embedded picture in pixels, at most.
+        """
+        picture, maps = open_image(self.picture), self._maps
+        words = [markup.escape(one_line(word)) or "&nbsp;" for word in self.words]
+        title = markup.escape(one_line(self.title))
+        fragment = fill(
+            "gaze.html",
+            kind=" gg-tiled" if tiles else "",
+            height=maps.shape[1],
+            width=maps.shape[2],
+            maps=base64.b64encode(maps.astype("<f4").tobytes()).decode(),
+            ratio=f"{picture.width / picture.height:.6g}",
+            uri=picture_uri(picture, side),
+            alt=markup.escape(self._spoken) or "picture",
+            title=f'<p class="gg-title" dir="auto">{title}</p>' if title else "",
+            direction="rtl" if _is_right_to_left(self._spoken) else "ltr",
+            words=" ".join(
+                f'<button type="button" aria-pressed="false"><bdi>{word}</bdi></button>'
+                for word in words
+            ),
+        )
+        if assets:
+            return f"<style>{template('gaze.css')}</style>\n{fragment}{script()}"
+        return fragment
+
+    def page(self) -> str:
+        """A whole document with the fragment and its tiles."""
+        title = markup.escape(one_line(self.title))
+        return fill(
+            "page.html",
+            title=title or markup.escape(self._spoken) or "gaze",
+            style=template("gaze.css"),
+            heading=f'<h1 dir="auto">{title}</h1>\n' if title else "",
+            body=replace(self, title="").html(tiles=True, assets=False),
+            script=script(),
+        )
+
+    @property
+    def _maps(self) -> np.ndarray:
+        return np.asarray(self.attention)
+
+    @property
+    def _spoken(self) -> str:
+        return one_line(self.caption or " ".join(self.words))
 
 
 @lru_cache(maxsize=8)
@@ -195,141 +448,32 @@ def template(name: str) -> str:
     return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
-def picture_uri(picture: Image.Image, side: int) -> str:
-    """The picture as a JPEG data URI, its longer side at most ``side`` pixels."""
-    small = resized(picture, min(side, max(picture.size)))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def fill(name: str, **values: object) -> str:
+    """A file in ``templates/`` with its ``$names`` filled in."""
+    return Template(template(name)).substitute(values)
 
 
-def style() -> str:
-    """The style sheet of every fragment, once a page."""
-    return template("gaze.css")
-
-
-@lru_cache(maxsize=1)
 def script() -> str:
-    """The script of every fragment, once a page and after the last fragment."""
-    kept, added = veil()
-    # One layer of colour and opacity that does the same as kept and added.
-    opacity = 1 - kept[:, None]
-    layer = np.rint(np.concatenate((added / opacity, 255 * opacity), axis=1)).astype(np.uint8)
-    return Template(template("gaze.js")).substitute(veil=base64.b64encode(layer.tobytes()).decode())
+    """The element with the script of every fragment: once a page, after the last fragment."""
+    return f'<script type="module">{template("gaze.js")}</script>'
 
 
-def html(
-    picture: Image.Image,
-    words: Sequence[str],
-    attention: np.ndarray | None,
-    *,
-    title: str | None = None,
-    caption: str | None = None,
-    page: bool = False,
-    tiles: bool = False,
-    with_assets: bool = True,
-    side: int = 640,
-) -> str:
-    """Hover over a word, tap it or go through them with the arrow keys: see where it looked.
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    """The bytes of a picture file; ``kind`` is Pillow's name of a format."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
 
-    Nothing is fetched: the picture is a data URI, the maps are 8-bit numbers, style and script
-    are inline. Fragments carry no ids, so any number of them may stand on one page. Words and
-    title are escaped. For those who do not see it, a live line says the place in words.
+
+def picture_uri(picture: Image.Image, side: int, kind: str = "JPEG", quality: int = 85) -> str:
+    """The picture as a data URI, its longer side at most ``side`` pixels.
 
     Args:
-        picture: of any size.
-        words: T words.
-        attention: (T, h, w), one map a word.
-        title: a line above the words.
-        caption: the picture's alternative text; by default the words.
-        page: a whole document instead of a fragment.
-        tiles: show a small overlay with each word, so that all is seen at a glance.
-        with_assets: put style and script into the fragment; a page of many fragments is smaller
-            with one `style` in its head and one `script` after the last fragment.
-        side: the longer side of the embedded picture in pixels, at most.
-
-    Raises:
-        UsageError: the model has no attention.
-        ValueError: the maps do not fit the words.
+        picture: of any size, as for `overlay`.
+        side: in pixels.
+        kind: JPEG or WEBP.
+        quality: 1 to 95.
     """
-    maps = checked_maps(words, attention)
-    picture = open_image(picture)
-    words = [one_line(word) for word in words]
-    height, width = maps.shape[1:]
-    # Finer than the grid, so that a browser's bilinear scaling looks smooth.
-    times = max(1, math.ceil(GRAIN / max(height, width)))
-    size = (width * times, height * times)
-    levels = [np.rint(heat(one, size) * 255).astype(np.uint8).tobytes() for one in maps]
-    caption = one_line(caption or " ".join(words))
-    level, heading = "h1" if page else "p", ""
-    if title:
-        heading = f'<{level} class="gg-title" dir="auto">{markup.escape(one_line(title))}</{level}>'
-    fill = Template(template("gaze.html")).substitute
-    fragment = fill(
-        kind=" gg-tiled" if tiles else "",
-        columns=size[0],
-        rows=size[1],
-        maps=base64.b64encode(b"".join(levels)).decode(),
-        ratio=f"{picture.width / picture.height:.6g}",
-        uri=picture_uri(picture, side),
-        alt=markup.escape(caption or "picture"),
-        title=heading,
-        direction="rtl" if is_right_to_left(caption) else "ltr",
-        words=" ".join(
-            f'<button type="button" aria-pressed="false" data-where="{where(one)}">'
-            f"<bdi>{markup.escape(word) or '&nbsp;'}</bdi></button>"
-            for word, one in zip(words, maps, strict=True)
-        ),
-    )
-    if page:
-        return Template(template("page.html")).substitute(
-            title=markup.escape(one_line(title or caption) or "gaze"),
-            style=style(),
-            body=fragment,
-            script=script(),
-        )
-    if with_assets:
-        return f"<style>{style()}</style>\n{fragment}<script>{script()}</script>"
-    return fragment
-
-
-def save(
-    path: str | os.PathLike[str],
-    picture: Image.Image,
-    words: Sequence[str],
-    attention: np.ndarray | None,
-    *,
-    title: str | None = None,
-) -> None:
-    """Write the gaze to a file whose suffix says what it is.
-
-    ``.png``, ``.jpg``, ``.jpeg`` and ``.webp`` are a `strip`, ``.gif`` a moving picture and
-    ``.html`` a live page. The file appears whole or not at all.
-
-    Args:
-        path: where to write; missing folders are made.
-        picture: of any size.
-        words: T words.
-        attention: (T, h, w), one map a word.
-        title: a line above the strip or the moving picture, or on the page.
-
-    Raises:
-        UsageError: another suffix, or the model has no attention.
-        WriteError: the file system refused.
-        ValueError: the maps do not fit the words.
-    """
-    kind = FORMATS.get(Path(path).suffix.lower())
-    if kind is None:
-        raise UsageError(f"{path}: cannot be written; expected a name in {', '.join(FORMATS)}")
-    if kind == "HTML":
-        write_text(path, html(picture, words, attention, title=title, page=True, tiles=True))
-        return
-    if kind == "GIF":
-        content = gif(picture, words, attention, title=title)
-    else:
-        buffer = io.BytesIO()
-        sheet = strip(picture, words, attention, title=title)
-        sheet.save(buffer, kind, **({} if kind == "PNG" else {"quality": 92}))
-        content = buffer.getvalue()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    small = resized(picture, min(side, max(picture.size)))
+    content = base64.b64encode(_encoded(small, kind, quality=quality)).decode()
+    return f"data:image/{kind.lower()};base64,{content}"

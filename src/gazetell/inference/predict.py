@@ -38,7 +38,7 @@ from ..models.folder import (
     load_model,
 )
 from ..pictures import PREVIEW
-from . import gaze
+from .gaze import Gaze, picture_uri
 
 __all__ = ["Answer", "Answerer", "Caption", "Captioner", "check_bound", "load"]
 
@@ -58,6 +58,7 @@ class _Result:
 
     attention: np.ndarray | None
     image: Image.Image | None
+    text: str
 
     def _shown(self) -> tuple[Sequence[str], str | None, str]:
         """A label for each map of the attention, a title above them, and the text as HTML."""
@@ -79,7 +80,8 @@ class _Result:
             name = type(self).__name__.lower()
             raise ModelError(f"this {name} has no picture: it was made from features alone")
         labels, title, _ = self._shown()
-        gaze.save(path, self.image, labels, self.attention, title=title)
+        spoken = title or self.text
+        Gaze(self.image, labels, self.attention, title or "", spoken).save(path)
 
     def _repr_html_(self) -> str:
         """The text and the interactive gaze in a notebook."""
@@ -87,9 +89,10 @@ class _Result:
         if self.image is None:
             return text
         if self.attention is None or not labels:
-            return f'<img src="{gaze.picture_uri(self.image, PREVIEW)}" alt="">{text}'
+            return f'<img src="{picture_uri(self.image, PREVIEW)}" alt="">{text}'
         # Without a title the labels are the text.
-        return (text if title else "") + gaze.html(self.image, labels, self.attention)
+        gaze = Gaze(self.image, labels, self.attention, caption=title or self.text)
+        return (text if title else "") + gaze.html()
 
     def _rounded(self) -> list[Any] | None:
         return (

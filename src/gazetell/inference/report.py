@@ -5,14 +5,13 @@ Nothing is fetched, so the page can be sent by mail and read in ten years. It is
 its reader's system is, and every text from a model or a user is escaped.
 """
 
+import html
 import math
 import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ from PIL import Image
 
 from ..files import write_text
 from ..pictures import open_image
-from . import gaze
-from .curves import chart, curve
-from .lettering import one_line
+from .gaze import Gaze, fill, one_line, picture_uri, script, template
 
-__all__ = ["Example", "figure_text", "write_report"]
+__all__ = ["Example", "chart", "figure_text", "write_report"]
 
 SIDE = 480  # longer side of an embedded picture in pixels: some 50 kB each
+Figure = float | int | str | None
+History = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +58,8 @@ def write_report(
     *,
     title: str,
     command: str,
-    figures: Mapping[str, float | int | str | None],
-    history: Sequence[Mapping[str, Any]],
+    figures: Mapping[str, Figure],
+    history: History,
     examples: Sequence[Example],
     best: Sequence[Example],
     worst: Sequence[Example],
@@ -95,48 +94,54 @@ def write_report(
         WriteError: the file system refused.
         ValueError: the attention of an example does not fit its words.
     """
-    page = Template(gaze.template("report.html")).substitute(
-        title=escape(one_line(title)),
-        date=f'<p class="date">{escape(one_line(date))}</p>' if date else "",
-        command=_code(command),
+    sections = (
+        ("How it learned", "", _curves(history)),
+        (
+            "Where it looked",
+            "Pictures of the test set. Choose a word to see where the model looked for it.",
+            _gallery(examples, tiles=True),
+        ),
+        (
+            "What it answered",
+            "Questions about pictures of the test set, and where it looked in each pass.",
+            _gallery(answers, tiles=True),
+        ),
+        ("Its best", "The highest scores of the test set.", _gallery(best)),
+        ("Its worst", "The lowest scores: where to look first.", _gallery(worst)),
+        ("Good to know", "", _list("notes", notes)),
+        ("Where to go from here", "", "\n".join(map(_command, commands))),
+    )
+    page = fill(
+        "report.html",
+        title=_text(title),
+        date=f'<p class="date">{_text(date)}</p>' if date else "",
+        command=_command(command),
         figures=_figures(figures),
         sections="\n".join(
-            (
-                _section("How it learned", _curves(history) + _left_out(history)),
-                _section(
-                    "Where it looked",
-                    _gallery(examples, tiles=True),
-                    "Pictures of the test set. Choose a word to see where the model looked for it.",
-                ),
-                _section(
-                    "What it answered",
-                    _gallery(answers, tiles=True),
-                    "Questions about pictures of the test set, and where it looked in each pass.",
-                ),
-                _section("Its best", _gallery(best), "The highest scores of the test set."),
-                _section("Its worst", _gallery(worst), "The lowest scores: where to look first."),
-                _section("Good to know", _notes(notes)),
-                _section("Where to go from here", "\n".join(map(_code, commands))),
-            )
+            f"<section>\n<h2>{heading}</h2>\n"
+            + (f'<p class="lead">{lead}</p>\n' if lead else "")
+            + f"{content}\n</section>"
+            for heading, lead, content in sections
+            if content
         ),
-        style=gaze.template("report.css"),
-        gaze_style=gaze.style(),
-        gaze_script=gaze.script(),
-        script=gaze.template("report.js"),
+        style=template("gaze.css") + template("report.css"),
+        gaze_script=script(),
+        script=template("report.js"),
     )
     write_text(Path(path), page)
 
 
-def _section(heading: str, content: str, lead: str = "") -> str:
-    """A section with its heading, or nothing where there is nothing to show."""
-    if not content:
-        return ""
-    lead = f'<p class="lead">{escape(lead)}</p>' if lead else ""
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{lead}\n{content}\n</section>"
+def _text(text: str) -> str:
+    return html.escape(one_line(text))
 
 
-def figure_text(value: float | int | str | None) -> str:
-    """A headline figure as a person would write it."""
+def _list(kind: str, items: Sequence[str]) -> str:
+    rows = "".join(f'<li dir="auto">{_text(item)}</li>' for item in items)
+    return f'<ul class="{kind}">{rows}</ul>' if rows else ""
+
+
+def figure_text(value: Figure) -> str:
+    """A figure as a person would write it."""
     if value is None:
         return "not computed"
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
@@ -147,136 +152,187 @@ def figure_text(value: float | int | str | None) -> str:
     if not math.isfinite(number):
         return "undefined"
     size = abs(number)
-    if size >= 1000:
-        return f"{number:,.0f}"
     if size >= 10:
-        return f"{number:.1f}"
+        return f"{number:,.0f}" if size >= 1000 else f"{number:.1f}"
     return f"{number:.3f}" if size >= 0.001 or number == 0 else f"{number:.1e}"
 
 
-def _figures(figures: Mapping[str, float | int | str | None]) -> str:
+def _figures(figures: Mapping[str, Figure]) -> str:
     """The headline figures as cards."""
-    cards = []
+    cards = ""
     for name, value in figures.items():
         text = figure_text(value)
         spoken = value is None or (isinstance(value, str) and len(text) > 8)
         kind = ' class="words"' if spoken else ' class="long"' if len(text) > 6 else ""
-        cards.append(f"<div><dt>{escape(one_line(name))}</dt><dd{kind}>{escape(text)}</dd></div>")
-    return f'<dl class="figures">{"".join(cards)}</dl>' if cards else ""
-
-
-def _score_name(key: str) -> str:
-    """``val_cider`` as the field writes it."""
-    name = key.removeprefix("val_")
-    known = {"cider": "CIDEr", "rouge_l": "ROUGE-L", "meteor": "METEOR", "spice": "SPICE"}
-    return known.get(name, name.replace("bleu_", "BLEU-").replace("_", " "))
-
-
-def _curves(history: Sequence[Mapping[str, Any]]) -> str:
-    """Loss, and up to three scores of the validation split, CIDEr first."""
-    panels = [
-        (
-            "Loss",
-            chart(
-                "loss",
-                "Loss",
-                [
-                    curve("training", history, "train_loss"),
-                    curve("validation", history, "val_loss"),
-                ],
-                best="min",
-            ),
-        )
-    ]
-    keys = dict.fromkeys(key for row in history for key in row)
-    scores = [key for key in keys if key.startswith("val_") and key != "val_loss"]
-    scores.sort(key=lambda key: key != "val_cider")
-    for number, key in enumerate(scores[:3]):
-        name = _score_name(key)
-        line = curve(name, history, key)
-        panels.append((f"{name}, validation", chart(f"score{number}", name, [line], best="max")))
-    drawn = "".join(
-        f'<div class="panel"><h3>{escape(name)}</h3>\n{svg}</div>' for name, svg in panels if svg
-    )
-    return f'<div class="panels">{drawn}</div>' if drawn else ""
-
-
-def _left_out(history: Sequence[Mapping[str, Any]]) -> str:
-    """How many epochs the curves do not show, because a figure is not finite."""
-    shown = ("train_loss", "val_")
-    broken = [
-        row
-        for row in history
-        if any(
-            key.startswith(shown) and isinstance(value, numbers.Real) and not math.isfinite(value)
-            for key, value in row.items()
-        )
-    ]
-    if not broken:
-        return ""
-    return (
-        f'<p class="small">{len(broken)} of {len(history)} epochs have figures that are not '
-        "finite; the curves leave them out.</p>"
-    )
+        cards += f"<div><dt>{_text(name)}</dt><dd{kind}>{html.escape(text)}</dd></div>"
+    return f'<dl class="figures">{cards}</dl>' if cards else ""
 
 
 def _gallery(examples: Sequence[Example], tiles: bool = False) -> str:
     """Examples side by side; with tiles, one below the other with an overlay for each word."""
     cards = "\n".join(_card(example, tiles) for example in examples)
-    kind = "gallery wide" if tiles else "gallery"
-    return f'<div class="{kind}">\n{cards}\n</div>' if cards else ""
+    return f'<div class="gallery{" wide" if tiles else ""}">\n{cards}\n</div>' if cards else ""
 
 
 def _card(example: Example, tiles: bool) -> str:
     """One picture with its gaze, score, verdict and references."""
-    picture, caption = open_image(example.image), one_line(example.caption)
+    picture, caption = open_image(example.image), _text(example.caption)
     if example.attention is None:
-        shown = (
-            f'<figure class="plain"><img src="{gaze.picture_uri(picture, SIDE)}" '
-            f'alt="{escape(caption)}">'
-            f'<figcaption dir="auto">{escape(caption)}</figcaption></figure>'
-        )
+        image = f'<img src="{picture_uri(picture, SIDE)}" alt="{caption}">'
+        figure = f'<figcaption dir="auto">{caption}</figcaption>'
+        seen = f'<figure class="plain">{image}{figure}</figure>'
     else:
-        shown = gaze.html(
-            picture,
-            example.words,
-            example.attention,
-            title=caption if tiles else None,
-            caption=caption,
-            with_assets=False,
-            tiles=tiles,
-            side=SIDE,
-        )
-    marks = []
-    if example.score is not None:
-        marks.append(f'<span class="mark">CIDEr {example.score:.2f}</span>')
+        title = example.caption if tiles else ""
+        gaze = Gaze(picture, example.words, example.attention, title, example.caption)
+        seen = gaze.html(tiles=tiles, assets=False, side=SIDE)
+    marks = "" if example.score is None else f'<span class="mark">CIDEr {example.score:.2f}</span>'
     if example.verdict:
         kind = {None: "", True: " right", False: " wrong"}[example.right]
-        marks.append(f'<span class="mark{kind}">{escape(one_line(example.verdict))}</span>')
-    references = "".join(
-        f'<li dir="auto">{escape(one_line(text))}</li>' for text in example.references
+        marks += f' <span class="mark{kind}">{_text(example.verdict)}</span>'
+    about = f'<p class="marks">{marks}</p>' if marks else ""
+    if example.references:
+        about += '<p class="small">People said</p>' + _list("references", example.references)
+    return (
+        f"<article>\n{seen}" + (f'<div class="about">{about}</div>' if about else "") + "</article>"
     )
-    if references:
-        references = f'<p class="small">People said</p><ul class="references">{references}</ul>'
-    line = f'<p class="marks">{" ".join(marks)}</p>' if marks else ""
-    about = f'<div class="about">{line}{references}</div>' if line or references else ""
-    return f"<article>\n{shown}{about}\n</article>"
 
 
-def _notes(notes: Sequence[str]) -> str:
-    """Notes as a list."""
-    items = "".join(f"<li>{escape(one_line(note))}</li>" for note in notes)
-    return f'<ul class="notes">{items}</ul>' if items else ""
-
-
-def _code(line: str) -> str:
+def _command(line: str) -> str:
     """A command line to copy; one that starts with ``#`` is a remark on the next."""
     line = line.strip()
     if line.startswith("#"):
-        return f'<p class="remark">{escape(line.lstrip("# "))}</p>'
-    if not line:
-        return ""
+        return f'<p class="remark">{html.escape(line.lstrip("# "))}</p>'
     return (
-        f'<div class="command"><pre tabindex="0"><code>{escape(line)}</code></pre>'
+        f'<div class="command"><pre tabindex="0"><code>{html.escape(line)}</code></pre>'
         '<button type="button" class="copy" hidden>Copy</button></div>'
     )
+
+
+def _curves(history: History) -> str:
+    """Loss, and up to three scores of the validation split, CIDEr first."""
+    scores = [
+        key
+        for key in dict.fromkeys(key for row in history for key in row)
+        if key.startswith("val_") and key != "val_loss"
+    ]
+    scores.sort(key=lambda key: key != "val_cider")
+    panels = [("Loss", {"train_loss": "training", "val_loss": "validation"}, min)]
+    names = {"cider": "CIDEr", "rouge_l": "ROUGE-L", "meteor": "METEOR", "spice": "SPICE"}
+    for key in scores[:3]:
+        score = key.removeprefix("val_")
+        name = names.get(score, score.replace("bleu_", "BLEU-").replace("_", " "))
+        panels.append((f"{name}, validation", {key: name}, max))
+    drawn = "".join(
+        f'<div class="panel"><h3>{_text(title)}</h3>\n{svg}</div>'
+        for title, curves, best in panels
+        if (svg := chart(title, history, curves, best))
+    )
+    if not drawn:
+        return ""
+    broken = sum(
+        isinstance(value, float) and not math.isfinite(value)
+        for row in history
+        for key, value in row.items()
+        if key == "train_loss" or key.startswith("val_")
+    )
+    note = ""
+    if broken:
+        note = (
+            f"Figures that are not finite ({broken} in {len(history)} epochs) are left out of the"
+        )
+        note = f'<p class="small">{note} curves.</p>'
+    return f'<div class="panels">{drawn}</div>{note}'
+
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 270, 56, 14, 16, 40  # of a chart and its margins
+
+
+def chart(title: str, history: History, curves: Mapping[str, str], best: Any = None) -> str:
+    """Curves over epochs as one ``<svg>`` element; the style sheet of the page colours it.
+
+    Args:
+        title: what the curves show, said in the alternative text.
+        history: rows of ``metrics.jsonl``; what is no finite number is left out.
+        curves: the name in the legend by key of the rows; the last one with a point is drawn in
+            the loud colour, those before it quiet.
+        best: ``min`` or ``max`` marks the best point of the last curve.
+
+    Returns:
+        The element, or ``""`` when no curve has a point.
+    """
+    lines = {name: _points(history, key) for key, name in curves.items()}
+    lines = {name: points for name, points in lines.items() if points}
+    if not lines:
+        return ""
+    epochs, values = zip(*(point for points in lines.values() for point in points), strict=True)
+    low, high = min(values), max(values)
+    pad = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
+    across = _Scale(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
+    up = _Scale(low - pad, high + pad, HEIGHT - BOTTOM, TOP)
+    drawn, spoken = [], []
+    for tick in up.ticks():
+        drawn.append(f'<path class="rule" d="M{LEFT} {up(tick)}H{WIDTH - RIGHT}"/>')
+        drawn.append(f'<text class="y" x="{LEFT - 8}" y="{up(tick)}">{tick:g}</text>')
+    for tick in across.ticks(whole=True):
+        drawn.append(f'<text x="{across(tick)}" y="{HEIGHT - BOTTOM + 16}">{tick:g}</text>')
+    drawn.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">epoch</text>')
+    for number, (name, points) in enumerate(lines.items()):
+        loud = " loud" if number == len(lines) - 1 else ""
+        path = "L".join(f"{across(x)} {up(y)}" for x, y in points)
+        drawn.append(f'<path class="line{loud}" d="M{path}"/>')
+        if len(points) == 1:
+            drawn.append(_dot(across(points[0][0]), up(points[0][1]), loud))
+        if len(lines) > 1:
+            line = TOP + 16 * number
+            drawn.append(f'<path class="line{loud}" d="M{WIDTH - 110} {line}h18"/>')
+            drawn.append(f'<text class="name" x="{WIDTH - 86}" y="{line}">{_text(name)}</text>')
+        ends = dict.fromkeys(f"{y:.3g}" for _, y in (points[0], points[-1]))
+        spoken.append(f"{name} {' to '.join(ends)}")
+    if best is not None:
+        epoch, value = best(points, key=lambda point: point[1])
+        y = up(value) + (18 if best is min else -10)
+        drawn.append(_dot(across(epoch), up(value), " loud"))
+        at = min(across(epoch), WIDTH - 22)  # not over the edge
+        drawn.append(f'<text class="best" x="{at}" y="{y}">{value:.3f}</text>')
+        spoken.append(f"best {value:.3f} at epoch {epoch:g}")
+    label = _text(f"{title} by epoch: {'; '.join(spoken)}")
+    head = f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{label}">'
+    return head + "\n".join(drawn) + "</svg>"
+
+
+def _points(history: History, key: str) -> list[tuple[float, float]]:
+    """(epoch, value) of each row in which both are finite numbers."""
+    pairs = ((row.get("epoch"), row.get(key)) for row in history)
+    return [
+        (float(x), float(y))
+        for x, y in pairs
+        if isinstance(x, numbers.Real) and isinstance(y, numbers.Real) and math.isfinite(y)
+    ]
+
+
+def _dot(x: float, y: float, loud: str) -> str:
+    return f'<circle class="dot{loud}" cx="{x}" cy="{y}" r="4"/>'
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From numbers to places on a chart."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        span = self.high - self.low
+        part = (value - self.low) / span if span else 0.5
+        return round(self.start + part * (self.end - self.start), 1)
+
+    def ticks(self, whole: bool = False) -> list[float]:
+        """About five round numbers within the scale."""
+        step = (self.high - self.low) / 7 or 1.0
+        power = 10.0 ** math.floor(math.log10(step))
+        step = next(power * n for n in (1, 2, 5, 10) if power * n >= step * 0.999)
+        step = max(1.0, step) if whole else step
+        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        return [float(f"{n * step:.6g}") for n in range(first, last + 1)]

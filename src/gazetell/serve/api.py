@@ -557,5 +557,7 @@ def create_app(
     async def index() -> FileResponse:
         return FileResponse(page / "index.html")
 
-    app.mount("/page", StaticFiles(directory=page), name="page")
+    # gaze.js is of the templates: it draws gazes here and in the pages that the library writes.
+    static = StaticFiles(directory=page, packages=[("gazetell.inference", "templates")])
+    app.mount("/page", static, name="page")
     return app

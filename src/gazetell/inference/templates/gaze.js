@@ -1,135 +1,221 @@
+// Where the model looked, as light on a picture: inlined in the pages that gazetell writes, and
+// served to the page of the service. Light and numbers are those of gazetell.inference.gaze.
 
-(() => {
-  "use strict";
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const veil = bytes("$veil"); // red, green, blue, opacity for each heat 0..255
-  const still = matchMedia("(prefers-reduced-motion: reduce)");
+const GRAIN = 64; // sides of the map of light, which the browser scales to the picture
+const SHADE = 0.24, GLOW = 0.34, EMBER = [255, 104, 16], AMBER = [255, 206, 96];
+export const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-  function start(root) {
-    root.dataset.ready = "";
-    const columns = +root.dataset.columns, rows = +root.dataset.rows, cells = columns * rows;
-    const maps = bytes(root.dataset.maps);
-    const words = [...root.querySelectorAll(".gg-words button")];
-    const bar = root.querySelector(".gg-words"), play = root.querySelector(".gg-play");
-    const line = root.querySelector(".gg-where"), hint = line.textContent;
-    const canvas = root.querySelector("canvas"), brush = canvas.getContext("2d");
-    const picture = root.querySelector("img"), tiled = root.classList.contains("gg-tiled");
-    canvas.width = columns;
-    canvas.height = rows;
-    const image = brush.createImageData(columns, rows);
-    const heat = new Float32Array(cells);
-    let now = -1, pinned = -1, timer = 0, turn = 0;
+// Red, green, blue and opacity at heat 0, 1/255, ..., 1.
+export const veil = Array.from({ length: 256 }, (_, n) => {
+  const level = n / 255, glow = GLOW * level ** 0.8;
+  const opacity = 1 - (1 - glow) * (SHADE + (1 - SHADE) * level);
+  const part = (k) => glow * ((1 - level) * EMBER[k] + level * AMBER[k]) / opacity;
+  return [part(0), part(1), part(2), 255 * opacity];
+});
 
-    function paint(levels) {
-      for (let cell = 0; cell < cells; cell++) {
-        const from = 4 * Math.round(levels[cell]);
-        for (let part = 0; part < 4; part++) image.data[4 * cell + part] = veil[from + part];
-      }
-      brush.putImageData(image, 0, 0);
-    }
+// A cubic (Catmull-Rom) through rows of numbers, taken at GRAIN places.
+function along(rows) {
+  const row = (i) => rows[Math.min(rows.length - 1, Math.max(0, i))];
+  return Array.from({ length: GRAIN }, (_, at) => {
+    const place = (at + 0.5) * rows.length / GRAIN - 0.5, i = Math.floor(place), t = place - i;
+    const [a, b, c, d] = [row(i - 1), row(i), row(i + 1), row(i + 2)];
+    return b.map((_, k) => (1 + 2 * t) * (1 - t) ** 2 * b[k] + t * t * (3 - 2 * t) * c[k]
+      + t * (1 - t) ** 2 * (c[k] - a[k]) / 2 + t * t * (t - 1) * (d[k] - b[k]) / 2);
+  });
+}
 
-    // The gaze moves from word to word instead of jumping.
-    function move(index, jump) {
-      const begin = heat.slice(), started = performance.now(), mine = ++turn;
-      const step = (time) => {
-        if (mine !== turn) return;
-        const part = jump ? 1 : Math.min(1, Math.max(0, (time - started) / 220));
-        const eased = part * part * (3 - 2 * part);
-        for (let cell = 0; cell < cells; cell++) {
-          heat[cell] = begin[cell] + eased * (maps[index * cells + cell] - begin[cell]);
-        }
-        paint(heat);
-        if (part < 1) requestAnimationFrame(step);
-      };
-      step(started);
-    }
+const transposed = (rows) => rows[0].map((_, k) => rows.map((row) => row[k]));
+const mean = (map) => map.reduce((sum, weight) => sum + weight) / map.length;
 
-    function tile() {
-      const width = 200, height = Math.max(1, Math.round(width * picture.naturalHeight
-        / picture.naturalWidth));
-      words.forEach((word, index) => {
-        const small = document.createElement("canvas"), pen = small.getContext("2d");
-        small.width = width;
-        small.height = height;
-        small.setAttribute("aria-hidden", "true");
-        paint(maps.subarray(index * cells, (index + 1) * cells));
-        pen.imageSmoothingQuality = "high";
-        pen.drawImage(picture, 0, 0, width, height);
-        pen.drawImage(canvas, 0, 0, width, height);
-        word.prepend(small);
-      });
-    }
+// GRAIN * GRAIN levels from 0 to 1 of a map, an array of height * width weights.
+export function heat(map, { height, width }) {
+  const top = Math.max(...map, 2 * mean(map)) || 1;
+  const rows = Array.from({ length: height }, (_, r) => map.slice(r * width, (r + 1) * width));
+  const fine = along(transposed(along(transposed(rows)))).flat();
+  return fine.map((level) => Math.min(1, Math.max(0, level / top)));
+}
 
-    function show(index) {
-      if (index === now) return;
-      const jump = now < 0 || still.matches;
-      now = index;
-      root.classList.toggle("gg-looking", index >= 0);
-      words.forEach((word, at) => word.classList.toggle("gg-now", at === index));
-      line.textContent = index < 0 ? hint
-        : "\u201c" + words[index].textContent + "\u201d: " + words[index].dataset.where;
-      if (index >= 0) move(index, jump);
-    }
+// In words: the ninth of the picture with the peak, weighed with the cells around it.
+export function where(map, { height, width }) {
+  const peak = Math.max(...map), at = map.indexOf(peak);
+  if (peak <= 2 * mean(map)) return "spread over the picture";
+  let x = 0, y = 0, sum = 0;
+  map.forEach((weight, cell) => {
+    const row = Math.floor(cell / width), column = cell % width;
+    if (Math.abs(row - Math.floor(at / width)) > 1 || Math.abs(column - at % width) > 1) return;
+    x += weight * (column + 0.5), y += weight * (row + 0.5), sum += weight;
+  });
+  const third = (middle, size, names) => names[Math.min(2, Math.floor(3 * middle / sum / size))];
+  const names = [third(y, height, ["upper", "", "lower"]), third(x, width, ["left", "", "right"])];
+  return "mostly " + (names.filter(Boolean).join(" ") || "the middle");
+}
 
-    function pin(index) {
-      pinned = index;
-      words.forEach((word, at) => word.setAttribute("aria-pressed", String(at === index)));
-      show(index);
-    }
+function paint(canvas, levels) {
+  const brush = canvas.getContext("2d"), image = brush.createImageData(GRAIN, GRAIN);
+  levels.forEach((level, cell) => image.data.set(veil[Math.round(255 * level)], 4 * cell));
+  brush.putImageData(image, 0, 0);
+}
 
-    function stop() {
-      clearInterval(timer);
-      timer = 0;
-      play.classList.remove("gg-playing");
-      play.setAttribute("aria-label", "Show word after word");
-    }
+// A picture, and buttons (words, passes) that show where the model looked for them.
+export class Gaze {
+  #maps = new WeakMap(); // button -> { levels, line }
+  #lit = new Float32Array(GRAIN * GRAIN);
+  #turn = 0;
+  #timer = 0;
+  #shown = null;
+  #pinned = null;
 
-    function rove(index) {
-      words.forEach((word, at) => { word.tabIndex = at === index ? 0 : -1; });
-    }
-
-    words.forEach((word, index) => {
-      word.addEventListener("pointerenter", (event) => {
-        if (event.pointerType === "mouse" && !timer) show(index);
-      });
-      word.addEventListener("focus", () => {
-        rove(index);
-        if (word.matches(":focus-visible")) { stop(); show(index); }
-      });
-      word.addEventListener("click", () => { stop(); pin(pinned === index ? -1 : index); });
+  // root: holds all buttons. stage: holds the picture and the canvas. line: says where it looked.
+  // onplay: called with true when the gaze begins to go from button to button by itself.
+  constructor({ root, stage, picture, canvas, line, onplay }) {
+    Object.assign(this, { stage, picture, canvas, line, onplay, hint: line.textContent });
+    canvas.width = canvas.height = GRAIN;
+    const at = (event) => (event.target.closest?.("button") ?? null);
+    const mine = (event) => (this.#maps.has(at(event)) ? at(event) : null);
+    const rest = () => { if (!this.#timer) this.#show(this.#pinned); };
+    root.addEventListener("pointerover", (event) => {
+      if (event.pointerType === "mouse" && !this.#timer) this.#show(mine(event) ?? this.#pinned);
     });
-    bar.addEventListener("pointerleave", () => { if (!timer) show(pinned); });
-    bar.addEventListener("focusout", () => { if (!timer) show(pinned); });
-    bar.addEventListener("keydown", (event) => {
-      const at = words.indexOf(document.activeElement);
-      const forward = getComputedStyle(bar).direction === "rtl" ? -1 : 1;
-      const goal = { ArrowRight: at + forward, ArrowLeft: at - forward, ArrowDown: at + 1,
-        ArrowUp: at - 1, Home: 0, End: words.length - 1 }[event.key];
-      if (event.key === "Escape") { stop(); pin(-1); }
-      if (at < 0 || goal === undefined) return;
+    root.addEventListener("pointerleave", rest);
+    root.addEventListener("focusout", (event) => { if (!this.#maps.has(event.relatedTarget)) rest(); });
+    root.addEventListener("focusin", (event) => {
+      const button = mine(event);
+      if (!button) return;
+      for (const other of button.parentElement.children) other.tabIndex = other === button ? 0 : -1;
+      if (!button.matches(":focus-visible")) return;
+      this.stop();
+      this.#show(button);
+    });
+    root.addEventListener("click", (event) => {
+      const button = mine(event);
+      if (!button) return;
+      this.stop();
+      this.pin(this.#pinned === button ? null : button);
+      const behavior = still.matches ? "auto" : "smooth";
+      const hidden = stage.getBoundingClientRect().bottom < 80;
+      if (this.#pinned && hidden) stage.scrollIntoView({ block: "nearest", behavior });
+    });
+    root.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") { this.stop(); this.pin(null); }
+      const button = mine(event);
+      if (!button) return;
+      const all = [...button.parentElement.children], from = all.indexOf(button);
+      const forward = getComputedStyle(button.parentElement).direction === "rtl" ? -1 : 1;
+      const goal = { ArrowRight: from + forward, ArrowLeft: from - forward, ArrowDown: from + 1,
+        ArrowUp: from - 1, Home: 0, End: all.length - 1 }[event.key];
+      if (goal === undefined) return;
       event.preventDefault();
-      words[(goal + words.length) % words.length].focus();
+      all[(goal + all.length) % all.length].focus();
     });
-    play.addEventListener("click", () => {
-      if (timer) { stop(); pin(now); return; }
-      let next = 0;
-      const advance = () => {
-        if (next === words.length) { stop(); pin(-1); return; }
-        show(next++);
-      };
-      pin(-1);
-      timer = setInterval(advance, 750);
-      play.classList.add("gg-playing");
-      play.setAttribute("aria-label", "Stop");
-      advance();
-    });
-    if (tiled && picture.complete) tile();
-    else if (tiled) picture.addEventListener("load", tile);
-    if (words.length) {
-      rove(0);
-      root.querySelector(".gg-foot").hidden = false;
-    }
   }
 
-  for (const root of document.querySelectorAll(".gazetell-gaze:not([data-ready])")) start(root);
-})();
+  // Make a button show map n. name: what the line calls it.
+  add(button, { maps, ...grid }, n, name) {
+    button.tabIndex = n ? -1 : 0;
+    let levels = null;
+    this.#maps.set(button, {
+      get levels() { return (levels ??= heat(maps[n], grid)); },
+      line: `${name}: ${where(maps[n], grid)}`,
+    });
+  }
+
+  // A small copy of the picture as the gaze of a button shows it.
+  thumbnail(button, width = 200) {
+    const [small, layer] = [0, 1].map(() => document.createElement("canvas"));
+    const { naturalWidth, naturalHeight } = this.picture;
+    small.width = width;
+    small.height = Math.max(1, Math.round(width * (naturalHeight / naturalWidth || 1)));
+    small.setAttribute("aria-hidden", "true");
+    layer.width = layer.height = GRAIN;
+    paint(layer, this.#maps.get(button).levels);
+    const brush = small.getContext("2d");
+    brush.imageSmoothingQuality = "high";
+    if (naturalWidth) brush.drawImage(this.picture, 0, 0, small.width, small.height);
+    brush.drawImage(layer, 0, 0, small.width, small.height);
+    return small;
+  }
+
+  get playing() { return this.#timer !== 0; }
+
+  #show(button) {
+    if (button === this.#shown) return;
+    this.#shown?.classList.remove("gg-now");
+    button?.classList.add("gg-now");
+    this.#shown = button;
+    const gaze = this.#maps.get(button);
+    this.line.textContent = gaze?.line ?? this.hint;
+    this.#shine(gaze?.levels);
+  }
+
+  // The light goes from where it is to where it shall be.
+  #shine(levels) {
+    const from = this.#lit, begun = performance.now(), mine = ++this.#turn;
+    const jump = still.matches || !this.stage.classList.contains("gg-looking");
+    this.stage.classList.toggle("gg-looking", Boolean(levels));
+    const step = (time) => {
+      if (mine !== this.#turn || !levels) return;
+      const part = jump ? 1 : Math.min(1, Math.max(0, (time - begun) / 300));
+      const eased = part * part * (3 - 2 * part);
+      this.#lit = from.map((level, cell) => level + eased * (levels[cell] - level));
+      paint(this.canvas, this.#lit);
+      if (part < 1) requestAnimationFrame(step);
+    };
+    step(begun);
+  }
+
+  pin(button) {
+    this.#pinned?.setAttribute("aria-pressed", "false");
+    button?.setAttribute("aria-pressed", "true");
+    this.#pinned = button;
+    this.#show(button);
+  }
+
+  stop() {
+    clearInterval(this.#timer);
+    this.#timer = 0;
+    this.line.ariaLive = "polite";
+    this.onplay(false);
+  }
+
+  // The gaze goes from one button to the next by itself.
+  play(buttons) {
+    this.stop();
+    this.pin(null);
+    let next = 0;
+    const step = () => {
+      if (next === buttons.length) { this.stop(); this.#show(null); return; }
+      buttons[next].classList.add("gg-told");
+      this.#show(buttons[next++]);
+    };
+    this.#timer = setInterval(step, 620);
+    this.line.ariaLive = "off"; // nobody wants each word read out while it plays
+    this.onplay(true);
+    step();
+  }
+}
+
+// A figure that gazetell.inference.gaze wrote.
+function start(root) {
+  root.dataset.ready = "";
+  const find = (selector) => root.querySelector(selector), play = find(".gg-play");
+  const height = +root.dataset.height, width = +root.dataset.width;
+  const bytes = Uint8Array.from(atob(root.dataset.maps), (letter) => letter.charCodeAt(0));
+  const weights = [...new Float32Array(bytes.buffer)]; // browsers run on little-endian machines
+  const words = [...root.querySelectorAll(".gg-words button")], cells = height * width;
+  const maps = words.map((_, n) => weights.slice(n * cells, (n + 1) * cells));
+  const picture = find("img");
+  const gaze = new Gaze({ root, stage: find(".gg-stage"), picture, canvas: find("canvas"),
+    line: find(".gg-where"),
+    onplay(playing) {
+      play.classList.toggle("gg-playing", playing);
+      play.setAttribute("aria-label", playing ? "Stop" : "Show word after word");
+    } });
+  words.forEach((word, n) => gaze.add(word, { maps, height, width }, n, `“${word.textContent}”`));
+  play.addEventListener("click", () => { if (gaze.playing) gaze.stop(); else gaze.play(words); });
+  find(".gg-foot").hidden = !words.length;
+  if (root.classList.contains("gg-tiled")) {
+    picture.decode().then(() => words.forEach((word) => word.prepend(gaze.thumbnail(word))));
+  }
+}
+
+for (const root of document.querySelectorAll(".gazetell-gaze:not([data-ready])")) start(root);

@@ -1,5 +1,5 @@
 // The page of `gazetell serve`. A picture goes to v1/look once; its handle stands for it after that.
-import { gazeButton, pin, play, still, stop, thumbnail } from "./gaze.js";
+import { Gaze, still } from "./gaze.js"; // of gazetell.inference
 
 const $ = (id) => document.getElementById(id);
 const on = (id, event, act) => $(id).addEventListener(event, act);
@@ -10,6 +10,20 @@ function make(tag, properties, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
   node.append(...children.flat().filter((child) => child !== null));
   return node;
+}
+
+// Words and passes that show where the model looked
+const gaze = new Gaze({ root: document.documentElement, stage: frame, picture, canvas: $("light"),
+  line: $("where"),
+  onplay(playing) {
+    $("play").textContent = playing ? "Stop" : "Look again";
+    if (!playing) $("words").classList.remove("unfolding");
+  } });
+
+function gazeButton(label, name, attention, n) {
+  const button = make("button", { type: "button", className: "gaze", ariaPressed: "false" }, label);
+  gaze.add(button, attention, n, name);
+  return button;
 }
 
 // The server
@@ -101,8 +115,8 @@ async function take(file, example = null) {
 }
 
 async function unveil(one) { // only a picture that the server took replaces the one before
-  stop();
-  pin(null);
+  gaze.stop();
+  gaze.pin(null);
   URL.revokeObjectURL(picture.src);
   shot = one;
   picture.src = URL.createObjectURL(one.file);
@@ -132,7 +146,7 @@ async function tell() {
   mine.text = picture.alt = text;
   $("play").hidden = !attention || !words.length;
   if ($("play").hidden || still.matches) return;
-  play(parts);
+  gaze.play(parts);
   bar.classList.add("unfolding");
 }
 
@@ -140,7 +154,11 @@ on("file", "change", () => {
   if ($("file").files.length) take($("file").files[0]);
   $("file").value = "";
 });
-on("play", "click", () => { if (!$("words").textContent) tell().catch(complain); });
+on("play", "click", () => {
+  if (!$("words").textContent) tell().catch(complain);
+  else if (gaze.playing) gaze.stop();
+  else if ($("words").querySelector(".gaze")) gaze.play([...$("words").children]);
+});
 addEventListener("paste", ({ clipboardData: { files } }) => { if (files.length) take(files[0]); });
 addEventListener("dragover", (event) => { event.preventDefault(); frame.classList.add("over"); });
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) frame.classList.remove("over"); });
@@ -202,7 +220,7 @@ function card({ question, answer, confidence, top, abstained, attention, ...foun
   const line = (text) => make("p", {}, text), sure = `${percent(confidence)} sure`;
   const passes = (attention?.maps ?? []).map((_, n) => {
     const button = gazeButton(`Pass ${n + 1}`, `Pass ${n + 1}`, attention, n);
-    button.prepend(thumbnail(button));
+    button.prepend(gaze.thumbnail(button));
     return button;
   });
   const copy = make("button", { type: "button" }, "Copy as curl");
@@ -238,7 +256,7 @@ on("ask", "submit", async (event) => {
     $("heard").textContent = (found.abstained ? "I am not sure. My best guess is " : "")
       + `${found.answer}, ${percent(found.confidence)} sure`;
     item.scrollIntoView({ block: "nearest" });
-    if (!still.matches && found.attention) play([...item.querySelectorAll(".gaze")]);
+    if (!still.matches && found.attention) gaze.play([...item.querySelectorAll(".gaze")]);
   } catch (error) {
     item.remove();
     if (mine === shot) $("question").value ||= question;
@@ -273,7 +291,7 @@ on("curl", "click", () => clip($("curl"), curl("v1/caption", chosen("captioner")
 
 // What is served
 const chosen = (kind) => ($(kind).options.length ? { model: $(kind).value } : {});
-on("captioner", "change", () => { stop(); pin(null); tell().catch(complain); });
+on("captioner", "change", () => { gaze.stop(); gaze.pin(null); tell().catch(complain); });
 $("camera").hidden = !navigator.mediaDevices?.getUserMedia;
 try {
   const served = await api("v1/models");
