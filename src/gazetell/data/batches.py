@@ -109,10 +109,7 @@ class _PictureTexts(Dataset[Batch], Generic[Batch]):
 
 
 class CaptionData(_PictureTexts[CaptionBatch]):
-    """The captions of a split as batches; an index is that of a record.
-
-    Captions are cut at ``max_length`` words, and a warning says how many.
-    """
+    """The captions of a split as batches, cut at ``max_length`` words; an index is of a record."""
 
     def __init__(
         self,
@@ -140,10 +137,9 @@ class CaptionData(_PictureTexts[CaptionBatch]):
 
 
 class QuestionData(_PictureTexts[QuestionBatch]):
-    """The questions of a split as batches; an index is that of a picture.
+    """The questions of a split as batches, cut at ``max_question`` words; an index is of a picture.
 
-    Questions are cut at ``max_question`` words, and a warning says how many; ``targets`` as in
-    ``AnswerVocabulary.target``.
+    ``targets`` as in ``AnswerVocabulary.target``.
     """
 
     def __init__(
@@ -183,20 +179,16 @@ class QuestionData(_PictureTexts[QuestionBatch]):
 def _encoded(
     texts: Sequence[str], tokenizer: Tokenizer, max_words: int, what: str
 ) -> list[list[int]]:
-    """Ids from ``<start>`` to ``<end>`` of each text, one word or more; what was cut is said."""
-    rows = tokenizer.encode_batch(texts)
-    cut = sum(len(row) > max_words + 2 for row in rows)
-    if cut:
-        message = "%s of more than %d words are cut: %d of %d"
-        logger.warning(message, what, max_words, cut, len(rows))
+    """Ids from ``<start>`` to ``<end>`` of each text, of at least one word."""
+    rows = tokenizer.encode_batch(texts, max_words + 2)
     # A text of no words would teach a model to say nothing.
     bare = [number for number, row in enumerate(rows) if len(row) == 2]
+    for number in bare:
+        rows[number].insert(1, tokenizer.unk)
     if bare:
         message = "%s without a word count as one unknown word: %d (first: %r)"
         logger.warning(message, what, len(bare), texts[bare[0]][:40])
-    for number in bare:
-        rows[number].insert(1, tokenizer.unk)
-    return [[*row[: max_words + 1], row[-1]] if len(row) > max_words + 2 else row for row in rows]
+    return rows
 
 
 def pad_captions(captions: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

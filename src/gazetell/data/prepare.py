@@ -274,6 +274,9 @@ def _summary(
     bare = sum(record.split == "train" and not record.captions for record in dataset.captions)
 
     warnings = [f"split {split} has no pictures" for split in SPLITS if not by_split[split]]
+    others = Counter(record.split for record in dataset.records if record.split not in SPLITS)
+    if others:
+        warnings.append(f"records of splits that nothing reads: {_listed(others)}")
     if pictures == 1:
         warnings.append("the dataset has one picture only; it can be learnt by heart, not learnt")
     warnings += _same_pictures(by_split, digests)

@@ -142,8 +142,7 @@ class Dataset:
 
         Raises:
             DataError: no prepared dataset there, a format from another version, or a bad row: a
-                field missing, unknown or of another type, another split than train, val and
-                test, or an id twice in a split.
+                field missing, unknown or of another type, or an id twice in a split.
         """
         folder = Path(folder)
         about_path = folder / "dataset.json"
@@ -199,6 +198,4 @@ def _value(key: str, value: Any) -> Any:
         return tuple(value)
     if not isinstance(value, str) and not (value is None and key.endswith("_type")):
         raise TypeError(f'expected "{key}", a string')
-    if key == "split" and value not in SPLITS:
-        raise TypeError(f"split {value!r}; expected {', '.join(SPLITS)}")
     return value

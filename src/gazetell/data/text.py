@@ -53,7 +53,6 @@ _NO_SPACE_BEFORE = frozenset(".,!?;:)]}%…")
 _NO_SPACE_AFTER = frozenset("([{")
 _UNSPACED = re.compile(f"[{CJK}、。，．！？：；「」『』（）【】《》〈〉・…～]")
 _PIECE = 10_000
-RARE = 0.1  # share of unknown words from which a user is told
 
 logger = logging.getLogger(__name__)
 
@@ -126,14 +125,7 @@ class Tokenizer:
                 f"no word occurs {min_frequency} times in the training captions; "
                 "expected more captions or a lower min_frequency"
             )
-        tokenizer = cls(_build(words, lower, punctuation))
-        some = [number for ids in tokenizer.encode_batch(captions[:_PIECE]) for number in ids[1:-1]]
-        if some.count(cls.unk) > RARE * len(some):
-            logger.warning(
-                "%.0f %% of the words are too rare for the vocabulary of %d words, and unknown",
-                *(100 * some.count(cls.unk) / len(some), len(words)),
-            )
-        return tokenizer
+        return cls(_build(words, lower, punctuation))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
