@@ -96,19 +96,6 @@ def test_unanswered_questions_are_told(run, tmp_path):
     assert err == "questions without an answer, left out: 1\n"
 
 
-def test_easy_vqa(run, tmp_path):
-    for split, count in (("train", 4), ("test", 1)):
-        for number in range(count):
-            picture(tmp_path / f"easy/{split}/images/{number}.png")
-        rows = [["is it?", "yes", number] for number in range(count)]
-        (tmp_path / f"easy/{split}/questions.json").write_text(json.dumps(rows))
-    (tmp_path / "easy/answers.txt").write_text("yes")
-    out = tmp_path / "out"
-    status, told, err = run("data", "easy-vqa", tmp_path / "easy", "--out", out, "--val", 0.25)
-    assert (status, err) == (0, "")
-    assert "questions  5 (train 3, val 1, test 1)" in told
-
-
 def test_what_is_left_out_is_told_on_standard_error(run, tmp_path):
     folder = tmp_path / "daquar"
     picture(folder / "images/image1.jpg")

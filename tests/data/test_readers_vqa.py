@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from gazetell.data.prepare import prepare
 from gazetell.data.readers import BadRows, vqa, vqa_text, write_vqa_text
 from gazetell.data.records import Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError, WriteError
@@ -86,7 +85,6 @@ def test_the_official_files(tmp_path, end):
         f"{names[0]}: not read, since {names[1]} is there",
         f"{names[1]}: questions without annotations, so without answers",
     ]
-    assert prepare(dataset, tmp_path / "out").pictures == 15
     if not end:  # test-dev alone, whose pictures are those of test
         (tmp_path / "Questions/v2_OpenEnded_mscoco_test2015_questions.json").unlink()
         dev = vqa(tmp_path).questions_of("test")
@@ -195,11 +193,12 @@ def test_bad_questions(tmp_path, row, told):
         (annotation(11, ["yes", 1.5]), "annotations[1]: answer is float; expected text"),
         (annotation(11, [["yes"]]), "annotations[1]: answer is list; expected text"),
         (annotation(10), "annotations[1]: question_id 10 occurs twice"),
+        (annotation(99), "annotations[1]: question_id 99 is that of no question in"),
         ({"answers": []}, "annotations[1]: expected an object with question_id"),
     ],
 )
 def test_bad_annotations(tmp_path, row, told):
-    asked = [GOOD] if row.get("question_id") in (10, None) else [GOOD, question(11)]
+    asked = [GOOD] if row.get("question_id") in (10, 99, None) else [GOOD, question(11)]
     files = pair(tmp_path, asked, [annotation(10), row])
     with pytest.raises(DataError) as caught:
         vqa(tmp_path, **files)
@@ -215,27 +214,6 @@ def test_whole_numbers_are_answers_and_ids_may_be_text(tmp_path):
     first = vqa(tmp_path, **files).questions[0]
     assert (first.id, first.answers) == ("010", ("2", "two", "2"))
     assert first.image.endswith("_000000000001.jpg")
-
-
-def test_an_annotation_without_its_question(tmp_path):
-    files = pair(tmp_path, [GOOD], [annotation(10), annotation(99)])
-    with pytest.raises(DataError, match=r"a\.json: annotations\[1\]: question_id 99 is that of no"):
-        vqa(tmp_path, **files)
-
-
-def test_questions_of_any_length_and_script_are_kept(tmp_path):
-    texts = ["Why " * 2500, "qwrtx zzgh", "这是什么？", "מה זה?"]
-    rows = [question(10 + n, text) for n, text in enumerate(texts)]
-    files = pair(tmp_path, rows, [annotation(10 + n) for n in range(4)])
-    found = vqa(tmp_path, **files).questions
-    assert [one.question for one in found] == [text.strip() for text in texts]
-
-
-def test_a_picture_listed_but_not_there(tmp_path):
-    files = pair(tmp_path, [GOOD], [annotation(10)], data_subtype="train2014")
-    dataset = vqa(tmp_path, **files)
-    with pytest.raises(DataError, match=r"1 missing \(first: COCO_train2014_000000000001\.jpg\)"):
-        prepare(dataset, tmp_path / "out")
 
 
 def test_files_that_are_missing_or_of_another_form(tmp_path):
@@ -351,19 +329,19 @@ def test_pictures_without_a_number_keep_their_names(tmp_path):
     assert vqa_text(tmp_path, images=tmp_path).questions == (record,)
 
 
-def test_unanswered_questions_are_left_out_and_counted(tmp_path):
+def test_what_is_not_written(tmp_path):
     bare = dataclasses.replace(RECORDS[0], id="12", answers=())
     mine = Dataset("vqa", "vqa", tmp_path, questions=(*RECORDS, bare))
     assert write_vqa_text(mine, tmp_path) == {"train": 2, "val": 1, "test": 1}
     assert (tmp_path / "questions_id_train2014.txt").read_text() == "10\n11\n"
-
-
-def test_what_cannot_be_written(tmp_path):
+    # Files of another dataset would be read with those written.
+    with pytest.raises(DataError, match=r"questions_val2014\.txt: is of another dataset; expected"):
+        write_vqa_text(dataclasses.replace(mine, questions=RECORDS[:1]), tmp_path)
     with pytest.raises(DataError, match="mine: has no questions"):
         write_vqa_text(Dataset("mine", "table", tmp_path), tmp_path / "out")
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(WriteError, match="cannot be written"):
-        write_vqa_text(Dataset("vqa", "vqa", tmp_path, questions=RECORDS), tmp_path / "out")
+        write_vqa_text(mine, tmp_path / "out")
 
 
 @pytest.fixture

@@ -345,12 +345,12 @@ def write_vqa_text(dataset: Dataset, folder: Path) -> dict[str, int]:
         The number of questions written for each split that has some.
 
     Raises:
-        DataError: the dataset has no questions.
+        DataError: the dataset has no questions, or a file of another one is in the way.
         WriteError: the file system refused; what was written before stays.
     """
     if not dataset.questions:
         raise DataError(f"{dataset.folder or dataset.name}: has no questions")
-    written = {}
+    written, files = {}, {}
     for split, subset in _SUBSETS.items():
         records = [record for record in dataset.questions if record.split == split]
         answered = [record for record in records if any(record.answers)]
@@ -358,23 +358,24 @@ def write_vqa_text(dataset: Dataset, folder: Path) -> dict[str, int]:
         if not records:
             continue
         pictures = (_PICTURE.fullmatch(record.image) for record in records)
-        images = [
+        files[f"questions_{subset}.txt"] = [record.question for record in records]
+        files[f"questions_id_{subset}.txt"] = [record.id for record in records]
+        files[f"images_{subset}{'_all' if split == 'val' else ''}.txt"] = [
             str(int(match[1])) if match and "COCO_" in match[0] else record.image
             for match, record in zip(pictures, records, strict=True)
         ]
-        values = {
-            f"questions_{subset}.txt": [record.question for record in records],
-            f"questions_id_{subset}.txt": [record.id for record in records],
-            f"images_{subset}{'_all' if split == 'val' else ''}.txt": images,
-        }
         if answered:
             # The first of those that are equally frequent.
-            values[f"answers_{subset}_modal.txt"] = [
+            files[f"answers_{subset}_modal.txt"] = [
                 Counter(answer for answer in record.answers if answer).most_common(1)[0][0]
                 for record in records
             ]
-        for name, texts in values.items():
-            lines = "\n".join(" ".join(text.split()) for text in texts)
-            write_text(folder / name, lines + "\n")
         written[split] = len(records)
+    for subset in _SUBSETS.values():
+        for name in (f"questions_{subset}.txt", f"answers_{subset}_modal.txt"):
+            if name not in files and (folder / name).exists():
+                raise DataError(f"{folder / name}: is of another dataset; expected a new folder")
+    for name, texts in files.items():
+        lines = "\n".join(" ".join(text.split()) for text in texts)
+        write_text(folder / name, lines + "\n")
     return written
