@@ -287,7 +287,8 @@ class CaptionWork(Work):
 
     def run(self, works: Sequence["CaptionWork"], grid: Grid) -> list[list[Caption]]:
         """The captions of each picture."""
-        return self.model.decode_best(grid, self.options, self.count)
+        # Each draws as if it were alone.
+        return self.model.decode_best(grid, self.options, self.count, [0] * len(works))
 
 
 @dataclass(frozen=True)
@@ -318,7 +319,7 @@ class Service:
     Args:
         models: the first of a kind is its default.
         options: limits.
-        monitor: is told the sizes of batches.
+        monitor: is told what happens.
     """
 
     def __init__(
@@ -371,7 +372,7 @@ class Service:
         if asked.image is not None:
             picture = await self.engine.open(asked.image, work)
             opening = time.monotonic() - begin
-        elif (recalled := self.engine.recall(asked.look)) is not None:
+        elif recalled := self.engine.recall(asked.look or ""):
             picture = recalled
         else:
             raise Problem("look_expired", "This look is not kept; send the picture again.")
@@ -383,22 +384,20 @@ class Service:
 
     def items(self) -> list[ModelItem]:
         """What is said of each model."""
+        first = {type(model): name for name, model in reversed(list(self.models.items()))}
         items = []
         for name, model in self.models.items():
-            tells = isinstance(model, Captioner)
-            network = model.captioner if tells else model.answerer
-            item = {
-                "name": name,
-                "kind": "captioner" if tells else "answerer",
-                "architecture": network.config["architecture"],
-                "encoder": model.encoder.config.name,
-                "attention": self.attention[name],
-                "beam": model.decoding.beam if tells else None,
-                "max_length": model.decoding.max_length if tells else None,
-                "answers": None if tells else len(model.answers),
-                "default": self.choose(type(model), None)[0] == name,
-            }
-            items.append(ModelItem.model_validate(item))
+            own: dict[str, Any] = {"beam": None, "max_length": None, "answers": None}
+            if isinstance(model, Captioner):
+                config, decoding = model.captioner.config, model.decoding
+                own |= {"beam": decoding.beam, "max_length": decoding.max_length}
+            else:
+                config = model.answerer.config
+                own |= {"answers": len(model.answers)}
+            own |= {"name": name, "kind": type(model).__name__.lower()}
+            own |= {"architecture": config["architecture"], "encoder": model.encoder.config.name}
+            own |= {"attention": self.attention[name], "default": first[type(model)] == name}
+            items.append(ModelItem(**own))
         return items
 
 

@@ -50,8 +50,8 @@ class StoredPicture:
     @property
     def size(self) -> int:
         """Bytes of memory."""
-        grids = (x for grid in self.grids.values() for x in (grid.cells, grid.pooled))
-        return sum(x.nbytes for x in (*self.pixels.values(), *grids))
+        grids = sum(grid.cells.nbytes + grid.pooled.nbytes for grid in self.grids.values())
+        return grids + sum(pixels.nbytes for pixels in self.pixels.values())
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Engine:
             return False
         return True
 
-    def recall(self, handle: str | None) -> StoredPicture | None:
+    def recall(self, handle: str) -> StoredPicture | None:
         """A picture that is kept; its time begins anew."""
         picture = self._kept.pop(handle, None)
         if picture is not None:
