@@ -1,5 +1,6 @@
-"""Running the service in a thread, and pictures to send."""
+"""Running the service in a thread, what to send to it, and how it refuses."""
 
+import base64
 import contextlib
 import io
 import socket
@@ -8,7 +9,10 @@ import time
 
 import httpx
 
+from gazetell.serve.guard import CODES
 from gazetell.serve.server import config
+
+QUESTIONS = ["how many circles are there?", "what colour is the square?"]
 
 
 @contextlib.contextmanager
@@ -29,6 +33,13 @@ def running(app):
         thread.join()
 
 
+@contextlib.contextmanager
+def client_of(app):
+    """A client of an application that is served meanwhile."""
+    with running(app) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
 def ready(url):
     """Whether the models are warm."""
     try:
@@ -37,12 +48,35 @@ def ready(url):
         return False
 
 
-def wait_until(what, seconds=20):
+def wait_until(what, seconds=60):
     """Wait until something is so."""
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.01)
+
+
+def figure(client, name):
+    """A figure that the service tells Prometheus."""
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(x.split()[1] for x in lines if x.startswith(f"{name} ")))
+
+
+def is_problem(reply, code):
+    """Check that a reply is a problem of this code; returns its sentence."""
+    assert reply.headers["content-type"] == "application/problem+json"
+    told = reply.json()
+    assert told["code"] == code, told
+    assert reply.status_code == told["status"] == CODES[code]
+    assert told["detail"].strip()
+    assert "\n" not in told["detail"]
+    assert "Traceback" not in reply.text
+    return told["detail"]
+
+
+def text(content):
+    """Base64."""
+    return base64.b64encode(content).decode()
 
 
 def png(width, height, colour=(200, 30, 30)):

@@ -15,34 +15,35 @@ import zlib
 import httpx
 import pytest
 from PIL import Image
-from service import png, ready, running, wait_until
+from service import figure, is_problem, png, ready, running, wait_until
 
 from gazetell.models.folder import save_model
 from gazetell.serve.api import create_app
 from gazetell.serve.guard import ServeOptions
 
+CHANCE = random.Random(0)
+
 
 @pytest.fixture(scope="module")
 def url(models):
-    options = ServeOptions(receive_seconds=1, uploads=0.5)
-    with running(create_app(models, options)) as url:
+    with running(create_app(models, ServeOptions(receive_seconds=1, uploads=0.5))) as url:
         yield url
 
 
 @pytest.fixture
 def client(url):
     """Afterwards the service answers as before, and holds nothing."""
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         yield client
-        wait_until(lambda: "gazetell_upload_bytes 0.0" in client.get("/metrics").text)
-        wait_until(lambda: "gazetell_queue 0.0" in client.get("/metrics").text)
+        for name in ("gazetell_upload_bytes", "gazetell_queue"):
+            wait_until(lambda name=name: figure(client, name) == 0)
         reply = client.post("/v1/caption", files={"image": png(20, 20)})
         assert reply.status_code == 200, reply.text
 
 
 def connect(url):
     host, port = url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def head(length, content="application/json"):
@@ -56,7 +57,6 @@ def test_a_body_that_stops_halfway_is_forgotten(client, url):
     for _ in range(20):
         with connect(url) as connection:
             connection.sendall(head(1000) + b"x" * 500)
-
     wait_until(lambda: 'status="499"} 20.0' in client.get("/metrics").text)
     assert 'code="internal"' not in client.get("/metrics").text
 
@@ -87,61 +87,56 @@ def test_too_much_at_once_is_sent_away(client, url):
     for connection in connections:
         replies.append(connection.recv(4096).split(b" ")[1])
         connection.close()
-    assert sorted(replies) in ([b"408", b"408", b"503", b"503"], [b"408", b"408", b"408", b"503"])
+    assert set(replies) == {b"408", b"503"}
+    assert 1 <= replies.count(b"503") <= 2
 
 
-def test_two_hundred_connections_are_no_hindrance(client, url):
-    idle = [connect(url) for _ in range(200)]
-    try:
+def test_two_hundred_connections_are_no_hindrance_and_too_many_are_refused(client, url):
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connect(url)) for _ in range(200)]
         for connection in idle[::2]:
             connection.sendall(head(50) + b"{")
         assert client.post("/v1/caption", files={"image": png(20, 20)}).status_code == 200
-    finally:
-        for connection in idle:
-            connection.close()
+        for _ in range(400):
+            stack.enter_context(connect(url))
+        with httpx.Client(base_url=url, timeout=60) as late:
+            assert late.get("/healthz").status_code == 503
+    wait_until(lambda: httpx.get(f"{url}/healthz").status_code == 200)
 
 
-def damaged(seed):
+def damaged(number):
     """A picture file with some bytes changed, cut or added."""
-    chance = random.Random(seed)
     buffer = io.BytesIO()
+    kinds = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
     picture = Image.effect_noise((40, 30), 90).convert("RGB")
-    picture.save(buffer, chance.choice(["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF"]))
+    picture.save(buffer, kinds[number % len(kinds)])
     content = bytearray(buffer.getvalue())
-    for _ in range(chance.randrange(1, 20)):
-        place = chance.randrange(len(content))
-        kind = chance.randrange(3)
-        if kind == 0:
-            content[place] = chance.randrange(256)
-        elif kind == 1:
-            del content[place : place + chance.randrange(1, 50)]
-        else:
-            content[place:place] = chance.randbytes(chance.randrange(1, 50))
-        content = content or bytearray(b"x")
+    for _ in range(CHANCE.randrange(1, 20)):
+        place, cut = CHANCE.randrange(len(content)), CHANCE.randrange(50)
+        content[place : place + cut * CHANCE.randrange(2)] = CHANCE.randbytes(cut)
     return bytes(content)
 
 
 def test_damaged_pictures_are_answered_or_refused(client):
     seen = set()
-    for seed in range(200):
-        reply = client.post("/v1/caption", files={"image": damaged(seed)}, data={"gaze": "false"})
+    for number in range(60):
+        sent = {"files": {"image": damaged(number)}, "data": {"gaze": "false"}}
+        reply = client.post("/v1/caption", **sent)
         assert reply.status_code in (200, 413, 422), reply.text
         seen.add(reply.status_code)
     assert {200, 422} <= seen
 
 
 def test_damaged_requests_are_refused(client, url):
-    chance = random.Random(0)
-    for _ in range(100):
-        content = chance.choice(["application/json", "multipart/form-data; boundary=b", "text/x"])
-        body = chance.choice(
+    for _ in range(50):
+        kind = CHANCE.choice(["application/json", "multipart/form-data; boundary=b", "text/x"])
+        body = CHANCE.choice(
             [b'{"image": "', b'--b\r\nContent-Disposition: form-data; name="', b""]
         )
-        body += chance.randbytes(chance.randrange(200))
+        body += CHANCE.randbytes(CHANCE.randrange(200))
         with connect(url) as connection:
-            connection.sendall(head(len(body), content) + body)
-            status = int(connection.recv(4096).split(b" ")[1])
-        assert 400 <= status < 500
+            connection.sendall(head(len(body), kind) + body)
+            assert 400 <= int(connection.recv(4096).split(b" ")[1]) < 500
 
 
 def bomb(width, height):
@@ -159,8 +154,7 @@ def bomb(width, height):
 
 def test_a_decompression_bomb_is_not_unpacked(client):
     reply = client.post("/v1/look", files={"image": bomb(60_000, 60_000)})
-    assert reply.status_code == 413
-    assert reply.json()["code"] == "picture_too_large"
+    is_problem(reply, "picture_too_large")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM on Windows")
@@ -175,15 +169,15 @@ def test_a_terminated_service_answers_what_it_took_in(untrained, tmp_path, pictu
         url = next(x.split()[0].rstrip("/") for x in lines if x.startswith("http://"))
         drain = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)).submit(list, lines)
         stack.callback(service.kill)  # whatever happens: the lines above wait for its end
-        wait_until(lambda: ready(url), seconds=60)
-        client = stack.enter_context(httpx.Client(base_url=url, timeout=30))
+        wait_until(lambda: ready(url))
+        client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             sent = {"files": {"image": picture}}
             tasks = [pool.submit(client.post, "/v1/caption", **sent) for _ in range(16)]
-            wait_until(lambda: "gazetell_queue 16.0" in client.get("/metrics").text)
+            wait_until(lambda: figure(client, "gazetell_queue") == 16)
             service.send_signal(signal.SIGTERM)
             assert [task.result().status_code for task in tasks] == [200] * 16
-        assert service.wait(timeout=30) in (0, -signal.SIGTERM)
+        assert service.wait(timeout=60) in (0, -signal.SIGTERM)
         assert not any("Traceback" in line for line in drain.result())
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz")

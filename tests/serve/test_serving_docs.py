@@ -1,16 +1,21 @@
 """docs/serving.md: its commands are run, its Python is run, its tables agree with the code."""
 
+import base64
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
+from service import running
 
+from gazetell.serve import api
 from gazetell.serve.guard import CODES, ServeOptions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 ADDRESS = "http://127.0.0.1:8000"
 
 
@@ -38,9 +43,25 @@ def test_the_commands_do_what_they_say(here, server_url):
 
 
 def test_the_python_example_runs(here, server_url, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    code = PYTHON[0]
     exec(compile(code.replace(ADDRESS, server_url), "docs/serving.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+def test_the_endpoint_of_the_example_works(models, picture):
+    """Written for ``serve/api.py``, so it finds there what it uses."""
+    app = api.create_app(models)
+    names = {**vars(api), "app": app, "service": app.state.service}
+    exec(compile(PYTHON[1], "docs/serving.md", "exec"), names)
+    with running(app) as url:
+        image = {"image": base64.b64encode(picture).decode()}
+        reply = httpx.post(f"{url}/v1/features", json=image)
+        assert reply.status_code == 200, reply.text
+        expected = models["tell"].encode(picture).grid.pooled[0].tolist()
+        assert reply.json()["features"] == pytest.approx(expected, abs=1e-4)
+        assert httpx.post(f"{url}/v1/features", json={}).json()["code"] == "invalid"
+        assert 'stage="features"' in httpx.get(f"{url}/metrics").text
+        assert "/v1/features" in httpx.get(f"{url}/openapi.json").json()["paths"]
 
 
 def test_all_codes_are_told():

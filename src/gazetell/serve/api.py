@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -149,6 +149,12 @@ class Reply(BaseModel):
     """A part of a reply, made of an object with attributes of these names."""
 
     model_config = ConfigDict(from_attributes=True)
+
+    @classmethod
+    def of(cls, result: Caption | Answer, gaze: bool, **changes: Any) -> Self:
+        """What a result says, without its attention if that was not asked for."""
+        hidden: dict[str, Any] = {} if gaze else {"attention": None}
+        return cls.model_validate(replace(result, **changes, **hidden))
 
 
 class Attention(Reply):
@@ -365,8 +371,8 @@ class Service:
         detail = f"has this name; expected one of {', '.join(fitting)}" if fitting else "is served"
         raise Problem("no_such_model", f"No {kind.__name__.lower()} {detail}.")
 
-    async def reply(self, asked: PictureOrLookRequest, work: Work) -> tuple[list[Any], Timings]:
-        """Captions or answers about the picture that is meant, and the time it took."""
+    async def reply(self, asked: PictureOrLookRequest, work: Work) -> tuple[Any, Timings]:
+        """What the models make of the picture that is meant, and the time it took."""
         self.check()
         begin, opening = time.monotonic(), 0.0
         if asked.image is not None:
@@ -379,8 +385,7 @@ class Service:
         done = await self.engine.run(picture, work)
         total = time.monotonic() - begin
         took = {"open": opening, "wait": done.wait, "run": done.run, "total": total}
-        results = done.result if asked.gaze else [replace(x, attention=None) for x in done.result]
-        return results, Timings(**{name: round(1000 * s, 2) for name, s in took.items()})
+        return done.result, Timings(**{name: round(1000 * s, 2) for name, s in took.items()})
 
     def items(self) -> list[ModelItem]:
         """What is said of each model."""
@@ -481,7 +486,7 @@ def create_app(
             detail = f"expected at most the beam, {decoding.beam}."
             raise Problem("invalid", f"captions {asked.captions}: {detail}")
         found, timings = await service.reply(asked, CaptionWork(model, decoding, asked.captions))
-        items = [CaptionItem.model_validate(caption) for caption in found]
+        items = [CaptionItem.of(caption, asked.gaze) for caption in found]
         return CaptionReply(model=name, captions=items, timings=timings)
 
     @post("/v1/answer", AnswerRequest)
@@ -499,8 +504,8 @@ def create_app(
         # Here, before one without words can spoil the batch of others.
         questions = [model.read_question(text) for text in asked.questions]
         found, timings = await service.reply(asked, AnswerWork(model, asked.evidence, questions))
-        sure = [replace(x, abstained=x.confidence < asked.abstain_below) for x in found]
-        items = [AnswerItem.model_validate(answer) for answer in sure]
+        least = asked.abstain_below
+        items = [AnswerItem.of(x, asked.gaze, abstained=x.confidence < least) for x in found]
         return AnswerReply(model=name, answers=items, timings=timings)
 
     @post("/v1/look", PictureRequest, status_code=201)
