@@ -15,7 +15,7 @@ a whole field. Errors name the line where a row begins.
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,7 @@ class _Delimited:
         if told:
             bad.notes.append(f"{path.name}: read as {told}; --encoding or --delimiter if wrong")
         self.where, self._start = f"{path}:{start + 1}", start + 1
-        fields = _fields(line, self._delimiter)
+        fields = self._record(start, lambda _: True)[0]
         self.header = [name.strip() for name in fields or _between_tabs(line)]
         while self.header and not self.header[-1]:
             self.header.pop()
@@ -274,57 +274,50 @@ class _Delimited:
 
     def rows(self, image: str) -> _Rows:
         """The rows; ``image`` is the column of the picture, by which a row is known."""
-        width, place = len(self.header), self.header.index(image)
-        for number, fields in self._records(width, place):
-            while len(fields) > width and not fields[-1].strip():
-                fields.pop()  # empty cells beyond the table
-            where = f"{self._path}:{number}"
-            if len(fields) != width:
-                reason = f"expected {width} fields, found {len(fields)}"
-                self._bad.add(where, reason, self._delimiter.join(fields))
-            elif any(field.strip() for field in fields):
-                yield where, dict(zip(self.header, fields, strict=True))
+        width, place, delimiter = len(self.header), self.header.index(image), self._delimiter
 
-    def _records(self, width: int, place: int) -> Iterator[tuple[int, list[str]]]:
-        """The fields of each record that can be read, with the line it begins on."""
-        lines, delimiter, next_line = self._lines, self._delimiter, self._start
-        while next_line < len(lines):
-            first, next_line = next_line, next_line + 1
-            line = lines[first]
-            if '"' not in line:
-                if line.strip():
-                    yield first + 1, line.split(delimiter)
-                continue
-            where = f"{self._path}:{first + 1}"
-            record, end = _fields(line, delimiter), first + 1
-            is_open = record is None and line.count('"') % 2
-            while is_open and end < len(lines):
-                fields = lines[end].split(delimiter)
-                if len(fields) >= width and _PICTURE.fullmatch(fields[place].strip(' "')):
-                    break
-                is_open ^= lines[end].count('"') % 2
-                end += 1
-            if end > first + 1 and not is_open:
-                record = _fields("\n".join(lines[first:end]), delimiter)
-            if delimiter == "\t" and (record is None or len(record) < width):
-                record, end = _between_tabs(line), first + 1
+        def is_row(line: str) -> bool:
+            fields = line.split(delimiter)
+            return len(fields) >= width and bool(_PICTURE.fullmatch(fields[place].strip(' "')))
+
+        end = self._start
+        while end < len(self._lines):
+            first, where = end, f"{self._path}:{end + 1}"
+            fields, end, error = self._record(first, is_row)
+            line = self._lines[first]
+            if delimiter == "\t" and '"' in line and len(fields) < width:
+                fields, end, error = _between_tabs(line), first + 1, ""
                 self._bad.count(f"{self._path.name}: rows whose quotation marks are text", where)
-            if record is None:
-                how = "a quotation mark that is not closed" if is_open else "a stray quotation mark"
-                self._bad.add(where, f"is no row of CSV: {how}; expected it written twice", line)
-                continue
             if end > first + 1:
                 self._bad.count(f"{self._path.name}: rows that run over several lines", where)
-            next_line = end
-            yield first + 1, record
+            while len(fields) > width and not fields[-1].strip():
+                fields.pop()  # empty cells beyond the table
+            if error:
+                reason = f"is no row of CSV ({error}); write a quotation mark twice, or close it"
+                self._bad.add(where, reason, line)
+            elif any(field.strip() for field in fields):
+                if len(fields) == width:
+                    yield where, dict(zip(self.header, fields, strict=True))
+                else:
+                    self._bad.add(where, f"expected {width} fields, found {len(fields)}", line)
 
+    def _record(self, first: int, is_row: Callable[[str], bool]) -> tuple[list[str], int, str]:
+        """The fields of the record that begins at a line, where the next begins, what is wrong.
 
-def _fields(text: str, delimiter: str) -> list[str] | None:
-    """The fields of a record of CSV, None if it is none."""
-    try:
-        return next(csv.reader([text], delimiter=delimiter, strict=True), [])
-    except csv.Error:
-        return None
+        A quoted field ends before a line that ``is_row`` takes for a row of its own.
+        """
+
+        def lines() -> Iterator[str]:
+            for number in range(first, len(self._lines)):
+                if number > first and is_row(self._lines[number]):
+                    return
+                yield self._lines[number] + "\n"
+
+        reader = csv.reader(lines(), delimiter=self._delimiter, strict=True)
+        try:
+            return next(reader, []), first + reader.line_num, ""
+        except csv.Error as error:
+            return [], first + 1, str(error)
 
 
 def _between_tabs(line: str) -> list[str]:
@@ -362,31 +355,21 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, str]:
     language has three such letters in a row, and others have little else.
     """
     content, told = read_bytes(path), ""
+    if encoding is None and content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = told = "UTF-16"
+    elif encoding is None and b"\0" in content[:2]:
+        encoding = told = "UTF-16-BE" if content[0] == 0 else "UTF-16-LE"
     try:
-        if encoding is None:
-            encoding, told = _encoding(path, content)
-        text = content.decode(encoding)
+        text = content.decode(encoding or "UTF-8")
     except LookupError as error:
         raise UsageError(f"encoding {encoding!r}: is not known; such as cp1252") from error
     except UnicodeDecodeError as error:
         line = len((content[: error.start] + b"?").splitlines())
-        raise DataError(f"{path}:{line}: is not {encoding} text") from error
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), told
-
-
-def _encoding(path: Path, content: bytes) -> tuple[str, str]:
-    """The encoding that a file seems to have, and what to say of it."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16", "UTF-16"
-    if b"\0" in content[:2]:
-        return ("utf-16-be" if content[0] == 0 else "utf-16-le"), "UTF-16"
-    try:
-        content.decode("utf-8")
-        return "utf-8", ""
-    except UnicodeDecodeError as error:
-        line = len((content[: error.start] + b"?").splitlines())
         if content.startswith(b"PK"):
             raise _foreign(path, ".xlsx") from error
-        if re.search(rb"[\x80-\xff]{3}|[\x81\x8d\x8f\x90\x9d]", content):
-            raise DataError(f"{path}:{line}: is not UTF-8 text; name its --encoding") from error
-        return "cp1252", f"Windows' code page 1252 (line {line} is not UTF-8)"
+        if encoding is not None or re.search(rb"[\x80-\xff]{3}|[\x81\x8d\x8f\x90\x9d]", content):
+            wrong = f"{path}:{line}: is not {encoding or 'UTF-8'} text"
+            raise DataError(f"{wrong}; name its --encoding") from error
+        told = f"Windows' code page 1252 (line {line} is not UTF-8)"
+        text = content.decode("cp1252")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), told
