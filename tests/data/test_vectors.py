@@ -76,7 +76,7 @@ def test_formats(file, content, zipped):
 def test_words_are_bytes_not_lines(file):
     """A word may hold what Python takes for a line break or a blank, or be no UTF-8."""
     content = "a\u0085b 1 2\nc\u00a0d 3 4\n\u2028 5 6\n".encode() + b"\xff\xfe 7 8\ne 9 10\n"
-    vectors = read_vectors(file(content), ["a\u0085b", "c\u00a0d", "\u2028", "e"], ignore_case=True)
+    vectors = read_vectors(file(content), ["a\u0085b", "c\u00a0d", "\u2028", "e"])
     assert vectors.total == 5
     assert [v[0] for v in vectors.found.values()] == [1, 3, 5, 9]
 
@@ -92,18 +92,8 @@ CASED = "Paris 1 0\nPARIS 2 0\nparis 3 0\nROME 4 0\nRome 5 0\nÉcole 6 0\nİ 7 0
 
 def test_lower_case_comes_second(file):
     words = ["paris", "rome", "e\u0301cole", "école"]
-    exact = read_vectors(file(CASED), words)
-    assert as_lists(exact.found) == {"paris": [3, 0]}
-    either = read_vectors(file(CASED), words, ignore_case=True)
+    either = read_vectors(file(CASED), words)
     assert as_lists(either.found) == {"paris": [3, 0], "rome": [4, 0], "école": [6, 0]}
-
-
-def test_a_tokenizer_takes_cased_words_only_if_it_has_none(file):
-    captions = ["Paris Rome"] * 2
-    lower, cased = (Tokenizer.train(captions, min_frequency=1, lower=low) for low in (True, False))
-    path = file("PARIS 1 0\nParis 2 0\nrome 3 0\n")
-    assert as_lists(vectors_for(path, lower).found) == {"paris": [1, 0], "rome": [3, 0]}
-    assert as_lists(vectors_for(path, cased).found) == {"Paris": [2, 0]}
 
 
 @pytest.mark.parametrize(

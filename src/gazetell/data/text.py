@@ -2,12 +2,12 @@
 
 A word-level tokenizer of the ``tokenizers`` library, kept as its one ``tokenizer.json``:
 
-- normaliser: invisible format characters removed, typographic apostrophes made plain, lower case
-  (an option), Unicode form NFC;
+- normaliser: invisible format characters removed, typographic apostrophes made plain, lower case,
+  Unicode form NFC;
 - pre-tokeniser: a word is a run of letters, marks and digits, with apostrophes and hyphens inside
   it kept ("don't", "t-shirt"); an emoji is a word of its own, and so is each character of Han,
   Hiragana and Katakana, which are written without blanks; punctuation is dropped, as the classic
-  captioning recipes do, or kept as one token a character;
+  captioning recipes do;
 - model: a table from word to id. Ids 0 to 3 are ``<pad> <start> <end> <unk>``.
 
 The special tokens are plain entries of that table, not "added tokens" of the library: those are
@@ -25,7 +25,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex
+from typing import Any, SupportsIndex
 
 import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, trainers
@@ -35,7 +35,6 @@ from ..files import atomic_path, read_text
 from ..metrics.words import CJK, unspaced_texts
 
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
-Punctuation = Literal["drop", "keep"]
 
 # Joiners (U+200C, U+200D) hold words of Persian and emoji sequences together; every other format
 # character (zero-width space, byte order mark, direction marks, soft hyphen) is noise.
@@ -45,13 +44,7 @@ _LETTER = rf"[^\p{{P}}\p{{S}}\p{{Z}}\p{{Cc}}\p{{Cf}}{CJK}]"
 _CHARACTER = rf"[{CJK}][\p{{M}}\uff9e\uff9f]*"
 _WORD = rf"{_CHARACTER}|{_LETTER}+(?:['\-\u200c\u200d]{_LETTER}+)*"
 _EMOJI = r"\p{So}[\p{M}\p{Sk}]*(?:\u200d\p{So}[\p{M}\p{Sk}]*)*"
-_PATTERN: dict[Punctuation, str] = {
-    "drop": rf"{_WORD}|{_EMOJI}",
-    "keep": rf"{_WORD}|{_EMOJI}|[\p{{P}}\p{{S}}]",
-}
-_NO_SPACE_BEFORE = frozenset(".,!?;:)]}%…")
-_NO_SPACE_AFTER = frozenset("([{")
-_UNSPACED = re.compile(f"[{CJK}、。，．！？：；「」『』（）【】《》〈〉・…～]")
+_CJK = re.compile(f"[{CJK}]")
 _PIECE = 10_000
 
 logger = logging.getLogger(__name__)
@@ -94,8 +87,6 @@ class Tokenizer:
         *,
         min_frequency: int = 5,
         max_words: int | None = None,
-        lower: bool = True,
-        punctuation: Punctuation = "drop",
     ) -> "Tokenizer":
         """Collect the words of ``captions``, most frequent first, ties in alphabetical order.
 
@@ -103,8 +94,6 @@ class Tokenizer:
             captions: the training captions, never those of another split.
             min_frequency: a rarer word becomes ``<unk>``.
             max_words: keep only the most frequent so many (special tokens not counted).
-            lower: make everything lower case.
-            punctuation: "drop" leaves it out of captions; "keep" makes each mark a token.
 
         Raises:
             UsageError: an option out of range.
@@ -114,18 +103,16 @@ class Tokenizer:
             raise UsageError(f"min_frequency is {min_frequency}; expected at least 1")
         if max_words is not None and max_words < 1:
             raise UsageError(f"max_words is {max_words}; expected at least 1")
-        if punctuation not in _PATTERN:
-            raise UsageError(f"punctuation is {punctuation!r}; expected 'drop' or 'keep'")
         captions = list(captions)
         if warning := unspaced_warning(captions):
             logger.warning("%s", warning)
-        words = _frequent(captions, min_frequency, max_words, lower, punctuation)
+        words = _frequent(captions, min_frequency, max_words)
         if not words:
             raise DataError(
                 f"no word occurs {min_frequency} times in the training captions; "
                 "expected more captions or a lower min_frequency"
             )
-        return cls(_build(words, lower, punctuation))
+        return cls(_build(words))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
@@ -169,18 +156,18 @@ class Tokenizer:
         """The words by id, special tokens included."""
         return self._words
 
-    def encode(self, text: str, max_length: int | None = None) -> list[int]:
-        """The ids of ``text`` between ``<start>`` and ``<end>``.
-
-        Args:
-            text: any string; empty gives ``[start, end]``.
-            max_length: the most ids to return, ``<start>`` and ``<end>`` among them (at least
-                2). Words past it are cut off, ``<end>`` is kept.
-        """
-        return self.encode_batch([text], max_length)[0]
+    def encode(self, text: str) -> list[int]:
+        """The ids of ``text`` between ``<start>`` and ``<end>``; empty gives ``[start, end]``."""
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-        """``encode`` for many texts, in the library's own threads."""
+        """``encode`` for many texts, in the library's own threads.
+
+        Args:
+            texts: any strings.
+            max_length: the most ids of a text, ``<start>`` and ``<end>`` among them (at least 2).
+                Words past it are cut off, ``<end>`` is kept.
+        """
         if max_length is not None and max_length < 2:
             raise UsageError(f"max_length is {max_length}; expected at least 2 (<start> and <end>)")
         rows: list[list[int]] = []
@@ -195,16 +182,11 @@ class Tokenizer:
         ]
 
     def encode_words(self, text: str) -> tuple[list[int], list[str]]:
-        """The ids of the words of ``text``, and the words as they are written in it.
-
-        Args:
-            text: any string.
-        """
+        """The ids of the words of ``text``, and the words as they are written in it."""
         # The library's places leave out the mark of a letter that it composed itself.
         text = unicodedata.normalize("NFC", _encodable(text))
-        coded = self._inner.encode(text)
-        # <start> and <end> off.
-        return coded.ids[1:-1], [text[begin:end] for begin, end in coded.offsets[1:-1]]
+        coded = self._inner.encode(text, add_special_tokens=False)
+        return coded.ids, [text[begin:end] for begin, end in coded.offsets]
 
     def words(self, ids: Iterable[SupportsIndex]) -> list[str]:
         """The words of ``ids``, special tokens left out.
@@ -223,17 +205,13 @@ class Tokenizer:
         return words
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """The text of ``ids``, special tokens left out.
-
-        Kept punctuation is set without spaces, and so are characters of Han and Kana.
-        """
+        """The text of ``ids``, special tokens left out; no blanks between Han and Kana."""
         text = ""
-        joined, unspaced = True, False  # to the word before; whether that is such a character
+        before = False  # whether the last word was such a character
         for word in self.words(ids):
-            was, unspaced = unspaced, self._cuts_characters and bool(_UNSPACED.match(word))
-            joined = joined or word in _NO_SPACE_BEFORE or (was and unspaced)
-            text += word if joined else f" {word}"
-            joined = word in _NO_SPACE_AFTER
+            character = self._cuts_characters and _CJK.match(word) is not None
+            text += word if not text or (before and character) else f" {word}"
+            before = character
         return text
 
     def __contains__(self, word: str) -> bool:
@@ -245,25 +223,15 @@ class Tokenizer:
     def __hash__(self) -> int:
         return hash(self._words)
 
-    def __repr__(self) -> str:
-        return f"Tokenizer(vocab_size={self.vocab_size})"
-
 
 @dataclass(frozen=True)
 class Question:
-    """A question as a model reads it.
+    """A question as a model reads it."""
 
-    Attributes:
-        text: as it was asked.
-        ids: of its words, at least one.
-        unknown: the words that are not in the vocabulary, as written, each once.
-        cut: how many words at its end are not read.
-    """
-
-    text: str
-    ids: list[int]
-    unknown: list[str]
-    cut: int = 0
+    text: str  # as it was asked
+    ids: list[int]  # of its words, at least one
+    unknown: list[str]  # the words that are not in the vocabulary, as written, each once
+    cut: int = 0  # how many words at its end are not read
 
 
 def read_question(tokenizer: Tokenizer, text: str, max_question: int) -> Question:
@@ -282,23 +250,22 @@ def read_question(tokenizer: Tokenizer, text: str, max_question: int) -> Questio
     return Question(text, ids[:max_question], list(unknown), len(ids) - len(read))
 
 
-def _build(words: Sequence[str], lower: bool, punctuation: Punctuation) -> tokenizers.Tokenizer:
+def _build(words: Sequence[str]) -> tokenizers.Tokenizer:
     """A tokenizer of the library over words, numbered from 4."""
     table = {word: number for number, word in enumerate((*SPECIAL, *words))}
-    unknown = SPECIAL[Tokenizer.unk]
-    inner = tokenizers.Tokenizer(models.WordLevel(table, unk_token=unknown))
-    steps = [
-        normalizers.Replace(Regex(_INVISIBLE), ""),
-        normalizers.Replace(Regex("[\u2018\u2019\u02bc]"), "'"),
-        *([normalizers.Lowercase()] if lower else []),
-        # Last, because lower case may bring a letter and a mark together that compose.
-        normalizers.NFC(),
-    ]
-    inner.normalizer = normalizers.Sequence(steps)
-    # Inverted: the pattern says what a token is, and what lies between is removed.
-    inner.pre_tokenizer = pre_tokenizers.Split(
-        Regex(_PATTERN[punctuation]), behavior="removed", invert=True
+    inner = tokenizers.Tokenizer(models.WordLevel(table, unk_token=SPECIAL[Tokenizer.unk]))
+    inner.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(_INVISIBLE), ""),
+            normalizers.Replace(Regex("[\u2018\u2019\u02bc]"), "'"),
+            normalizers.Lowercase(),
+            # Last, because lower case may bring a letter and a mark together that compose.
+            normalizers.NFC(),
+        ]
     )
+    # Inverted: the pattern says what a token is, and what lies between is removed.
+    pattern = Regex(f"{_WORD}|{_EMOJI}")
+    inner.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="removed", invert=True)
     first, last = SPECIAL[Tokenizer.start], SPECIAL[Tokenizer.end]
     inner.post_processor = processors.TemplateProcessing(
         single=f"{first} $A {last}",
@@ -307,15 +274,9 @@ def _build(words: Sequence[str], lower: bool, punctuation: Punctuation) -> token
     return inner
 
 
-def _frequent(
-    texts: Iterable[str],
-    min_frequency: int,
-    max_words: int | None,
-    lower: bool,
-    punctuation: Punctuation,
-) -> list[str]:
+def _frequent(texts: Iterable[str], min_frequency: int, max_words: int | None) -> list[str]:
     """The words of ``texts``, most frequent first, ties in alphabetical order."""
-    counter = _build([], lower, punctuation)
+    counter = _build([])
     counter.train_from_iterator(
         map(_encodable, texts),
         trainers.WordLevelTrainer(
@@ -337,7 +298,7 @@ def word_counts(texts: Iterable[str]) -> tuple[Counter[int], Counter[int]]:
         From an id to a count, and from a length to a count.
     """
     texts = list(texts)
-    tokenizer = Tokenizer(_build(_frequent(texts, 1, None, True, "drop") or ["-"], True, "drop"))
+    tokenizer = Tokenizer(_build(_frequent(texts, 1, None) or ["-"]))
     rows = [ids[1:-1] for ids in tokenizer.encode_batch(texts)]
     return Counter(itertools.chain.from_iterable(rows)), Counter(map(len, rows))
 

@@ -66,18 +66,15 @@ class WordVectors:
     total: int
 
 
-def read_vectors(
-    path: str | os.PathLike[str], words: Iterable[str], *, ignore_case: bool = False
-) -> WordVectors:
+def read_vectors(path: str | os.PathLike[str], words: Iterable[str]) -> WordVectors:
     """Read the vectors of ``words`` from a text file of word vectors.
 
     Of a word that is there more than once the first vector counts: files are sorted by frequency.
 
     Args:
         path: GloVe, word2vec or fastText text, plain or gzip'd (told apart by content).
-        words: the words to keep.
-        ignore_case: a word that the file does not have as it is takes the vector of the first
-            word that equals it in lower case ("paris" that of "Paris").
+        words: the words to keep. One that the file does not have as it is takes the vector of
+            the first word that equals it in lower case ("paris" that of "Paris").
 
     Raises:
         DataError: missing, empty, truncated or binary, or a malformed line (file:line).
@@ -104,7 +101,7 @@ def read_vectors(
         if word in wanted:
             repeated += word in exact
             exact.setdefault(word, _parse(numbers, size, where))
-        elif ignore_case and (lower := _lower(word)) in wanted and lower not in folded:
+        elif (lower := _lower(word)) in wanted and lower not in folded:
             folded[lower] = _parse(numbers, size, where)
     if not size:
         raise DataError(f"{path}: is empty; expected a word and its numbers on each line")
@@ -121,13 +118,10 @@ def read_vectors(
 def vectors_for(path: str | os.PathLike[str], tokenizer: Tokenizer) -> WordVectors:
     """Read the vectors of a tokenizer's words, and of its special tokens if the file has them.
 
-    A tokenizer of lower case words takes cased ones of the file where there are no others.
-
     Raises:
         DataError: as ``read_vectors``; or none of the words is in the file.
     """
-    lower = all(word == word.lower() for word in tokenizer.vocabulary)
-    vectors = read_vectors(path, tokenizer.vocabulary, ignore_case=lower)
+    vectors = read_vectors(path, tokenizer.vocabulary)
     if not vectors.found.keys() - set(SPECIAL):
         raise DataError(
             f"{path}: has none of the {tokenizer.vocab_size - len(SPECIAL)} words of the "
