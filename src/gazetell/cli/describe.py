@@ -6,6 +6,7 @@ from ..errors import UsageError
 from ..inference.describe import check_out
 from ..inference.describe import describe as describe_folder
 from ..inference.predict import Captioner
+from .caption import given
 from .terminal import on_terminal, report
 
 __all__ = ["describe"]
@@ -46,31 +47,23 @@ def describe(
     if batch < 1:
         raise UsageError(f"--batch {batch}: expected 1 or more")
     check_out(folder, out)
-    given = {"beam": beam, "max_length": max_length, "length_penalty": length_penalty}
+    captioner = Captioner.load(*model, device=device, precision=precision)
+    options = given(beam=beam, max_length=max_length, length_penalty=length_penalty)
     done = describe_folder(
-        Captioner.load(*model, device=device, precision=precision),
-        folder,
-        out,
-        again=again,
-        batch=batch,
-        progress=on_terminal(),
-        **{key: value for key, value in given.items() if value is not None},
+        captioner, folder, out, again=again, batch=batch, progress=on_terminal(), **options
     )
     for error in done.failed:
         report(f"error: {error}")
     for count, what in (
-        (done.cut, "cut off at the greatest length (ended: false); see --max-length"),
-        (done.empty, "empty: the model found no words"),
+        (done.cut, "captions cut at --max-length (ended: false)"),
+        (done.empty, "pictures for which the model found no words"),
+        (done.gone, f"pictures captioned before that are no longer in {folder}, left out"),
     ):
         if count:
-            report(f"{count} {'caption is' if count == 1 else 'captions are'} {what}")
-    if done.gone:
-        is_gone = "1 picture is" if done.gone == 1 else f"{done.gone} pictures are"
-        report(f"{is_gone} no longer in {folder}, and left out of {out}")
+            report(f"{what}: {count}")
     before = done.pictures - done.captioned - len(done.failed)
-    pictures = "1 picture" if done.pictures == 1 else f"{done.pictures} pictures"
     report(
-        f"{out}: {pictures}, {done.captioned} captioned now, {before} before, "
-        f"{len(done.failed)} failed"
+        f"{out}: {done.pictures} picture{'s' * (done.pictures != 1)}, {done.captioned} captioned "
+        f"now, {before} before, {len(done.failed)} failed"
     )
     return 1 if done.failed else 0

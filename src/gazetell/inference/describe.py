@@ -110,7 +110,8 @@ def describe(
         "format": FORMAT,
         "model": identity(model),
         "options": asdict(model.options(**options)),
-        "folder": _relative(folder, out.parent),
+        # A name that is not UTF-8 can be written to no file as it is.
+        "folder": _seen_from(out.parent, folder).decode(errors="backslashreplace"),
         "precision": model.precision.name,
     }
     files, failed = _named(folder)
@@ -132,13 +133,18 @@ def describe(
             update(number, len(todo))
     told = [rows[name] for name in files if name in rows]
     if out.suffix.lower() == ".html":
-        title, base = one_line(folder.resolve().name), _address(folder, out.parent)
+        base = quote(_seen_from(out.parent, folder))
         # A browser keeps the review under this key: the same each time the sheet is written.
         key = _digest(str(out.resolve()).encode())[:16]
-        text = review_sheet(title or "pictures", told, failed, base=base, key=key)
+        text = review_sheet(folder.resolve().name or "pictures", told, failed, base=base, key=key)
     else:
-        text = _table(told) if out.suffix.lower() == ".csv" else _lines(told)
-    journal.write(out, text)
+        text = _table(told, as_csv=out.suffix.lower() == ".csv")
+    content = text.encode()
+    if _content(out) != content:
+        # First said, then written: a run killed in between knows its own output again.
+        journal.append({"wrote": _digest(content)})
+        with atomic_path(out) as temporary:
+            temporary.write_bytes(content)
     return Described(
         len(told) + len(failed),
         sum(name in rows for name in todo),
@@ -203,36 +209,23 @@ def _stamp(path: Path) -> str | None:
     return f"{about.st_size}-{about.st_mtime_ns}"
 
 
-def _relative(folder: Path, start: Path) -> str:
-    """A folder as seen from another: both may be moved together."""
+def _seen_from(start: Path, folder: Path) -> bytes:
+    """A folder as seen from another, with forward slashes: both may be moved together."""
     try:
-        name = Path(os.path.relpath(folder, start)).as_posix()
+        return os.fsencode(Path(os.path.relpath(folder, start)).as_posix())
     except ValueError:  # on another drive
-        name = folder.resolve().as_posix()
-    # A name that is not UTF-8 can be written to no file as it is.
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def _address(folder: Path, start: Path) -> str:
-    """A folder as the address of a link in a page that lies in ``start``."""
-    try:
-        return quote(os.fsencode(Path(os.path.relpath(folder, start)).as_posix()))
-    except ValueError:  # on another drive
-        return folder.resolve().as_uri()
+        return os.fsencode(folder.resolve().as_posix())
 
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-# The journal
-
-
 class Journal:
     """A JSON Lines file that long work writes as it goes, and goes on from when killed.
 
-    The first line says what the work is; each line after it is a caption, or what was written.
-    Lines are only ever appended, so a run that is killed leaves at most its last line torn.
+    The first line says what the work is; each line after it is a caption, or the digest of an
+    output that was written. Lines are only ever appended, so a kill leaves at most the last torn.
 
     Attributes:
         path: of the file; nothing is read before ``resume``.
@@ -250,12 +243,7 @@ class Journal:
             DataError: the file cannot be read, or a line before its last is damaged.
             WriteError: a torn last line cannot be cut away.
         """
-        try:
-            content = self.path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        content = _content(self.path) or b""
         # What stands after the last line feed is torn.
         whole, size = content.split(b"\n")[:-1], 0
         for number, line in enumerate(whole, start=1):
@@ -269,11 +257,11 @@ class Journal:
                 raise self._damaged(number, str(error)) from error
             self.lines.append(value)
             size += len(line) + 1
-        if size < len(content):
-            try:
+        try:
+            if size < len(content):
                 os.truncate(self.path, size)
-            except OSError as error:
-                raise write_error(self.path, error) from error
+        except OSError as error:
+            raise write_error(self.path, error) from error
 
     def begin(self, lines: list[Row]) -> None:
         """Start anew with these lines; the file appears whole or not at all."""
@@ -299,53 +287,42 @@ class Journal:
         Raises:
             DataError: a line without what a caption has.
         """
-        kinds = {"caption": str, "log_prob": float, "ended": bool}
-        rows = {}
+        types, rows = {"caption": str, "log_prob": float, "ended": bool}, {}
         for number, line in enumerate(self.lines, start=1):
             if "picture" in line:
-                if not all(isinstance(line.get(name), kind) for name, kind in kinds.items()):
+                if not all(isinstance(line.get(name), kind) for name, kind in types.items()):
                     raise self._damaged(number, "expected a caption")
                 rows[line["picture"]] = line
         return rows
-
-    def write(self, out: Path, text: str) -> None:
-        """Write the output, unless it is there as it should be."""
-        content = text.encode()
-        digest = _digest(content)
-        if _present(out) == digest:
-            return
-        # First said, then written: a run killed in between knows its own output again.
-        self.append({"wrote": digest})
-        with atomic_path(out) as temporary:
-            temporary.write_bytes(content)
 
     def _damaged(self, number: int, why: str) -> DataError:
         return DataError(f"{self.path}:{number}: is damaged ({why}); start over with --again")
 
 
-def _present(out: Path) -> str | None:
-    """The digest of what is there; None for nothing."""
+def _content(path: Path) -> bytes | None:
+    """What a file holds; None if there is none."""
     try:
-        return _digest(out.read_bytes())
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise DataError(f"--out {out}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _open(out: Path, begun: Row, again: bool) -> Journal:
     """The journal of an output, gone on with or begun, if nothing is lost by it."""
-    journal, content = Journal(out.with_name(f"{out.name}.done.jsonl")), _present(out)
+    journal, content = Journal(out.with_name(f"{out.name}.done.jsonl")), _content(out)
+    written = None if content is None else _digest(content)
     if not again:
         journal.resume()
     if not journal.lines:
-        if content is not None and not again:
+        if written and not again:
             raise UsageError(
                 f"--out {out}: is there, and not from gazetell describe (it has no "
                 f"{journal.path.name} beside it); name another, or overwrite it with --again"
             )
         # What is there now may be overwritten, also by the run that goes on with this one.
-        journal.begin([begun, *([{"wrote": content}] if content else [])])
+        journal.begin([begun, *([{"wrote": written}] if written else [])])
         return journal
     first = journal.lines[0]
     if first.get("format") != FORMAT or not isinstance(first.get("options"), dict):
@@ -356,15 +333,11 @@ def _open(out: Path, begun: Row, again: bool) -> Journal:
         if (before := first["options"].get(name)) != value:
             other.append(f"{name} {before} (now {value})")
     if other:
-        raise UsageError(
-            f"--out {out}: was begun with {', '.join(other)}; name another, or start over with "
-            "--again"
-        )
-    if content is not None and content not in [line.get("wrote") for line in journal.lines]:
-        raise UsageError(
-            f"--out {out}: was changed since gazetell wrote it; rename it to keep the changes, "
-            "or start over with --again"
-        )
+        why = f"was begun with {', '.join(other)}; name another"
+        raise UsageError(f"--out {out}: {why}, or start over with --again")
+    if written and written not in [line.get("wrote") for line in journal.lines]:
+        why = "was changed since gazetell wrote it; rename it to keep the changes"
+        raise UsageError(f"--out {out}: {why}, or start over with --again")
     before, now = first.get("precision", begun["precision"]), begun["precision"]
     if before != now:
         log.warning(
@@ -403,30 +376,24 @@ def _row(name: str, stamp: str | None, caption: Caption, out: Path) -> Row:
     return row
 
 
-def _columns(row: Row) -> Row:
-    return {
-        "picture": row["picture"],
-        "caption": row["caption"],
-        "alt_text": sentence(row["caption"], row["ended"]),
-        # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
-        "probability": float(f"{math.exp(row['log_prob']):.4g}"),
-        "log_prob": row["log_prob"],
-        "ended": row["ended"],
-    }
-
-
-def _lines(rows: Sequence[Row]) -> str:
-    return "".join(json.dumps(_columns(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row], as_csv: bool) -> str:
+    """The rows as CSV or as JSON Lines."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    if as_csv:
+        writer.writeheader()
     for row in rows:
-        *texts, probability, log_prob, ended = _columns(row).values()
-        cells = [spreadsheet_text(cell) for cell in texts]
-        writer.writerow([*cells, probability, log_prob, str(ended).lower()])
+        row = row | {
+            "alt_text": sentence(row["caption"], row["ended"]),
+            # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
+            "probability": float(f"{math.exp(row['log_prob']):.4g}"),
+        }
+        if as_csv:
+            texts = {n: spreadsheet_text(row[n]) for n in ("picture", "caption", "alt_text")}
+            writer.writerow(row | texts | {"ended": str(row["ended"]).lower()})
+        else:
+            told = {name: row[name] for name in COLUMNS}
+            text.write(json.dumps(told, ensure_ascii=False) + "\n")
     return text.getvalue()
 
 

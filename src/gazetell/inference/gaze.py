@@ -1,20 +1,16 @@
 """Where the model looked for each word: a strip, a moving picture, a page to play with, a file.
 
 Attention as in Xu et al. 2015, "Show, Attend and Tell" (arXiv:1502.03044): for each word a weight
-for each cell of the grid, summing to 1. The maps cover the whole picture, row 0 on top.
-
-Heat is linear in attention, so that half the weight is half as hot:
+for each cell of the grid, summing to 1. The maps cover the whole picture, row 0 on top. Heat is
+linear in attention, so that half the weight is half as hot:
 
     heat = attention / max(peak of this word, 2 / R)
 
-The second term is twice the level of a map that is the same everywhere: such a map is 0.5 all
-over, and a map that hardly differs from it stays pale instead of having its noise blown up to
-full contrast. Between cells the heat follows a cubic (Catmull and Rom 1974, "A class of local
-interpolating splines"), which has each cell's own value at the cell's centre: blurring would look
-as soft, but would favour cells at the edge of the picture.
-
-``templates/gaze.js`` does the same in a browser, for the pages written here and for the page of
-the service; a test holds both to the same light.
+The second term is twice the level of an even map: that one is 0.5 all over, and a map that hardly
+differs from it stays pale instead of having its noise blown up. Between cells the heat follows a
+cubic (Catmull and Rom 1974, "A class of local interpolating splines"), which has each cell's own
+value at the cell's centre; blurring would favour cells at the edge of the picture.
+``templates/gaze.js`` does the same in a browser; a test holds both to the same light.
 
 Shapes: ``T`` words, ``h, w`` the grid (``R = h * w`` cells), ``H, W`` the picture in pixels.
 """
@@ -32,13 +28,13 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 
 from ..errors import UsageError
-from ..files import atomic_path, write_text
+from ..files import atomic_path
 from ..pictures import open_image
 
 __all__ = [
@@ -54,15 +50,7 @@ __all__ = [
     "template",
 ]
 
-# What `Gaze.save` writes, by suffix: Pillow's name of the format, or HTML.
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-    ".html": "HTML",
-}
+FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".html")  # of `Gaze.save`
 
 # The light, the same in templates/gaze.js.
 SHADE = 0.24  # brightness that is left of the picture where the model did not look
@@ -192,7 +180,7 @@ def _font_paths() -> list[str]:
         if (entry.style, entry.weight, entry.size) == ("normal", 400, "scalable")
         and "LastResort" not in entry.fname  # boxes for every letter there is
     )
-    return list(dict.fromkeys((first, *(path for _, path in others))))
+    return [first, *(path for _, path in others)]
 
 
 @lru_cache(maxsize=256)
@@ -306,15 +294,16 @@ class Gaze:
             UsageError: another suffix.
             WriteError: the file system refused.
         """
-        kind = FORMATS.get(Path(path).suffix.lower())
-        if kind is None:
+        suffix = Path(path).suffix.lower()
+        if suffix not in FORMATS:
             raise UsageError(f"{path}: cannot be written; expected a name in {', '.join(FORMATS)}")
-        if kind == "HTML":
-            write_text(path, self.page())
-            return
-        content = self.gif() if kind == "GIF" else _encoded(self.strip(), kind, quality=92)
         with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+            if suffix == ".html":
+                temporary.write_text(self.page(), encoding="utf-8")
+            elif suffix == ".gif":
+                temporary.write_bytes(self.gif())
+            else:
+                self.strip().save(temporary, quality=92)
 
     def strip(self, *, columns: int | None = None, side: int = 192) -> Image.Image:
         """The picture, then one overlay a word with the word beneath, in rows.
@@ -382,8 +371,11 @@ class Gaze:
                 draw.rectangle((0, below, done, below + 2), fill=ACCENT)
             frames.append(frame)
         times = [milliseconds] * (len(frames) - 1) + [3 * milliseconds]
-        more = {"save_all": True, "append_images": frames[1:], "duration": times, "loop": 0}
-        return _encoded(frames[0], "GIF", **more)
+        buffer = io.BytesIO()
+        frames[0].save(
+            buffer, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0
+        )
+        return buffer.getvalue()
 
     def html(self, *, tiles: bool = False, assets: bool = True, side: int = 640) -> str:
         """A fragment to play with: hover over a word, tap it, or use the arrow keys.
@@ -458,22 +450,8 @@ def script() -> str:
     return f'<script type="module">{template("gaze.js")}</script>'
 
 
-def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    """The bytes of a picture file; ``kind`` is Pillow's name of a format."""
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def picture_uri(picture: Image.Image, side: int, kind: str = "JPEG", quality: int = 85) -> str:
-    """The picture as a data URI, its longer side at most ``side`` pixels.
-
-    Args:
-        picture: of any size, as for `overlay`.
-        side: in pixels.
-        kind: JPEG or WEBP.
-        quality: 1 to 95.
-    """
-    small = resized(picture, min(side, max(picture.size)))
-    content = base64.b64encode(_encoded(small, kind, quality=quality)).decode()
-    return f"data:image/{kind.lower()};base64,{content}"
+    """The picture as a JPEG or WEBP data URI, its longer side at most ``side`` pixels."""
+    buffer = io.BytesIO()
+    resized(picture, min(side, max(picture.size))).save(buffer, kind, quality=quality)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -9,7 +9,7 @@ import html
 import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -244,7 +244,7 @@ def _curves(history: History) -> str:
     return f'<div class="panels">{drawn}</div>{note}'
 
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 270, 56, 14, 16, 40  # of a chart and its margins
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 270, 56, 446, 16, 230  # of a chart, its axes
 
 
 def chart(title: str, history: History, curves: Mapping[str, str], best: Any = None) -> str:
@@ -260,40 +260,38 @@ def chart(title: str, history: History, curves: Mapping[str, str], best: Any = N
     Returns:
         The element, or ``""`` when no curve has a point.
     """
-    lines = {name: _points(history, key) for key, name in curves.items()}
-    lines = {name: points for name, points in lines.items() if points}
+    lines = {name: points for key, name in curves.items() if (points := _points(history, key))}
     if not lines:
         return ""
     epochs, values = zip(*(point for points in lines.values() for point in points), strict=True)
-    low, high = min(values), max(values)
-    pad = 0.15 * (high - low) or 0.1 * abs(high) or 1.0
-    across = _Scale(min(epochs), max(epochs), LEFT, WIDTH - RIGHT)
-    up = _Scale(low - pad, high + pad, HEIGHT - BOTTOM, TOP)
-    drawn, spoken = [], []
-    for tick in up.ticks():
-        drawn.append(f'<path class="rule" d="M{LEFT} {up(tick)}H{WIDTH - RIGHT}"/>')
+    pad = 0.15 * (max(values) - min(values))
+    across, x_ticks = _axis(min(epochs), max(epochs), LEFT, RIGHT, whole=True)
+    up, y_ticks = _axis(min(values) - pad, max(values) + pad, BOTTOM, TOP)
+    drawn, spoken = [f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 6}">epoch</text>'], []
+    for tick in y_ticks:
+        drawn.append(f'<path class="rule" d="M{LEFT} {up(tick)}H{RIGHT}"/>')
         drawn.append(f'<text class="y" x="{LEFT - 8}" y="{up(tick)}">{tick:g}</text>')
-    for tick in across.ticks(whole=True):
-        drawn.append(f'<text x="{across(tick)}" y="{HEIGHT - BOTTOM + 16}">{tick:g}</text>')
-    drawn.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">epoch</text>')
+    for tick in x_ticks:
+        drawn.append(f'<text x="{across(tick)}" y="{BOTTOM + 16}">{tick:g}</text>')
     for number, (name, points) in enumerate(lines.items()):
         loud = " loud" if number == len(lines) - 1 else ""
-        path = "L".join(f"{across(x)} {up(y)}" for x, y in points)
-        drawn.append(f'<path class="line{loud}" d="M{path}"/>')
-        if len(points) == 1:
-            drawn.append(_dot(across(points[0][0]), up(points[0][1]), loud))
+        places = [f"{across(x)} {up(y)}" for x, y in points]
+        # A single point is a line that goes nowhere, with a round end.
+        drawn.append(
+            f'<path class="line{loud}" d="M{"L".join(places)}{"h0" * (len(places) == 1)}"/>'
+        )
         if len(lines) > 1:
-            line = TOP + 16 * number
-            drawn.append(f'<path class="line{loud}" d="M{WIDTH - 110} {line}h18"/>')
-            drawn.append(f'<text class="name" x="{WIDTH - 86}" y="{line}">{_text(name)}</text>')
-        ends = dict.fromkeys(f"{y:.3g}" for _, y in (points[0], points[-1]))
+            y = TOP + 16 * number
+            drawn.append(f'<path class="line{loud}" d="M{RIGHT - 96} {y}h18"/>')
+            drawn.append(f'<text class="name" x="{RIGHT - 72}" y="{y}">{_text(name)}</text>')
+        ends = dict.fromkeys(f"{value:.3g}" for _, value in (points[0], points[-1]))
         spoken.append(f"{name} {' to '.join(ends)}")
     if best is not None:
         epoch, value = best(points, key=lambda point: point[1])
-        y = up(value) + (18 if best is min else -10)
-        drawn.append(_dot(across(epoch), up(value), " loud"))
-        at = min(across(epoch), WIDTH - 22)  # not over the edge
-        drawn.append(f'<text class="best" x="{at}" y="{y}">{value:.3f}</text>')
+        x, y = across(epoch), up(value)
+        drawn.append(f'<circle cx="{x}" cy="{y}" r="4"/>')
+        place = f'x="{min(x, WIDTH - 22)}" y="{y + (18 if best is min else -10)}"'
+        drawn.append(f'<text class="best" {place}>{value:.3f}</text>')
         spoken.append(f"best {value:.3f} at epoch {epoch:g}")
     label = _text(f"{title} by epoch: {'; '.join(spoken)}")
     head = f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{label}">'
@@ -302,7 +300,7 @@ def chart(title: str, history: History, curves: Mapping[str, str], best: Any = N
 
 def _points(history: History, key: str) -> list[tuple[float, float]]:
     """(epoch, value) of each row in which both are finite numbers."""
-    pairs = ((row.get("epoch"), row.get(key)) for row in history)
+    pairs = [(row.get("epoch"), row.get(key)) for row in history]
     return [
         (float(x), float(y))
         for x, y in pairs
@@ -310,29 +308,16 @@ def _points(history: History, key: str) -> list[tuple[float, float]]:
     ]
 
 
-def _dot(x: float, y: float, loud: str) -> str:
-    return f'<circle class="dot{loud}" cx="{x}" cy="{y}" r="4"/>'
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """From numbers to places on a chart."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        span = self.high - self.low
-        part = (value - self.low) / span if span else 0.5
-        return round(self.start + part * (self.end - self.start), 1)
-
-    def ticks(self, whole: bool = False) -> list[float]:
-        """About five round numbers within the scale."""
-        step = (self.high - self.low) / 7 or 1.0
-        power = 10.0 ** math.floor(math.log10(step))
-        step = next(power * n for n in (1, 2, 5, 10) if power * n >= step * 0.999)
-        step = max(1.0, step) if whole else step
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return [float(f"{n * step:.6g}") for n in range(first, last + 1)]
+def _axis(
+    low: float, high: float, start: float, end: float, whole: bool = False
+) -> tuple[Callable[[float], float], list[float]]:
+    """A function from numbers to places on a chart, and three to seven round numbers between."""
+    if low == high:
+        low, high = low - (0.1 * abs(low) or 0.5), high + (0.1 * abs(high) or 0.5)
+    step = (high - low) / 7
+    power = 10.0 ** math.floor(math.log10(step))
+    step = next(power * n for n in (1, 2, 5, 10) if power * n >= step * 0.999)
+    step = max(1.0, step) if whole else step
+    ticks = range(math.ceil(low / step), math.floor(high / step) + 1)
+    scale = (end - start) / (high - low)
+    return lambda x: round(start + (x - low) * scale, 1), [float(f"{n * step:.6g}") for n in ticks]
