@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from page_reader import Page
 from PIL import Image, ImageDraw, ImageSequence
 
-from gazetell.errors import UsageError, WriteError
+from gazetell.errors import UsageError
 from gazetell.inference import gaze
 from gazetell.inference.gaze import Gaze, heat, overlay
 
@@ -89,21 +89,12 @@ def test_heat_has_each_cells_own_share_of_the_peak_at_its_centre(data):
     np.testing.assert_allclose(found[2::5, 2::5], grid / top if top > 0 else grid, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (200, 10)])
+@pytest.mark.parametrize("size", [(1, 1), (200, 10)])
 @pytest.mark.parametrize("grid", [(1, 1), (1, 6), (14, 9)])
 def test_heat_of_a_uniform_map_is_one_half_whatever_its_scale(grid, size):
     found = heat(np.full(grid, 1000.0), size)
     assert found.shape == (size[1], size[0])
     np.testing.assert_allclose(found, 0.5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "grid",
-    [np.ones(4), np.ones((1, 2, 2)), np.ones((0, 3)), np.array([[1, -1]]), np.array([[np.nan, 1]])],
-)
-def test_a_map_that_is_none_is_refused(grid):
-    with pytest.raises(ValueError, match="expected"):
-        heat(grid, (4, 4))
 
 
 # Overlay
@@ -214,22 +205,6 @@ def test_odd_words_and_odd_pictures_are_drawn(size, grid):
     Page(made.html())
     ratio = float(re.search(r"--ratio:([^\"]+)", made.page()).group(1))
     assert ratio == pytest.approx(size[0] / size[1], rel=1e-4)
-
-
-def test_words_are_fitted_and_wrapped():
-    text, font = gaze._fit("elephant", 20, 60)
-    assert (text, font.size < 20) == ("elephant", True)
-    text, font = gaze._fit("elephant" * 9, 20, 60)
-    assert text.endswith("...")
-    assert font.getlength(text) <= 60
-    words = ["a", "red", "circle", "left", "of", "a", "blue", "square", "x" * 80]
-    placed, bottom = gaze._paragraph(words, 20, 160, 100, 20)
-    assert [word.text for word in placed][:8] == words[:8]
-    assert len({word.at[1] for word in placed}) > 2
-    assert all(
-        word.at[0] >= 20 and word.at[0] + word.font.getlength(word.text) <= 141 for word in placed
-    )
-    assert all(100 < word.at[1] < bottom for word in placed)
 
 
 # Fonts
@@ -389,26 +364,15 @@ def test_another_suffix_is_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_old_file_stays_when_the_new_one_fails(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    path.write_text("old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(WriteError, match=r"a\.png: cannot be written: No space left"):
-        gaze_of(["a"]).save(path)
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_what_has_no_gaze_is_refused():
+def test_what_is_no_gaze_is_refused():
     with pytest.raises(UsageError, match=r"^this model has no attention to show$"):
         Gaze(colourful(), ["a"], None)
     for shape in [(2, 7, 7), (3, 7), (3, 7, 7, 1), (3, 0, 7)]:
         with pytest.raises(ValueError, match="expected attention"):
             Gaze(colourful(), ["a", "red", "dot"], np.ones(shape))
+    for grid in (np.ones(4), np.ones((0, 3)), np.array([[1, -1]]), np.array([[np.nan, 1]])):
+        with pytest.raises(ValueError, match="expected"):
+            heat(grid, (4, 4))
 
 
 def test_importing_the_gaze_is_cheap():
