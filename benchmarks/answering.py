@@ -199,15 +199,15 @@ def latency_runs(model: AnswerModel, grid: Grid, times: int, form: Precision) ->
         began = clock(device)
         with torch.inference_mode(), form.autocast(device):
             for _ in range(times):
-                model.look(grid)
+                model.encode_picture(grid)
         return times / (clock(device) - began)
 
     def ask() -> float:
         with torch.inference_mode(), form.autocast(device):
-            looked = model.look(grid)
+            encoded = model.encode_picture(grid)
             began = clock(device)
             for question in tokens.split(1):
-                model.answer(looked, question, length)
+                model.answer(encoded, question, length)
         return times / (clock(device) - began)
 
     return {"look": look, "question": ask}

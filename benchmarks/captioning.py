@@ -34,11 +34,10 @@ import torch
 from torch import Tensor, nn
 
 from gazetell.data.batches import CaptionBatch
-from gazetell.models.captioners import CAPTIONERS, CaptionModel, build_captioner
+from gazetell.models.captioners import CAPTIONERS, CaptionModel, ShowAttendTell, build_captioner
 from gazetell.models.decoding import Decoded, DecodingOptions, decode
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.models.precision import Precision, choose_device, choose_precision
-from gazetell.models.show_attend_tell import ShowAttendTell
 from gazetell.training.captions import CaptionTask
 from gazetell.training.options import TrainOptions
 from plain_show_attend_tell import Reference

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from gazetell.models.dmn import snake
+from gazetell.models.answerers import snake
 
 
 class AttentionCell(nn.Module):

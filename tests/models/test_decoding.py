@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gazetell.errors import ModelError, UsageError
+from gazetell.errors import UsageError
 from gazetell.models.captioners import CAPTIONERS, State, build_captioner
 from gazetell.models.decoding import DecodingOptions, Ensemble, check_effect, decode, n_best
 from gazetell.models.encoders import Grid
@@ -112,12 +112,12 @@ def test_a_wide_beam_finds_the_best_few_that_exhaustive_search_finds(seed, penal
         assert captions[0].tokens == best.tokens
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_a_model_without_probabilities_is_refused(beam):
+@pytest.mark.parametrize("options", [{"beam": 1}, {"beam": 3}, {"beam": 1, "sample": True}])
+def test_damaged_weights_give_captions_without_a_probability(options):
     table = torch.full((2, 4, 5, 5), math.nan)
-    options = DecodingOptions(beam=beam, max_length=3)
-    with pytest.raises(ModelError, match="its weights are damaged"):
-        n_best(Toy(table), grid(2), options, 1, start=START, end=END)
+    options = DecodingOptions(**options, max_length=3)
+    captions = decode(Toy(table), grid(2), options, start=START, end=END)
+    assert [math.isnan(caption.log_prob) for caption in captions] == [True, True]
 
 
 def test_several_drawn_captions_are_draws_of_the_same_picture():

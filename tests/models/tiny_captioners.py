@@ -48,8 +48,8 @@ def follows(captioner, by_hand):
     logits, attention = captioner(pictures, tokens)
     assert logits.shape == (B, T, V)
     for b in range(B):
-        found = by_hand(numbers(captioner), pictures.cells[b].tolist(), tokens[b].tolist())
-        expected, gaze = (torch.tensor(x, dtype=torch.float64) for x in found)
+        results = by_hand(numbers(captioner), pictures.cells[b].tolist(), tokens[b].tolist())
+        expected, gaze = (torch.tensor(x, dtype=torch.float64) for x in results)
         assert torch.allclose(logits[b], expected, atol=1e-10, rtol=0)
         if attention is not None:
             assert torch.allclose(attention[b], gaze, atol=1e-10, rtol=0)

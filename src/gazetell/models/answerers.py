@@ -1,41 +1,144 @@
-"""The answerers by name, and the two that see the picture as one vector.
+"""The answerers: a grid of regions and a question become scores of answers.
 
 - ``bow-mlp``: a bag of words and the picture, through a multi-layer perceptron
 - ``lstm-vqa``: stacked LSTMs over the words, merged with the picture
 - ``dmn-plus``: dynamic memory network, several passes of attention over the grid
 
-The image vector v is the grid's pooled one: the mean of its cells, or for a grid of one cell (VGG's
-``classifier.3``, which is fc7) that cell. It is divided by its length (``normalise="l2"``): a raw
-one drives every tanh behind it to its ends, and training sticks at answers from words alone.
+The contract of all of them: ``encode_picture(grid) -> EncodedPicture``, once a picture; then
+``answer(picture, tokens, lengths, owner) -> (logits, attention)``, for any number of questions
+about those pictures. A new architecture is a class with ``encode_grid`` and ``answer``, its
+``Options``, and an entry in ``ANSWERERS``.
 
-Shapes: ``B`` pictures, ``N`` questions, ``C`` channels, ``T`` words, ``E`` embedding, ``H`` hidden,
-``A`` answers.
+Shapes: ``B`` pictures, ``N`` questions, ``R`` regions, ``C`` channels, ``T`` words, ``E``
+embedding, ``H`` hidden, ``V`` vocabulary, ``A`` answers, ``P`` passes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from .answer_base import AnswererOptions, AnswerModel, Looked, of_owners, start_recurrent
-from .dmn import DMNPlus
+from ..data.text import Tokenizer
 from .encoders import Grid
-from .options import POSITIVE, current, make_options, option
+from .fused import region_scores, widened
+from .options import POSITIVE, SHARE, Network, Options, build, current_config, option
 
-__all__ = [
-    "ANSWERERS",
-    "AnswerModel",
-    "AnswererOptions",
-    "BowMLP",
-    "LSTMAnswerer",
-    "Looked",
-    "answerer_config",
-    "build_answerer",
-]
+
+@dataclass(frozen=True)
+class AnswererOptions(Options):
+    """What every answerer can be told."""
+
+    embedding: int = option(256, "Width of the word embeddings.", POSITIVE)
+    dropout: float = option(0.4, "Dropout on hidden layers and before the output.", SHARE)
+    grid_dropout: float = option(0.0, "Dropout on the numbers of the normalised picture.", SHARE)
+    word_dropout: float = option(0.0, "Dropout on the word embeddings.", SHARE)
+    blind: bool = option(
+        False, "Hide the picture, which is replaced by zeros: the question-only twin."
+    )
+
+
+class EncodedPicture(NamedTuple):
+    """What an answerer keeps of B pictures, for any number of questions about them.
+
+    ``features`` (B, ...) are the architecture's own, a row a picture; ``height`` and ``width`` are
+    the grid's.
+    """
+
+    features: Tensor
+    height: int
+    width: int
+
+    def of(self, owner: Tensor | None) -> Tensor:
+        """The features (N, ...) of each question's picture; see ``AnswerModel.answer``."""
+        return self.features if owner is None else self.features.index_select(0, owner)
+
+
+class AnswerModel(Network, ABC):
+    """Base of the answerers: word embeddings, and the picture that a blind model does not see.
+
+    Args:
+        options: of the architecture.
+        sizes: ``channels``, C of the encoder's grid; ``vocabulary``, V of the questions' words
+            with special tokens; ``answers``, A.
+    """
+
+    Options: ClassVar[type[AnswererOptions]] = AnswererOptions
+    options: AnswererOptions
+    size_names = ("channels", "vocabulary", "answers")
+    answers: int
+
+    def __init__(self, options: AnswererOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        self.embed = nn.Embedding(self.vocabulary, options.embedding, padding_idx=Tokenizer.pad)
+        self.word_dropout = nn.Dropout(options.word_dropout)
+        self.grid_dropout = nn.Dropout(options.grid_dropout)
+
+    def encode_picture(self, grid: Grid) -> EncodedPicture:
+        """The picture's part, which does not depend on the question."""
+        if self.options.blind:
+            cells, pooled = torch.zeros_like(grid.cells), torch.zeros_like(grid.pooled)
+            grid = grid._replace(cells=cells, pooled=pooled)
+        return EncodedPicture(self.encode_grid(grid), grid.height, grid.width)
+
+    @abstractmethod
+    def encode_grid(self, grid: Grid) -> Tensor:
+        """``EncodedPicture.features`` (B, ...) of a grid that may be seen."""
+
+    def embed_words(self, tokens: Tensor, lengths: Tensor) -> PackedSequence:
+        """The words of questions (N, T) as E numbers each, without padding."""
+        words = self.word_dropout(self.embed(tokens))
+        return pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
+
+    @abstractmethod
+    def answer(
+        self, picture: EncodedPicture, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores of the answers.
+
+        Args:
+            picture: B pictures, from ``encode_picture``.
+            tokens: (N, T) word ids of the questions, without ``<start>`` and ``<end>``; what
+                stands behind a question's length does not matter.
+            lengths: (N,) words of each question, at least 1, in any order, on any device.
+            owner: (N,) which of the B pictures each question is about; None: question i is about
+                picture i.
+
+        Returns:
+            Logits (N, A), and the attention (N, P, R) of each pass over the regions in reading
+            order, at least float32, each pass summing to 1; None if the architecture has none.
+        """
+
+    def forward(
+        self, grid: Grid, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """``answer`` of ``encode_picture``."""
+        return self.answer(self.encode_picture(grid), tokens, lengths, owner)
+
+
+@torch.no_grad()
+def start_recurrent(layer: nn.RNNBase) -> None:
+    """First weights: recurrent ones orthogonal for each gate, biases 0, forget gates 1.
+
+    References:
+        Saxe et al. 2014, Exact solutions to the nonlinear dynamics of learning in deep linear
+        neural networks; Jozefowicz et al. 2015 (forget bias).
+    """
+    for name, parameter in layer.named_parameters():
+        if name.startswith("weight_hh"):
+            for gate in parameter.split(layer.hidden_size):
+                nn.init.orthogonal_(gate)
+        elif name.startswith("weight_ih"):
+            for gate in parameter.split(layer.hidden_size):
+                nn.init.xavier_uniform_(gate)
+        else:
+            parameter.zero_()
+            if isinstance(layer, nn.LSTM) and name.startswith("bias_ih"):
+                parameter[layer.hidden_size : 2 * layer.hidden_size] = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,10 +151,15 @@ class OneVectorOptions(AnswererOptions):
     )
 
 
-class _OneVector(AnswerModel):
-    """An answerer that sees the picture as one vector, through one affine map ``self.image``."""
+class OneVector(AnswerModel):
+    """An answerer that sees the picture as one vector v, through one affine map.
 
-    Options: type[OneVectorOptions] = OneVectorOptions
+    v is the grid's pooled one: the mean of its cells, or for a grid of one cell (VGG's
+    ``classifier.3``, which is fc7) that cell. It is divided by its length (``normalise="l2"``): a
+    raw one drives every tanh behind it to its ends, and training sticks at answers from words
+    alone. ``W_v v + b`` is computed once a picture.
+    """
+
     options: OneVectorOptions
 
     def __init__(self, options: OneVectorOptions, **sizes: int) -> None:
@@ -63,14 +171,13 @@ class _OneVector(AnswerModel):
             with torch.no_grad():
                 self.image.weight *= self.channels**0.5
 
-    def see(self, grid: Grid) -> Tensor:
-        """``W_v v + b`` (B, width), see ``AnswerModel.see``."""
+    def encode_grid(self, grid: Grid) -> Tensor:
         vector = grid.pooled
         if self.options.normalise == "l2":
             vector = F.normalize(vector, dim=1)
         elif self.options.normalise == "layer":
             vector = self.layer_norm(vector)
-        return self.image(self.grid_dropout(vector))
+        return self.image(self.grid_dropout(vector))  # (B, C) -> (B, width)
 
 
 @dataclass(frozen=True)
@@ -81,7 +188,7 @@ class BowMLPOptions(OneVectorOptions):
     pooling: Literal["sum", "mean"] = option("sum", "How the words are summed up: sum or mean.")
 
 
-class BowMLP(_OneVector):
+class BowMLP(OneVector):
     """Bag of words and picture through a multi-layer perceptron::
 
         s = sum_t x_t                                       or their mean, pooling="mean"
@@ -89,10 +196,10 @@ class BowMLP(_OneVector):
         u_l = dropout(tanh(W_l u_{l-1} + b_l))              l = 1..layers
         p(answer) = softmax(W_o u_L + b_o)
 
-    x_t are the words (E), v the normalised image vector (C), u_l hidden layers (width). ``W_v v``
-    is computed once a picture. The hidden layers start with weights of Glorot's size for a tanh
-    (gain 5/3); with smaller ones the signal fades from layer to layer, and the model answers the
-    same to everything. Even so, learning rates of 3e-4 are safer than 1e-3.
+    x_t are the words (E), v the normalised image vector (C), u_l hidden layers (width). The hidden
+    layers start with weights of Glorot's size for a tanh (gain 5/3); with smaller ones the signal
+    fades from layer to layer, and the model answers the same to everything. Even so, learning rates
+    of 3e-4 are safer than 1e-3.
 
     References:
         Zhou et al. 2015, Simple Baseline for Visual Question Answering; Antol et al. 2015, VQA:
@@ -117,16 +224,15 @@ class BowMLP(_OneVector):
         self.head = nn.Linear(width, self.answers)
 
     def answer(
-        self, looked: Looked, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
+        self, picture: EncodedPicture, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """See ``AnswerModel.answer``."""
         lengths = lengths.to(tokens.device)
         real = torch.arange(tokens.shape[1], device=tokens.device) < lengths.unsqueeze(1)  # (N, T)
         words = self.word_dropout(self.embed(tokens)).masked_fill(~real.unsqueeze(2), 0)
         bag = words.sum(1)  # (N, T, E) -> (N, E)
         if self.options.pooling == "mean":
             bag = bag / lengths.unsqueeze(1)
-        return self.head(self.hidden(self.words(bag) + of_owners(looked.seen, owner))), None
+        return self.head(self.hidden(self.words(bag) + picture.of(owner))), None
 
 
 @dataclass(frozen=True)
@@ -141,7 +247,7 @@ class LSTMAnswererOptions(OneVectorOptions):
     )
 
 
-class LSTMAnswerer(_OneVector):
+class LSTMAnswerer(OneVector):
     """Stacked LSTMs over the words, merged with the picture::
 
         h_1 = LSTM_1(x)                         x the words (T, E)
@@ -151,14 +257,12 @@ class LSTMAnswerer(_OneVector):
         u = tanh(W_s s + b) * tanh(W_v v + b')  fusion="product"
         p(answer) = softmax(W_o dropout(u) + b_o)
 
-    v is the normalised image vector (C), u the merged layer (width). ``W_v v`` is computed once a
-    picture. The questions are packed, so that no padding is read. What the originals have not:
+    v is the normalised image vector (C), u the merged layer (width). What the originals have not:
 
     - A layer adds to what is below it. Three plain layers hardly train on small sets; with the
       sums, orthogonal recurrent weights and forget gates that begin open they do.
-    - With ``concat`` a hidden layer stands between merging and answers. A linear map alone of
-      [s ; v] would add up one opinion of the words and one of the picture, and could not say
-      about which thing in the picture the words ask.
+    - With ``concat`` a hidden layer stands between merging and answers. A linear map alone would
+      add up an opinion of the words and one of the picture, whatever the words ask about.
     - With ``product`` the top layer's state alone is used, not states and cells of all layers.
 
     References:
@@ -183,37 +287,215 @@ class LSTMAnswerer(_OneVector):
             nn.Dropout(options.dropout), nn.Linear(options.width, self.answers)
         )
 
-    def see(self, grid: Grid) -> Tensor:
-        """The picture's term or factor of u (B, width), see ``AnswerModel.see``."""
-        image = super().see(grid)
+    def encode_grid(self, grid: Grid) -> Tensor:
+        image = super().encode_grid(grid)
         return image.tanh() if self.options.fusion == "product" else image
 
     def answer(
-        self, looked: Looked, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
+        self, picture: EncodedPicture, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """See ``AnswerModel.answer``."""
-        words = self.words(self.read(tokens, lengths))
-        image = of_owners(looked.seen, owner)
-        merged = (
-            words.tanh() * image if self.options.fusion == "product" else (words + image).tanh()
-        )
-        return self.head(merged), None
-
-    def read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """S (N, H) of questions (N, T), at least float32."""
-        words = self.word_dropout(self.embed(tokens))
-        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        top: Tensor | None = None
+        below = self.embed_words(tokens, lengths)
+        states: list[Tensor] = []
         for lstm in self.lstms:
-            outputs, (last, _) = lstm(packed)
-            last = last[0].to(torch.promote_types(last.dtype, torch.float32))  # (1, N, H) -> (N, H)
-            if top is None:
-                top, packed = last, outputs
+            outputs, (last, _) = lstm(below)
+            below = outputs._replace(data=below.data + outputs.data) if states else outputs
+            states.append(widened(last[0]))  # (1, N, H) -> (N, H)
+        words, image = self.words(torch.stack(states).sum(0)), picture.of(owner)
+        product = self.options.fusion == "product"
+        return self.head(words.tanh() * image if product else (words + image).tanh()), None
+
+
+@dataclass(frozen=True)
+class DMNPlusOptions(AnswererOptions):
+    """Options of ``DMNPlus``."""
+
+    hidden: int = option(512, "Width of the recurrent state.", POSITIVE)
+    attention_width: int = option(256, "Width of the layer behind the gates.", POSITIVE)
+    passes: int = option(3, "Passes over the picture.", POSITIVE)
+    memory: Literal["relu", "gru"] = option(
+        "relu", "How the memory is renewed after a pass: relu or gru."
+    )
+    attention_kind: Literal["gru", "soft"] = option(
+        "gru", "How the regions attended to are read: gru or soft (a weighted sum)."
+    )
+    question: Literal["gru", "lstm"] = option("gru", "What reads the question: gru or lstm.")
+    positions: bool = option(False, "Tell each region where it lies, for questions about places.")
+
+
+class DMNPlus(AnswerModel):
+    """Dynamic memory network for pictures::
+
+        f_i = tanh(W LayerNorm(x_i) + b)        regions in snake order: every second row reversed
+                                                + W_p p_i inside the tanh, positions=True
+        F_i = GRU_forth(f)_i + GRU_back(f)_i    input fusion: a region hears of the others
+        q   = GRU(words), its last state        or an LSTM, question="lstm"
+        m_0 = q, and for each pass t = 1..P
+            z_i = [F_i * q ; F_i * m_{t-1} ; |F_i - q| ; |F_i - m_{t-1}|]
+            g   = softmax_i(W2 tanh(W1 z_i + b1))       the gaze of the pass
+            c   = last state of the attention GRU       or sum_i g_i F_i, attention_kind="soft"
+            m_t = ReLU(W_m [m_{t-1} ; c ; q] + b_m)     or GRU(c, m_{t-1}), memory="gru"
+        p(answer) = softmax(W_a dropout([q ; m_P]) + b_a)
+
+    Gates, attention GRUs and W_m of each pass have weights of their own; the GRU of
+    ``memory="gru"`` is one. p_i is row and column of the centre of a region, the picture's edges
+    being -1 and 1. ``F`` and what the attention GRU makes of it alone are computed once a picture.
+
+    What the paper has not:
+
+    - The regions are normalised over their channels, without learned scale: raw activations of a
+      CNN drive the tanh to its ends, and training sticks at answers from words alone.
+    - The scores of the gates have no second bias: it moves all of them alike.
+    - ``positions``: without them only the recurrences of the input fusion know where a region lies,
+      and questions about places take long to learn.
+    - The paper's dropout on the picture is ``grid_dropout`` (it has 0.5), here 0 by default.
+
+    References:
+        Xiong, Merity and Socher 2016, Dynamic Memory Networks for Visual and Textual Question
+        Answering; Kumar et al. 2016, Ask Me Anything (the memory's GRU); Liu et al. 2018, An
+        Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution.
+    """
+
+    Options = DMNPlusOptions
+    options: DMNPlusOptions
+
+    def __init__(self, options: DMNPlusOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        hidden, passes = options.hidden, range(options.passes)
+        self.normalise = nn.LayerNorm(self.channels, elementwise_affine=False)
+        self.facts = nn.Linear(self.channels, hidden)
+        if options.positions:
+            self.places = nn.Linear(2, hidden, bias=False)
+        self.fusion = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
+        reader = nn.LSTM if options.question == "lstm" else nn.GRU
+        self.question = reader(options.embedding, hidden, batch_first=True)
+        start_recurrent(self.fusion)
+        start_recurrent(self.question)
+        self.gates = nn.ModuleList(RegionGates(hidden, options.attention_width) for _ in passes)
+        if options.attention_kind == "gru":
+            self.reader = AttentionGRU(hidden, hidden, options.passes)
+        if options.memory == "gru":
+            self.memory_cell = nn.GRUCell(hidden, hidden)
+        else:
+            self.memories = nn.ModuleList(nn.Linear(3 * hidden, hidden) for _ in passes)
+        self.head = nn.Sequential(nn.Dropout(options.dropout), nn.Linear(2 * hidden, self.answers))
+
+    def encode_grid(self, grid: Grid) -> Tensor:
+        facts = self.facts(self.grid_dropout(self.normalise(grid.cells)))
+        if self.options.positions:
+            facts = facts + self.places(positions(grid.height, grid.width, grid.cells))
+        facts = facts.tanh()[:, snake(grid.height, grid.width, facts.device)]
+        fused, _ = self.fusion(widened(facts))
+        forth, back = fused.chunk(2, 2)  # (B, R, 2H) -> (B, R, H) each
+        return forth + back  # F in snake order
+
+    def answer(
+        self, picture: EncodedPicture, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        facts = picture.features
+        _, last = self.question(self.embed_words(tokens, lengths))
+        question = widened((last[0] if isinstance(last, tuple) else last)[0])  # (1, N, H) -> (N, H)
+        soft = self.options.attention_kind == "soft"
+        own = picture.of(owner) if soft else facts
+        drives = () if soft else self.reader.drives(facts)
+        memory, attention = question, []
+        for t, gates in enumerate(self.gates):
+            g = gates(facts, question, memory if t else None, owner)
+            if soft:
+                context = torch.bmm(g.to(facts.dtype).unsqueeze(1), own).squeeze(1)
             else:
-                top = top + last
-                packed = outputs._replace(data=packed.data + outputs.data)
-        assert top is not None  # there is at least one layer
-        return top
+                context = self.reader(drives[t], g, t, owner)
+            if self.options.memory == "gru":
+                memory = widened(self.memory_cell(context, memory))
+            else:
+                heard = torch.cat((memory, context, question), 1)
+                memory = widened(self.memories[t](heard).relu())
+            attention.append(g)
+        logits = self.head(torch.cat((question, memory), 1))
+        gaze = torch.stack(attention, 1)  # P tensors (N, R) -> (N, P, R)
+        return logits, gaze[..., snake(picture.height, picture.width, gaze.device)]
+
+
+class RegionGates(nn.Module):
+    """The gates of one pass: how much each region matters, for question and memory."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4 * hidden, width)
+        self.score = nn.Parameter(torch.randn(width) / width**0.5)
+
+    def forward(
+        self, facts: Tensor, question: Tensor, memory: Tensor | None, owner: Tensor | None = None
+    ) -> Tensor:
+        """The gates (N, R) of facts (B, R, H); no memory (N, H) where it is the question (N, H)."""
+        weight = self.inner.weight
+        vectors = [question] if memory is None else [question, memory]
+        if memory is None:
+            # What sees q and what sees m added up, half the product: (G, 2, 2, H) -> (G, 2H).
+            weight = weight.unflatten(1, (2, 2, -1)).sum(2).flatten(1)
+        stacked = torch.stack(vectors).to(facts.dtype)
+        scores = region_scores(facts, stacked, weight, self.inner.bias, self.score, owner)
+        return widened(scores).softmax(1)
+
+
+class AttentionGRU(nn.Module):
+    """GRUs over regions whose update gate is an attention weight, one of each pass::
+
+        r_i = sigmoid(Wr F_i + Ur h_{i-1} + br)
+        h~_i = tanh(W F_i + r_i * (U h_{i-1}) + b)
+        h_i = g_i h~_i + (1 - g_i) h_{i-1}              h_0 = 0, i = 1..R
+
+    One number g_i a region, where a GRU has a vector that it computes itself: the last state h_R is
+    what was read in the order of the regions, where a weighted sum would forget the order.
+
+    References:
+        Xiong, Merity and Socher 2016, section 3.3.
+    """
+
+    def __init__(self, inputs: int, hidden: int, passes: int) -> None:
+        super().__init__()
+        self.passes = passes
+        # A pass after the other, and in each of them r before h~.
+        self.facts = nn.Linear(inputs, passes * 2 * hidden)
+        self.state = nn.Parameter(torch.empty(passes, 2 * hidden, hidden))
+        with torch.no_grad():
+            for block in self.facts.weight.split(hidden):
+                nn.init.xavier_uniform_(block)
+            for block in self.state.flatten(0, 1).split(hidden):
+                nn.init.orthogonal_(block)
+        nn.init.zeros_(self.facts.bias)
+
+    def drives(self, facts: Tensor) -> tuple[Tensor, ...]:
+        """What does not depend on h: for facts (B, R, F) the drive (R, B, 2H) of each pass."""
+        return self.facts(facts.transpose(0, 1)).chunk(self.passes, 2)
+
+    def forward(self, drive: Tensor, gates: Tensor, number: int, owner: Tensor | None) -> Tensor:
+        """The context h_R (N, H) of pass ``number``, from its drive and the gates (N, R)."""
+        if owner is not None:
+            drive = drive.index_select(1, owner)  # (R, N, 2H)
+        weight, gates = self.state[number], widened(gates)
+        h = gates.new_zeros(len(gates), weight.shape[1])
+        for fact, g in zip(drive.unbind(0), gates.t().unsqueeze(2).unbind(0), strict=True):
+            (for_r, for_h), (r, u) = fact.chunk(2, 1), F.linear(h, weight).chunk(2, 1)
+            r = (widened(for_r) + r).sigmoid()
+            h = torch.lerp(h, (widened(for_h) + r * u).tanh(), g)
+        return h
+
+
+def positions(height: int, width: int, like: Tensor) -> Tensor:
+    """Row and column (R, 2) of the centre of each region, the picture's edges being -1 and 1."""
+    edges = (torch.arange(n, device=like.device, dtype=like.dtype) for n in (height, width))
+    rows, columns = ((x * 2 + 1) / len(x) - 1 for x in edges)
+    return torch.cartesian_prod(rows, columns)
+
+
+def snake(height: int, width: int, device: torch.device) -> Tensor:
+    """The regions (R,) of a grid in snake order: each is a neighbour of the one before.
+
+    Reversing every second row twice changes nothing: the same index leads there and back.
+    """
+    order = torch.arange(height * width, device=device).view(height, width).clone()
+    order[1::2] = order[1::2].flip(1)
+    return order.flatten()
 
 
 ANSWERERS: dict[str, type[AnswerModel]] = {
@@ -223,33 +505,12 @@ ANSWERERS: dict[str, type[AnswerModel]] = {
 }
 
 
-def build_answerer(
-    architecture: str, *, channels: int, vocabulary: int, answers: int, **options: Any
-) -> AnswerModel:
-    """An answerer with random weights.
-
-    Args:
-        architecture: a key of ``ANSWERERS``.
-        channels: C of the encoder's grid.
-        vocabulary: V of the questions' words, special tokens included.
-        answers: A, the size of the answer vocabulary.
-        options: fields of the architecture's ``Options``; the others have their defaults.
-
-    Raises:
-        UsageError: an architecture or an option that does not exist, or a value out of bounds.
-    """
-    made = make_options(ANSWERERS, architecture, options)
-    sizes = {"channels": channels, "vocabulary": vocabulary, "answers": answers}
-    answerer = ANSWERERS[architecture](made, **sizes)  # type: ignore[arg-type]
-    answerer.architecture = architecture
+def build_answerer(architecture: str, **values: Any) -> AnswerModel:
+    """An answerer with random weights: ``build`` with channels, vocabulary, answers and options."""
+    answerer: AnswerModel = build(ANSWERERS, architecture, values)
     return answerer
 
 
 def answerer_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of ``build_answerer`` from a model folder's, also an earlier version's.
-
-    Raises:
-        ModelError: a field that this version does not know.
-        UsageError: an architecture that does not exist.
-    """
-    return current(values, ANSWERERS, ("channels", "vocabulary", "answers"))
+    """The arguments of ``build_answerer`` from a model folder's, also an earlier version's."""
+    return current_config(ANSWERERS, values)

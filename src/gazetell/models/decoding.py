@@ -25,19 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, UsageError
+from ..errors import UsageError
 from .captioners import CaptionModel, State
 from .encoders import Grid
-
-__all__ = [
-    "Decoded",
-    "Decoder",
-    "DecodingOptions",
-    "Ensemble",
-    "check_effect",
-    "decode",
-    "n_best",
-]
 
 
 class Decoder(Protocol):
@@ -131,7 +121,8 @@ class Decoded:
         log_prob: natural logarithm of the probability that the model gives to exactly this
             caption: its words and ``<end>`` behind them. It is the model's own, whatever
             temperature, length limits and forbidden words the search had; the end is counted also
-            where the caption is cut or nothing but the end was allowed.
+            where the caption is cut or nothing but the end was allowed. No number where the
+            model's logits are none.
         score: what beam search compares, ``log_prob`` normalised by the length.
         ended: False if the caption was cut: at ``max_length`` the search would have gone on.
     """
@@ -143,39 +134,12 @@ class Decoded:
     ended: bool
 
 
-@torch.inference_mode()
 def decode(
-    decoder: Decoder,
-    grid: Grid,
-    options: DecodingOptions,
-    *,
-    start: int,
-    end: int,
-    banned: tuple[int, ...] = (),
-    samples: int = 1,
-    positions: Sequence[int] | None = None,
+    decoder: Decoder, grid: Grid, options: DecodingOptions, *, samples: int = 1, **rest: Any
 ) -> list[Decoded]:
-    """Caption every picture of a grid.
-
-    Args:
-        decoder: a captioner in evaluation mode.
-        grid: cells (B, R, C).
-        options: see ``DecodingOptions``.
-        start: id of ``<start>``.
-        end: id of ``<end>``.
-        banned: ids that are never emitted (``<pad>``, ``<unk>``); ``start`` is always banned.
-        samples: so many captions of each picture, one after the other; needs ``beam`` 1.
-        positions: where each picture stands in all that its caller captions, from 0; None: the
-            grid is all. With the seed and the sample's number it alone decides about the random
-            draws: they are the same in batches of any size.
-
-    Returns:
-        The captions, at least ``min_length`` words long, ended or cut at ``max_length``.
-    """
-    search = _Search(decoder, options, start, end, banned)
-    if options.beam > 1:
-        return [best[0] for best in search.beam(grid, 1)]
-    return search.one_path(grid, samples, positions)
+    """The best caption of each picture, or all drawn ones, by picture; see ``n_best``."""
+    captions = n_best(decoder, grid, options, samples, **rest)
+    return [caption for each in captions for caption in each]
 
 
 @torch.inference_mode()
@@ -190,26 +154,27 @@ def n_best(
     banned: tuple[int, ...] = (),
     positions: Sequence[int] | None = None,
 ) -> list[list[Decoded]]:
-    """The ``count`` best captions of each picture, best first; see ``decode``.
+    """The ``count`` best captions of each picture, best first, or so many drawn ones.
 
-    With a beam, those with the highest scores that the search met, at least one; drawn ones with
-    ``sample``, in the order of their draws.
+    Args:
+        decoder: a captioner in evaluation mode.
+        grid: cells (B, R, C).
+        options: see ``DecodingOptions``.
+        count: at most the beam without ``sample``. A search may meet fewer, but at least one.
+        start: id of ``<start>``.
+        end: id of ``<end>``.
+        banned: ids that are never emitted (``<pad>``, ``<unk>``); ``start`` is always banned.
+        positions: where each picture stands in all that its caller captions, from 0; None: the
+            grid is all. With the seed and the sample's number it alone decides about the random
+            draws: they are the same in batches of any size.
 
     Raises:
         UsageError: more captions than the beam, without sampling.
-        ModelError: logits that are no numbers.
     """
     if count < 1 or (count > options.beam and not options.sample):
         raise UsageError(f"captions {count}: expected 1 to the beam, {options.beam}")
     search = _Search(decoder, options, start, end, banned)
-    if options.beam > 1:
-        best = search.beam(grid, count)
-    else:
-        captions = search.one_path(grid, count, positions)
-        best = [captions[at : at + count] for at in range(0, len(captions), count)]
-    if not all(each and math.isfinite(each[0].log_prob) for each in best):
-        raise ModelError("the model gives no word a probability: its weights are damaged")
-    return best
+    return search.beam(grid, count) if options.beam > 1 else search.path(grid, count, positions)
 
 
 class _Search:
@@ -221,7 +186,7 @@ class _Search:
         options: DecodingOptions,
         start: int,
         end: int,
-        banned: tuple[int, ...],
+        banned: Sequence[int],
     ) -> None:
         self.decoder, self.options, self.start, self.end = decoder, options, start, end
         self.never = list({start, *banned} - {end})
@@ -251,11 +216,7 @@ class _Search:
         return scores
 
     def caption(
-        self,
-        tokens: Tensor,
-        attention: Tensor | None,
-        log_prob: float,
-        ended: bool,
+        self, tokens: Tensor, attention: Tensor | None, log_prob: float, ended: bool
     ) -> Decoded:
         """A caption from a row of tokens (T,) and attention (T, R): what stands before the end."""
         ids = tokens.tolist()
@@ -268,22 +229,22 @@ class _Search:
             ended=ended,
         )
 
-    def one_path(self, grid: Grid, samples: int, positions: Sequence[int] | None) -> list[Decoded]:
-        """Greedy or sampled: one word after the other, ``samples`` captions a picture."""
-        pictures, device, longest = len(grid.cells), grid.cells.device, self.options.max_length
-        batch = pictures * samples
+    def path(self, grid: Grid, count: int, positions: Sequence[int] | None) -> list[list[Decoded]]:
+        """Greedy or sampled: one word after the other, ``count`` captions a picture."""
+        device, longest = grid.cells.device, self.options.max_length
+        pictures = range(len(grid.cells))
+        batch = len(pictures) * count
         draws: Tensor | None = None
         if self.options.sample:
-            places = range(pictures) if positions is None else positions
             table = [
                 np.random.default_rng((self.options.seed, place, number)).random(longest + 1, "f4")
-                for place in places
-                for number in range(samples)
+                for _, place in zip(pictures, positions or pictures, strict=True)
+                for number in range(count)
             ]
             draws = torch.from_numpy(np.stack(table)).double().to(device)  # (N, T+1)
         state = self.decoder.start(grid)
-        if samples > 1:
-            state = state.select(torch.arange(batch, device=device) // samples)
+        if count > 1:
+            state = state.select(torch.arange(batch, device=device) // count)
         last = torch.full((batch,), self.start, device=device)
         tokens = torch.empty((batch, 0), dtype=torch.long, device=device)
         log_prob = torch.zeros(batch, device=device)
@@ -307,7 +268,8 @@ class _Search:
                 break
         maps = torch.stack(gaze, 1) if gaze else [None] * batch
         rows = zip(tokens, maps, log_prob.tolist(), done.tolist(), strict=True)
-        return [self.caption(*row) for row in rows]
+        captions = [self.caption(*row) for row in rows]
+        return [captions[n * count : (n + 1) * count] for n in pictures]
 
     def draw(self, scores: Tensor, uniform: Tensor) -> Tensor:
         """A word (N,) from log-probabilities (N, V), by numbers (N,) from 0 to below 1."""
@@ -322,7 +284,8 @@ class _Search:
             scores = torch.empty_like(scores).scatter(1, ids, ordered)
         reached = scores.double().softmax(1).cumsum(1)
         wanted = uniform.unsqueeze(1) * reached[:, -1:]
-        return torch.searchsorted(reached, wanted, right=True).squeeze(1)
+        drawn = torch.searchsorted(reached, wanted, right=True).squeeze(1)
+        return drawn.clamp(max=scores.shape[1] - 1)  # where weights are damaged
 
     def beam(self, grid: Grid, count: int) -> list[list[Decoded]]:
         """Beam search: the ``count`` best captions of each picture, best first."""
@@ -340,13 +303,25 @@ class _Search:
         for step in range(longest + 1):
             logits, state, attention = self.decoder.step(last, state)
             scores = self.log_probs(logits, tokens)
+            # At the last step every prefix ends; those that would rather go on are cut.
+            ended = scores.argmax(1) == self.end if step == longest else torch.ones_like(last) > 0
             vocabulary = scores.shape[1]
             totals = alive.unsqueeze(2) + scores.view(-1, beam, vocabulary)  # (B, K, V)
             if gaze is None and attention is not None:
                 gaze = attention.new_empty((len(tokens), 0, attention.shape[1]))  # (N, T, R)
-            # At the last step every prefix ends; those that would rather go on are cut.
-            ended = scores.argmax(1) == self.end if step == longest else torch.ones_like(last) > 0
-            self.keep_best(best, live, totals[:, :, self.end], tokens, gaze, ended, count)
+            # Let the prefixes that end now compete with the best so far.
+            ending = totals[:, :, self.end]  # (B, K)
+            ranked, winners = (ending / (step + 1) ** penalty).topk(count, 1)
+            for row, b in enumerate(live.tolist()):
+                for score, k in zip(ranked[row].tolist(), winners[row].tolist(), strict=True):
+                    full = len(best[b]) == count
+                    if score == -math.inf or (full and score <= best[b][-1].score):
+                        break
+                    n = row * beam + k
+                    maps = None if gaze is None else gaze[n]
+                    caption = self.caption(tokens[n], maps, float(ending[row, k]), bool(ended[n]))
+                    # Of equals the earlier one stays ahead: sorting is stable.
+                    best[b] = sorted([*best[b], caption], key=lambda each: -each.score)[:count]
             if step == longest:
                 break
             totals[:, :, self.end] = -math.inf
@@ -373,31 +348,8 @@ class _Search:
             state = state.select(parents[rows])
             live, alive, last, tokens = live[open_], alive[open_], last[rows], tokens[rows]
             gaze = None if gaze is None else gaze[rows]
-        return best
-
-    def keep_best(
-        self,
-        best: list[list[Decoded]],
-        live: Tensor,
-        ending: Tensor,
-        tokens: Tensor,
-        gaze: Tensor | None,
-        ended: Tensor,
-        count: int,
-    ) -> None:
-        """Let the prefixes that end now, log-probabilities (B, K), compete with the best so far."""
-        beam, length = ending.shape[1], tokens.shape[1] + 1
-        scores, winners = (ending / length**self.options.length_penalty).topk(count, 1)
-        for row, b in enumerate(live.tolist()):
-            for score, k in zip(scores[row].tolist(), winners[row].tolist(), strict=True):
-                full = len(best[b]) == count
-                if score == -math.inf or (full and score <= best[b][-1].score):
-                    break
-                n = row * beam + k
-                maps = None if gaze is None else gaze[n]
-                caption = self.caption(tokens[n], maps, float(ending[row, k]), bool(ended[n]))
-                # Of equals the earlier one stays ahead: sorting is stable.
-                best[b] = sorted([*best[b], caption], key=lambda each: -each.score)[:count]
+        # Where weights are damaged nothing has a probability.
+        return [each or [Decoded([], None, math.nan, math.nan, False)] for each in best]
 
 
 @dataclass(frozen=True)
