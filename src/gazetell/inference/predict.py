@@ -11,6 +11,7 @@ Shapes: ``B`` pictures, ``N`` questions, ``R`` regions, ``C`` channels, ``T`` wo
 ``P`` passes.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -324,6 +325,8 @@ class Captioner(Model):
             )
 
         def caption(one: Decoded) -> Caption:
+            if math.isnan(one.log_prob):
+                raise ModelError("the model gives no word a probability: its weights are damaged")
             texts = words.decode(one.tokens), words.words(one.tokens)
             return Caption(*texts, _maps(one.attention, grid), one.log_prob, one.ended)
 
