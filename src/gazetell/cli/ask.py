@@ -1,14 +1,14 @@
 """``gazetell ask``."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from json import dumps
 from pathlib import Path
 
 from ..errors import UsageError
 from ..inference.predict import Answer, Answerer, check_bound
-from .caption import is_gaze_file
-from .terminal import STDIN, report, report_device
+from .options import HERE, Here, is_gaze_file
+from .terminal import STDIN, report
 
 __all__ = ["ask"]
 
@@ -23,8 +23,7 @@ def ask(
     top: int | None = None,
     json: bool = False,
     gaze: Path | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    computing: Here = HERE,
 ) -> int:
     """Answer questions about a picture, with a confidence.
 
@@ -38,8 +37,7 @@ def ask(
         json: One JSON object a question, with the five likeliest answers and the attention.
         gaze: Save where the model looked: a .png, .html or .gif file for one question, a folder
             (of .png files) for several.
-        device: auto, cpu or cuda.
-        precision: auto, bf16 or fp32.
+        computing: Where.
     """
     check_bound(abstain_below)
     if top is not None and not 1 <= top <= 5:
@@ -48,14 +46,14 @@ def ask(
         raise UsageError("--top: has no effect with --json, which has the five likeliest answers")
     if picture == STDIN and not questions:
         raise UsageError("- takes standard input for the picture; expected questions beside it")
-    one_file = gaze is not None and is_gaze_file(gaze, len(questions), "questions")
-    answerer = Answerer.load(model, device=device, precision=precision)
+    one_file = is_gaze_file(gaze, len(questions), "questions")
+    answerer = Answerer.load(model, device=computing.device, precision=computing.precision)
     if gaze is not None and not answerer.attentive:
         raise UsageError(f"--gaze {gaze}: {model} has no attention to show")
     for question in questions:
         answerer.read_question(question)
     encoded = answerer.encode(sys.stdin.buffer.read() if picture == STDIN else picture)
-    report_device(answerer, device, precision)
+    computing.tell(answerer)
     status, number = 0, 0
     for number, question in enumerate(questions or _typed(), 1):
         try:
@@ -64,10 +62,8 @@ def ask(
             report(f"error: {error}")
             status = 1
             continue
-        print(
-            dumps(answer.to_dict(), ensure_ascii=False) if json else line(answer, top or 1),
-            flush=True,
-        )
+        text = dumps(answer.to_dict(), ensure_ascii=False) if json else _line(answer, top or 1)
+        print(text, flush=True)
         if gaze is not None:
             answer.save_gaze(gaze if one_file else gaze / f"{number - 1:04d}.png")
     if not number:
@@ -77,21 +73,20 @@ def ask(
 
 def _typed() -> Iterator[str]:
     """Questions from standard input, with a prompt where a person types them."""
-    lines: Iterable[str] = sys.stdin
     person = sys.stdin.isatty()
     if person:
         report("ask, a question a line; an empty line ends")
     while True:
         if person:
             print("? ", end="", file=sys.stderr, flush=True)
-        text = next(iter(lines), "")
+        text = sys.stdin.readline()
         if not text or (person and not text.strip()):
             return
         if text.strip():
             yield text.strip()
 
 
-def line(answer: Answer, top: int) -> str:
+def _line(answer: Answer, top: int) -> str:
     """An answer as a line of text."""
     text = "  ".join(f"{text}  ({100 * chance:.2f} %)" for text, chance in answer.top[:top])
     if answer.abstained:

@@ -3,66 +3,70 @@
 import csv as tables
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
 from ..inference.bulk import caption_many
-from ..inference.gaze import FORMATS
 from ..inference.predict import Caption, Captioner
 from ..pictures import image_files
-from .terminal import STDIN, one_line, report, report_device
+from .options import HERE, Decoding, Here, is_gaze_file, models_given
+from .terminal import STDIN, one_line, report
 
-__all__ = ["caption", "given", "is_gaze_file"]
+__all__ = ["caption"]
+
+
+@dataclass(frozen=True)
+class Sampling(Decoding):
+    """How to search for a caption, or to draw one.
+
+    Attributes:
+        sample: Draw words at random instead of taking the best.
+        temperature: Of sampling; below 1 is more careful.
+        top_k: Sample among so many likeliest words.
+        top_p: Sample among the likeliest words that reach this probability.
+        seed: Of sampling.
+    """
+
+    sample: bool = False
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
 
 
 def caption(
     *pictures: str,
     model: tuple[str, ...] = (),
-    beam: int | None = None,
-    max_length: int | None = None,
-    length_penalty: float | None = None,
-    sample: bool = False,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
+    decoding: Annotated[Sampling, Parameter(name="*")] = Sampling(),
     json: bool = False,
     csv: bool = False,
     gaze: Path | None = None,
     batch: int | None = None,
-    device: str = "auto",
-    precision: str = "auto",
+    computing: Here = HERE,
 ) -> int:
     """Tell what pictures show.
 
     Args:
         pictures: Files, folders, globs, or - for one picture from standard input.
         model: A model folder, or hf://owner/name; given several times, an ensemble.
-        beam: Beam of the search, 1 for greedy; the model's own if not given.
-        max_length: Most words of a caption; the model's own if not given.
-        length_penalty: Exponent of the length normalisation of a beam of 2 or more; the model's
-            own if not given.
-        sample: Draw words at random instead of taking the best.
-        temperature: Of sampling; below 1 is more careful.
-        top_k: Sample among so many likeliest words.
-        top_p: Sample among the likeliest words that reach this probability.
-        seed: Of sampling.
+        decoding: How to search.
         json: One JSON object a line, with words, log-probability and attention.
         csv: Rows of picture, caption and log-probability, with a header. A text that a
             spreadsheet would run, such as one that begins with =, gets a leading apostrophe.
         gaze: Save where the model looked: a .png, .html or .gif file for one picture, a folder
             (of .png files) for several.
         batch: Pictures a forward pass, 16 if not given.
-        device: auto, cpu or cuda.
-        precision: auto, bf16 or fp32.
+        computing: Where.
     """
     if not pictures:
         raise UsageError("expected pictures: files, folders, globs, or - for standard input")
-    if not model:
-        raise UsageError("expected --model, a model folder or hf://owner/name")
+    models_given(model)
     if json and csv:
         raise UsageError("--json and --csv: expected one of them")
     if batch is not None and batch < 1:
@@ -70,24 +74,14 @@ def caption(
     if batch is not None and STDIN in pictures:
         raise UsageError("--batch: has no effect on the one picture of standard input")
     items = _items(pictures)
-    one_file = gaze is not None and is_gaze_file(gaze, len(items), "pictures")
-    captioner = Captioner.load(*model, device=device, precision=precision)
-    options = given(
-        beam=beam,
-        max_length=max_length,
-        length_penalty=length_penalty,
-        sample=sample or None,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-    )
-    chosen = captioner.options(**options)
+    one_file = is_gaze_file(gaze, len(items), "pictures")
+    captioner = Captioner.load(*model, device=computing.device, precision=computing.precision)
+    chosen = captioner.options(**decoding.given())
     if gaze is not None and not captioner.attentive:
         raise UsageError(f"--gaze {gaze}: {' '.join(model)} has no attention to show")
     failed, cut, odd = [], 0, 0
     write = _writer(json, csv, len(items) > 1)
-    captions = caption_many(captioner, items, batch=batch or 16, **options)
+    captions = caption_many(captioner, items, batch=batch or 16, **decoding.given())
     for number, (item, result) in enumerate(captions):
         if isinstance(result, ImageError):
             failed.append(result)
@@ -95,13 +89,13 @@ def caption(
         name = "-" if isinstance(item, bytes) else str(item)
         write(name, result)
         cut += not result.ended
-        odd += not name.isprintable() and any("\udc80" <= c <= "\udcff" for c in name)
+        odd += any("\udc80" <= letter <= "\udcff" for letter in name)
         if gaze is not None:
-            # Short enough for every file system, the number tells pictures of one name apart.
+            # Short enough for every file system; the number tells pictures of one name apart.
             stem = "picture" if isinstance(item, bytes) else Path(name).stem[:50]
             result.save_gaze(gaze if one_file else gaze / f"{number:04d}-{stem}.png")
     if len(failed) < len(items):
-        report_device(captioner, device, precision)
+        computing.tell(captioner)
     if cut:
         report(f"cut at {chosen.max_length} words (--max-length): {cut} of {len(items)} captions")
     if odd:
@@ -111,32 +105,6 @@ def caption(
     if failed and len(items) > 1:
         report(f"{len(failed)} of {len(items)} pictures failed")
     return 1 if failed else 0
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given on the command line; the model has its own for the others."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def is_gaze_file(gaze: Path, count: int, what: str) -> bool:
-    """Whether ``--gaze`` names one file, and not a folder of files.
-
-    Raises:
-        UsageError: a file of another format, one for several pictures or questions, or a file
-            where a folder is expected.
-    """
-    if gaze.is_dir():
-        return False
-    if gaze.suffix == "":
-        if gaze.exists():
-            raise UsageError(f"--gaze {gaze}: is a file; expected a folder")
-        return False
-    if gaze.suffix.lower() not in FORMATS:
-        raise UsageError(f"--gaze {gaze}: expected a folder, or a file {', '.join(FORMATS)}")
-    if count != 1:
-        many = f"{count} {what}" if count else f"typed {what}"
-        raise UsageError(f"--gaze {gaze}: one file for {many}; expected a folder")
-    return True
 
 
 def _items(pictures: tuple[str, ...]) -> list[Any]:
@@ -161,7 +129,7 @@ def _writer(as_json: bool, as_csv: bool, several: bool) -> Callable[[str, Captio
             texts = [spreadsheet_text(text) for text in (name, caption.text)]
             table.writerow([*texts, round(caption.log_prob, 5)])
         else:
-            shown = f"{one_line(name)}\t{caption.text}" if several else caption.text
-            print(shown, flush=True)
+            text = f"{one_line(name)}\t{caption.text}" if several else caption.text
+            print(text, flush=True)
 
     return write

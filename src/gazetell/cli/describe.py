@@ -6,7 +6,7 @@ from ..errors import UsageError
 from ..inference.describe import check_out
 from ..inference.describe import describe as describe_folder
 from ..inference.predict import Captioner
-from .caption import given
+from .options import HERE, OWN, Here, Own, models_given
 from .terminal import on_terminal, report
 
 __all__ = ["describe"]
@@ -18,12 +18,9 @@ def describe(
     model: tuple[str, ...] = (),
     out: Path,
     again: bool = False,
-    beam: int | None = None,
-    max_length: int | None = None,
-    length_penalty: float | None = None,
+    decoding: Own = OWN,
     batch: int = 16,
-    device: str = "auto",
-    precision: str = "auto",
+    computing: Here = HERE,
 ) -> int:
     """Alt text for a folder: caption every picture in it, into a table or a sheet to review.
 
@@ -35,23 +32,25 @@ def describe(
         out: A .csv or .jsonl table, or an .html sheet to review and edit the captions on, least
             sure first. OUT.done.jsonl beside it keeps what is done.
         again: Begin anew, whatever is there.
-        beam: Beam of the search, 1 for greedy; the model's own if not given.
-        max_length: Most words of a caption; the model's own if not given.
-        length_penalty: Exponent of the length normalisation; the model's own if not given.
+        decoding: How to search.
         batch: Pictures a forward pass.
-        device: auto, cpu or cuda.
-        precision: auto, bf16 or fp32.
+        computing: Where.
     """
-    if not model:
-        raise UsageError("expected --model, a model folder or hf://owner/name")
+    models_given(model)
     if batch < 1:
         raise UsageError(f"--batch {batch}: expected 1 or more")
     check_out(folder, out)
-    captioner = Captioner.load(*model, device=device, precision=precision)
-    options = given(beam=beam, max_length=max_length, length_penalty=length_penalty)
+    captioner = Captioner.load(*model, device=computing.device, precision=computing.precision)
     done = describe_folder(
-        captioner, folder, out, again=again, batch=batch, progress=on_terminal(), **options
+        captioner,
+        folder,
+        out,
+        again=again,
+        batch=batch,
+        progress=on_terminal(),
+        **decoding.given(),
     )
+    computing.tell(captioner)
     for error in done.failed:
         report(f"error: {error}")
     for count, what in (

@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 import subprocess
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -27,32 +26,29 @@ def doctor(*, online: bool = False, json: bool = False) -> None:
         online: Ask whether published weights can be downloaded; without it no host is asked.
         json: Print one JSON object instead of lines.
     """
-    found: dict[str, str] = {
-        "gazetell": __version__,
-        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-    }
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
     import torch
 
     from ..models.precision import choose_device, choose_precision
 
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    facts = {"gazetell": __version__, "python": system}
+    for name in LIBRARIES:
+        try:
+            facts[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            facts[name] = "not installed"
     device = choose_device()
     precision = choose_precision(device)
-    kind = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "?"
-    found["device"] = f"{device.type} ({kind}), {torch.get_num_threads()} of {os.cpu_count()} cores"
-    found["precision"] = f"{precision.name}: {precision.reason}"
-    found["java"] = _java()
-    usage = shutil.disk_usage(Path.cwd())
-    found["disk"] = f"{usage.free / 1e9:.1f} GB free in {Path.cwd()}"
-    found["published weights"] = _weights(online)
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "?"
+    facts["device"] = f"{device.type} ({chip}), {torch.get_num_threads()} of {os.cpu_count()} cores"
+    facts["precision"] = f"{precision.name}: {precision.reason}"
+    facts["java"] = _java()
+    facts["disk"] = f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB free in {Path.cwd()}"
+    facts["published weights"] = _weights(online)
     if json:
-        print_json(found)
+        print_json(facts)
         return
-    for name, value in found.items():
+    for name, value in facts.items():
         print(f"{name:<18} {value}")
 
 
@@ -79,6 +75,6 @@ def _weights(online: bool) -> str:
     try:
         with urllib.request.urlopen(request, timeout=5):
             return "can be downloaded"
-    except (urllib.error.URLError, OSError) as error:
+    except OSError as error:
         reason = getattr(error, "reason", error)
         return f"cannot be reached ({reason}); pass a local file: --encoder-weights FILE"

@@ -22,7 +22,6 @@ __all__ = [
     "one_line",
     "print_json",
     "report",
-    "report_device",
     "standard_streams",
 ]
 
@@ -107,13 +106,6 @@ def report(line: str) -> None:
     """Print a line to standard error; where that cannot be written the work goes on."""
     with suppress(OSError):
         print(one_line(line), file=sys.stderr, flush=True)
-
-
-def report_device(model: Any, device: str, precision: str) -> None:
-    """Say what ``auto`` chose."""
-    if "auto" in (device, precision):
-        chosen = model.precision
-        report(f"device {model.device.type}, precision {chosen.name} ({chosen.reason})")
 
 
 def on_terminal() -> bool:
