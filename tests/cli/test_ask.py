@@ -79,8 +79,7 @@ LINE = re.compile(r"(\S.*?)  \((\d+\.\d\d) %\)")
 
 def test_an_answer_is_one_line(run, world):
     question = Dataset.open(world / "data").questions_of("train")[0].question
-    fixed = ("--device", "cpu", "--precision", "fp32")
-    status, out, err = run("ask", picture(world), question, "--model", world / "run", *fixed)
+    status, out, err = run("ask", picture(world), question, "--model", world / "run")
     assert (status, err) == (0, "")
     assert LINE.fullmatch(out.rstrip("\n"))
 
@@ -103,7 +102,7 @@ def test_json(run, world):
     status, out, err = run(
         "ask", picture(world), "is there a zebra?", "--model", world / "run", "--json", "--evidence"
     )
-    assert (status, len(err.splitlines())) == (0, 1)
+    assert (status, err) == (0, "")
     row = json.loads(out)
     assert row["question"] == "is there a zebra?"
     assert row["answer"] == row["top"][0]["answer"]
@@ -117,7 +116,7 @@ def test_json(run, world):
 def test_questions_from_standard_input(run, world, typed):
     typed("is there a star\n\n  how many?  \n")  # no newline is needed at the end either
     status, out, err = run("ask", picture(world), "--model", world / "run", "--json")
-    assert (status, len(err.splitlines())) == (0, 1)
+    assert (status, err) == (0, "")
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["question"] for row in rows] == ["is there a star", "how many?"]
     _, alone, _ = run("ask", picture(world), "how many?", "--model", world / "run", "--json")
@@ -129,7 +128,7 @@ def test_a_bad_question_on_standard_input_stops_no_other(run, world, typed):
     status, out, err = run("ask", picture(world), "--model", world / "run")
     assert status == 1
     assert len(out.splitlines()) == 2
-    assert err.splitlines()[1:] == ["error: question '?!': has no words"]
+    assert err == "error: question '?!': has no words\n"
 
 
 def test_no_questions_at_all(run, world, typed):

@@ -69,6 +69,8 @@ def test_no_name_is_a_formula(model, pictures):
     done = command("caption", "=1+2.png", "--model", model, "--csv", cwd=pictures)
     rows = list(csv.DictReader(io.StringIO(done.stdout.decode())))
     assert rows[0]["picture"] == "'=1+2.png"
+    # What was chosen for the user is said, in one line.
+    assert done.stderr.decode().startswith("computing on cpu in ")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")

@@ -53,7 +53,6 @@ def ask(
     for question in questions:
         answerer.read_question(question)
     encoded = answerer.encode(sys.stdin.buffer.read() if picture == STDIN else picture)
-    computing.tell(answerer)
     status, number = 0, 0
     for number, question in enumerate(questions or _typed(), 1):
         try:

@@ -94,8 +94,6 @@ def caption(
             # Short enough for every file system; the number tells pictures of one name apart.
             stem = "picture" if isinstance(item, bytes) else Path(name).stem[:50]
             result.save_gaze(gaze if one_file else gaze / f"{number:04d}-{stem}.png")
-    if len(failed) < len(items):
-        computing.tell(captioner)
     if cut:
         report(f"cut at {chosen.max_length} words (--max-length): {cut} of {len(items)} captions")
     if odd:

@@ -50,7 +50,6 @@ def describe(
         progress=on_terminal(),
         **decoding.given(),
     )
-    computing.tell(captioner)
     for error in done.failed:
         report(f"error: {error}")
     for count, what in (

@@ -65,7 +65,7 @@ def evaluate(
         raise UsageError("--keep-best: expected one model and --split val; test is for the end")
     if keep_best and not (beam or length_penalty or max_length):
         raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
-    given = {
+    given: dict[str, dict[str, Any]] = {
         "captions": {
             "--beam": beam,
             "--max-length": max_length,
@@ -86,7 +86,7 @@ def evaluate(
         for name, value in options.items():
             if kind != does and value:
                 raise UsageError(f"{name}: {runs[0]} {does}; that option is of the other kind")
-    shared = {"split": split, "limit": limit, "progress": on_terminal()}
+    shared: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
     results: dict[str, Evaluation[Any, Any]] = {}
     settings: list[dict[str, Any]] = [{}]
     if isinstance(model, Answerer):
@@ -96,9 +96,9 @@ def evaluate(
                 f"--question-only {question_only}: looks at the picture; expected a model trained "
                 "with --blind"
             )
-        options = {"abstain_below": abstain_below, "evidence": evidence, "question_only": twin}
-        result = evaluate_answers(model, Dataset.open(data), **shared, **options)
-        results[f"{split}{f'-first{limit}' if limit else ''}"] = result
+        shared |= {"abstain_below": abstain_below, "evidence": evidence, "question_only": twin}
+        name = f"{split}-first{limit}" if limit else split
+        results[name] = evaluate_answers(model, Dataset.open(data), **shared)
     else:
         settings = _settings(model, beam, length_penalty, max_length)
         if out is not None and len(settings) > 1:
@@ -115,7 +115,6 @@ def evaluate(
         folder = out or runs[0] / "evaluation" / name
         result.save(folder)
         report(f"predictions and figures in {folder}")
-    computing.tell(model)
     figures = [result.figures for result in results.values()]
     best = max(range(len(figures)), key=lambda n: figures[n]["metrics"].get("cider") or 0.0)
     if keep_best and isinstance(model, Captioner):

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import UsageError
-from .terminal import report
 
 __all__ = ["HERE", "OWN", "Computing", "Decoding", "Here", "Own", "is_gaze_file", "models_given"]
 
@@ -23,12 +22,6 @@ class Computing:
 
     device: str = "auto"
     precision: str = "auto"
-
-    def tell(self, model: Any) -> None:
-        """Say what ``auto`` chose."""
-        if "auto" in (self.device, self.precision):
-            chosen = model.precision
-            report(f"device {model.device.type}, precision {chosen.name} ({chosen.reason})")
 
 
 @dataclass(frozen=True)

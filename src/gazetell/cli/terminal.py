@@ -56,7 +56,7 @@ class _Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not record.name.startswith("gazetell.serve"):
-            report(f"warning: {record.getMessage()}")
+            report(record.getMessage())
 
 
 @contextmanager

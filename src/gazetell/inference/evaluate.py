@@ -81,7 +81,8 @@ class Evaluation(Generic[Record, Result]):
         write_json(folder / "metrics.json", self.figures)
 
     def _row(self, n: int) -> dict[str, Any]:
-        result, score, row = self.results[n], round(self.scores[n], 5), {"id": self.records[n].id}
+        result, score = self.results[n], round(self.scores[n], 5)
+        row: dict[str, Any] = {"id": self.records[n].id}
         if isinstance(result, Answer):
             confidence = round(result.confidence, 5)
             return row | {"answer": result.text, "confidence": confidence, "accuracy": score}
