@@ -6,13 +6,11 @@ import json
 import pytest
 
 from gazetell.data.predictions import (
-    Predictions,
-    References,
     RowFile,
+    Texts,
     content_of,
     match,
-    read_predictions,
-    read_references,
+    read_texts,
 )
 from gazetell.data.records import CaptionRecord, Dataset, QuestionRecord
 from gazetell.errors import DataError
@@ -28,11 +26,12 @@ def write(path, *rows):
 
 
 def references(path, *rows, content="captions"):
-    return read_references(RowFile.read(write(path, *rows)), content)
+    return read_texts(RowFile.read(write(path, *rows)), content)
 
 
 def predictions(path, *rows, content="captions"):
-    return read_predictions(RowFile.read(write(path, *rows)), content)
+    found = read_texts(RowFile.read(write(path, *rows)), content, model=True)
+    return {name: text for name, (text,) in found.texts.items()}
 
 
 def votes(question, *answers, **more):
@@ -49,7 +48,7 @@ def test_captions(tmp_path, end):
     )
     assert found.texts == {"b": ["a dog", "dark\u2028red"], "7": []}
     rows = {"id": 7, "caption": ""}, {"id": "b", "caption": "un café"}
-    assert predictions(tmp_path / f"p.jsonl{end}", *rows).texts == {"7": "", "b": "un café"}
+    assert predictions(tmp_path / f"p.jsonl{end}", *rows) == {"7": "", "b": "un café"}
     found = references(
         tmp_path / f"references.JSON{end}",
         {
@@ -63,7 +62,7 @@ def test_captions(tmp_path, end):
     )
     assert found.texts == {"2": ["a cat"], "10": ["a dog", "the dog"], "3": []}
     results = [{"image_id": 2, "caption": "a cat"}]
-    assert predictions(tmp_path / f"results.json{end}", results).texts == {"2": "a cat"}
+    assert predictions(tmp_path / f"results.json{end}", results) == {"2": "a cat"}
 
 
 @ENDS
@@ -79,7 +78,7 @@ def test_answers(tmp_path, end):
     assert found.answer_types == {"b": "other", "7": None}
     rows = {"id": 7, "answer": "", "confidence": 0.5}, {"id": "b", "answer": "été"}
     said = predictions(tmp_path / f"p.jsonl{end}", *rows, content="answers")
-    assert said.texts == {"7": "", "b": "été"}
+    assert said == {"7": "", "b": "été"}
     more = {"question_type": "is", "answer_type": "yes/no", "multiple_choice_answer": "yes"}
     annotations = [votes(12, "yes", "no", "yes", **more), votes(3, "2")]
     found = references(
@@ -89,16 +88,16 @@ def test_answers(tmp_path, end):
     assert found.question_types == {"12": "is", "3": None}
     assert found.answer_types == {"12": "yes/no", "3": None}
     results = [{"question_id": 3, "answer": "2"}]
-    assert predictions(tmp_path / f"r.json{end}", results, content="answers").texts == {"3": "2"}
+    assert predictions(tmp_path / f"r.json{end}", results, content="answers") == {"3": "2"}
 
 
 def test_a_prepared_dataset_as_it_stands(tmp_path):
     captions = (CaptionRecord("1", "a.png", ("a dog", "dogs"), "test"),)
     questions = (QuestionRecord("q", "a.png", "What?", ("dog", "a dog"), "test", answer_type="x"),)
     Dataset("d", "table", tmp_path, captions, questions).save(tmp_path)
-    found = read_references(RowFile.read(tmp_path / "captions.jsonl"), "captions")
+    found = read_texts(RowFile.read(tmp_path / "captions.jsonl"), "captions")
     assert found.texts == {"1": ["a dog", "dogs"]}
-    found = read_references(RowFile.read(tmp_path / "questions.jsonl"), "answers")
+    found = read_texts(RowFile.read(tmp_path / "questions.jsonl"), "answers")
     assert (found.texts, found.answer_types) == ({"q": ["dog", "a dog"]}, {"q": "x"})
 
 
@@ -159,7 +158,7 @@ def test_bad_lines_of_references(tmp_path, content, rows, message):
     [
         ("captions", [], 'expected a COCO annotation file, an object with "annotations", a list'),
         ("captions", {"images": [IMAGE]}, "expected a COCO annotation file, an object"),
-        ("captions", {"annotations": [NOTE]}, 'expected a COCO annotation file with "images"'),
+        ("captions", {"annotations": [NOTE]}, 'a COCO annotation file, an object with "images"'),
         ("captions", {"images": [], "annotations": []}, "holds no captions"),
         ("captions", {"images": [IMAGE] * 2, "annotations": []}, "image 2: picture '1' again"),
         ("captions", {"images": [IMAGE], "annotations": [3]}, "annotation 1: expected an object"),
@@ -248,10 +247,10 @@ def test_files_that_cannot_be_read(tmp_path, name, data, message):
 
 
 def said(**texts):
-    return Predictions("p.jsonl", texts)
+    return Texts("p.jsonl", {name: [text] for name, text in texts.items()})
 
 
-WANTED = References("r.jsonl", {name: [f"a {name}"] for name in "abcdefgh"}, {"a": "is"})
+WANTED = Texts("r.jsonl", {name: [f"a {name}"] for name in "abcdefgh"}, {"a": "is"})
 ALL = said(**dict.fromkeys(reversed("abcdefgh"), "x"))
 
 
@@ -266,7 +265,7 @@ def test_what_has_no_prediction_is_left_out_if_asked_for():
     models = [said(c="x", a="x", b="x"), said(b="y", c="y", d="y")]
     wanted, kept, left_out = match(WANTED, models, "captions", subset=True)
     assert wanted.texts == {"b": ["a b"], "c": ["a c"]}
-    assert [model.texts for model in kept] == [{"b": "x", "c": "x"}, {"b": "y", "c": "y"}]
+    assert [model.texts for model in kept] == [{"b": ["x"], "c": ["x"]}, {"b": ["y"], "c": ["y"]}]
     assert left_out == 6
     assert wanted.question_types == {}
     assert match(WANTED, models[:1], "answers", subset=True)[0].question_types == {"a": "is"}
@@ -293,16 +292,16 @@ def test_what_does_not_match(models, subset, message):
 
 
 def test_something_scored_without_references():
-    wanted = References("r.jsonl", {"a": ["a dog"], "b": []})
+    wanted = Texts("r.jsonl", {"a": ["a dog"], "b": []})
     with pytest.raises(DataError, match=r"r\.jsonl: 1 pictures have no captions, expected some: b"):
         match(wanted, [said(a="x", b="x")], "captions")
     assert match(wanted, [said(a="x")], "captions", subset=True)[2] == 1
 
 
 def test_texts_without_a_word_are_told_of(caplog):
-    wanted = References("r.jsonl", {"a": ["a dog", " ", ""], "b": ["红"]})
+    wanted = Texts("r.jsonl", {"a": ["a dog", " ", ""], "b": ["红"]})
     match(wanted, [said(a="?!", b="x")], "captions")
     assert caplog.messages == [
-        "p.jsonl: captions without a word: 1; scored as they are (picture a)",
         "r.jsonl: captions without a word: 2; scored as they are (picture a)",
+        "p.jsonl: captions without a word: 1; scored as they are (picture a)",
     ]

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..data.predictions import RowFile, content_of, match, read_predictions, read_references
+from ..data.predictions import RowFile, content_of, match, read_texts
 from ..errors import DataError, UsageError
 from ..metrics import (
     YEARS,
@@ -82,11 +82,9 @@ def score(
     else:
         _refuse(given & {"java"}, f"is for captions; {references} has answers")
 
-    models = [read_predictions(file, content) for file in files[1:]]
-    wanted, models, left_out = match(
-        read_references(files[0], content), models, content, subset=subset
-    )
-    said = [model.texts for model in models]
+    models = [read_texts(file, content, model=True) for file in files[1:]]
+    wanted, models, left_out = match(read_texts(files[0], content), models, content, subset=subset)
+    said = [{name: text for name, (text,) in model.texts.items()} for model in models]
     items = "pictures" if content == "captions" else "questions"
     about: dict[str, Any] = {items: len(wanted.texts)} | ({"left_out": left_out} if subset else {})
     if left_out:

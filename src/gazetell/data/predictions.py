@@ -21,7 +21,7 @@ Ids are compared as text: 12 and "12" are the same picture.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -128,73 +128,57 @@ def content_of(files: Sequence[RowFile]) -> Content:
 
 
 @dataclass(frozen=True)
-class References:
-    """What people said of each picture or question, by id and in the order of the file."""
+class Texts:
+    """What people or a model said of each picture or question, in the order of the file."""
 
     path: FilePath
-    texts: dict[str, list[str]] = field(default_factory=dict)  # of one there may be none
+    texts: dict[str, list[str]] = field(default_factory=dict)  # a model's: one of each
     question_types: dict[str, str | None] = field(default_factory=dict)
     answer_types: dict[str, str | None] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model said of each picture or question, by id and in the order of the file."""
-
-    path: FilePath
-    texts: dict[str, str] = field(default_factory=dict)
+    def only(self, ids: Sequence[str]) -> "Texts":
+        """What is said of some of them."""
+        parts: list[dict[str, Any]] = [self.texts, self.question_types, self.answer_types]
+        return Texts(self.path, *({i: part[i] for i in ids if i in part} for part in parts))
 
 
-def read_references(file: RowFile, content: Content) -> References:
-    """Read what people said.
+def read_texts(file: RowFile, content: Content, *, model: bool = False) -> Texts:
+    """Read what people said, or what a model said.
+
+    Args:
+        file: of references; of predictions if ``model``.
+        content: of the file.
+        model: there is one text of each picture or question, which may be empty. People's may
+            lack.
 
     Raises:
         DataError: malformed (with its line or entry), an id twice, or nothing at all.
     """
-    terms, found = _TERMS[content], References(file.path)
-    document = None if file.lines else _annotations(file, terms)
-    images = content == "captions" and not file.lines
-    if images:
-        if not isinstance(file.content.get("images"), list):
-            raise DataError(f'{file.path}: expected a COCO annotation file with "images", a list')
+    terms, found = _TERMS[content], Texts(file.path)
+    document = None if file.lines else _document(file, terms, model)
+    annotated = content == "captions" and not file.lines and not model  # a row is one caption
+    if annotated:
         for _, picture, _ in file.rows(file.content["images"], "id", "image", terms.item):
             found.texts[picture] = []
-    once = None if images else terms.item
-    for where, name, row in file.rows(document, terms.id, "annotation", once):
-        if images and name not in found.texts:
+    once = None if annotated else terms.item
+    for where, name, row in file.rows(document, terms.id, "entry" if model else "annotation", once):
+        if annotated and name not in found.texts:
             raise DataError(f'{where}: picture {name!r} is not among "images"')
-        texts = [_text(row, terms.text, where)] if images else _texts(row, terms, where, file.lines)
+        one = annotated or model
+        texts = [_text(row, terms.text, where)] if one else _texts(row, terms, where, file.lines)
         found.texts.setdefault(name, []).extend(texts)
-        if content == "answers":
-            for key, types in (
-                ("question_type", found.question_types),
-                ("answer_type", found.answer_types),
-            ):
-                types[name] = None if row.get(key) is None else _text(row, key, where)
+        if content == "answers" and not model:
+            for key in ("question_type", "answer_type"):
+                value = None if row.get(key) is None else _text(row, key, where)
+                getattr(found, f"{key}s")[name] = value
     if not found.texts:
         raise DataError(f"{file.path}: holds no {content}")
     return found
 
 
-def read_predictions(file: RowFile, content: Content) -> Predictions:
-    """Read the one caption or answer that a model gave each picture or question.
-
-    Raises:
-        DataError: malformed (with its line or entry), an id twice, or nothing at all.
-    """
-    terms = _TERMS[content]
-    if not file.lines and not isinstance(file.content, list):
-        raise DataError(f"{file.path}: expected a {terms.official} result file, a list of objects")
-    rows = file.rows(file.content, terms.id, "entry", terms.item)
-    texts = {name: _text(row, terms.text, where) for where, name, row in rows}
-    if not texts:
-        raise DataError(f"{file.path}: holds no {content}")
-    return Predictions(file.path, texts)
-
-
 def match(
-    references: References, models: Sequence[Predictions], content: Content, *, subset: bool = False
-) -> tuple[References, list[Predictions], int]:
+    references: Texts, models: Sequence[Texts], content: Content, *, subset: bool = False
+) -> tuple[Texts, list[Texts], int]:
     """Keep what is scored: the pictures or questions that have references and predictions.
 
     Texts without a letter or digit are kept, and a warning says how many there are.
@@ -206,7 +190,8 @@ def match(
         subset: leave out what lacks a prediction of any of the models.
 
     Returns:
-        References and predictions with the same ids, and how many references were left out.
+        References and predictions with the same ids in the same order, and how many references
+        were left out.
 
     Raises:
         DataError: something predicted without a reference; something without a prediction and no
@@ -227,32 +212,19 @@ def match(
             f"{references.path}: {len(bare)} {item}s have no {content}, "
             f"expected some: {_named(bare)}"
         )
-    types = references.question_types, references.answer_types
-    kept = References(references.path, *(_only(ids, part) for part in (references.texts, *types)))
-    said = [Predictions(model.path, _only(ids, model.texts)) for model in models]
-    parts: list[Predictions | References] = [*said, kept]
-    for part in parts:
-        empty = [
-            name
-            for name, texts in part.texts.items()
-            for text in ([texts] if isinstance(texts, str) else texts)
-            if not any(map(str.isalnum, text))
-        ]
+    kept = [part.only(ids) for part in (references, *models)]
+    for part in kept:
+        pairs = ((name, text) for name, texts in part.texts.items() for text in texts)
+        empty = [name for name, text in pairs if not any(map(str.isalnum, text))]
         if empty:
             logger.warning(
                 "%s: %s without a word: %d; scored as they are (%s %s)",
                 *(part.path, content, len(empty), item, _named(list(dict.fromkeys(empty)))),
             )
-    return kept, said, len(references.texts) - len(ids)
+    return kept[0], kept[1:], len(references.texts) - len(ids)
 
 
-def _only(ids: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in ids if name in values}
-
-
-def _refuse_lack(
-    have: References | Predictions, want: References | Predictions, item: str, hint: str = ""
-) -> None:
+def _refuse_lack(have: Texts, want: Texts, item: str, hint: str = "") -> None:
     missing = [name for name in want.texts if name not in have.texts]
     if missing:
         # Where nothing is there, a subset would hold nothing.
@@ -267,16 +239,21 @@ def _named(ids: Sequence[str]) -> str:
     return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
 
 
-def _annotations(file: RowFile, terms: _Terms) -> Sequence[Any]:
-    """The annotations of an official file."""
+def _document(file: RowFile, terms: _Terms, model: bool) -> list[Any]:
+    """The results or annotations of an official file."""
     content = file.content
+    if model:
+        if not isinstance(content, list):
+            expected = f"a {terms.official} result file, a list of objects"
+            raise DataError(f"{file.path}: expected {expected}")
+        return content
     if isinstance(content, dict) and "questions" in content and "annotations" not in content:
         raise DataError(f"{file.path}: is a VQA question file; expected the annotation file")
-    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        raise DataError(
-            f"{file.path}: expected a {terms.official} annotation file, "
-            'an object with "annotations", a list'
-        )
+    keys = ("annotations", "images") if terms.item == "picture" else ("annotations",)
+    for key in keys:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            expected = f'a {terms.official} annotation file, an object with "{key}", a list'
+            raise DataError(f"{file.path}: expected {expected}")
     return content["annotations"]
 
 
