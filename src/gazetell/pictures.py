@@ -394,18 +394,20 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
     A file is taken as named, whatever its suffix. A folder gives the pictures below it (by
     suffix, sorted by path, hidden files and folders left out); a pattern such as
-    ``photos/**/*.jpg`` gives what it matches, folders included. A warning counts the files of
-    other kinds that folders and patterns leave out.
+    ``photos/**/*.jpg`` gives what it matches, folders included. Warnings count the files of other
+    kinds that folders and patterns leave out, and files that are named again.
 
     Raises:
         DataError: a path that does not exist, or a folder or pattern without pictures.
     """
     found: dict[Path, None] = {}
     others: dict[Path, None] = {}
+    again = 0
     for argument in arguments:
         name = os.fspath(argument)
         folder, exists = os.path.isdir(name), os.path.lexists(name)
         if exists and not folder:
+            again += Path(name) in found
             found[Path(name)] = None
             continue
         if not exists and not glob.has_magic(name):
@@ -418,6 +420,8 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
             raise DataError(f"{name}: no pictures there{_left_out(rest, '; ')}; {_EXPECTED}")
         found.update(dict.fromkeys(pictures))
         others.update(dict.fromkeys(rest))
+    if again:
+        log.warning("pictures named more than once, taken once: %d", again)
     if left := _left_out([path for path in others if path not in found]):
         log.warning(left)
     return list(found)

@@ -395,6 +395,23 @@ def test_an_option_without_effect_is_refused(
     assert not [path for path in tmp_path.iterdir() if path.name != "plain"]
 
 
+def test_a_picture_named_twice_is_told_once(run, world):
+    status, out, err = run("caption", picture(world), picture(world), "--model", world / "run")
+    assert (status, len(out.splitlines())) == (0, 1)
+    assert err == "pictures named more than once, taken once: 1\n"
+
+
+def test_pictures_of_one_name_keep_their_own_gaze(run, world, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (40, 30), "red").save(tmp_path / folder / f"{'x' * 200}.png")
+    paths = [tmp_path / folder for folder in ("a", "b")]
+    status, out, _ = run("caption", *paths, "--model", world / "run", "--gaze", tmp_path / "gaze")
+    assert status == 0
+    assert len({line.split("\t")[0] for line in out.splitlines()}) == 2
+    assert len(list((tmp_path / "gaze").iterdir())) == 2
+
+
 def test_captions_that_are_cut_are_counted(run, world):
     chosen = sorted((world / "data/images").iterdir())[:3]
     greedy = ("--beam", 1, "--max-length", 1)
