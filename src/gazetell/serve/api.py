@@ -517,9 +517,11 @@ def create_app(
             service.check()
             picture = await engine.open(image, Work(None))
             await engine.run(picture, Work(None))
-            if not engine.keep(handle, picture):
+            try:
+                engine.kept[handle] = picture
+            except ValueError:  # it needs more than all the room there is
                 detail = "There is no room to keep a picture; send it with each request."
-                raise Problem("busy", detail)
+                raise Problem("busy", detail) from None
         return LookReply(look=handle, expires_in=options.look_seconds)
 
     @app.get("/v1/models", responses={503: PROBLEMS[503]})

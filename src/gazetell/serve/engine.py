@@ -104,6 +104,7 @@ class Engine:
         monitor: is told the sizes of batches and of what is kept.
 
     Attributes:
+        kept: encoded pictures by handle; used by the routes alone, which all run in one thread.
         failure: why the models can answer no more; None while they can.
         on_failure: is called when they cannot.
     """
@@ -114,12 +115,11 @@ class Engine:
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self._openers = ThreadPoolExecutor(options.openers, "gazetell-open")
-        # By handle; used by the routes alone, which all run in one thread.
-        self._kept: TTLCache[str, StoredPicture] = TTLCache(
+        self.kept: TTLCache[str, StoredPicture] = TTLCache(
             options.looks * 2**20, options.look_seconds, getsizeof=lambda picture: picture.size
         )
-        monitor.looks.set_function(lambda: len(self._kept))
-        monitor.look_bytes.set_function(lambda: self._kept.currsize)
+        monitor.looks.set_function(lambda: len(self.kept))
+        monitor.look_bytes.set_function(lambda: self.kept.currsize)
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._answer, name="gazetell-engine", daemon=True)
 
@@ -142,19 +142,11 @@ class Engine:
         self._queue.put(task)
         return await asyncio.wrap_future(task.future)
 
-    def keep(self, handle: str, picture: StoredPicture) -> bool:
-        """Keep a picture that all encoders have seen; False if it needs more than all the room."""
-        try:
-            self._kept[handle] = picture
-        except ValueError:
-            return False
-        return True
-
     def recall(self, handle: str) -> StoredPicture | None:
         """A picture that is kept; its time begins anew."""
-        picture = self._kept.pop(handle, None)
+        picture = self.kept.pop(handle, None)
         if picture is not None:
-            self._kept[handle] = picture
+            self.kept[handle] = picture
         return picture
 
     def start(self) -> None:
@@ -168,32 +160,17 @@ class Engine:
         self._thread.join()
 
     def fail(self, error: BaseException) -> None:
-        """The models can answer no more: what waits is refused."""
+        """From now on nothing is answered."""
         log.error("the models failed", exc_info=error)
         self.failure = error
-        self._queue.put(None)
         self.on_failure()
 
     def _answer(self) -> None:
         while self._answer_batch():
             pass
-        with suppress(queue.Empty):
-            while True:
-                if task := self._queue.get_nowait():
-                    _refuse([task], self.failure or RuntimeError("the engine is closed"))
 
     def _answer_batch(self) -> bool:
         """Answer what has gathered; whether there may be more. Nothing of it is kept."""
-        tasks, last = self._gathered()
-        try:
-            self._run(tasks)
-        except torch.AcceleratorError as error:  # such a device computes nothing any more
-            _refuse(tasks, error)
-            self.fail(error)
-        return not last and self.failure is None
-
-    def _gathered(self) -> tuple[list[_Task], bool]:
-        """The next batch, and whether it is the last."""
         task, tasks = self._queue.get(), list[_Task]()
         until = time.monotonic() + self.options.gather / 1000
         while task is not None:
@@ -201,16 +178,19 @@ class Engine:
             left = until - time.monotonic()
             try:
                 if len(tasks) == self.options.batch:
-                    return tasks, False
+                    break
                 task = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
             except queue.Empty:
-                return tasks, False
-        return tasks, True
+                break
+        self._run(tasks)
+        return task is not None
 
     def _run(self, tasks: Sequence[_Task]) -> None:
         begin = time.monotonic()
         groups: dict[Work, list[_Task]] = defaultdict(list)
-        with _refusing(tasks):
+        with self._refusing(tasks):
+            if self.failure is not None:
+                raise self.failure
             tasks = [task for task in tasks if not task.future.cancelled()]
             self._encode(tasks)
             for task in tasks:
@@ -218,7 +198,7 @@ class Engine:
         for work, group in groups.items():
             # Those before may have taken long: whoever left meanwhile is dropped.
             live = [task for task in group if task.future.set_running_or_notify_cancel()]
-            with _refusing(live):
+            with self._refusing(live):
                 results: Sequence[Any] = [None] * len(live)
                 if live and work.model:
                     works, name = [task.work for task in live], work.model.fingerprint
@@ -232,9 +212,7 @@ class Engine:
     def _encode(self, tasks: Sequence[_Task]) -> None:
         """Grids of the pictures that an encoder has not seen, each picture once."""
         for name, model in self.encoders.items():
-            wanting = [
-                t.picture for t in tasks if not t.work.model or t.work.model.fingerprint == name
-            ]
+            wanting = [x.picture for x in tasks if (x.work.model or model).fingerprint == name]
             pictures = list({id(x): x for x in wanting if name not in x.grids}.values())
             if not pictures:
                 continue
@@ -250,22 +228,17 @@ class Engine:
     def _observe(self, stage: str, size: int) -> None:
         self.monitor.batches.labels(stage).observe(size)
 
-
-@contextmanager
-def _refusing(tasks: Sequence[_Task]) -> Iterator[None]:
-    """Tell these tasks of an error, and let others go on."""
-    try:
-        yield
-    except torch.AcceleratorError:
-        raise
-    except BaseException as error:  # a panic in Rust is no Exception
-        log.error("a batch of %s failed", len(tasks), exc_info=error)
-        _refuse(tasks, error)
-
-
-def _refuse(tasks: Sequence[_Task], error: BaseException) -> None:
-    failed = Failed(type(error).__name__)
-    failed.__cause__ = error
-    for task in tasks:
-        with suppress(InvalidStateError):  # it is answered, or its client left
-            task.future.set_exception(failed)
+    @contextmanager
+    def _refusing(self, tasks: Sequence[_Task]) -> Iterator[None]:
+        """Tell these tasks of an error, and let others go on."""
+        try:
+            yield
+        except BaseException as error:  # a panic in Rust is no Exception
+            log.error("a batch of %s failed", len(tasks), exc_info=error)
+            failed = Failed(type(error).__name__)
+            failed.__cause__ = error
+            for task in tasks:
+                with suppress(InvalidStateError):  # it is answered, or its client left
+                    task.future.set_exception(failed)
+            if isinstance(error, torch.AcceleratorError) and self.failure is None:
+                self.fail(error)  # such a device computes nothing any more

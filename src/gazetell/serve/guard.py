@@ -262,49 +262,10 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request as ASGI has it."""
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await _Exchange(self, scope, receive, send).run()
+        else:
             await self.app(scope, receive, send)
-            return
-        begin, exchange = time.monotonic(), _Exchange(self, scope, receive, send)
-        try:
-            await exchange.run()
-        finally:
-            exchange.forget()
-            self.waiting -= exchange.waits
-            seconds = time.monotonic() - begin
-            # An unknown path is not a label: there are endlessly many.
-            route = getattr(exchange.scope.get("route"), "path", "other")
-            self.monitor.requests.labels(route, exchange.status).inc()
-            self.monitor.seconds.labels(route).observe(seconds)
-            # Without the query: people put into addresses what does not belong there.
-            about = (scope["method"], scope["path"][:200], exchange.status, 1000 * seconds)
-            log.info("%s %r %s %.0f ms", *about)
-
-    def check(self, scope: Scope) -> None:
-        """Refuse what need not even be read: without the token, too large, one too many."""
-        headers, path = Headers(scope=scope), scope["path"]
-        if self.token and path.startswith("/v1/") and path not in OPEN_PATHS:
-            scheme, _, secret = headers.get("authorization", "").partition(" ")
-            same = hmac.compare_digest(secret.strip().encode(), self.token.encode())
-            if not same or scheme.lower() != "bearer":
-                detail = "Expected the header Authorization: Bearer with this service's token."
-                raise Problem("unauthorized", detail, {"WWW-Authenticate": "Bearer"})
-        length = headers.get("content-length", "0")
-        self.check_size(int(length) if length.isdecimal() else 0)
-        if scope["method"] == "POST":
-            self.check_queue()
-
-    def check_size(self, size: int) -> None:
-        """Refuse a body over the limit."""
-        if size > self.options.body_bytes:
-            limit = f"{self.options.body:g} MiB"
-            raise Problem("body_too_large", f"The request is larger than {limit}, the limit here.")
-
-    def check_queue(self) -> None:
-        """Refuse one request more than may wait."""
-        if self.waiting >= self.options.queue:
-            detail = f"{self.options.queue} requests are waiting already; try again in a moment."
-            raise Problem("queue_full", detail, {"Retry-After": "1"})
 
 
 class _Exchange:
@@ -321,8 +282,9 @@ class _Exchange:
 
     async def run(self) -> None:
         """Have it answered, in time: first to arrive, then to be answered."""
+        begin, monitor = time.monotonic(), self.guard.monitor
         try:
-            self.guard.check(self.scope)
+            self._check()
             seconds = self.options.receive_seconds if self.method == "POST" else None
             async with asyncio.timeout(seconds) as self.limit:
                 try:
@@ -332,14 +294,25 @@ class _Exchange:
                         self.watch.cancel()
         except Exception as error:
             if self.left or isinstance(error, ClientDisconnect):
-                self.guard.monitor.abandoned.inc()
+                monitor.abandoned.inc()
                 self.status = self.status or LEFT
                 return
             late = isinstance(error, TimeoutError) and self.limit.expired()
             problem = self._late() if late else Problem.of(error)
             if not self.status:  # else an answer has begun
-                self.guard.monitor.problems.labels(problem.code).inc()
+                monitor.problems.labels(problem.code).inc()
                 await problem.response()(self.scope, self._receive, self.send)
+        finally:
+            self._forget()
+            self.guard.waiting -= self.waits
+            seconds = time.monotonic() - begin
+            # An unknown path is not a label: there are endlessly many.
+            route = getattr(self.scope.get("route"), "path", "other")
+            monitor.requests.labels(route, self.status).inc()
+            monitor.seconds.labels(route).observe(seconds)
+            # Without the query: people put into addresses what does not belong there.
+            path = self.scope["path"][:200]
+            log.info("%s %r %s %.0f ms", self.method, path, self.status, 1000 * seconds)
 
     async def receive(self) -> Message:
         """The next piece of the request, counted."""
@@ -349,14 +322,14 @@ class _Exchange:
         size = len(message.get("body", b""))
         self.size += size
         self.guard.uploads += size
-        self.guard.check_size(self.size)
+        self._check_size(self.size)
         if self.guard.uploads > self.options.uploads * 2**20:
-            self.forget()  # at once: one that goes makes room for the others
+            self._forget()  # at once: one that goes makes room for the others
             raise Problem("busy", "Too much is arriving at once; try again.", {"Retry-After": "1"})
         self.complete = not message.get("more_body", False)
         if self.complete and self.method == "POST":
             # Those that are still arriving do not count: slow clients fill no queue.
-            self.guard.check_queue()
+            self._check_queue()
             self.waits = True
             self.guard.waiting += 1
             self._end_in(self.options.seconds)
@@ -379,7 +352,31 @@ class _Exchange:
                 message = {**message, "body": b""}
         await self._send(message)
 
-    def forget(self) -> None:
+    def _check(self) -> None:
+        """Refuse what need not even be read."""
+        headers, path, token = Headers(scope=self.scope), self.scope["path"], self.guard.token
+        if token and path.startswith("/v1/") and path not in OPEN_PATHS:
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            same = hmac.compare_digest(given.strip().encode(), token.encode())
+            if not same or scheme.lower() != "bearer":
+                detail = "Expected the header Authorization: Bearer with this service's token."
+                raise Problem("unauthorized", detail, {"WWW-Authenticate": "Bearer"})
+        length = headers.get("content-length", "0")
+        self._check_size(int(length) if length.isdecimal() else 0)
+        if self.method == "POST":
+            self._check_queue()
+
+    def _check_size(self, size: int) -> None:
+        if size > self.options.body_bytes:
+            limit = f"{self.options.body:g} MiB"
+            raise Problem("body_too_large", f"The request is larger than {limit}, the limit here.")
+
+    def _check_queue(self) -> None:
+        if self.guard.waiting >= self.options.queue:
+            detail = f"{self.options.queue} requests are waiting already; try again in a moment."
+            raise Problem("queue_full", detail, {"Retry-After": "1"})
+
+    def _forget(self) -> None:
         """The request is not in memory any more."""
         self.guard.uploads -= self.size
         self.size = 0
