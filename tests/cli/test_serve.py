@@ -119,7 +119,5 @@ def test_models_that_fail_end_the_service_with_one_line(model_folder, monkeypatc
     with pytest.raises(ModelError, match="the models failed: ") as failed:
         run(["m"], ServeOptions(port=0), report=lines.append)
     assert ("weights are damaged" in str(failed.value)) is (damage == "is not finite")
-    assert lines[0] == "m: captioner"
-    assert lines[1].startswith(f"device {model.device}, precision {model.precision.name} (")
-    assert lines[1].endswith(f"threads {torch.get_num_threads()}")
+    assert lines[:2] == ["m: captioner", f"threads: {torch.get_num_threads()}"]
     assert lines[2].startswith("http://127.0.0.1:")

@@ -1,7 +1,6 @@
 """Running the service: models by name, a socket, uvicorn until a signal comes."""
 
 import ipaddress
-import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import ModelError, UsageError
 from ..inference.predict import Answerer, Captioner, load
@@ -81,12 +81,9 @@ def serve(
         bound.listen()
     except OSError as error:  # another process bound it at the same time and was faster
         raise _unusable(options, error) from error
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for name, model in models.items():
         report(f"{name}: {'captioner' if isinstance(model, Captioner) else 'answerer'}")
-    device, precision = model.device, model.precision  # of all
-    reason, threads = precision.reason, torch.get_num_threads()
-    report(f"device {device}, precision {precision.name} ({reason}), threads {threads}")
+    report(f"threads: {torch.get_num_threads()}")  # loading has told of device and precision
     address, port = bound.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     report(f"http://{shown}:{port}/  (API: /docs)")
@@ -102,10 +99,12 @@ def serve(
 
 
 def config(app: object, options: ServeOptions) -> uvicorn.Config:
-    """How uvicorn runs the service."""
+    """How uvicorn runs the service; both write one log."""
+    own = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    loggers = {**LOGGING_CONFIG["loggers"], "gazetell.serve": own}
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        log_level="info",
+        log_config={**LOGGING_CONFIG, "loggers": loggers},
         access_log=False,  # the guard has one that leaves queries out
         server_header=False,
         http="h11",  # bounds the size of a head, unlike the faster one
