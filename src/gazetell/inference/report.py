@@ -281,9 +281,9 @@ def chart(title: str, history: History, curves: Mapping[str, str], best: Any = N
             f'<path class="line{loud}" d="M{"L".join(places)}{"h0" * (len(places) == 1)}"/>'
         )
         if len(lines) > 1:
-            y = TOP + 16 * number
-            drawn.append(f'<path class="line{loud}" d="M{RIGHT - 96} {y}h18"/>')
-            drawn.append(f'<text class="name" x="{RIGHT - 72}" y="{y}">{_text(name)}</text>')
+            line = TOP + 16 * number
+            drawn.append(f'<path class="line{loud}" d="M{RIGHT - 96} {line}h18"/>')
+            drawn.append(f'<text class="name" x="{RIGHT - 72}" y="{line}">{_text(name)}</text>')
         ends = dict.fromkeys(f"{value:.3g}" for _, value in (points[0], points[-1]))
         spoken.append(f"{name} {' to '.join(ends)}")
     if best is not None:
