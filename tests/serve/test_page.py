@@ -20,6 +20,7 @@ from service import QUESTIONS, png, running
 
 from gazetell import scenes
 from gazetell.inference import gaze
+from gazetell.inference.describe import sentence
 from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.serve import api
@@ -455,10 +456,11 @@ def test_an_example_is_a_drawn_scene(name):
 
 def test_the_caption_is_copied_as_alt_text(visit, picture):
     page = visit()
-    text = show(page, picture)["text"]
+    caption = show(page, picture)
     page.click("text=Copy as alt text")
     expect(page.locator("#heard")).to_have_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == f"{text[0].upper()}{text[1:]}."
+    expected = sentence(caption["text"], caption["ended"])
+    assert page.evaluate("navigator.clipboard.readText()") == expected
 
 
 @pytest.mark.skipif(not which("curl"), reason="curl is not installed")

@@ -143,7 +143,8 @@ async function tell() {
   $("facts").textContent = `${reply.model} · log-probability ${log_prob.toFixed(2)} · `
     + `${Math.round(reply.timings.total)} ms` + (attention ? "" : " · it cannot show where it looks");
   $("heard").textContent = `It sees: ${text}`;
-  mine.text = picture.alt = text;
+  Object.assign(mine, { text, ended });
+  picture.alt = text;
   $("play").hidden = !attention || !words.length;
   if ($("play").hidden || still.matches) return;
   gaze.play(parts);
@@ -285,8 +286,11 @@ function curl(path, fields) { // a command that does the same without this page
     + quoted(new URL(path, document.baseURI).href);
 }
 
-const sentence = (text) => text && text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-on("alt", "click", () => clip($("alt"), sentence(shot.text)));
+function sentence({ text, ended }) { // as gazetell.inference.describe writes alt text
+  const stop = ended ? (/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]$/u.test(text) ? "。" : ".") : "…";
+  return text && text[0].toUpperCase() + text.slice(1) + (/[.!?…。！？।۔؟]$/.test(text) ? "" : stop);
+}
+on("alt", "click", () => clip($("alt"), sentence(shot)));
 on("curl", "click", () => clip($("curl"), curl("v1/caption", chosen("captioner"))));
 
 // What is served
