@@ -120,17 +120,6 @@ def test_damaged_weights_give_captions_without_a_probability(options):
     assert [math.isnan(caption.log_prob) for caption in captions] == [True, True]
 
 
-def test_several_drawn_captions_are_draws_of_the_same_picture():
-    table = tables(2, 7, 8, seed=3, sharpness=1.0)
-    options = DecodingOptions(beam=1, sample=True, max_length=6)
-    found = n_best(Toy(table), grid(2), options, 5, start=START, end=END)
-    assert [len(captions) for captions in found] == [5, 5]
-    assert len({tuple(c.tokens) for c in found[0]}) > 1
-    for captions, one in zip(found, table, strict=True):
-        for c in captions:
-            assert c.log_prob == pytest.approx(probability(one, c.tokens), abs=1e-4)
-
-
 @pytest.mark.parametrize(("beam", "count"), [(1, 2), (3, 4), (3, 0)])
 def test_no_more_captions_than_the_beam(beam, count):
     table = tables(1, 4, 5, seed=0)
@@ -250,18 +239,19 @@ def test_banned_words_and_lengths(beam):
         assert not {START, END, 4} & set(caption.tokens)
 
 
+class Once(Toy):
+    """One whose logits do not depend on the step."""
+
+    def step(self, tokens, state):
+        return super().step(tokens, State((state.recurrent[0] * 0,), state.memory))
+
+
 def test_sampling_draws_from_the_model():
     table = tables(1, 1, 6, seed=9, sharpness=1.0).expand(4000, 1, 6, 6)
     options = DecodingOptions(beam=1, sample=True, min_length=1, max_length=1, seed=4)
-
-    class Once(Toy):
-        def step(self, tokens, state):
-            logits, after, attention = super().step(
-                tokens, State((state.recurrent[0] * 0,), state.memory)
-            )
-            return logits, after, attention
-
     drawn = decode(Once(table), grid(4000), options, start=START, end=END)
+    first = probability(torch.stack([table[0, 0]] * 2), drawn[0].tokens)
+    assert drawn[0].log_prob == pytest.approx(first, abs=1e-4)
     counts = torch.bincount(torch.tensor([c.tokens[0] for c in drawn]), minlength=6) / 4000
     expected = table[0, 0, START].clone()
     expected[[START, END]] = -math.inf
@@ -301,10 +291,6 @@ def test_top_k_and_top_p_keep_only_the_likeliest():
     table[..., 6:] = -9.0
     table[..., END] = -9.0
     base = {"beam": 1, "sample": True, "min_length": 1, "max_length": 1}
-
-    class Once(Toy):
-        def step(self, tokens, state):
-            return super().step(tokens, State((state.recurrent[0] * 0,), state.memory))
 
     def words(**more):
         found = decode(

@@ -6,7 +6,6 @@ from tiny_captioners import B, R, T, grid, model, words
 
 from gazetell.models import fused
 from gazetell.models.answerers import RegionGates
-from gazetell.models.captioners import CaptionModel
 from gazetell.models.encoders import Grid
 from gazetell.models.fused import Product, deferred, region_scores
 
@@ -14,12 +13,12 @@ SHARING = ("attention-lstm", "show-attend-tell", "dual-attention")
 LENGTHS = [None, [7, 7, 7, 7], [7, 5, 5, 2], [4, 2, 2, 0], [1, 1, 1, 1]]
 
 
-def unrolled(captioner, unroll, lengths, dtype=torch.float64):
+def unrolled(captioner, lengths, dtype=torch.float64):
     """Outputs, attention, and the gradients of cells and parameters by them."""
     random = torch.Generator().manual_seed(5)
     cells = grid().cells.to(dtype).requires_grad_()
     state = captioner.start(Grid.of(cells, 2, 3))
-    outputs, attention = unroll(captioner, state, words(), lengths)
+    outputs, attention = captioner.unroll(state, words(), lengths)
     loss = 0
     for x in (outputs, attention):
         loss = loss + (x * torch.randn(x.shape, generator=random, dtype=torch.float64)).sum()
@@ -29,22 +28,24 @@ def unrolled(captioner, unroll, lengths, dtype=torch.float64):
 
 @pytest.mark.parametrize("architecture", SHARING)
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_teacher_forcing_equals_the_plain_equations(architecture, lengths):
+def test_teacher_forcing_equals_the_plain_equations(monkeypatch, architecture, lengths):
     captioner = model(architecture)
     lengths = None if lengths is None else torch.tensor(lengths)
-    ours = unrolled(captioner, type(captioner).unroll, lengths)
-    plain = unrolled(captioner, CaptionModel.unroll, lengths)
+    ours = unrolled(captioner, lengths)
+    monkeypatch.setattr(captioner, "shared", lambda state: {})
+    plain = unrolled(captioner, lengths)
     for one, other in zip(ours, plain, strict=True):
         assert torch.allclose(one, other, atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("architecture", SHARING)
-def test_teacher_forcing_in_bfloat16_comes_close_to_the_plain_equations(architecture):
+def test_teacher_forcing_in_bfloat16_comes_close(monkeypatch, architecture):
     captioner = model(architecture).float()
     gradients = []
-    for unroll in (type(captioner).unroll, CaptionModel.unroll):
+    for shared in (captioner.shared, lambda state: {}):
+        monkeypatch.setattr(captioner, "shared", shared)
         with torch.autocast("cpu", torch.bfloat16):
-            results = unrolled(captioner, unroll, torch.tensor([7, 6, 6, 2]), torch.float32)
+            results = unrolled(captioner, torch.tensor([7, 6, 6, 2]), torch.float32)
         gradients.append(torch.cat([x.flatten().float() for x in results]))
         assert {x.dtype for x in results[2:]} == {torch.float32}
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999

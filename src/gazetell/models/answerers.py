@@ -143,26 +143,24 @@ def start_recurrent(layer: nn.RNNBase) -> None:
 
 @dataclass(frozen=True)
 class OneVectorOptions(AnswererOptions):
-    """What both have whose picture is one vector."""
+    """What those have whose picture is one vector."""
 
-    width: int = option(1024, "Width of the hidden layers.", POSITIVE)
     normalise: Literal["l2", "layer", "none"] = option(
         "l2", "The picture's vector: l2 (length 1), layer (mean 0, variance 1) or none."
     )
 
 
 class OneVector(AnswerModel):
-    """An answerer that sees the picture as one vector v, through one affine map.
+    """An answerer that sees the picture as one vector v, through one affine map, once a picture.
 
     v is the grid's pooled one: the mean of its cells, or for a grid of one cell (VGG's
     ``classifier.3``, which is fc7) that cell. It is divided by its length (``normalise="l2"``): a
-    raw one drives every tanh behind it to its ends, and training sticks at answers from words
-    alone. ``W_v v + b`` is computed once a picture.
+    raw one drives every tanh behind it to its ends, and training sticks at answers from words.
     """
 
-    options: OneVectorOptions
+    options: "BowMLPOptions | LSTMAnswererOptions"
 
-    def __init__(self, options: OneVectorOptions, **sizes: int) -> None:
+    def __init__(self, options: "BowMLPOptions | LSTMAnswererOptions", **sizes: int) -> None:
         super().__init__(options, **sizes)
         self.layer_norm = nn.LayerNorm(self.channels, elementwise_affine=False)
         self.image = nn.Linear(self.channels, options.width)
@@ -184,6 +182,7 @@ class OneVector(AnswerModel):
 class BowMLPOptions(OneVectorOptions):
     """Options of ``BowMLP``."""
 
+    width: int = option(1024, "Width of the hidden layers.", POSITIVE)
     layers: int = option(3, "Hidden layers.", POSITIVE)
     pooling: Literal["sum", "mean"] = option("sum", "How the words are summed up: sum or mean.")
 

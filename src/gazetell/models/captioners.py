@@ -110,6 +110,10 @@ class CaptionModel(Network, ABC):
     def advance(self, words: Tensors, state: State) -> Step:
         """One step: output (n, ...) for ``head``, the state behind the words, attention (n, R)."""
 
+    def shared(self, state: State) -> dict[nn.Module, Tensor]:
+        """What ``unroll`` lets ``fused.deferred`` take over: modules of ``advance`` and weights."""
+        return {}
+
     def step(self, tokens: Tensor, state: State) -> Step:
         """Read a word (B,), give logits (B, V) of the next, the new state, attention (B, R)."""
         output, state, attention = self.advance(self.words(tokens), state)
@@ -125,11 +129,12 @@ class CaptionModel(Network, ABC):
         flat = torch.cat([tokens[:n, t] for t, n in enumerate(active)])  # (M,), step after step
         words = zip(*(x.split(active) for x in self.words(flat)), strict=True)
         outputs, attentions = [], []
-        for n, word in zip(active, words, strict=True):
-            output, state, attention = self.advance(word, state.first(n))
-            outputs.append(output)
-            if attention is not None:
-                attentions.append(attention)
+        with deferred(self.shared(state)):
+            for n, word in zip(active, words, strict=True):
+                output, state, attention = self.advance(word, state.first(n))
+                outputs.append(output)
+                if attention is not None:
+                    attentions.append(attention)
         batch = len(tokens)
         gaze = stack_steps(attentions, batch) if attentions else None
         return stack_steps(outputs, batch), gaze
@@ -314,11 +319,9 @@ class AttentionLSTM(CaptionModel):
         hidden, cell = lstm_update(gates, cell)
         return hidden, replace(state, recurrent=(hidden, cell)), attention
 
-    def unroll(self, state: State, tokens: Tensor, lengths: Tensor | None = None) -> Unrolled:
-        keys = state.memory[0]
-        shared = {self.state_gates: self.state_gates.weight, self.compare: keys}
-        with deferred({**shared, self.gather: keys.transpose(1, 2)}):
-            return super().unroll(state, tokens, lengths)
+    def shared(self, state: State) -> dict[nn.Module, Tensor]:
+        keys, gates = state.memory[0], self.state_gates
+        return {gates: gates.weight, self.compare: keys, self.gather: keys.transpose(1, 2)}
 
 
 class DeepOutput(nn.Module):
@@ -416,9 +419,8 @@ class ShowAttendTell(CaptionModel):
         output = torch.cat((word.to(context.dtype), hidden.to(context.dtype), context), 1)
         return output, replace(state, recurrent=(hidden, cell)), attention
 
-    def unroll(self, state: State, tokens: Tensor, lengths: Tensor | None = None) -> Unrolled:
-        with deferred({self.gates: self.gates.weight}):
-            return super().unroll(state, tokens, lengths)
+    def shared(self, state: State) -> dict[nn.Module, Tensor]:
+        return {self.gates: self.gates.weight}
 
 
 def attend_additively(
