@@ -1,18 +1,16 @@
 """Encode once: a picture for a caption and any number of questions, a dataset for many epochs.
 
-A feature cache is a folder. ``grids.f16`` holds float16 records (F, R, C) one after the other, F
-being 1 or, with the mirrored copy of each picture, 2. The first line of ``index.jsonl`` says what
-they are, each further line which pictures a block of records is of, with the size and modification
-time of their files, and the block's checksum. Both files only grow: a block counts once its line
-is complete, so a pass that is killed goes on at its last block; a picture that was replaced is
-encoded anew, and its last record counts. Reading maps the file into memory.
+A feature cache is a folder of blocks. ``00000.npy`` holds float16 records (N, F, h, w, C), F being
+1 or, with the mirrored copy of each picture, 2; ``00000.json`` beside it says which pictures they
+are of, with the size and modification time of their files, and the checksum. It is written last: a
+pass that is killed goes on at its last block. A picture that was replaced is encoded anew, into
+another block, and its last record counts. Reading maps the files into memory.
 
-Shapes: ``B`` batch, ``F`` variants (plain, mirrored), ``R`` regions, ``C`` channels, ``S`` input
-side.
+Shapes: ``B`` batch, ``N`` records of a block, ``F`` variants (plain, mirrored), ``h w`` grid height
+and width, ``R = h*w`` regions, ``C`` channels, ``S`` input side.
 """
 
 import hashlib
-import json
 import logging
 import os
 import random
@@ -22,7 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +28,7 @@ from torch import Tensor
 
 from .data.records import Dataset
 from .errors import DataError, ModelError, UsageError, WriteError
-from .files import write_error, write_text
+from .files import atomic_path, read_json, write_error, write_json
 from .models.encoders import Encoder, Grid
 from .models.precision import Precision, choose
 from .pictures import (
@@ -44,15 +41,9 @@ from .pictures import (
     to_pixels,
 )
 
-__all__ = [
-    *("Encoding", "FeatureCache", "Model", "Picture", "build_cache", "cache_folder", "find_cache"),
-    "check_several",
-    "grids",
-]
-
 log = logging.getLogger(__name__)
 FORMAT = 2
-BLOCK = 256  # records that are flushed to the disk together
+BLOCK = 256  # pictures
 LARGEST = 65504.0  # of float16
 
 
@@ -153,8 +144,8 @@ def grids(model: Model, dataset: Dataset, images: Sequence[str], batch: int) -> 
     cache = find_cache(dataset, model.encoder, model.precision, images)
     if cache is not None:
         for begin in range(0, len(images), batch):
-            cells = cache.load(images[begin : begin + batch]).float().to(model.device)
-            yield Grid.of(cells, cache.height, cache.width)
+            grid = cache.grid(images[begin : begin + batch])
+            yield Grid.of(grid.cells.float().to(model.device), grid.height, grid.width)
     else:
         paths = [dataset.root / name for name in images]
         for loaded in load_pictures(paths, model.encoder.size, batch=batch):
@@ -162,67 +153,48 @@ def grids(model: Model, dataset: Dataset, images: Sequence[str], batch: int) -> 
 
 
 class FeatureCache:
-    """Grids of pictures, read from disk; it is a ``Source`` of training.
+    """Grids of pictures, read from disk; a ``Source`` of training.
 
     Args:
         folder: of the cache.
         root: folder of the pictures.
 
     Attributes:
-        variants: F.
-        height: of the grid.
-        width: of the grid.
-        rows: of each picture its record, and size and time of its file then.
-        records: (N, F, R, C) float16, mapped from the file.
+        blocks: (N, F, h, w, C) each.
+        rows: of each picture its block, its record there, and size and time of its file then.
 
     Raises:
-        DataError: no cache there, or one whose bytes are not what was written.
+        DataError: a block whose bytes are not what was written.
     """
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.folder, self.root = folder, root
-        blocks = self._read_index()
-        total = sum(len(block["pictures"]) for block in blocks)
-        path, expected = folder / "grids.f16", 2 * total * int(np.prod(self.shape))
-        size = path.stat().st_size if path.is_file() else 0
-        if size < expected:
-            raise self._damaged(f"has {size} bytes, expected {expected}")
-        self.size = expected  # bytes that count
-        self.records: np.ndarray = np.empty((0, *self.shape), np.float16)
-        if total:  # an empty file cannot be mapped
-            self.records = np.memmap(path, np.float16, "r", shape=(total, *self.shape))
-        self.rows: dict[str, tuple[int, Any]] = {}
-        # Reading all of a large cache would take minutes: a few blocks are compared, and the last.
-        chosen = {len(blocks) - 1, *random.Random(total).choices(range(len(blocks) or 1), k=8)}
-        begin = 0
-        for number, block in enumerate(blocks):
-            end = begin + len(block["pictures"])
-            if number in chosen and zlib.crc32(self.records[begin:end].data) != block["crc32"]:
-                raise self._damaged(f"block {number} is damaged (its checksum differs)")
-            for row, (name, stamp) in enumerate(block["pictures"], begin):
-                self.rows[name] = row, stamp
-            begin = end
+        self.blocks: list[np.ndarray] = []
+        self.rows: dict[str, tuple[int, int, list[int] | None]] = {}
+        paths = sorted(folder.glob("[0-9]*.json"))
+        # Reading all of a large cache would take minutes: the last block and a few are compared.
+        compared = {*random.Random(len(paths)).sample(paths, min(8, len(paths))), *paths[-1:]}
+        for path in paths:
+            try:
+                about = read_json(path)
+                block = np.lib.format.open_memmap(path.with_suffix(".npy"), "r").view(np.ndarray)
+                if path in compared and zlib.crc32(block.data) != about["crc32"]:
+                    raise ValueError("its checksum differs")
+                for row, (name, stamp) in enumerate(about["pictures"]):
+                    self.rows[name] = len(self.blocks), row, stamp
+            except (DataError, OSError, ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{path.with_suffix('.npy')}: is damaged ({error}); delete the folder and run "
+                    "gazetell features again"
+                ) from error
+            self.blocks.append(block)
 
-    def _read_index(self) -> list[dict[str, Any]]:
-        """The blocks; a line that a killed pass did not complete does not count."""
-        path = self.folder / "index.jsonl"
-        if not path.is_file():
-            raise DataError(f"{self.folder}: is no feature cache; make one: gazetell features")
-        text = path.read_text(encoding="ascii", errors="replace")
-        self.index_size = text.rfind("\n") + 1  # bytes that count
-        try:
-            about, *blocks = map(json.loads, text[: self.index_size].splitlines())
-            self.variants, self.height, self.width, channels = about["shape"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: is no feature cache; delete the folder") from error
-        self.shape = self.variants, self.height * self.width, channels
-        return blocks
+    @property
+    def size(self) -> int:
+        """Bytes of all records."""
+        return sum(block.nbytes for block in self.blocks)
 
-    def _damaged(self, reason: str) -> DataError:
-        again = "delete the folder and run gazetell features again"
-        return DataError(f"{self.folder / 'grids.f16'}: {reason}; {again}")
-
-    def lacks(self, names: Sequence[str]) -> dict[str, Any]:
+    def lacks(self, names: Sequence[str]) -> dict[str, list[int] | None]:
         """Pictures without a record of them as they are now, with size and time of their files.
 
         A file that is gone is not another one: its record is as good as before.
@@ -234,24 +206,29 @@ class FeatureCache:
                 stamp = [about.st_size, about.st_mtime_ns]
             except OSError:
                 stamp = None
-            if name not in self.rows or stamp not in (None, self.rows[name][1]):
+            if name not in self.rows or stamp not in (None, self.rows[name][2]):
                 lacking[name] = stamp
         return lacking
 
-    def load(self, names: Sequence[str], mirrored: np.ndarray | None = None) -> Tensor:
-        """Cells (B, R, C) float16 of pictures, mirrored where ``mirrored`` (B,) says so.
+    def grid(self, names: Sequence[str], mirrored: np.ndarray | None = None) -> Grid:
+        """The grid of pictures, mirrored where ``mirrored`` (B,) says so, in float16.
 
         Raises:
             DataError: a picture, or a mirrored copy, that the cache does not hold.
         """
-        try:
-            rows = [self.rows[name][0] for name in names]
-        except KeyError as error:
-            raise DataError(f"{self.folder}: has no features of {error}") from error
-        variant = np.zeros(len(rows), np.int64) if mirrored is None else mirrored.astype(np.int64)
-        if variant.any() and self.variants == 1:
+        if unknown := next((name for name in names if name not in self.rows), None):
+            raise DataError(f"{self.folder}: has no features of {unknown!r}")
+        variants = np.zeros(len(names), int) if mirrored is None else mirrored.astype(int)
+        if variants.any() and self.blocks[0].shape[1] == 1:
             raise DataError(f"{self.folder}: has no mirrored copies; make it with --flip")
-        return torch.from_numpy(self.records[rows, variant])
+        places = [self.rows[name][:2] for name in names]
+        cells = np.stack([self.blocks[b][n, v] for (b, n), v in zip(places, variants, strict=True)])
+        height, width = cells.shape[1:3]
+        return Grid.of(torch.from_numpy(cells).flatten(1, 2), height, width)
+
+    def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
+        """The cells (B, R, C) of ``grid``."""
+        return self.grid(names, mirrored).cells
 
 
 def cache_folder(dataset: Dataset, encoder: Encoder, precision: Precision, *, flip: bool) -> Path:
@@ -280,7 +257,7 @@ def find_cache(
     instead = "the pictures are encoded instead"
     for flip in (False, True):
         folder = cache_folder(dataset, encoder, precision, flip=flip)
-        if not (folder / "index.jsonl").is_file():
+        if not folder.is_dir():
             continue
         try:
             cache = FeatureCache(folder, dataset.root)
@@ -324,57 +301,44 @@ def build_cache(
         DataError: a damaged cache.
     """
     encoder = encoder.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    folder, root = cache_folder(dataset, encoder, precision, flip=flip), dataset.root
-    shape = [1 + flip, encoder.height, encoder.width, encoder.trunk_channels]
+    folder = cache_folder(dataset, encoder, precision, flip=flip)
+    if not folder.is_dir() and (old := sorted(folder.parent.glob("*/features.json"))):
+        log.warning(
+            "%s: caches of an older version are not used and can be deleted: %s",
+            *(folder.parent, ", ".join(path.parent.name for path in old)),
+        )
+    cache = FeatureCache(folder, dataset.root)
     names = sorted({r.image for r in dataset.captions} | {r.image for r in dataset.questions})
-    index = folder / "index.jsonl"
-    if not index.is_file():
-        if old := list(folder.parent.glob("*/features.json")):
-            log.warning(
-                "%s: caches of an older version are not used and can be deleted: %s",
-                *(folder.parent, ", ".join(sorted(path.parent.name for path in old))),
-            )
-        _check_room(folder, 2 * int(np.prod(shape)) * len(names))
-        write_text(index, json.dumps({"format": FORMAT, "shape": shape}) + "\n")
-    cache = FeatureCache(folder, root)
     todo = cache.lacks(names)
-    if not todo:
-        return cache
     if changed := [name for name in todo if name in cache.rows]:
-        count = f"{len(changed)} pictures were changed since (first: {changed[0]})"
-        log.warning("%s: %s; they are encoded anew", folder, count)
-    _check_room(folder, 2 * int(np.prod(shape)) * len(todo))
+        log.warning(
+            "%s: %s pictures were changed since (first: %s); they are encoded anew",
+            *(folder, len(changed), changed[0]),
+        )
+    record = (1 + flip) * encoder.height * encoder.width * encoder.trunk_channels
+    _check_room(folder, 2 * record * len(todo))
     rest, done = iter(todo.items()), len(names) - len(todo)
-    block: list[tuple[str, Any]] = []
-    crc = 0
-    try:
-        with (folder / "grids.f16").open("ab") as grids, index.open("ab") as lines:
-            # What was written after the last counted block is written anew.
-            grids.truncate(cache.size)
-            lines.truncate(cache.index_size)
-            paths = [root / name for name in todo]
-            for loaded in load_pictures(paths, encoder.size, batch=batch, workers=workers):
-                records = _records(encoder, stack_pixels(loaded).to(device), precision, flip)
-                grids.write(records)
-                crc = zlib.crc32(records, crc)
-                block += islice(rest, len(loaded))
-                if len(block) >= BLOCK or done + len(block) == len(names):
-                    grids.flush()
-                    os.fsync(grids.fileno())
-                    lines.write(json.dumps({"pictures": block, "crc32": crc}).encode() + b"\n")
-                    lines.flush()
-                    done += len(block)
-                    block, crc = [], 0
-                    if progress:
-                        progress(done, len(names))
-    except OSError as error:
-        raise write_error(folder / "grids.f16", error) from error
-    return FeatureCache(folder, root)
+    records: list[np.ndarray] = []
+    paths = [dataset.root / name for name in todo]
+    for loaded in load_pictures(paths, encoder.size, batch=batch, workers=workers):
+        records.append(_records(encoder, stack_pixels(loaded).to(device), precision, flip))
+        count = sum(map(len, records))
+        if count >= BLOCK or done + count == len(names):
+            block = np.concatenate(records)
+            path = folder / f"{len(list(folder.glob('*.json'))):05d}.npy"
+            with atomic_path(path) as temporary:
+                np.save(temporary, block)
+            about = {"pictures": list(islice(rest, count)), "crc32": zlib.crc32(block.data)}
+            write_json(path.with_suffix(".json"), about)
+            records, done = [], done + count
+            if progress:
+                progress(done, len(names))
+    return FeatureCache(folder, dataset.root)
 
 
 @torch.inference_mode()
-def _records(encoder: Encoder, images: Tensor, precision: Precision, flip: bool) -> bytes:
-    """Float16 records (B, F, R, C) of uint8 images (B, 3, S, S)."""
+def _records(encoder: Encoder, images: Tensor, precision: Precision, flip: bool) -> np.ndarray:
+    """Float16 records (B, F, h, w, C) of uint8 images (B, 3, S, S)."""
     with precision.autocast(images.device):
         variants = [images, images.flip(3)] if flip else [images]
         cells = torch.stack([encoder.encode(x).cells for x in variants], 1)
@@ -383,7 +347,8 @@ def _records(encoder: Encoder, images: Tensor, precision: Precision, flip: bool)
         raise ModelError(f"encoder {encoder.config.name}: gives numbers that are not finite")
     if largest > LARGEST:
         log.warning("features up to %.3g are cut to %s, the largest of float16", largest, LARGEST)
-    return cells.clamp(-LARGEST, LARGEST).to(torch.float16).cpu().numpy().tobytes()
+    records = cells.clamp(-LARGEST, LARGEST).to(torch.float16).cpu()
+    return records.unflatten(2, (encoder.height, encoder.width)).numpy()
 
 
 def _check_room(folder: Path, needed: int) -> None:

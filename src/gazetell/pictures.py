@@ -51,22 +51,6 @@ from .errors import DataError, ImageError, PixelLimitError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "MAX_PIXELS",
-    "PREVIEW",
-    "SUFFIXES",
-    "LoadedPicture",
-    "PictureSource",
-    "PixelSource",
-    "image_files",
-    "load_picture",
-    "load_pictures",
-    "open_image",
-    "preview",
-    "stack_pixels",
-    "to_pixels",
-]
-
 log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000
 # A picture is kept beside its caption or answer at no more than this many pixels a side.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from gazetell import files
 from gazetell.data.answers import AnswerVocabulary
@@ -20,8 +21,8 @@ from gazetell.models.answerers import ANSWERERS
 from gazetell.models.decoding import DecodingOptions, decode
 from gazetell.models.folder import (
     AnswererFolder,
-    load_answerer,
-    load_captioner,
+    CaptionerFolder,
+    load_kind,
     load_model,
     read_config,
     save_model,
@@ -242,6 +243,25 @@ def test_sizes_that_do_not_fit_are_named(model_folder, key, change, named):
     refused(model_folder, named)
 
 
+def test_tensors_that_belong_nowhere_or_are_not_finite_are_named(model_folder):
+    def changed(change):
+        state = load_file(model_folder / "model.safetensors")
+        save_file(change(state), model_folder / "model.safetensors")
+        sums = read_config(model_folder)["sha256"]
+        edit(
+            model_folder,
+            sha256=sums | {"model.safetensors": module._sha256(model_folder / "model.safetensors")},
+        )
+
+    name = "captioner.embed.weight"
+    changed(lambda state: state | {name: state[name] * torch.inf})
+    refused(model_folder, name, "not finite")
+    changed(lambda state: state | {"elsewhere.weight": torch.zeros(1)})
+    refused(model_folder, "does not fit config.json", "elsewhere.weight")
+    changed(lambda state: {k: v for k, v in state.items() if k not in (name, "elsewhere.weight")})
+    refused(model_folder, "does not fit config.json", name)
+
+
 def test_damaged_metrics_are_named(model_folder):
     (model_folder / "metrics.json").write_text("{")
     refused(model_folder, str(model_folder / "metrics.json"))
@@ -400,9 +420,9 @@ def test_a_lacking_value_is_named(answerer_folder, key):
 
 def test_an_answerer_is_no_captioner(answerer_folder, model_folder):
     with pytest.raises(ModelError, match="is an answerer; use it with: gazetell ask"):
-        load_captioner(answerer_folder)
+        load_kind(answerer_folder, CaptionerFolder)
     with pytest.raises(ModelError, match="is a captioner; use it with: gazetell caption"):
-        load_answerer(model_folder)
+        load_kind(model_folder, AnswererFolder)
     edit(answerer_folder, kind="captioner")
     refused(answerer_folder, "expected the key 'captioner'")
     edit(model_folder, kind="answerer", answerer=read_config(model_folder)["captioner"])
@@ -474,4 +494,4 @@ def test_the_configuration_comes_last(untrained, tmp_path, monkeypatch):
     save_model(tmp_path / "m", untrained())
     assert set(order) == PIECES
     assert order[-1] == "config.json"
-    assert set(module.CaptionerFolder.pieces) < set(order)
+    assert set(CaptionerFolder.files()) < set(order)

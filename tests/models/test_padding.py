@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision import models as zoo
 
-from gazetell.models.encoders import SamePaddedConv2d, pad_as_tensorflow
+from gazetell.models.encoders import SamePaddedConv2d, _pad_as_tensorflow
 
 
 def naive_same(x, weight, stride, dilation):
@@ -66,7 +66,7 @@ def test_an_even_input_is_padded_on_the_right_and_below():
 def test_same_padding_touches_the_strided_convolutions_alone():
     network = zoo.mobilenet_v2()
     strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
-    pad_as_tensorflow(network)
+    _pad_as_tensorflow(network)
     changed = [m for m in network.modules() if isinstance(m, SamePaddedConv2d)]
     assert changed == strided
     assert len(changed) == 5

@@ -162,6 +162,13 @@ def test_weights_of_another_network_are_refused(network, tmp_path):
     assert len(str(caught.value)) < 400
 
 
+def test_weights_that_are_not_finite_are_refused(network, state, tmp_path):
+    state = state | {"features.0.weight": state["features.0.weight"] * torch.nan}
+    save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(ModelError, match=r"features\.0\.weight has numbers that are not finite"):
+        load_pretrained(network, NAME, str(tmp_path / "nan.safetensors"))
+
+
 def test_weights_that_lack_one_tensor_are_refused(network, state, tmp_path):
     part = {k: v for k, v in state.items() if k != "features.0.weight"}
     save_file(part, tmp_path / "part.safetensors")
@@ -216,7 +223,7 @@ def test_a_failed_download_says_what_to_fetch_and_which_option_takes_it(
     assert "\n" not in message
 
 
-def test_published_weights_bring_their_transform(network, state, monkeypatch):
+def test_published_weights_bring_their_transform(network, state, monkeypatch, caplog):
     asked = []
 
     def have(self, **options):
@@ -231,7 +238,10 @@ def test_published_weights_bring_their_transform(network, state, monkeypatch):
         "size": 224,
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
+        "weights": "IMAGENET1K_V1",
     }
+    assert load_pretrained(network, NAME, "DEFAULT")["weights"] == "IMAGENET1K_V1"
+    assert "encoder weights DEFAULT are IMAGENET1K_V1 here" in caplog.text
 
 
 def test_a_published_file_that_was_fetched_by_hand_keeps_its_transform(tmp_path, monkeypatch):

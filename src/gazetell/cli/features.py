@@ -13,8 +13,6 @@ from ..models.precision import choose_device, choose_precision
 from ..progress import bar
 from .terminal import on_terminal, report
 
-__all__ = ["features"]
-
 
 def features(
     data: Path,

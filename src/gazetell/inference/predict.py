@@ -33,9 +33,7 @@ from ..models.encoders import Grid
 from ..models.folder import (
     AnswererFolder,
     CaptionerFolder,
-    fetch,
-    load_answerer,
-    load_captioner,
+    load_kind,
     load_model,
 )
 from ..pictures import PREVIEW
@@ -234,7 +232,7 @@ class Captioner(Model):
         """``gazetell.load``, refusing answerers."""
         if not paths:
             raise UsageError("expected a model folder or hf://owner/name")
-        models = [load_captioner(fetch(path)) for path in paths]
+        models = [load_kind(path, CaptionerFolder) for path in paths]
         return cls(*models, device=device, precision=precision)
 
     def caption(self, image: Picture, **options: Any) -> Caption:
@@ -349,7 +347,7 @@ class Answerer(Model):
     @classmethod
     def load(cls, path: Path, *, device: str = "auto", precision: str = "auto") -> "Answerer":
         """``gazetell.load``, refusing a captioner."""
-        return cls(load_answerer(fetch(path)), device=device, precision=precision)
+        return cls(load_kind(path, AnswererFolder), device=device, precision=precision)
 
     def ask(
         self, image: Picture, question: str, *, abstain_below: float = 0.0, evidence: bool = False
@@ -501,9 +499,9 @@ def load(
         ModelError: no model there, one whose pieces do not fit together, or answerers in an
             ensemble.
     """
-    model = load_model(fetch(path))
+    model = load_model(path)
     if isinstance(model, CaptionerFolder):
-        members = [load_captioner(fetch(other)) for other in others]
+        members = [load_kind(other, CaptionerFolder) for other in others]
         return Captioner(model, *members, device=device, precision=precision)
     if others:
         raise ModelError(f"{path}: answers questions; an ensemble is of captioners")

@@ -11,8 +11,8 @@ regions in reading order (row 0 on top), ``C`` channels.
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,19 +20,9 @@ from torch import Tensor, nn
 from torchvision import models as zoo
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from ..errors import UsageError
-from .config import Config
+from ..errors import ModelError, UsageError
+from .options import POSITIVE, Options, option
 from .weights import load_pretrained
-
-__all__ = [
-    "SMALL_CNN",
-    "Encoder",
-    "EncoderConfig",
-    "Grid",
-    "SamePaddedConv2d",
-    "encoder_names",
-    "pad_as_tensorflow",
-]
 
 SMALL_CNN = "small-cnn"
 
@@ -66,58 +56,6 @@ class Grid(NamedTuple):
         return self._replace(cells=self.cells[begin:end], pooled=self.pooled[begin:end])
 
 
-@dataclass(frozen=True)
-class EncoderConfig(Config):
-    """Everything that makes an encoder what it is, apart from the weights' numbers.
-
-    Attributes:
-        name: a torchvision classification model, or ``small-cnn``.
-        weights: a torchvision enum name (``IMAGENET1K_V2``), a local ``.safetensors``/``.pth``
-            file with a state dict, or ``none`` for random initialisation.
-        layer: the graph node whose output is the grid; None is the last spatial map. A node with
-            a flat output (VGG's ``classifier.3``) gives a grid of one cell.
-        size: input side S in pixels; pictures are resized to S x S without cropping. None takes
-            the weights' own.
-        mean: per channel, of pixels in [0, 1]. None takes the weights' own.
-        std: likewise.
-        padding: ``stock``, or ``same`` for weights converted from TensorFlow, whose strided
-            convolutions pad less on the left and top. None takes the weights' own.
-        trainable: ``none``, ``all``, or ``last:N`` for the last N stages.
-        project: replace the classifier by a 1x1 convolution to this many channels, or None.
-    """
-
-    what = "encoder"
-
-    name: str = "regnet_x_400mf"
-    weights: str = "none"
-    layer: str | None = None
-    size: int | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-    padding: str | None = None
-    trainable: str = "none"
-    project: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.name != SMALL_CNN and self.name not in encoder_names():
-            raise UsageError(
-                f"encoder {self.name!r} is unknown; expected {SMALL_CNN} or a torchvision "
-                "classification model (gazetell models lists them)"
-            )
-        if self.padding not in (None, "stock", "same"):
-            raise UsageError(f"encoder padding {self.padding!r}: expected stock or same")
-        if self.trainable not in ("none", "all") and not _last_stages(self.trainable):
-            raise UsageError(f"encoder trainable {self.trainable!r}: expected none, all or last:N")
-        if self.size is not None and not 32 <= self.size <= 1024:
-            raise UsageError(f"encoder size {self.size}: expected 32 to 1024 pixels")
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if values is not None and (len(values) != 3 or (name == "std" and min(values) <= 0)):
-                raise UsageError(f"encoder {name} {values}: expected three numbers, std above 0")
-        if self.project is not None and self.project < 1:
-            raise UsageError(f"encoder project {self.project}: expected a positive number")
-
-
 def encoder_names() -> list[str]:
     """The torchvision classification CNNs (transformers have no grid to cut out)."""
     return zoo.list_models(module=zoo, exclude=["vit_*", "swin_*", "maxvit_*"])
@@ -127,6 +65,82 @@ def _last_stages(trainable: str) -> int:
     """N of ``last:N``, 0 if it is something else."""
     head, _, number = trainable.partition(":")
     return int(number) if head == "last" and number.isdecimal() else 0
+
+
+@dataclass(frozen=True)
+class EncoderConfig(Options):
+    """Everything that makes an encoder what it is, apart from the weights' numbers.
+
+    ``weights`` travel by name only. What is None of size, mean, std and padding is the weights'
+    own, and is filled in by the encoder. ``project`` replaces the classifier.
+    """
+
+    prefix = "encoder_"
+
+    name: str = option("regnet_x_400mf", f"A torchvision CNN, or {SMALL_CNN}.")
+    weights: str = option(
+        "none", "A torchvision weights name (IMAGENET1K_V2), a .safetensors or .pth file, or none."
+    )
+    layer: str | None = option(
+        None,
+        "The node whose output is the grid; the last spatial map if not given. A flat output is "
+        "a grid of one cell.",
+    )
+    size: int | None = option(
+        None,
+        "Input side in pixels, to which pictures are squashed; the weights' own if not given.",
+        (lambda size: 32 <= size <= 1024, "32 to 1024 pixels"),
+    )
+    mean: tuple[float, float, float] | None = option(
+        None,
+        "Mean of each channel, of pixels in 0 to 1; the weights' own if not given.",
+        (lambda mean: len(mean) == 3, "three numbers"),
+    )
+    std: tuple[float, float, float] | None = option(
+        None,
+        "Standard deviation of each channel; the weights' own if not given.",
+        (lambda std: len(std) == 3 and min(std) > 0, "three numbers above 0"),
+    )
+    padding: str | None = option(
+        None,
+        "stock, or same for weights converted from TensorFlow, whose strided convolutions pad "
+        "less on the left and top; the weights' own if not given.",
+        (lambda padding: padding in ("stock", "same"), "stock or same"),
+    )
+    trainable: str = option(
+        "none",
+        "none, all, or last:N for the last N stages.",
+        (lambda part: part in ("none", "all") or _last_stages(part) > 0, "none, all or last:N"),
+    )
+    project: int | None = option(
+        None, "Project the grid to so many channels by a 1x1 convolution.", POSITIVE
+    )
+
+    def __post_init__(self) -> None:
+        if self.name != SMALL_CNN and self.name not in encoder_names():
+            raise UsageError(
+                f"--encoder {self.name}: expected {SMALL_CNN} or a torchvision classification CNN "
+                "(gazetell models lists them)"
+            )
+        super().__post_init__()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """From ``to_dict``'s values; lists become tuples.
+
+        Raises:
+            ModelError: a field that this version does not know.
+        """
+        if unknown := set(values) - {field.name for field in fields(cls)}:
+            raise ModelError(f"encoder configuration has unknown fields: {sorted(unknown)}")
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
 
 
 class Encoder(nn.Module):
@@ -147,33 +161,36 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, *, pretrained: bool = True) -> None:
         super().__init__()
-        transform: dict[str, Any] = {}
+        # What the user said wins over what the weights say, which wins over ImageNet's usual.
+        chosen: dict[str, Any] = {
+            "size": 224,
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+            "padding": "stock",
+        }
+        weights = config.weights if pretrained else "none"
         network: nn.Module
         if config.name == SMALL_CNN:
-            network = SmallCNN()
-            transform = {"size": 128, "mean": (0.5,) * 3, "std": (0.25,) * 3}
-            if pretrained and config.weights != "none":
+            if weights != "none":
                 raise UsageError(f"{SMALL_CNN} has no published weights; expected weights none")
             if config.layer:
                 raise UsageError(f"{SMALL_CNN} has one map: layer {config.layer!r} is unknown")
+            network = SmallCNN()
+            chosen |= {"size": 128, "mean": (0.5,) * 3, "std": (0.25,) * 3}
         else:
             network = zoo.get_model(config.name, weights=None)
-            if pretrained and config.weights != "none":
-                transform = load_pretrained(network, config.name, config.weights)
-        # What the user said wins over what the weights say, which wins over ImageNet's usual.
-        chosen = {
-            "size": config.size or transform.get("size", 224),
-            "mean": config.mean or transform.get("mean", (0.485, 0.456, 0.406)),
-            "std": config.std or transform.get("std", (0.229, 0.224, 0.225)),
-            "padding": config.padding or transform.get("padding", "stock"),
-        }
+            if weights != "none":
+                chosen |= load_pretrained(network, config.name, weights)
+        own = asdict(config)
+        chosen |= {key: own[key] for key in ("size", "mean", "std", "padding") if own[key]}
         if chosen["padding"] == "same":
-            pad_as_tensorflow(network)
-        layer = config.layer or (
-            "" if config.name == SMALL_CNN else last_spatial_node(network, config.name)
-        )
-        self.config = EncoderConfig(**{**asdict(config), **chosen, "layer": layer or None})
-        self.trunk = _cut(network, layer, config.name) if layer else network
+            _pad_as_tensorflow(network)
+        self.trunk, layer = network, None
+        if config.name != SMALL_CNN:
+            layer = config.layer or _last_spatial_node(network, config.name)
+            self.trunk = _cut(network, layer, config.name)
+        self.config = EncoderConfig(**{**own, **chosen, "layer": layer})
+        self.size: int = chosen["size"]
         self.register_buffer("mean", torch.tensor(chosen["mean"]).view(1, 3, 1, 1) * 255, False)
         self.register_buffer("std", torch.tensor(chosen["std"]).view(1, 3, 1, 1) * 255, False)
         self.trunk_channels, self.height, self.width = self._measure()
@@ -183,14 +200,9 @@ class Encoder(nn.Module):
         self._freeze()
 
     @property
-    def size(self) -> int:
-        """Input side S in pixels."""
-        return int(self.config.size or 224)
-
-    @property
     def frozen(self) -> bool:
         """Whether no parameter of the trunk is trained, so that its grids can be cached."""
-        return self._trunk_frozen
+        return self.config.trainable == "none"
 
     def forward(self, images: Tensor) -> Grid:
         """The grid (B, R, C) of uint8 images (B, 3, S, S)."""
@@ -200,15 +212,14 @@ class Encoder(nn.Module):
         """The trunk's grid, before the projection: what a feature cache holds."""
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._trunk_frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.trunk(x)
         if isinstance(features, dict):
             features = features["grid"]
         if features.dim() == 2:  # (B, C): a grid of one cell
             features = features[:, :, None, None]
-        height, width = features.shape[2:]
         cells = features.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, R, C)
-        return Grid.of(cells.float(), height, width)
+        return Grid.of(cells.float(), *features.shape[2:])
 
     def project_grid(self, grid: Grid) -> Grid:
         """Project the trunk's grid, if this encoder projects."""
@@ -225,10 +236,9 @@ class Encoder(nn.Module):
 
     def fingerprint(self) -> str:
         """A hash of network, layer, transform and weights: equal means the same trunk grids."""
-        values = self.config.to_dict()
         # Where the weights came from and what is trained do not change the grids.
         other = ("weights", "trainable", "project")
-        identity = {k: v for k, v in values.items() if k not in other}
+        identity = {k: v for k, v in self.config.to_dict().items() if k not in other}
         digest = hashlib.sha256(repr(sorted(identity.items())).encode())
         for name, tensor in sorted(self.trunk.state_dict().items()):
             digest.update(name.encode())
@@ -237,16 +247,12 @@ class Encoder(nn.Module):
 
     def _measure(self) -> tuple[int, int, int]:
         """Channels, height and width of the grid for this input size."""
-        was_training = self.trunk.training
-        self.trunk.eval()
         try:
-            with torch.no_grad():
-                out = self.trunk(torch.zeros(1, 3, self.size, self.size))
+            out = _outputs(self.trunk, self.size)
         except RuntimeError as error:
             raise UsageError(
                 f"encoder {self.config.name} cannot take pictures of {self.size} pixels: {error}"
             ) from error
-        self.trunk.train(was_training)
         out = out["grid"] if isinstance(out, dict) else out
         if not isinstance(out, Tensor) or out.dim() not in (2, 4):
             found = f"{out.dim()} dimensions" if isinstance(out, Tensor) else type(out).__name__
@@ -254,25 +260,55 @@ class Encoder(nn.Module):
                 f"layer {self.config.layer!r} of {self.config.name} gives {found}; "
                 "expected a spatial map (4 dimensions) or a vector (2)"
             )
-        height, width = (out.shape[2], out.shape[3]) if out.dim() == 4 else (1, 1)
-        return int(out.shape[1]), int(height), int(width)
+        channels, height, width = (*out.shape[1:], 1, 1)[:3]
+        return channels, height, width
 
     def _freeze(self) -> None:
         """Switch gradients off outside the trained stages and remember what stays in eval."""
-        stages = _stages(self.trunk)
-        trained = {"none": 0, "all": len(stages)}.get(
-            self.config.trainable, _last_stages(self.config.trainable)
-        )
+        stages, trainable = _stages(self.trunk), self.config.trainable
+        trained = len(stages) if trainable == "all" else _last_stages(trainable)
         frozen = stages[: max(len(stages) - trained, 0)]
         for stage in frozen:
             stage.requires_grad_(False)
-        self._trunk_frozen = trained == 0
         if self.config.weights != "none":
             # Fine-tuning keeps the statistics of ImageNet: those of a small batch are worse.
             frozen = [*frozen, *(m for m in self.trunk.modules() if isinstance(m, nn.BatchNorm2d))]
-        # A plain list inside a tuple, so that torch does not register the modules twice.
-        self._frozen_modules = (*([self.trunk] if self._trunk_frozen else []), *frozen)
+        # Inside a tuple, so that torch does not register the modules twice.
+        self._frozen_modules = (*([self.trunk] if self.frozen else []), *frozen)
         self.train(self.training)
+
+
+class SamePaddedConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME, for weights that were trained there.
+
+    For input side ``n``, kernel ``k``, stride ``s`` and dilation ``d`` the output has
+    ``ceil(n / s)`` places, and ``max((ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)`` zeros are
+    added in all: half of them, rounded down, on the left and top, the others on the right and
+    below. PyTorch's own padding is the same on both sides, which centres each place one pixel
+    further up and left where a stride is even.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad by the input's size, then convolve."""
+        pads: list[int] = []  # from the last dimension to the first, as F.pad takes them
+        for axis in (1, 0):
+            n, k, s, d = (
+                x[axis] for x in (input.shape[2:], self.kernel_size, self.stride, self.dilation)
+            )
+            total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
+            pads += [total // 2, total - total // 2]
+        padded = F.pad(input, pads)
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _pad_as_tensorflow(network: nn.Module) -> None:
+    """Turn the padded strided convolutions into SAME ones, in place.
+
+    With stride 1 and odd kernels TensorFlow's padding is the stock symmetric one.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and module.padding != (0, 0):
+            module.__class__ = SamePaddedConv2d
 
 
 class SmallCNN(nn.Sequential):
@@ -287,106 +323,68 @@ class SmallCNN(nn.Sequential):
     and below alone, which takes that back: the gaze lies on the objects.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (24, 48, 96, 128)) -> None:
+    def __init__(self) -> None:
         blocks: list[nn.Module] = []
         before = 5
-        for width in widths:
-            kind = SamePaddedConv2d if width == widths[-1] else nn.Conv2d
+        for width, stride in ((24, 2), (48, 2), (96, 2), (128, 2), (128, 1), (128, 1)):
+            conv = SamePaddedConv2d if (width, stride) == (128, 2) else nn.Conv2d
             blocks += [
-                kind(before, width, 3, stride=2, padding=1, bias=False),
+                conv(before, width, 3, stride=stride, padding=1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),
             ]
             before = width
-        for _ in range(2):
-            blocks += [
-                nn.Conv2d(before, before, 3, padding=1, bias=False),
-                nn.BatchNorm2d(before),
-                nn.ReLU(inplace=True),
-            ]
         super().__init__(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, S, S) to the map (B, C, h, w)."""
-        batch, _, height, width = x.shape
-        rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)
-        columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
+        rows, columns = (
+            torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[2:]
+        )
         y, x_ = torch.meshgrid(rows, columns, indexing="ij")
-        where = torch.stack((x_, y)).expand(batch, 2, height, width)
+        where = torch.stack((x_, y)).expand(len(x), 2, *y.shape)
         return super().forward(torch.cat((x, where), 1))
 
 
-class SamePaddedConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME, for weights that were trained there.
-
-    For input side ``n``, kernel ``k``, stride ``s`` and dilation ``d`` the output has
-    ``ceil(n / s)`` places, and ``max((ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)`` zeros are
-    added in all: half of them, rounded down, on the left and top, the others on the right and
-    below. PyTorch's own padding is the same on both sides, which looks one pixel further up and
-    left where a stride is even.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Pad by the input's size, then convolve."""
-        pads: list[int] = []
-        for n, k, s, d in zip(
-            reversed(input.shape[2:]),
-            reversed(self.kernel_size),
-            reversed(self.stride),
-            reversed(self.dilation),
-            strict=True,
-        ):
-            total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
-            pads += [total // 2, total - total // 2]
-        return F.conv2d(
-            F.pad(input, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
-        )
-
-
-def pad_as_tensorflow(network: nn.Module) -> None:
-    """Turn the padded strided convolutions into SAME ones, in place.
-
-    With stride 1 and odd kernels TensorFlow's padding is the stock symmetric one.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and module.padding != (0, 0):
-            module.__class__ = SamePaddedConv2d
-
-
-_LEAVES = {"leaf_modules": [SamePaddedConv2d]}
+_TRACING: dict[str, Any] = {
+    "tracer_kwargs": {"leaf_modules": [SamePaddedConv2d]},
+    "suppress_diff_warning": True,
+}
 
 
 def _cut(network: nn.Module, layer: str, name: str) -> nn.Module:
     """The network up to ``layer``."""
     try:
-        return create_feature_extractor(
-            network, {layer: "grid"}, tracer_kwargs=_LEAVES, suppress_diff_warning=True
-        )
+        return create_feature_extractor(network, {layer: "grid"}, **_TRACING)
     except ValueError as error:
-        _, nodes = get_graph_node_names(network, tracer_kwargs=_LEAVES, suppress_diff_warning=True)
+        _, nodes = get_graph_node_names(network, **_TRACING)
         raise UsageError(
             f"encoder {name} has no layer {layer!r}; the last ones are {', '.join(nodes[-8:])}"
         ) from error
 
 
-def last_spatial_node(network: nn.Module, name: str) -> str:
+def _outputs(network: nn.Module, size: int) -> Any:
+    """What a network in evaluation makes of a black picture."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, 3, size, size))
+    network.train(was_training)
+    return outputs
+
+
+def _last_spatial_node(network: nn.Module, name: str) -> str:
     """The name of the last node with a map (B, C, h, w) larger than 1 x 1.
 
     A pooling to a fixed size (VGG's 7 x 7 before its classifier) does not count: it would undo a
     larger input.
     """
     modules = dict(network.named_modules())
-    _, nodes = get_graph_node_names(network, tracer_kwargs=_LEAVES, suppress_diff_warning=True)
-    was_training = network.training
-    every = create_feature_extractor(
-        network, nodes, tracer_kwargs=_LEAVES, suppress_diff_warning=True
-    ).eval()
-    with torch.no_grad():
-        outputs = every(torch.zeros(1, 3, 128, 128))
-    network.train(was_training)
+    _, nodes = get_graph_node_names(network, **_TRACING)
+    every = create_feature_extractor(network, nodes, **_TRACING)
     spatial = [
         node
-        for node, value in outputs.items()
+        for node, value in _outputs(every, 128).items()
         if isinstance(value, Tensor)
         and value.dim() == 4
         and min(value.shape[2:]) > 1

@@ -3,22 +3,21 @@
 ``config.json`` (architecture, encoder with its transform, defaults, checksums),
 ``model.safetensors`` (``captioner.*`` or ``answerer.*``, and ``encoder.*``), ``tokenizer.json``,
 ``answers.json`` where it answers questions, ``metrics.json``, ``README.md`` (the model card). No
-pickle. ``config.json`` is written last and holds the checksums of the others, so pieces of two
+pickle. ``config.json`` is written last and holds the checksums of the others, so files of two
 models are never taken for one.
 """
 
 import hashlib
 import math
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
@@ -29,36 +28,40 @@ from .captioners import CaptionModel, build_captioner, captioner_config
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig
 
-__all__ = [
-    "AnswererFolder",
-    "CaptionerFolder",
-    "ModelFolder",
-    "fetch",
-    "load_answerer",
-    "load_captioner",
-    "load_model",
-    "model_card",
-    "read_config",
-    "save_model",
-    "update_decoding",
-    "update_metrics",
-    "wrong_kind",
-]
-
 FORMAT = 1
-VERBS = {"captioner": "gazetell caption", "answerer": "gazetell ask"}
+
+
+class Card(NamedTuple):
+    """What the model card says of a kind of model."""
+
+    task: str
+    tag: str
+    does: str
+    example: str
+    limits: str
 
 
 @dataclass(kw_only=True)
-class ModelFolder(ABC):
-    """What every trained model has.
+class ModelFolder:
+    """What every trained model has. A kind of model is a subclass.
 
     ``about`` holds what is known of its making (data, command, versions), ``metrics`` what was
     measured.
+
+    Attributes:
+        kind: of model; also the name of the field that holds the network.
+        verb: the command that uses it.
+        vocabularies: fields that are a JSON file each, with their classes.
+        settings: fields that stand in ``config.json``, the network among them, each with what
+            makes it of its JSON value.
+        card: the kind's part of the model card.
     """
 
     kind: ClassVar[str]
-    pieces: ClassVar[tuple[str, ...]] = ("model.safetensors", "tokenizer.json")
+    verb: ClassVar[str]
+    vocabularies: ClassVar[dict[str, Any]] = {"tokenizer": Tokenizer}
+    settings: ClassVar[dict[str, Callable[[Any], Any]]]
+    card: ClassVar[Card]
 
     encoder: Encoder
     tokenizer: Tokenizer
@@ -66,45 +69,14 @@ class ModelFolder(ABC):
     metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
-    @abstractmethod
-    def network(self) -> CaptionModel | AnswerModel:
+    def network(self) -> Any:
         """The captioner or the answerer."""
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """What ``config.json`` says of this kind alone."""
-
-    def save_pieces(self, folder: Path) -> None:
-        """Write the pieces besides the weights."""
-        self.tokenizer.save(folder / "tokenizer.json")
+        return getattr(self, self.kind)
 
     @classmethod
-    def read_pieces(cls, folder: Path) -> dict[str, Any]:
-        """The pieces besides the weights, by field; errors name their file."""
-        return {"tokenizer": Tokenizer.load(folder / "tokenizer.json")}
-
-    @classmethod
-    @abstractmethod
-    def build(cls, config: dict[str, Any], fields: dict[str, Any]) -> Self:
-        """From ``config.json`` and all other fields, the weights not loaded yet."""
-
-    def check(self, folder: Path) -> None:
-        """Refuse pieces that do not fit together.
-
-        Raises:
-            ModelError: naming the piece.
-        """
-        network = self.network
-        if self.tokenizer.vocab_size != network.vocabulary:
-            raise ModelError(
-                f"{folder / 'tokenizer.json'}: has {self.tokenizer.vocab_size} words, "
-                f"config.json expects {network.vocabulary}"
-            )
-        if network.channels != self.encoder.channels:
-            raise ModelError(
-                f"{folder / 'config.json'}: the encoder gives {self.encoder.channels} channels, "
-                f"the {self.kind} expects {network.channels}"
-            )
+    def files(cls) -> list[str]:
+        """The files whose checksums stand in ``config.json``."""
+        return ["model.safetensors", *(f"{name}.json" for name in cls.vocabularies)]
 
 
 @dataclass(kw_only=True)
@@ -112,25 +84,33 @@ class CaptionerFolder(ModelFolder):
     """A trained captioner with all that belongs to it."""
 
     kind = "captioner"
+    verb = "gazetell caption"
+    settings: ClassVar = {
+        "captioner": lambda values: build_captioner(**captioner_config(values)).eval(),
+        "decoding": lambda values: DecodingOptions(**values),
+    }
+    card = Card(
+        "image-to-text",
+        "image-captioning",
+        "it tells what a picture shows and where it looked for each word",
+        'caption = model.caption("picture.jpg")\n    caption.save_gaze("gaze.png")',
+        "It knows only what its training captions speak of, and says the likeliest sentence even "
+        "where it sees nothing it knows. Review captions before they are published.",
+    )
 
     captioner: CaptionModel
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
-    @property
-    def network(self) -> CaptionModel:
-        """The captioner."""
-        return self.captioner
 
-    def settings(self) -> dict[str, Any]:
-        """See ``ModelFolder.settings``."""
-        return {"decoding": asdict(self.decoding)}
+def _within(read: Callable[[Any], Any], fits: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    """A reader of a setting that refuses what does not fit."""
 
-    @classmethod
-    def build(cls, config: dict[str, Any], fields: dict[str, Any]) -> Self:
-        """See ``ModelFolder.build``."""
-        captioner = build_captioner(**captioner_config(config["captioner"]))
-        decoding = DecodingOptions(**config["decoding"])
-        return cls(captioner=captioner.eval(), decoding=decoding, **fields)
+    def checked(value: Any) -> Any:
+        if not fits(read(value)):
+            raise ValueError(f"{value!r} is out of range")
+        return read(value)
+
+    return checked
 
 
 @dataclass(kw_only=True)
@@ -145,7 +125,24 @@ class AnswererFolder(ModelFolder):
     """
 
     kind = "answerer"
-    pieces = (*ModelFolder.pieces, "answers.json")
+    verb = "gazetell ask"
+    vocabularies: ClassVar = {**ModelFolder.vocabularies, "answers": AnswerVocabulary}
+    settings: ClassVar = {
+        "answerer": lambda values: build_answerer(**answerer_config(values)).eval(),
+        "temperature": _within(float, lambda value: 0 < value < math.inf),
+        "sigmoid": _within(lambda value: value, lambda value: isinstance(value, bool)),
+        "max_question": _within(int, lambda value: value >= 1),
+    }
+    card = Card(
+        "visual-question-answering",
+        "visual-question-answering",
+        "it answers questions about a picture, says how sure it is and where it looked",
+        'answer = model.ask("picture.jpg", "What is on the table?")\n'
+        "    answer.text, answer.confidence, answer.top",
+        "It knows only the answers of its list and the words of its training questions, and many "
+        "questions can be answered without looking: see the question-only figures of its "
+        "evaluation, and ask with `--evidence`.",
+    )
 
     answerer: AnswerModel
     answers: AnswerVocabulary
@@ -153,60 +150,12 @@ class AnswererFolder(ModelFolder):
     sigmoid: bool = False
     max_question: int = 30
 
-    @property
-    def network(self) -> AnswerModel:
-        """The answerer."""
-        return self.answerer
 
-    def settings(self) -> dict[str, Any]:
-        """See ``ModelFolder.settings``."""
-        names = ("temperature", "sigmoid", "max_question")
-        return {name: getattr(self, name) for name in names}
-
-    def save_pieces(self, folder: Path) -> None:
-        """See ``ModelFolder.save_pieces``."""
-        super().save_pieces(folder)
-        self.answers.save(folder / "answers.json")
-
-    @classmethod
-    def read_pieces(cls, folder: Path) -> dict[str, Any]:
-        """See ``ModelFolder.read_pieces``."""
-        answers = AnswerVocabulary.load(folder / "answers.json")
-        return super().read_pieces(folder) | {"answers": answers}
-
-    def check(self, folder: Path) -> None:
-        """See ``ModelFolder.check``."""
-        super().check(folder)
-        if len(self.answers) != self.answerer.answers:
-            raise ModelError(
-                f"{folder / 'answers.json'}: has {len(self.answers)} answers, "
-                f"config.json expects {self.answerer.answers}"
-            )
-
-    @classmethod
-    def build(cls, config: dict[str, Any], fields: dict[str, Any]) -> Self:
-        """See ``ModelFolder.build``."""
-        answerer = build_answerer(**answerer_config(config["answerer"]))
-        temperature, longest = float(config["temperature"]), int(config["max_question"])
-        sigmoid = config["sigmoid"]
-        if not (0 < temperature < math.inf and longest >= 1 and isinstance(sigmoid, bool)):
-            raise ValueError(
-                f"temperature {temperature}, max_question {longest} or sigmoid {sigmoid!r} is out "
-                "of range"
-            )
-        return cls(
-            answerer=answerer.eval(),
-            temperature=temperature,
-            sigmoid=sigmoid,
-            max_question=longest,
-            **fields,
-        )
-
-
-KINDS: dict[str, type[ModelFolder]] = {
+KINDS: dict[str, type[CaptionerFolder] | type[AnswererFolder]] = {
     "captioner": CaptionerFolder,
     "answerer": AnswererFolder,
 }
+Folder = TypeVar("Folder", bound=ModelFolder)
 
 
 def save_model(folder: str | os.PathLike[str], model: ModelFolder) -> None:
@@ -214,42 +163,60 @@ def save_model(folder: str | os.PathLike[str], model: ModelFolder) -> None:
 
     Raises:
         WriteError: the folder cannot be written; an older model in it stays whole until the first
-            new piece is in place, and is refused by its checksums after that.
+            new file is in place, and is refused by its checksums after that.
     """
     folder = Path(folder)
-    state = {f"{model.kind}.{k}": v for k, v in model.network.state_dict().items()}
-    state |= {f"encoder.{k}": v for k, v in model.encoder.state_dict().items()}
-    state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    modules = {model.kind: model.network, "encoder": model.encoder}
+    state = {
+        f"{prefix}.{key}": tensor.detach().cpu().contiguous()
+        for prefix, module in modules.items()
+        for key, tensor in module.state_dict().items()
+    }
     with atomic_path(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(state))
-    model.save_pieces(folder)
+    for name in model.vocabularies:
+        getattr(model, name).save(folder / f"{name}.json")
     write_json(folder / "metrics.json", model.metrics)
     encoder = model.encoder.config
-    # Of a local weights file only the name: the path says nothing on another machine.
-    encoder = replace(encoder, weights=Path(encoder.weights).name)
     config = {
         "format": FORMAT,
         "kind": model.kind,
-        model.kind: model.network.config,
-        "encoder": encoder.to_dict(),
-        **model.settings(),
+        # Of a local weights file only the name: the path says nothing on another machine.
+        "encoder": replace(encoder, weights=Path(encoder.weights).name).to_dict(),
+        **{name: _plain(getattr(model, name)) for name in model.settings},
         "about": model.about,
-        "sha256": {name: _sha256(folder / name) for name in model.pieces},
+        "sha256": {name: _sha256(folder / name) for name in model.files()},
     }
     write_text(folder / "README.md", model_card(config, model.metrics))
     write_json(folder / "config.json", config)
 
 
-def load_model(folder: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder:
-    """Read a model folder.
+def _plain(value: Any) -> Any:
+    """A setting as its JSON value."""
+    if isinstance(value, nn.Module):
+        return value.config
+    return asdict(value) if isinstance(value, DecodingOptions) else value
+
+
+def load_kind(path: str | os.PathLike[str], kind: type[Folder]) -> Folder:
+    """``load_model``, refusing a model of another kind with a ModelError."""
+    model = load_model(path)
+    if not isinstance(model, kind):
+        article = "an" if model.kind == "answerer" else "a"
+        raise ModelError(f"{path}: is {article} {model.kind}; use it with: {model.verb}")
+    return model
+
+
+def load_model(path: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder:
+    """Read a model folder, or fetch one: ``hf://owner/name``.
 
     Raises:
-        ModelError: no model there, a missing, truncated or foreign piece, or another version's.
+        ModelError: no model there, a missing, truncated or foreign file, or another version's.
     """
-    folder = Path(folder)
+    folder = fetch(path)
     config = read_config(folder)
-    kind = KINDS[config["kind"]]
-    for name in kind.pieces:
+    made = KINDS[config["kind"]]
+    for name in made.files():
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: is missing; the model folder is incomplete")
         if _sha256(folder / name) != config["sha256"].get(name):
@@ -257,51 +224,53 @@ def load_model(folder: str | os.PathLike[str]) -> CaptionerFolder | AnswererFold
                 f"{folder / name}: does not belong to config.json beside it (its checksum "
                 "differs): truncated, or from another model"
             )
+    fields = {name: of.load(folder / f"{name}.json") for name, of in made.vocabularies.items()}
     metrics = folder / "metrics.json"
-    fields = kind.read_pieces(folder)
     try:
         fields["metrics"] = read_json(metrics) if metrics.is_file() else {}
     except DataError as error:
         raise ModelError(str(error)) from error
     try:
-        encoder = Encoder(EncoderConfig.from_dict(config["encoder"]), pretrained=False)
-        fields |= {"encoder": encoder.eval(), "about": config["about"]}
-        model = kind.build(config, fields)
+        encoder = Encoder(EncoderConfig.from_dict(config["encoder"]), pretrained=False).eval()
+        fields |= {name: read(config[name]) for name, read in made.settings.items()}
     except (TypeError, ValueError, AttributeError, KeyError, GazetellError) as error:
         raise ModelError(f"{folder / 'config.json'}: is malformed: {error}") from error
-    model.check(folder)
-    _load_weights(folder / "model.safetensors", {kind.kind: model.network, "encoder": encoder})
-    return model  # type: ignore[return-value]
-
-
-def load_captioner(folder: str | os.PathLike[str]) -> CaptionerFolder:
-    """``load_model``, refusing an answerer.
-
-    Raises:
-        ModelError: as ``load_model``, or a model that answers questions.
-    """
-    model = load_model(folder)
-    if not isinstance(model, CaptionerFolder):
-        raise wrong_kind(folder, model)
+    model = made(**fields, encoder=encoder, about=config["about"])
+    _check_sizes(folder, model)
+    _load_weights(folder / "model.safetensors", {model.kind: model.network, "encoder": encoder})
     return model
 
 
-def load_answerer(folder: str | os.PathLike[str]) -> AnswererFolder:
-    """``load_model``, refusing a captioner.
+def _check_sizes(folder: Path, model: ModelFolder) -> None:
+    """Refuse files that do not fit together."""
+    network, sizes = model.network, [("tokenizer.json", model.tokenizer.vocab_size, "vocabulary")]
+    if isinstance(model, AnswererFolder):
+        sizes.append(("answers.json", len(model.answers), "answers"))
+    for name, size, of in sizes:
+        expected = getattr(network, of)
+        if size != expected:
+            what = "words" if of == "vocabulary" else of
+            raise ModelError(f"{folder / name}: has {size} {what}, config.json expects {expected}")
+    if network.channels != model.encoder.channels:
+        raise ModelError(
+            f"{folder / 'config.json'}: the encoder gives {model.encoder.channels} channels, "
+            f"the {model.kind} expects {network.channels}"
+        )
 
-    Raises:
-        ModelError: as ``load_model``, or a model that captions.
-    """
-    model = load_model(folder)
-    if not isinstance(model, AnswererFolder):
-        raise wrong_kind(folder, model)
-    return model
 
-
-def wrong_kind(folder: str | os.PathLike[str], model: ModelFolder) -> ModelError:
-    """The error of asking a captioner or captioning with an answerer."""
-    article = "an" if model.kind == "answerer" else "a"
-    return ModelError(f"{folder}: is {article} {model.kind}; use it with: {VERBS[model.kind]}")
+def _load_weights(path: Path, modules: dict[str, nn.Module]) -> None:
+    """Load the tensors of a file into the modules they are prefixed with, strictly."""
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from error
+    try:
+        nn.ModuleDict(modules).load_state_dict(state)
+    except RuntimeError as error:
+        detail = str(error).strip().splitlines()[-1].strip()[:200]
+        raise ModelError(f"{path}: does not fit config.json: {detail}") from error
+    if broken := next((name for name, x in state.items() if not x.isfinite().all()), None):
+        raise ModelError(f"{path}: {broken} has numbers that are not finite")
 
 
 def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
@@ -364,110 +333,65 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _load_weights(path: Path, modules: Mapping[str, torch.nn.Module]) -> None:
-    """Load the tensors of a file into the modules they are prefixed with, strictly."""
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
-    for prefix, module in modules.items():
-        part = {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(prefix)}
-        try:
-            module.load_state_dict(part)
-        except RuntimeError as error:
-            detail = str(error).strip().splitlines()[-1].strip()[:200]
-            raise ModelError(f"{path}: does not fit config.json: {detail}") from error
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_CARDS = {
-    "captioner": (
-        "image-to-text",
-        "[image-captioning, attention]",
-        "it tells what a picture shows and where it looked for each word",
-        ['    caption = model.caption("picture.jpg")', '    caption.save_gaze("gaze.png")'],
-        "It knows only what its training captions speak of, and says the likeliest sentence even "
-        "where it sees nothing it knows. Review captions before they are published.",
-    ),
-    "answerer": (
-        "visual-question-answering",
-        "[visual-question-answering, attention]",
-        "it answers questions about a picture, says how sure it is and where it looked",
-        [
-            '    answer = model.ask("picture.jpg", "What is on the table?")',
-            "    answer.text, answer.confidence, answer.top",
-        ],
-        "It knows only the answers of its list and the words of its training questions, and many "
-        "questions can be answered without looking: see the question-only figures of its "
-        "evaluation, and ask with `--evidence`.",
-    ),
-}
+CARD = """\
+---
+library_name: gazetell
+pipeline_tag: {card.task}
+tags: [{card.tag}, attention]
+---
+# {network[architecture]} on {dataset}
+
+A gazetell {kind}: {card.does}.
+
+    import gazetell
+    model = gazetell.load("FOLDER")
+    {card.example}
+
+- Encoder: {encoder[name]}, weights {encoder[weights]}, layer {encoder[layer]}, \
+{encoder[size]} px, trained: {encoder[trainable]}
+- Network: {sizes}
+{about}
+## Measured
+
+{measured}
+
+## Limits
+
+{card.limits}
+"""
 
 
 def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """What a model is, how it was made, what it can do.
+    """What a model is, how it was made, what it can do: the README of its folder.
 
     Args:
         config: of the model folder.
         metrics: what was measured, as ``gazetell evaluate --json`` prints.
     """
-    kind = config["kind"]
-    task, tags, does, use, limits = _CARDS[kind]
-    network, encoder, about = config[kind], config["encoder"], config["about"]
+    kind, about = config["kind"], config["about"]
+    network = config[kind]
     names = ("embedding", "hidden", "vocabulary", "answers")
-    sizes = [f"{name} {network[name]}" for name in names if name in network]
-    lines = [
-        "---",
-        "library_name: gazetell",
-        f"pipeline_tag: {task}",
-        f"tags: {tags}",
-        "---",
-        f"# {network['architecture']} on {about.get('dataset', 'unnamed data')}",
-        "",
-        f"A gazetell {kind}: {does}.",
-        "",
-        "    import gazetell",
-        '    model = gazetell.load("FOLDER")',
-        *use,
-        "",
-        f"- Encoder: {encoder['name']}, weights {encoder['weights']}, layer {encoder['layer']}, "
-        f"{encoder['size']} px, trained: {encoder['trainable']}",
-        f"- Network: {', '.join(sizes)}",
-        *(f"- {key.capitalize()}: {value}" for key, value in about.items()),
-        "",
-        "## Measured",
-        "",
-        *_measured(kind, metrics),
-        "",
-        "## Limits",
-        "",
-        limits,
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _measured(kind: str, metrics: dict[str, Any]) -> list[str]:
-    """The table of what was measured."""
-    rows = [
-        f"| {name} | {value:.4f} |"
-        for name, value in metrics.get("metrics", {}).items()
-        if isinstance(value, float)
-    ]
-    if not rows:
-        return ["Not evaluated yet: `gazetell evaluate RUN --data DIR`."]
-    what = (
-        f"{metrics.get('pictures', '?')} pictures), beam {metrics.get('beam', '?')}"
-        if kind == "captioner"
-        else f"{metrics.get('questions', '?')} questions)"
+    figures = {k: v for k, v in metrics.get("metrics", {}).items() if isinstance(v, float)}
+    measured = "Not evaluated yet: `gazetell evaluate RUN --data DIR`."
+    if figures:
+        of, beam = "questions", ""
+        if kind == "captioner":
+            of, beam = "pictures", f", beam {metrics.get('beam', '?')}"
+        rows = [f"| {name} | {value:.4f} |" for name, value in figures.items()]
+        first = f"On {metrics.get('split', '?')} ({metrics.get(of, '?')} {of}){beam}:"
+        measured = "\n".join([first, "", "| metric | value |", "|---|---|", *rows])
+    return CARD.format(
+        kind=kind,
+        card=KINDS[kind].card,
+        network=network,
+        encoder=config["encoder"],
+        dataset=about.get("dataset", "unnamed data"),
+        sizes=", ".join(f"{name} {network[name]}" for name in names if name in network),
+        about="".join(f"- {key.capitalize()}: {value}\n" for key, value in about.items()),
+        measured=measured,
     )
-    return [
-        f"On {metrics.get('split', '?')} ({what}:",
-        "",
-        "| metric | value |",
-        "|---|---|",
-        *rows,
-    ]

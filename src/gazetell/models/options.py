@@ -42,12 +42,14 @@ def option(default: T, help: str, check: Check | None = None) -> T:
 class Options:
     """Base of all options. Values that do not fit raise UsageError, naming the option."""
 
+    prefix: ClassVar[str] = ""  # of the fields' names on the command line
+
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for each in fields(self):
             value = getattr(self, each.name)
             if expected := _unmet(value, hints[each.name], each.metadata.get("check")):
-                raise UsageError(f"{flag(each.name)} {value}: expected {expected}")
+                raise UsageError(f"{flag(self.prefix + each.name)} {value}: expected {expected}")
 
 
 def _unmet(value: Any, hint: Any, check: Check | None) -> str | None:

@@ -9,8 +9,6 @@ import torch
 
 from ..errors import UsageError
 
-__all__ = ["Precision", "choose", "choose_device", "choose_precision"]
-
 
 class Precision(NamedTuple):
     """A number format for matrix products and the reason for it."""

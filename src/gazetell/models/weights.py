@@ -1,7 +1,9 @@
 """Published or local weights for a torchvision network, and the transform that belongs to them."""
 
+import logging
 import re
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,7 @@ from torchvision.models import WeightsEnum
 
 from ..errors import ModelError, UsageError
 
-__all__ = ["load_pretrained", "read_state_dict"]
-
+log = logging.getLogger(__name__)
 # Published DenseNets still have names with a dot that the modules lost ("denselayer1.norm.1").
 _DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -30,11 +31,12 @@ def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, An
     Returns:
         What is known of ``size``, ``mean``, ``std`` and ``padding``: from the enum's transform
         (also for a file that was downloaded under its published name), or from the metadata of a
-        safetensors file.
+        safetensors file. Of an enum also ``weights``, its name: ``DEFAULT`` means another one in
+        another version of torchvision.
 
     Raises:
         UsageError: neither a file nor an enum name of this network.
-        ModelError: weights that cannot be downloaded or read, or that do not fit.
+        ModelError: weights that cannot be downloaded or read, do not fit, or are not finite.
     """
     if Path(weights).suffix in (".safetensors", ".pth", ".pt"):
         state, transform = read_state_dict(weights)
@@ -50,6 +52,8 @@ def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, An
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ModelError(f"{weights}: does not fit {name}: {first[:200]}") from error
+    if broken := next((key for key, x in state.items() if not x.isfinite().all()), None):
+        raise ModelError(f"{weights}: {broken} has numbers that are not finite")
     return transform
 
 
@@ -62,6 +66,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         ModelError: missing, truncated, or no state dict.
     """
     path = Path(path)
+    metadata: dict[str, str] = {}
     if not path.is_file():
         raise ModelError(f"{path}: no such weights file")
     try:
@@ -70,7 +75,6 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 metadata = file.metadata() or {}
         else:
-            metadata = {}
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ModelError(f"{path}: is no weights file that can be read: {error}") from error
@@ -82,34 +86,22 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise ModelError(f"{path}: expected a state dict (name to tensor), found something else")
-    return state, _transform(metadata, path)
-
-
-def _transform(metadata: dict[str, str], path: Path) -> dict[str, Any]:
-    """``size``, ``mean``, ``std``, ``padding`` from the metadata of a safetensors file."""
-    transform: dict[str, Any] = {}
+    paddings = {name: name for name in ("stock", "same")}
+    readers: dict[str, Callable[[str], Any]] = {"size": int, "mean": _three, "std": _three}
+    readers["padding"] = paddings.__getitem__
     try:
-        if "size" in metadata:
-            transform["size"] = int(metadata["size"])
-        for key in ("mean", "std"):
-            if key in metadata:
-                values = tuple(float(part) for part in metadata[key].split(","))
-                if len(values) != 3:
-                    raise ValueError(f"{key} has {len(values)} numbers")
-                transform[key] = values
-    except ValueError as error:
+        return state, {key: read(metadata[key]) for key, read in readers.items() if key in metadata}
+    except (ValueError, KeyError) as error:
         raise ModelError(
             f"{path}: metadata are malformed ({error}); expected size as a number, "
-            "mean and std as three numbers with commas"
+            "mean and std as three numbers with commas, padding as stock or same"
         ) from error
-    if "padding" in metadata:
-        if metadata["padding"] not in ("stock", "same"):
-            raise ModelError(
-                f"{path}: metadata are malformed (padding {metadata['padding']!r}); "
-                "expected stock or same"
-            )
-        transform["padding"] = metadata["padding"]
-    return transform
+
+
+def _three(text: str) -> tuple[float, float, float]:
+    """Three numbers with commas; ValueError for anything else."""
+    red, green, blue = (float(part) for part in text.split(","))
+    return red, green, blue
 
 
 def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -128,7 +120,9 @@ def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, An
             f"weights {name} {weights} cannot be downloaded ({error}); fetch {entry.url} where "
             f"there is a network and pass the file: --encoder-weights {Path(entry.url).name}"
         ) from error
-    return dict(state), _preset(name, entry)
+    if entry.name != weights:
+        log.warning("encoder weights %s are %s here", weights, entry.name)
+    return dict(state), _preset(name, entry) | {"weights": entry.name}
 
 
 def _preset(name: str, entry: WeightsEnum) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..models.answerers import ANSWERERS, AnswerModel, build_answerer
 from ..models.captioners import CAPTIONERS, CaptionModel, build_captioner
 from ..models.encoders import Encoder
-from ..models.folder import ModelFolder, load_answerer, load_captioner, load_model
+from ..models.folder import AnswererFolder, CaptionerFolder, ModelFolder, load_kind, load_model
 from ..models.options import Architectures
 from .history import Report
 from .options import TrainOptions
@@ -52,7 +52,7 @@ def caption_pieces(options: TrainOptions, texts: Sequence[str], report: Report) 
         DataError: word vectors that cannot be read, or no frequent word.
     """
     if options.init_from:
-        model = load_captioner(options.init_from)
+        model = load_kind(options.init_from, CaptionerFolder)
         encoder, tokenizer = _earlier_encoder(model, options), model.tokenizer
         config = model.captioner.config
         changes = {"dropout": options.dropout, "grid_dropout": options.grid_dropout}
@@ -87,7 +87,7 @@ def answer_pieces(
         DataError: word vectors that cannot be read, or no frequent word.
     """
     if options.init_from:
-        model = load_answerer(options.init_from)
+        model = load_kind(options.init_from, AnswererFolder)
         encoder, tokenizer = _earlier_encoder(model, options), model.tokenizer
         answers = model.answers
         changes = {
