@@ -129,6 +129,8 @@ MIX = scene(
         (MIX, "one large and three small shapes", None),
         (MIX, "three small and one large shape", None),
         (MIX, "one large and two small shapes", "two small shapes: there are 3"),
+        (MIX, "large and three small shapes", "large shapes: there is 1"),
+        (MIX, "large and a small red object", None),
         (MIX, "four shapes where a red ring is on the left and a star is on the right", None),
         (MIX, "a red ring and a blue ring to the left of a star", None),
         (MIX, "a red ring and a star to the left of a blue ring", "not so"),

@@ -13,11 +13,11 @@ How it is told is drawn by lot. All statements hold with a margin (``world.py``)
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .world import (
-    CLEAR,
     EDGE,
+    OPPOSITE,
     SHAPES,
     WAYS,
     Scene,
@@ -67,7 +67,6 @@ def tokens(text: str) -> list[str]:
 
 
 NUMBERS = {number: word for word, number in COUNTS.items()}
-OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 SIDES = {"left": "on the left", "right": "on the right", "above": "at the top",
          "below": "at the bottom"}  # fmt: skip
 
@@ -78,42 +77,32 @@ def captions(scene: Scene, n: int = 5, seed: int | str = 0) -> tuple[str, ...]:
     The same scene, ``n`` and seed give the same captions.
     """
     rng = random.Random(f"captions {seed}")
-    tell = _teller(scene)
-    found: dict[str, None] = {}
+    told: dict[str, None] = {}
     # Every scene has some dozens of wordings; the bound only guards against an endless loop.
     for _ in range(200 * n):
-        if len(found) == n:
+        if len(told) == n:
             break
-        found[tell(rng)] = None
-    return tuple(found)
+        told[_tell(rng, scene)] = None
+    return tuple(told)
 
 
-Teller = Callable[[random.Random], str]
-
-
-def _teller(scene: Scene) -> Teller:
-    """The way to tell this scene."""
-    groups = _grouped(scene.things)
-    pattern = scene.background.pattern
+def _tell(rng: random.Random, scene: Scene) -> str:
+    kinds: dict[tuple[str, str], list[Thing]] = {}
+    for thing in scene.things:
+        kinds.setdefault((thing.colour, thing.shape), []).append(thing)
+    groups = list(kinds.values())
     if len(scene.things) == 1:
-        return lambda rng: _one(rng, scene.things[0], pattern)
+        return _one(rng, scene.things[0], scene.background.pattern)
     if len(groups) == 1:
-        return lambda rng: _alike(rng, groups[0], pattern)
+        return _alike(rng, groups[0], scene.background.pattern)
     if len(groups) == 2:
-        return lambda rng: _two_kinds(rng, groups)
+        return _two_kinds(rng, groups)
     if len(scene.things) == 3:
         for index, thing in enumerate(scene.things):
             one, other = scene.things[:index] + scene.things[index + 1 :]
             if between(thing, one, other, clear=True):
-                return lambda rng: _between(rng, thing, one, other)
-    return lambda rng: _many(rng, scene.things)
-
-
-def _grouped(things: Sequence[Thing]) -> list[list[Thing]]:
-    kinds: dict[tuple[str, str], list[Thing]] = {}
-    for thing in things:
-        kinds.setdefault((thing.colour, thing.shape), []).append(thing)
-    return list(kinds.values())
+                return _between(rng, thing, one, other)
+    return _many(rng, scene.things)
 
 
 def _pick(rng: random.Random, weights: dict[str, int]) -> str:
@@ -122,8 +111,7 @@ def _pick(rng: random.Random, weights: dict[str, int]) -> str:
 
 def _size(rng: random.Random, size: str) -> str:
     """A word for a size, mostly the usual one."""
-    usual, other = {"large": ("large", "big"), "small": ("small", "tiny")}[size]
-    return usual if rng.random() < 0.75 else other
+    return size if rng.random() < 0.75 else {"large": "big", "small": "tiny"}[size]
 
 
 def _name(things: Sequence[Thing], size: str = "") -> str:
@@ -153,30 +141,19 @@ def _introduced(rng: random.Random, core: str) -> str:
     )
 
 
-def _on_background(rng: random.Random, core: str, pattern: str, chance: float) -> str:
-    return f"{core} on a {pattern} background" if rng.random() < chance else core
-
-
 def _one(rng: random.Random, thing: Thing, pattern: str) -> str:
-    place = place_of(thing, margin=CLEAR) or "middle"
+    place = place_of(thing) or "middle"
     named = article(_name([thing], _size(rng, thing.size)))
     if " " in place:
-        vertical, horizontal = place.split()
-        upper = "upper" if vertical == "top" else "lower"
-        where = _pick(
-            rng,
-            {
-                f"at the {place}": 40,
-                f"in the {place} corner": 40,
-                f"in the {upper} {horizontal}": 20,
-            },
-        )
+        other = place.replace("top", "upper").replace("bottom", "lower")
+        forms = {f"at the {place}": 40, f"in the {place} corner": 40, f"in the {other}": 20}
     elif place == "middle":
-        where = _pick(rng, {"in the middle": 65, "in the center": 35})
+        forms = {"in the middle": 65, "in the center": 35}
     elif place in ("left", "right"):
-        where = _pick(rng, {f"on the {place}": 60, f"on the {place} side": 40})
+        forms = {f"on the {place}": 60, f"on the {place} side": 40}
     else:
-        where = _pick(rng, {f"at the {place}": 75, f"in the {place} half": 25})
+        forms = {f"at the {place}": 75, f"in the {place} half": 25}
+    where = _pick(rng, forms)
     if rng.random() < 0.2:
         return _introduced(rng, f"{named} on a {pattern} background")
     ending = _pick(rng, {"": 70, " of the picture": 30})
@@ -190,21 +167,17 @@ def _alike(rng: random.Random, things: list[Thing], pattern: str) -> str:
     word = {size: _size(rng, size) for size in sizes}
     core = _counted(things)
     if rng.random() < 0.75:
-        if sizes["large"] and sizes["small"]:
-            # "one large and two small red rings": the larger number comes last and has the noun.
-            order = sorted(sizes, key=lambda size: len(sizes[size]))
-            first, last = (sizes[size] for size in order)
-            if len(last) == 1:
-                core = f"a {word[order[0]]} and a {_name(last, word[order[1]])}"
-            else:
-                count = NUMBERS[len(first)]
-                core = f"{count} {word[order[0]]} and {_counted(last, word[order[1]])}"
-        else:
-            core = _counted(things, word[things[0].size])
+        # "one large and two small red rings": the larger number comes last and has the noun.
+        first, last = sorted(sizes, key=lambda size: len(sizes[size]))
+        core = _counted(sizes[last], word[last])
+        if sizes[first]:
+            count = "a" if len(things) == 2 else NUMBERS[len(sizes[first])]
+            core = f"{count} {word[first]} and {core}"
     if len(things) == 2 and rng.random() < 0.7:
         level = any(holds(way, things[:1], things[1:], clear=True) for way in ("left", "right"))
         return _introduced(rng, f"{core} {'side by side' if level else 'one above the other'}")
-    return _introduced(rng, _on_background(rng, core, pattern, 0.4))
+    ending = f" on a {pattern} background" if rng.random() < 0.4 else ""
+    return _introduced(rng, core + ending)
 
 
 def _two_kinds(rng: random.Random, groups: list[list[Thing]]) -> str:
@@ -218,21 +191,23 @@ def _two_kinds(rng: random.Random, groups: list[list[Thing]]) -> str:
     first, second = (_counted(group, size) for group, size in zip(groups, sizes, strict=True))
     if way is None:
         # The smaller group comes last; a fixed order keeps the captions alike.
-        if len(groups[0]) < len(groups[1]) or (
-            len(groups[0]) == len(groups[1]) and groups[0][0].x > groups[1][0].x
-        ):
+        one, other = groups
+        if (len(one), -one[0].x) < (len(other), -other[0].x):
             first, second = second, first
         joint = _pick(rng, {"and": 75, "with": 25})
         return _introduced(rng, f"{first} {joint} {second}")
     forms = {f"{first} {_relation(rng, way)} {second}": 60,
              f"{second} {_relation(rng, OPPOSITE[way])} {first}": 15}  # fmt: skip
-    if all(at(EDGE[way], one, margin=CLEAR) for one in groups[0]) and all(
-        at(EDGE[OPPOSITE[way]], one, margin=CLEAR) for one in groups[1]
+    ends = (way, OPPOSITE[way])
+    if all(
+        at(EDGE[end], one, clear=True)
+        for end, group in zip(ends, groups, strict=True)
+        for one in group
     ):
         forms[f"{first} {SIDES[way]} and {second} {SIDES[OPPOSITE[way]]}"] = 25
     if singles and rng.random() < 0.15:
-        one, other = (_name(group, size) for group, size in zip(groups, sizes, strict=True))
-        return f"the {one} is {_relation(rng, way)} the {other}"
+        subject, object_ = (_name(group, size) for group, size in zip(groups, sizes, strict=True))
+        return f"the {subject} is {_relation(rng, way)} the {object_}"
     return _introduced(rng, _pick(rng, forms))
 
 
@@ -244,30 +219,29 @@ def _relation(rng: random.Random, way: str) -> str:
 
 def _between(rng: random.Random, thing: Thing, one: Thing, other: Thing) -> str:
     # The outer two in reading order: left to right, or top to bottom when they are stacked.
-    across = abs(one.x - other.x) >= abs(one.y - other.y)
-    if (one.x > other.x) if across else (one.y > other.y):
-        one, other = other, one
-    middle, first, second = (_counted([each]) for each in (thing, one, other))
+    _, *ends = outermost([one, other])
+    middle, first, second = (_counted([each]) for each in (thing, *ends))
     core = f"{middle} between {first} and {second}"
     if rng.random() < 0.2:
-        return _introduced(rng, f"three {_common([thing, one, other])} with {core}")
+        core = f"{_several([thing, one, other])} with {core}"
     return _introduced(rng, core)
 
 
-def _common(things: Sequence[Thing]) -> str:
-    """The noun for things of several kinds, with what they share."""
-    shapes = {thing.shape for thing in things}
-    colours = {thing.colour for thing in things}
-    if len(shapes) == 1:
-        return plural(things[0].shape)
-    return f"{things[0].colour} shapes" if len(colours) == 1 else "shapes"
+def _several(things: Sequence[Thing]) -> str:
+    """How many things of several kinds, with what they share."""
+    noun = "shapes"
+    if len({thing.shape for thing in things}) == 1:
+        noun = plural(things[0].shape)
+    elif len({thing.colour for thing in things}) == 1:
+        noun = f"{things[0].colour} shapes"
+    return f"{NUMBERS[len(things)]} {noun}"
 
 
 def _many(rng: random.Random, things: Sequence[Thing]) -> str:
     way, one, other = outermost(things)
     first, last = _counted([one]), _counted([other])
     sides = SIDES[way], SIDES[OPPOSITE[way]]
-    several = f"{NUMBERS[len(things)]} {_common(things)}"
+    several = _several(things)
     joint = _pick(rng, {"with": 75, "including": 25})
     core = f"{several} {joint} {first} {sides[0]} and {last} {sides[1]}"
     if rng.random() < 0.2:

@@ -37,7 +37,6 @@ def boxes(scene: Scene) -> tuple[Box, ...]:
 
 
 def _box(thing: Thing) -> Box:
-    """The box of a thing, within the picture."""
     return Box(names(thing), *(min(1.0, max(0.0, round(edge, 4))) for edge in extent(thing)))
 
 
@@ -76,19 +75,24 @@ def generate(
     """
     folder = Path(folder)
     sizes = dict(zip(SPLITS, (train, val, test), strict=True))
-    _check(sizes, captions_per_image, questions_per_image, workers)
+    checks = (
+        *((name, size, size >= 0, "a number of pictures") for name, size in sizes.items()),
+        ("train, val, test", 0, sum(sizes.values()) > 0, "at least one picture in all"),
+        ("captions_per_image", captions_per_image, 1 <= captions_per_image <= 10, "1 to 10"),
+        ("questions_per_image", questions_per_image, 0 <= questions_per_image <= 12, "0 to 12"),
+        ("workers", workers, workers >= 1, "at least 1"),
+    )
+    for name, value, fine, expected in checks:
+        if not fine:
+            raise UsageError(f"{name}: expected {expected}, found {value}")
     _clear(folder)
     splits = [name for name in SPLITS for _ in range(sizes[name])]
-    scenes = _scenes(folder, splits, seed, workers, progress)
-
-    told, asked = [], []
-    for name, split, scene in zip(_ids(splits), splits, scenes, strict=True):
+    jobs = [(folder, f"scene-{i:06d}", split, seed) for i, split in enumerate(splits)]
+    told, asked, truth = [], [], []
+    for (_, name, split, _), scene in zip(jobs, _scenes(jobs, workers, progress), strict=True):
         own, image = f"{VERSION} {seed} {name}", f"images/{name}.png"
-        told.append(
-            CaptionRecord(
-                name, image, captions(scene, captions_per_image, own), split, boxes(scene)
-            )
-        )
+        texts = captions(scene, captions_per_image, own)
+        told.append(CaptionRecord(name, image, texts, split, boxes(scene)))
         asked += [
             QuestionRecord(
                 f"{name}-q{number}", image, one.text, (one.answer,), split, one.type,
@@ -96,8 +100,8 @@ def generate(
             )
             for number, one in enumerate(questions(scene, questions_per_image, own), start=1)
         ]  # fmt: skip
-    rows = zip(_ids(splits), scenes, strict=True)
-    write_jsonl(folder / "scenes.jsonl", ({"id": name, **scene.to_dict()} for name, scene in rows))
+        truth.append({"id": name, **scene.to_dict()})
+    write_jsonl(folder / "scenes.jsonl", truth)
     recipe = {
         "version": VERSION,
         "seed": seed,
@@ -135,19 +139,6 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Scene]:
     return scenes
 
 
-def _check(sizes: dict[str, int], told: int, asked: int, workers: int) -> None:
-    checks = (
-        *((name, size, size >= 0, "a number of pictures") for name, size in sizes.items()),
-        ("train, val, test", 0, sum(sizes.values()) > 0, "at least one picture in all"),
-        ("captions_per_image", told, 1 <= told <= 10, "1 to 10"),
-        ("questions_per_image", asked, 0 <= asked <= 12, "0 to 12"),
-        ("workers", workers, workers >= 1, "at least 1"),
-    )
-    for name, value, fine, expected in checks:
-        if not fine:
-            raise UsageError(f"{name}: expected {expected}, found {value}")
-
-
 def _clear(folder: Path) -> None:
     """Refuse a folder of something else; remove what an earlier run left in ours.
 
@@ -175,18 +166,13 @@ def _clear(folder: Path) -> None:
         raise write_error(folder, error) from error
 
 
+Job = tuple[Path, str, str, int]  # folder, id, split, seed
+
+
 def _scenes(
-    folder: Path,
-    splits: list[str],
-    seed: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[Scene]:
+    jobs: list[Job], workers: int, progress: Callable[[int, int], None] | None
+) -> Iterator[Scene]:
     """Sample the scenes and write their pictures, in order."""
-    jobs = [
-        (folder / "images" / f"{name}.png", f"scene {VERSION} {seed} {name}", split)
-        for name, split in zip(_ids(splits), splits, strict=True)
-    ]
     with contextlib.ExitStack() as stack:
         if workers == 1:
             made = map(_make_one, jobs)
@@ -194,18 +180,16 @@ def _scenes(
             pool = ProcessPoolExecutor(workers)
             stack.callback(pool.shutdown, cancel_futures=True)
             made = pool.map(_make_one, jobs, chunksize=50)
-        scenes = []
-        for scene in made:
-            scenes.append(scene)
-            if progress and (len(scenes) % 50 == 0 or len(scenes) == len(jobs)):
-                progress(len(scenes), len(jobs))
-    return scenes
+        for done, scene in enumerate(made, start=1):
+            yield scene
+            if progress and (done % 50 == 0 or done == len(jobs)):
+                progress(done, len(jobs))
 
 
-def _make_one(job: tuple[Path, str, str]) -> Scene:
-    """Sample one scene and write its picture."""
-    image, seed, split = job
-    scene = sample_scene(random.Random(seed), split=split)
+def _make_one(job: Job) -> Scene:
+    folder, name, split, seed = job
+    scene = sample_scene(random.Random(f"scene {VERSION} {seed} {name}"), split=split)
+    image = folder / "images" / f"{name}.png"
     try:
         # Straight to its place: without dataset.json, written last, the folder is no dataset.
         # Huffman codes alone: in pictures with noise a search for repeated bytes gains nothing.
@@ -213,7 +197,3 @@ def _make_one(job: tuple[Path, str, str]) -> Scene:
     except OSError as error:
         raise write_error(image, error) from error
     return scene
-
-
-def _ids(splits: list[str]) -> Iterator[str]:
-    return (f"scene-{index:06d}" for index in range(len(splits)))

@@ -23,13 +23,13 @@ captions (``world.py``), sizes only of things of different size.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import permutations
+from itertools import permutations, product
 
 from .language import article, plural
-from .world import CLEAR, COLOURS, SHAPES, WAYS, Scene, Thing, at, holds
+from .world import COLOURS, SHAPES, WAYS, Scene, Thing, at, holds
 
 
 @dataclass(frozen=True)
@@ -62,32 +62,31 @@ def questions(scene: Scene, n: int = 6, seed: int | str = 0) -> tuple[Question, 
     rng = random.Random(f"questions {seed}")
     types = list(QUESTION_TYPES)
     rng.shuffle(types)
-    found: dict[str, Question] = {}
+    asked: dict[str, Question] = {}
     for turn in range(10 * n):
-        if len(found) == n:
+        if len(asked) == n:
             break
-        kind = types[turn % len(types)]
-        asked = _MAKERS[kind](rng, scene.things)
-        if asked:
-            text, answer, about = asked
-            found.setdefault(text, Question(kind, text, answer, tuple(about)))
-    return tuple(found.values())
+        name = types[turn % len(types)]
+        if made := _MAKERS[name](rng, scene.things):
+            text, answer, about = made
+            asked.setdefault(text, Question(name, text, answer, tuple(about)))
+    return tuple(asked.values())
 
 
 Things = Sequence[Thing]
-Asked = tuple[str, str, Things] | None  # question, answer, what it is about
-Compared = tuple[str, Things] | None
+Asked = tuple[str, str, Things]  # question, answer, what it is about
 
 
-def _matching(things: Things, colour: str = "", shape: str = "", size: str = "") -> list[Thing]:
+def _matching(things: Things, **words: str) -> list[Thing]:
+    """The things of a colour, shape or size; an empty word allows any."""
     return [
         one
         for one in things
-        if colour in ("", one.colour) and shape in ("", one.shape) and size in ("", one.size)
+        if all(word in ("", getattr(one, field)) for field, word in words.items())
     ]
 
 
-def _single(thing: Thing, things: Things, *, without: str = "") -> str | None:
+def _single(thing: Thing, things: Things, without: str = "") -> str | None:
     """The shortest name that only this thing has, without one of its attributes; or None."""
     options = [("shape",), ("colour",), ("colour", "shape"), ("size", "shape"), ("size", "colour"),
                ("size", "colour", "shape")]  # fmt: skip
@@ -100,32 +99,41 @@ def _single(thing: Thing, things: Things, *, without: str = "") -> str | None:
     return None
 
 
+def _single_pairs(things: Things, without: str = "") -> Iterator[tuple[str, str, Thing, Thing]]:
+    """All pairs of things that can be named, with their names."""
+    for one, other in permutations(things, 2):
+        first, second = _single(one, things, without), _single(other, things, without)
+        if first and second:
+            yield first, second, one, other
+
+
 def _exists(rng: random.Random, things: Things) -> Asked:
     chance = rng.random()
     if rng.random() < 0.5:
         one = rng.choice(things)
         colour = "" if chance < 0.3 else one.colour
-        phrase = f"{colour} {one.shape}".strip()
-        return f"is there {article(phrase)}?", "yes", _matching(things, colour, one.shape)
-    shapes = {one.shape for one in things}
+        about = _matching(things, colour=colour, shape=one.shape)
+        return f"is there {article(f'{colour} {one.shape}'.strip())}?", "yes", about
+    colours, shapes = {one.colour for one in things}, {one.shape for one in things}
     if chance < 0.3:
-        return f"is there {article(rng.choice([s for s in SHAPES if s not in shapes]))}?", "no", ()
-    # Nearly right more often than plainly absent: one of the two words is in the picture.
-    absent = [(c, s) for c in COLOURS for s in SHAPES if not _matching(things, c, s)]
-    colours = {one.colour for one in things}
-    near = [(c, s) for c, s in absent if c in colours or s in shapes]
-    phrase = " ".join(rng.choice(near if chance < 0.8 else absent))
+        phrase = rng.choice([shape for shape in SHAPES if shape not in shapes])
+    else:
+        # Nearly right more often than plainly absent: one of the two words is in the picture.
+        absent = [pair for pair in product(COLOURS, SHAPES)
+                  if not any(pair == (one.colour, one.shape) for one in things)]  # fmt: skip
+        near = [pair for pair in absent if pair[0] in colours or pair[1] in shapes]
+        phrase = " ".join(rng.choice(near if chance < 0.8 else absent))
     return f"is there {article(phrase)}?", "no", ()
 
 
-def _attribute(rng: random.Random, things: Things, field: str) -> Asked:
+def _attribute(rng: random.Random, things: Things, field: str) -> Asked | None:
     """What colour, or what shape, a thing has that is named without it."""
-    named = [(_single(one, things, without=field), one) for one in things]
-    sure = [(name, one) for name, one in named if name]
-    if not sure:
-        return None
-    name, one = rng.choice(sure)
-    return f"what {field} is the {name}?", getattr(one, field), [one]
+    sure = [
+        (f"what {field} is the {name}?", getattr(one, field), [one])
+        for one in things
+        if (name := _single(one, things, without=field))
+    ]
+    return rng.choice(sure) if sure else None
 
 
 def _count(rng: random.Random, things: Things) -> Asked:
@@ -134,97 +142,84 @@ def _count(rng: random.Random, things: Things) -> Asked:
     if rng.random() < 0.2:
         colour, shape = rng.choice(list(COLOURS)), rng.choice(SHAPES)
     chance = rng.random()
-    if chance < 0.35:
-        phrase, counted = plural(shape), _matching(things, shape=shape)
-    elif chance < 0.55:
-        phrase, counted = f"{colour} objects", _matching(things, colour)
-    elif chance < 0.75:
-        phrase, counted = "objects", list(things)
-    else:
-        phrase, counted = f"{colour} {plural(shape)}", _matching(things, colour, shape)
+    if chance < 0.35 or 0.55 <= chance < 0.75:
+        colour = ""
+    if 0.35 <= chance < 0.75:
+        shape = ""
+    counted = _matching(things, colour=colour, shape=shape)
+    phrase = f"{colour} {plural(shape or 'object')}".strip()
     return f"how many {phrase} are there?", str(len(counted)), counted
 
 
-def _where(rng: random.Random, things: Things) -> Asked:
-    if rng.random() < 0.5:
-        return _which_half(rng, things)
-    pairs = [
-        (f"where is the {name} seen from the {other}?", way, [one, two])
-        for one, two in permutations(things, 2)
-        if (name := _single(one, things)) and (other := _single(two, things))
-        for way in WAYS
-        if holds(way, [one], [two], clear=True)
-    ]
-    return rng.choice(pairs) if pairs else _which_half(rng, things)
-
-
-def _which_half(rng: random.Random, things: Things) -> Asked:
-    halves = [("left", "right", "on the left or on the right"),
-              ("top", "bottom", "at the top or at the bottom")]  # fmt: skip
-    sure = [
+def _where(rng: random.Random, things: Things) -> Asked | None:
+    sure: list[Asked] = []
+    if rng.random() >= 0.5:
+        sure = [
+            (f"where is the {first} seen from the {second}?", way, [one, other])
+            for first, second, one, other in _single_pairs(things)
+            for way in WAYS
+            if holds(way, [one], [other], clear=True)
+        ]
+    halves = {"on the left or on the right": ("left", "right"),
+              "at the top or at the bottom": ("top", "bottom")}  # fmt: skip
+    sure = sure or [
         (f"is the {name} {text}?", place, [one])
         for one in things
         if (name := _single(one, things))
-        for *places, text in halves
+        for text, places in halves.items()
         for place in places
-        if at(place, one, margin=CLEAR)
+        if at(place, one, clear=True)
     ]
     return rng.choice(sure) if sure else None
 
 
-def _compare(rng: random.Random, things: Things) -> Asked:
+def _compare(rng: random.Random, things: Things) -> Asked | None:
     yes = rng.random() < 0.5
     makers = [_more, _larger, _same]
     rng.shuffle(makers)
     for make in makers:
-        compared = make(rng, things, yes)
-        if compared:
-            text, about = compared
+        if options := make(things, yes):
+            text, about = rng.choice(options)
             return text, "yes" if yes else "no", about
     return None
 
 
-def _more(rng: random.Random, things: Things, yes: bool) -> Compared:
+Compared = list[tuple[str, list[Thing]]]
+
+
+def _more(things: Things, yes: bool) -> Compared:
     number = {shape: len(_matching(things, shape=shape)) for shape in SHAPES}
     pairs = [(a, b) for a in SHAPES for b in SHAPES if number[a] > number[b]]
     # Both shapes in the picture where it can be: the harder question.
-    both = [(a, b) for a, b in pairs if number[b]]
-    more, fewer = rng.choice(both or pairs) if pairs else ("", "")
-    if not more:
-        return None
-    first, second = (more, fewer) if yes else (fewer, more)
-    about = [one for one in things if one.shape in (first, second)]
-    return f"are there more {plural(first)} than {plural(second)}?", about
+    pairs = [(a, b) for a, b in pairs if number[b]] or pairs
+    return [
+        (
+            f"are there more {plural(a if yes else b)} than {plural(b if yes else a)}?",
+            [one for one in things if one.shape in (a, b)],
+        )
+        for a, b in pairs
+    ]
 
 
-def _larger(rng: random.Random, things: Things, yes: bool) -> Compared:
-    pairs = [
-        (large, small, [one, two])
-        for one, two in permutations(things, 2)
-        if (one.size, two.size) == ("large", "small")
+def _larger(things: Things, yes: bool) -> Compared:
+    return [
+        (f"is the {first if yes else second} larger than the {second if yes else first}?",
+         [one, other])
         # The question must not name the sizes it asks for.
-        if (large := _single(one, things, without="size"))
-        and (small := _single(two, things, without="size"))
+        for first, second, one, other in _single_pairs(things, without="size")
+        if (one.size, other.size) == ("large", "small")
+    ]  # fmt: skip
+
+
+def _same(things: Things, yes: bool) -> Compared:
+    return [
+        (f"are the {first} and the {second} the same colour?", [one, other])
+        for first, second, one, other in _single_pairs(things, without="colour")
+        if (one.colour == other.colour) is yes
     ]
-    if not pairs:
-        return None
-    large, small, about = rng.choice(pairs)
-    first, second = (large, small) if yes else (small, large)
-    return f"is the {first} larger than the {second}?", about
 
 
-def _same(rng: random.Random, things: Things, yes: bool) -> Compared:
-    texts = [
-        (f"are the {first} and the {second} the same colour?", [one, two])
-        for one, two in permutations(things, 2)
-        if (one.colour == two.colour) is yes
-        if (first := _single(one, things, without="colour"))
-        and (second := _single(two, things, without="colour"))
-    ]
-    return rng.choice(texts) if texts else None
-
-
-_MAKERS: dict[str, Callable[[random.Random, Things], Asked]] = {
+_MAKERS: dict[str, Callable[[random.Random, Things], Asked | None]] = {
     "exists": _exists,
     "colour": partial(_attribute, field="colour"),
     "shape": partial(_attribute, field="shape"),

@@ -10,7 +10,7 @@ belongs. A scene of the test split therefore never has the content of any traini
 dataset or of one made with another seed; every single colour and shape occurs in all splits.
 
 One definition of places and relations serves the captions and the judge. Captions are only made
-of what holds with a margin (``clear=True``, ``margin=CLEAR``); the judge asks for none.
+of what holds with a margin (``clear=True``); the judge asks for none.
 
 Relation. A group of things is *left of* another when every centre of the first lies left of every
 centre of the second, and the line between the two groups' mean centres is at most about 63 degrees
@@ -79,9 +79,11 @@ PLACES: dict[str, tuple[int, int]] = {
     "right": (1, 0),
     "top": (0, -1),
     "bottom": (0, 1),
+    "middle": (0, 0),
 }
 # relation -> axis (0: x, 1: y) and direction from the first to the second
 WAYS = {"left": (0, 1), "right": (0, -1), "above": (1, 1), "below": (1, -1)}
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 # relation -> the side of the picture it points to
 EDGE = {"left": "left", "right": "right", "above": "top", "below": "bottom"}
 
@@ -110,17 +112,13 @@ class Thing:
 
 def outline(thing: Thing) -> list[tuple[float, float]]:
     """The corners of a thing in picture fractions; none for a circle or ring."""
+    turn, radius = math.radians(thing.angle), thing.radius
     return [
-        (thing.x + thing.radius * u, thing.y + thing.radius * v)
-        for u, v in _turned(thing.shape, thing.angle)
-    ]
-
-
-def _turned(shape: str, angle: float) -> list[tuple[float, float]]:
-    turn = math.radians(angle)
-    return [
-        (length * math.sin(math.radians(at) + turn), -length * math.cos(math.radians(at) + turn))
-        for at, length in FIGURES[shape]
+        (
+            thing.x + radius * (length * math.sin(math.radians(corner) + turn)),
+            thing.y + radius * (-length * math.cos(math.radians(corner) + turn)),
+        )
+        for corner, length in FIGURES[thing.shape]
     ]
 
 
@@ -172,9 +170,10 @@ def _mean(points: list[tuple[float, float]], axis: int) -> float:
     return sum(point[axis] for point in points) / len(points)
 
 
-def at(place: str, thing: Thing, *, corner: bool = False, margin: float = 0.0) -> bool:
+def at(place: str, thing: Thing, *, corner: bool = False, clear: bool = False) -> bool:
     """Whether a thing's centre is at a place of the picture (see the module)."""
     across, down = thing.x - 0.5, thing.y - 0.5
+    margin = CLEAR if clear else 0.0
     if place == "middle":
         return max(abs(across), abs(down)) <= 0.12 - margin
     bound = (0.08 if corner else 0.0) + margin
@@ -184,34 +183,26 @@ def at(place: str, thing: Thing, *, corner: bool = False, margin: float = 0.0) -
     )
 
 
-def place_of(thing: Thing, *, margin: float = CLEAR) -> str | None:
+def place_of(thing: Thing) -> str | None:
     """The one place that tells best where a thing is, or None when that is not clear.
 
     Clear is a centre in the corner of both sides, or beside one side and central along it, or in
     the middle.
     """
-    across, down = _side(thing.x - 0.5, margin), _side(thing.y - 0.5, margin)
-    if across is None or down is None:
-        return None
-    if (across, down) == (0, 0):
-        return "middle"
-    return next(name for name, sides in PLACES.items() if sides == (across, down))
-
-
-def _side(offset: float, margin: float) -> int | None:
-    if abs(offset) <= 0.12 - margin:
-        return 0
-    if abs(offset) > 0.08 + margin:
-        return 1 if offset > 0 else -1
-    return None
+    sides = tuple(
+        0 if abs(offset) <= 0.12 - CLEAR
+        else None if abs(offset) <= 0.08 + CLEAR
+        else math.copysign(1, offset)
+        for offset in (thing.x - 0.5, thing.y - 0.5)
+    )  # fmt: skip
+    return next((name for name, known in PLACES.items() if known == sides), None)
 
 
 def outermost(things: Sequence[Thing]) -> tuple[str, Thing, Thing]:
     """The two ends of the longer way across things: "left" or "above", the first, the last."""
     by_x, by_y = sorted(things, key=lambda one: one.x), sorted(things, key=lambda one: one.y)
-    if by_x[-1].x - by_x[0].x >= by_y[-1].y - by_y[0].y:
-        return "left", by_x[0], by_x[-1]
-    return "above", by_y[0], by_y[-1]
+    across = by_x[-1].x - by_x[0].x >= by_y[-1].y - by_y[0].y
+    return ("left", by_x[0], by_x[-1]) if across else ("above", by_y[0], by_y[-1])
 
 
 def between(thing: Thing, one: Thing, other: Thing, *, clear: bool = False) -> bool:
@@ -249,7 +240,7 @@ class Scene:
     background: Background
 
     def to_dict(self) -> dict[str, Any]:
-        """The scene as plain JSON values."""
+        """Plain JSON values."""
         return {"things": [vars(one) for one in self.things], "background": vars(self.background)}
 
     @classmethod
@@ -262,8 +253,8 @@ class Scene:
         try:
             things = tuple(Thing(**{**one, "rgb": tuple(one["rgb"])}) for one in row["things"])
             back = row["background"]
-            back = {**back, "low": tuple(back["low"]), "high": tuple(back["high"])}
-            scene = cls(things, Background(**back))
+            colours = {name: tuple(back[name]) for name in ("low", "high")}
+            scene = cls(things, Background(**{**back, **colours}))
         except (KeyError, TypeError) as error:
             raise DataError(f"is no scene: {error}") from error
         for one in things:
@@ -276,13 +267,12 @@ class Scene:
 
 def content(things: Sequence[Thing]) -> str:
     """The key of a scene, for example ``large blue star top left|small red ring bottom right``."""
-    return "|".join(
-        sorted(
-            f"{thing.size} {thing.colour} {thing.shape} "
-            f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
-            for thing in things
-        )
+    keys = (
+        f"{thing.size} {thing.colour} {thing.shape} "
+        f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
+        for thing in things
     )
+    return "|".join(sorted(keys))
 
 
 def split_of(key: str) -> str:
@@ -295,15 +285,12 @@ def split_of(key: str) -> str:
 def sample_scene(
     rng: random.Random, *, split: str | None = None, count: int | None = None
 ) -> Scene:
-    """Draw a scene by lot.
+    """Draw a scene by lot, of a split's contents and with ``count`` things (default: any).
 
-    Args:
-        rng: the source of chance; the same state gives the same scene.
-        split: only contents of this split (default: any).
-        count: how many things, 1 to 4 (default: by lot).
+    The same state of ``rng`` gives the same scene.
 
     Raises:
-        UsageError: an unknown split or a count out of range.
+        UsageError: an unknown split or a count out of 1 to 4.
     """
     if split is not None and split not in dict(SHARES):
         raise UsageError(f"split: expected train, val or test, found {split!r}")
@@ -312,8 +299,7 @@ def sample_scene(
     elif count not in PATTERNS:
         raise UsageError(f"count: expected 1 to {max(PATTERNS)}, found {count}")
     while True:
-        groups = _sample_groups(rng, count)
-        things = _arrange(rng, groups)
+        things = _arrange(rng, _sample_groups(rng, count))
         if things is not None and split in (None, split_of(content(things))):
             return Scene(tuple(things), _sample_background(rng))
 
@@ -345,7 +331,7 @@ def _arrange(rng: random.Random, groups: list[tuple[Kind, int]]) -> list[Thing] 
         return None
     radii = [rng.uniform(*RADII[size]) for size in sizes]
     spots = _scatter(rng, radii)
-    if spots is None:
+    if not spots:
         return None
     order = list(range(len(kinds)))
     rng.shuffle(order)
@@ -367,34 +353,32 @@ def _arrange(rng: random.Random, groups: list[tuple[Kind, int]]) -> list[Thing] 
 def _tellable(groups: list[tuple[Kind, int]], things: list[Thing], tidy: bool) -> bool:
     """Whether what captions say of such a scene is clear to the eye."""
     if len(things) == 1:
-        return place_of(things[0], margin=CLEAR) is not None
+        return place_of(things[0]) is not None
     if len(things) == 2 or (len(groups) == 2 and tidy):
-        first, second = things[: groups[0][1]], things[groups[0][1] :]
-        if len(groups) == 1:
-            first, second = things[:1], things[1:]
+        cut = groups[0][1] if len(groups) == 2 else 1
+        first, second = things[:cut], things[cut:]
         return any(holds(name, first, second, clear=True) for name in WAYS)
     if len(groups) > 2:
         way, one, other = outermost(things)
-        far = {"left": "right", "above": "bottom"}[way]
-        return at(EDGE[way], one, margin=CLEAR) and at(far, other, margin=CLEAR)
+        return at(EDGE[way], one, clear=True) and at(EDGE[OPPOSITE[way]], other, clear=True)
     return True
 
 
-def _scatter(rng: random.Random, radii: list[float]) -> list[tuple[float, float]] | None:
-    """Centres of discs that keep a gap; None when a disc found no room."""
+def _scatter(rng: random.Random, radii: list[float]) -> list[tuple[float, float]]:
+    """Centres of discs that keep a gap; none when a disc found no room."""
     spots: list[tuple[float, float]] = []
-    for index, radius in enumerate(radii):
+    for radius in radii:
         for _ in range(25):
             reach = radius + MARGIN
             x, y = rng.uniform(reach, 1 - reach), rng.uniform(reach, 1 - reach)
             if all(
-                (x - u) ** 2 + (y - v) ** 2 >= (radius + radii[other] + GAP) ** 2
-                for other, (u, v) in enumerate(spots[:index])
+                (x - u) ** 2 + (y - v) ** 2 >= (radius + other + GAP) ** 2
+                for (u, v), other in zip(spots, radii, strict=False)
             ):
                 spots.append((x, y))
                 break
         else:
-            return None
+            return []
     return spots
 
 
@@ -403,11 +387,9 @@ def _sample_thing(
 ) -> Thing:
     colour, shape = kind
     hue, spread, saturation, value = COLOURS[colour]
-    rgb = _rgb(
-        hue + rng.uniform(-spread, spread),
-        saturation + rng.uniform(-0.05, 0.05),
-        min(1.0, value + rng.uniform(-0.05, 0.05)),
-    )
+    hue += rng.uniform(-spread, spread)
+    saturation += rng.uniform(-0.05, 0.05)
+    rgb = _rgb(hue, saturation, min(1.0, value + rng.uniform(-0.05, 0.05)))
     angle = rng.uniform(-TURN[shape], TURN[shape])
     # Rounded so that a scene read back from JSON is the same and short to read.
     x, y = round(spot[0], 4), round(spot[1], 4)
