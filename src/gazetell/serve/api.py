@@ -519,7 +519,7 @@ def create_app(
             await engine.run(picture, Work(None))
             try:
                 engine.kept[handle] = picture
-            except ValueError:  # it needs more than all the room there is
+            except ValueError:  # it is larger than all that may be kept
                 detail = "There is no room to keep a picture; send it with each request."
                 raise Problem("busy", detail) from None
         return LookReply(look=handle, expires_in=options.look_seconds)

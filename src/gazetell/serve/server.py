@@ -85,10 +85,10 @@ def serve(
         report(f"{name}: {'captioner' if isinstance(model, Captioner) else 'answerer'}")
     report(f"threads: {torch.get_num_threads()}")  # loading has told of device and precision
     address, port = bound.getsockname()[:2]
-    shown = f"[{address}]" if ":" in address else address
-    report(f"http://{shown}:{port}/  (API: /docs)")
+    where = f"[{address}]" if ":" in address else address
+    report(f"http://{where}:{port}/  (API: /docs)")
     if not token and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-        report(f"warning: anyone who reaches {shown} may use it; set {TOKEN} to ask for a token")
+        report(f"warning: anyone who reaches {where} may use it; set {TOKEN} to ask for a token")
     server = uvicorn.Server(config(app, options))
     engine = app.state.service.engine
     # Whoever started it can start it again; one that answers nothing is of no use.
