@@ -1,113 +1,229 @@
-"""What training captioners and training answerers share, as a Lightning module.
+"""What learning captions and learning answers share: records, vocabulary, encoder, first weights.
 
-Shapes: ``B`` pictures, ``R`` regions, ``C`` channels, ``S`` input side.
+A task knows losses, figures and the model folder, and nothing of the Trainer, which ``fit`` does.
 """
 
-import math
-from pathlib import Path
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..data.batches import CaptionBatch, CaptionData, QuestionBatch, QuestionData, Source
+from ..data.records import CaptionRecord, Dataset, QuestionRecord
+from ..data.text import Tokenizer
+from ..data.vectors import coverage, embedding_matrix, vectors_for
+from ..errors import DataError, UsageError
+from ..models.answerers import AnswerModel
+from ..models.captioners import CaptionModel
 from ..models.encoders import Encoder, Grid
+from ..models.folder import ModelFolder, load_model
 from .options import TrainOptions
 
-__all__ = ["Task"]
+__all__ = ["Report", "Task"]
+
+Report = Callable[[str], None]
+Record = TypeVar("Record", CaptionRecord, QuestionRecord)
+Batch = TypeVar("Batch", CaptionBatch, QuestionBatch)
+Network = TypeVar("Network", CaptionModel, AnswerModel)
 
 
-class Task(L.LightningModule):
-    """The encoder with a network on top: grids, repeatable dropout, clipping, AdamW.
+class Task(ABC, Generic[Record, Batch, Network]):
+    """What is learned from a dataset, and the model that learns it.
 
-    ``columns`` names what a validation pass logs, in the order of the history; the first is what
-    the best epoch is chosen by; ``unfit`` says why it cannot tell a good model from a bad one, if
-    so.
+    Args:
+        dataset: with records in ``train`` and ``val``.
+        options: of the run.
+        report: takes lines of plain text.
+
+    Attributes:
+        kind: of the model: ``captioner`` or ``answerer``.
+        learns: what the records must hold: ``captions`` or ``answers``.
+        records: what one is called in a line: ``pictures`` or ``questions``.
+        columns: the figures of a validation pass; the first chooses the best epoch.
+        chosen_by: what that is called in a line.
+        unfit: why it cannot tell a good model from a bad one on this validation split, if so.
+
+    Raises:
+        DataError: a split that holds nothing to learn from, or no frequent word.
+        UsageError: word vectors of another width.
     """
 
+    kind: ClassVar[str]
+    learns: ClassVar[str]
+    records: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
+    chosen_by: ClassVar[str]
+    build: ClassVar[Callable[..., Any]]
+
     unfit: str | None
 
-    def __init__(self, encoder: Encoder, options: TrainOptions) -> None:
-        super().__init__()
-        self.encoder, self.options = encoder, options
+    def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
+        self.options: Any = options
+        self.training, self.validation = self._splits(dataset, report)
+        earlier: Any = load_model(options.init_from) if options.init_from else None
+        self.encoder = self._encoder(earlier)
+        texts = self.texts()
+        self.tokenizer = earlier.tokenizer if earlier else self._tokenizer(texts)
+        sizes = {"channels": self.encoder.channels, "vocabulary": self.tokenizer.vocab_size}
+        self.network: Network = type(self).build(
+            options.architecture, **sizes, **self.sizes(earlier), **options.model()
+        )
+        if earlier:
+            self.network.load_state_dict(earlier.network.state_dict())
+        self._set_words(texts, report)
+        self.training = self.learnable(report)
+        self._tell_unknown(report)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Make dropout depend on seed and epoch alone, so a resumed run repeats it.
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: whoever copies the weights to average them needs no second set of records."""
+        return self
 
-        Not at the start of the epoch: making a loader draws a number too, before it or after.
-        """
-        if batch_idx == 0:
-            torch.manual_seed(self.options.seed * 100_003 + self.current_epoch)
+    @property
+    def pictures(self) -> list[str]:
+        """The names of all pictures of training and validation, each once."""
+        return list(dict.fromkeys(r.image for r in (*self.training, *self.validation)))
+
+    @abstractmethod
+    def of(self, dataset: Dataset) -> Mapping[Record, bool]:
+        """All records of a dataset, and whether each can be learned from."""
+
+    @abstractmethod
+    def texts(self) -> list[str]:
+        """The training captions or questions."""
+
+    def sizes(self, earlier: Any) -> dict[str, int]:
+        """Sizes of the network besides channels and vocabulary, ``earlier`` being its start."""
+        return {}
+
+    def learnable(self, report: Report) -> Sequence[Record]:
+        """The training records that teach something to this vocabulary."""
+        return self.training
+
+    @abstractmethod
+    def data(self, source: Source) -> tuple[Any, Any]:
+        """Training and validation data."""
+
+    @abstractmethod
+    def step(self, grid: Grid, batch: Batch, seed: int) -> tuple[Tensor, int, dict[str, float]]:
+        """The loss of a training step, over how many texts it is a mean, and what to log."""
+
+    @abstractmethod
+    def validate(self, grid: Grid, batch: Batch) -> tuple[Tensor, int]:
+        """The loss of a validation batch, likewise; what was said is kept for ``figures``."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, float]:
+        """The figures of a whole validation pass, by ``columns``; the next pass begins anew."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What the model folder says of the training data."""
+
+    @abstractmethod
+    def folder(
+        self, about: dict[str, Any], validation: Iterable[Batch], report: Report
+    ) -> ModelFolder:
+        """The trained model; ``validation`` are batches on the model's device."""
 
     def grid(self, pictures: Tensor) -> Grid:
         """The grid of uint8 images (B, 3, S, S), or of cached cells (B, R, C)."""
         if pictures.dtype == torch.uint8:
             return self.encoder(pictures)
-        cells = pictures.float()
-        return self.encoder.project_grid(Grid.of(cells, self.encoder.height, self.encoder.width))
+        height, width = self.encoder.height, self.encoder.width
+        return self.encoder.project_grid(Grid.of(pictures.float(), height, width))
 
-    def log_loss(self, loss: Tensor, count: int) -> None:
-        """Log the loss of a training step over ``count`` captions or questions."""
-        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
-        self.log("train_loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count)
+    def _splits(
+        self, dataset: Dataset, report: Report
+    ) -> tuple[Sequence[Record], Sequence[Record]]:
+        """Training and validation records; those of the first pictures where a limit is set."""
+        options, where = self.options, dataset.folder or dataset.name
+        every = self.of(dataset)
+        used = [record for record, useful in every.items() if useful]
+        splits: dict[str, list[Record]] = {"train": [], "val": []}
+        for record in used:
+            splits.setdefault(record.split, []).append(record)
+        for split in ("train",) if options.overfit else ("train", "val"):
+            if not splits[split]:
+                have = ", ".join(sorted(name for name, held in splits.items() if held)) or "none"
+                raise DataError(
+                    f"{where}: split {split!r} has no {self.learns}; splits with {self.learns}: "
+                    f"{have}"
+                )
+        whole = sum(record.split in ("train", "val") for record in every)
+        if lost := whole - len(splits["train"]) - len(splits["val"]):
+            report(f"{lost} of {whole} {self.records} left out: they have no {self.learns}")
+        others = {name: len(held) for name, held in splits.items() if name not in READ}
+        if others:
+            counts = ", ".join(f"{name} ({count})" for name, count in sorted(others.items()))
+            report(f"splits left out, since training reads train and val: {counts}")
+        few = options.overfit or options.limit
+        training, validation = (_first(splits[name], few) for name in ("train", "val"))
+        if options.overfit:
+            report(
+                f"--overfit {few}: training and validation on the same pictures, without dropout, "
+                "--flip and --label-smoothing"
+            )
+            return training, training
+        if few:
+            report(f"--limit {few}: only the first {few} pictures of each split")
+        return training, validation
 
-    def log_choice(self, score: float) -> None:
-        """Log what the best epoch is chosen by, greater is better.
+    def _encoder(self, earlier: ModelFolder | None) -> Encoder:
+        """Published weights, random ones, those of ``encoder_from`` or of ``init_from``."""
+        options = self.options
+        if earlier:
+            config = replace(earlier.encoder.config, trainable=options.encoder_trainable)
+            encoder = Encoder(config, pretrained=False)
+            encoder.load_state_dict(earlier.encoder.state_dict())
+            return encoder
+        if not options.encoder_from:
+            return Encoder(options.encoder_config())
+        encoder = Encoder(options.encoder_config(), pretrained=False)
+        encoder.trunk.load_state_dict(load_model(options.encoder_from).encoder.trunk.state_dict())
+        return encoder
 
-        That is the score, and, as long as it is 0 or where it is unfit, the negative loss.
-        """
-        loss = float(self.trainer.callback_metrics["val_loss"])
-        self.log("choice", score if not self.unfit and score > 0 else -loss, logger=False)
+    def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
+        options = self.options
+        most = options.max_words or None
+        return Tokenizer.train(texts, min_frequency=options.min_frequency, max_words=most)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the callbacks' state fit a run folder that was moved, or made before ``choice``."""
-        saver = self.trainer.checkpoint_callback
-        folder = saver.dirpath if isinstance(saver, ModelCheckpoint) else None
-        states = checkpoint["callbacks"]
-        for key in list(states):
-            state = states.pop(key)
-            if folder and "dirpath" in state:
-                for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                    if state[name]:
-                        state[name] = str(Path(folder, Path(state[name]).name))
-                state["best_k_models"] = {
-                    str(Path(folder, Path(k).name)): v for k, v in state["best_k_models"].items()
-                }
-                state["dirpath"] = folder
-            states[key.replace(repr(self.columns[0]), "'choice'")] = state
+    def _set_words(self, texts: Sequence[str], report: Report) -> None:
+        """Begin with pretrained word embeddings, and freeze them, where the options say so."""
+        options, embed = self.options, self.network.embed
+        embed.requires_grad_(not options.freeze_words)
+        if not options.word_vectors:
+            return
+        vectors = vectors_for(options.word_vectors, self.tokenizer)
+        if vectors.size != options.embedding:
+            raise UsageError(
+                f"--word-vectors {options.word_vectors}: has {vectors.size} numbers a word; "
+                f"expected --embedding {vectors.size}, not {options.embedding}"
+            )
+        matrix, _ = embedding_matrix(vectors, self.tokenizer, options.seed)
+        with torch.no_grad():
+            embed.weight.copy_(torch.from_numpy(matrix))
+        report(coverage(vectors, self.tokenizer, texts))
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient; the Trainer's own clipping refuses fused optimisers."""
-        if self.options.clip:
-            nn.utils.clip_grad_norm_(self.parameters(), self.options.clip)
+    def _tell_unknown(self, report: Report) -> None:
+        """Count the words of the training texts that the vocabulary lacks."""
+        rows = [ids[1:-1] for ids in self.tokenizer.encode_batch(self.texts())]
+        words = sum(map(len, rows))
+        if unknown := sum(ids.count(self.tokenizer.unk) for ids in rows):
+            report(
+                f"{unknown} of {words} words of the training texts ({unknown / words:.1%}) are not "
+                "in the vocabulary (--min-frequency, --max-words)"
+            )
 
-    def configure_optimizers(self) -> Any:
-        """AdamW with warm-up; matrices decay, biases, norms and embeddings do not."""
-        groups: dict[tuple[float, float], list[Tensor]] = {}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            trunk = name.startswith("encoder.trunk.")
-            rate = self.options.encoder_learning_rate if trunk else self.options.learning_rate
-            plain = parameter.dim() < 2 or ".embed." in name
-            decay = 0.0 if plain else self.options.weight_decay
-            groups.setdefault((rate, decay), []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()],
-            betas=(0.9, self.options.beta2),
-            fused=True,
-        )
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
-        warmup = int(self.options.warmup * total)
 
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            if self.options.schedule == "constant":
-                return 1.0
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+READ = ("train", "val", "test")
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+def _first(records: list[Any], pictures: int) -> list[Any]:
+    """The records of the first so many pictures; all for 0."""
+    if not pictures:
+        return records
+    chosen = set(list(dict.fromkeys(record.image for record in records))[:pictures])
+    return [record for record in records if record.image in chosen]
