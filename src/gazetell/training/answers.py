@@ -1,87 +1,171 @@
-"""Training of answerers: what one step and one validation pass do.
+"""Training of answerers: classification over the answer vocabulary, and honest confidences.
+
+After training one number T, the temperature, fitted on the validation split, divides the logits.
+With p(T) the probability of the model's first answer and a in [0, 1] the accuracy of that answer,
+T minimises::
+
+    - mean of  a log p(T) + (1 - a) log (1 - p(T))
+
+Guo et al. minimise the likelihood of the right class. Here the right answer is often outside the
+vocabulary, which their measure cannot see, and ten people may differ; so it is the first answer's
+being right that is made likely.
 
 Shapes: ``N`` questions, ``A`` answers.
+
+References:
+    Guo et al. 2017, On Calibration of Modern Neural Networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.answers import AnswerVocabulary, modal_answer
-from ..data.batches import QuestionBatch
-from ..data.records import QuestionRecord
+from ..data.batches import QuestionBatch, QuestionData, Source
+from ..data.records import Dataset, QuestionRecord
+from ..errors import DataError
 from ..metrics import answer_accuracy
-from ..models.answerers import AnswerModel
-from ..models.encoders import Encoder
+from ..models.answerers import AnswerModel, build_answerer
+from ..models.encoders import Grid
+from ..models.folder import AnswererFolder
 from .options import TrainOptions
-from .task import Task
+from .task import Report, Task
 
-__all__ = ["AnswerTask", "answer_loss"]
+__all__ = ["Answers", "answer_loss", "fit_temperature"]
+
+LOW, HIGH = 0.05, 20.0  # of the temperature
 
 
-class AnswerTask(Task):
-    """Classification over the answer vocabulary; validation by the accuracy of the best answer.
+class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
+    """Training of an answerer; validation by the accuracy of the best answer.
 
-    Logs ``train_loss`` and ``val_loss`` (nats a question) and ``val_accuracy`` in [0, 1]: the
-    official VQA accuracy where questions have several human answers, else exact match.
+    Losses are nats a question. The accuracy, in [0, 1], is the official VQA accuracy where
+    questions have several human answers, else exact match.
     """
 
-    columns = ("val_accuracy",)
+    kind, learns, records = "answerer", "answers", "questions"
+    columns, chosen_by = ("val_accuracy",), "accuracy"
+    build = staticmethod(build_answerer)
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        answerer: AnswerModel,
-        answers: AnswerVocabulary,
-        options: TrainOptions,
-        validation: Sequence[QuestionRecord],
-    ) -> None:
-        super().__init__(encoder, options)
-        self.answerer, self.answers, self.validation = answerer, answers, validation
-        self.scores: dict[tuple[int, int], float] = {}  # of (record, answer), found once
-        # Where all questions have one answer, to say it always is right from the first epoch on.
-        one = len({modal_answer(record.answers) for record in validation}) == 1
+    answers: AnswerVocabulary
+
+    def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
+        super().__init__(dataset, options, report)
+        self.known: dict[tuple[int, int], float] = {}  # scores of (record, answer)
+        self.scores: list[float] = []
+        # To say the one answer always is right from the first epoch on.
+        one = len({modal_answer(record.answers) for record in self.validation}) == 1
         self.unfit = "all its questions have the same answer" if one else None
 
-    def logits(self, batch: QuestionBatch) -> Tensor:
-        """Logits (N, A)."""
-        grid = self.grid(batch.pictures)
-        logits, _ = self.answerer(grid, batch.tokens, batch.lengths, batch.owner)
-        return logits.float()
+    def of(self, dataset: Dataset) -> Any:
+        """Questions without answers teach nothing."""
+        return dataset.questions, lambda record: bool(record.answers)
 
-    def training_step(self, batch: QuestionBatch, index: int) -> Tensor:
-        """One step."""
-        options = self.options
-        loss = answer_loss(
-            self.logits(batch), batch.targets, options.targets, options.label_smoothing
-        )
-        self.log_loss(loss, len(batch.owner))
-        return loss
+    def texts(self) -> list[str]:
+        return [record.question for record in self.training]
 
-    def validation_step(self, batch: QuestionBatch, index: int) -> None:
-        """Loss and accuracy."""
-        logits = self.logits(batch)
-        count = len(batch.owner)
-        loss = answer_loss(logits, batch.targets, self.options.targets)
-        self.log("val_loss", loss, batch_size=count)
-        pairs = zip(batch.records.tolist(), logits.argmax(1).tolist(), strict=True)
-        accuracy = sum(self.score(record, answer) for record, answer in pairs) / count
-        self.log("val_accuracy", accuracy, prog_bar=True, batch_size=count)
+    def sizes(self, earlier: Any) -> dict[str, int]:
+        most = self.options.answers
+        self.answers = earlier.answers if earlier else AnswerVocabulary.train(self.training, most)
+        return {"answers": len(self.answers)}
 
-    def on_validation_epoch_end(self) -> None:
-        """Say what the epoch is worth."""
-        self.log_choice(float(self.trainer.callback_metrics["val_accuracy"]))
-
-    def score(self, record: int, answer: int) -> float:
-        """The accuracy, in [0, 1], of an answer to a validation question."""
-        key = record, answer
-        if key not in self.scores:
-            self.scores[key] = answer_accuracy(
-                self.validation[record].answers, self.answers.answers[answer]
+    def learnable(self, report: Report) -> Sequence[QuestionRecord]:
+        """Leave out what teaches nothing: no answer of the question is in the vocabulary."""
+        targets = self.options.targets
+        kept = [r for r in self.training if self.answers.target(r.answers, targets)]
+        if not kept:
+            raise DataError("no training question has an answer of the vocabulary")
+        if left := len(self.training) - len(kept):
+            report(f"{left} training questions left out: their answers are not among the frequent")
+        asked = [record.answers for record in self.validation]
+        lost = sum(all(self.answers.index(answer) is None for answer in given) for given in asked)
+        if lost == len(asked):
+            raise DataError("no validation question has an answer of the vocabulary")
+        if lost:
+            report(
+                f"{lost} of {len(asked)} validation questions cannot be answered right: none of "
+                "their answers is in the vocabulary"
             )
-        return self.scores[key]
+        return kept
+
+    def data(self, source: Source) -> tuple[QuestionData, QuestionData]:
+        options = self.options
+        common: Any = {"targets": options.targets, "max_question": options.max_question}
+        training = QuestionData(
+            self.training,
+            self.tokenizer,
+            self.answers,
+            source,
+            questions_per_image=options.captions_per_image,
+            flip=0.5 if options.flip else 0.0,
+            seed=options.seed,
+            **common,
+        )
+        return training, QuestionData(
+            self.validation, self.tokenizer, self.answers, source, **common
+        )
+
+    def logits(self, grid: Grid, batch: QuestionBatch) -> Tensor:
+        """Logits (N, A)."""
+        return self.network(grid, batch.tokens, batch.lengths, batch.owner)[0].float()
+
+    def step(
+        self, grid: Grid, batch: QuestionBatch, epoch: int
+    ) -> tuple[Tensor, int, dict[str, float]]:
+        targets, smoothing = self.options.targets, self.options.label_smoothing
+        loss = answer_loss(self.logits(grid, batch), batch.targets, targets, smoothing)
+        return loss, len(batch.owner), {}
+
+    def validate(self, grid: Grid, batch: QuestionBatch) -> tuple[Tensor, int]:
+        logits = self.logits(grid, batch)
+        self.scores += self.score(logits, batch)
+        return answer_loss(logits, batch.targets, self.options.targets), len(batch.owner)
+
+    def score(self, logits: Tensor, batch: QuestionBatch) -> list[float]:
+        """The accuracy, in [0, 1], of the likeliest answer to each validation question."""
+        pairs = list(zip(batch.records.tolist(), logits.argmax(1).tolist(), strict=True))
+        for record, answer in pairs:
+            if (record, answer) not in self.known:
+                given, said = self.validation[record].answers, self.answers.answers[answer]
+                self.known[record, answer] = answer_accuracy(given, said)
+        return [self.known[pair] for pair in pairs]
+
+    def figures(self) -> dict[str, float]:
+        """The accuracy of all validation questions."""
+        scores, self.scores = self.scores, []
+        return {"val_accuracy": sum(scores) / len(scores)}
+
+    def about(self) -> dict[str, Any]:
+        pictures = len({record.image for record in self.training})
+        return {"pictures": pictures, "questions": len(self.training)}
+
+    @torch.inference_mode()
+    def folder(
+        self, about: dict[str, Any], validation: Iterable[QuestionBatch], report: Report
+    ) -> AnswererFolder:
+        """The trained model, with its temperature."""
+        logits: list[Tensor] = []
+        scores: list[float] = []
+        for batch in validation:
+            logits.append(self.logits(self.grid(batch.pictures), batch).cpu())
+            scores += self.score(logits[-1], batch)
+        if len(set(scores)) == 1:
+            report("confidences are not calibrated: all validation questions are answered alike")
+        sigmoid = self.options.targets == "soft"
+        return AnswererFolder(
+            answerer=self.network.cpu().eval(),
+            encoder=self.encoder.cpu().eval(),
+            tokenizer=self.tokenizer,
+            answers=self.answers,
+            temperature=fit_temperature(torch.cat(logits), np.array(scores), sigmoid=sigmoid),
+            sigmoid=sigmoid,
+            max_question=self.options.max_question,
+            about=about,
+        )
 
 
 def answer_loss(logits: Tensor, targets: Tensor, kind: str, smoothing: float = 0.0) -> Tensor:
@@ -109,3 +193,32 @@ def answer_loss(logits: Tensor, targets: Tensor, kind: str, smoothing: float = 0
         return logits.sum() * 0
     shares = (targets / total.clamp(min=torch.finfo(targets.dtype).tiny))[known]
     return F.cross_entropy(logits[known], shares, label_smoothing=smoothing)
+
+
+def fit_temperature(logits: Tensor, accuracy: np.ndarray, *, sigmoid: bool = False) -> float:
+    """The temperature of a model, in 0.05 to 20; see the module.
+
+    Args:
+        logits: (N, A) of validation questions.
+        accuracy: (N,) in [0, 1], of each question's likeliest answer.
+        sigmoid: answers are independent (``soft`` targets) instead of a softmax.
+
+    Returns:
+        T, or 1.0 where there are no questions, or all or none are answered right.
+    """
+    from scipy.optimize import minimize_scalar
+
+    right = torch.from_numpy(np.asarray(accuracy, dtype=np.float64))
+    # Of no question, or at T = 0, or infinite, there is no minimum.
+    if not len(logits) or right.min() == 1 or right.max() == 0:
+        return 1.0
+    wide = logits.double()
+
+    def loss(log_temperature: float) -> float:
+        scaled = wide / float(np.exp(log_temperature))
+        shares = scaled.sigmoid() if sigmoid else scaled.softmax(1)
+        first = shares.amax(1).clamp(1e-12, 1 - 1e-12)
+        return float(-(right * first.log() + (1 - right) * (1 - first).log()).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
+    return float(np.exp(found.x))

@@ -1,148 +1,241 @@
-"""Training of captioners: what one step and one validation pass do.
+"""Training of captioners: cross-entropy, or a reward of sampled captions.
 
-Shapes: ``B`` pictures, ``N`` captions, ``T`` words, ``M`` words that are no padding, ``V``
-vocabulary, ``R`` regions.
+Self-critical training: for S captions ``w_s`` sampled of a picture, with the rewards r(w_s), their
+CIDEr-D, and a baseline b_s, the loss is::
+
+    - mean over words of  (r(w_s) - b_s) log p(w_s,t | w_s,<t)
+
+The baseline is the mean reward of the picture's other samples (``mean``), or the reward of its
+greedy caption (``greedy``). ``<end>`` is a word of captions and references alike: without it in
+the reward, a caption cut off before its end ("a man in a") would lose nothing. Samples are drawn
+without dropout and learned from with it, which keeps the model from learning the training pictures
+by heart; with ``dropout`` 0 both see exactly the same distribution.
+
+Shapes: ``B`` pictures, ``S`` samples a picture, ``N`` captions (``B*S`` sampled ones), ``T`` words,
+``M`` words that are no padding, ``V`` vocabulary, ``R`` regions.
+
+References:
+    Rennie et al. 2017, Self-critical Sequence Training for Image Captioning; Luo 2020, A Better
+    Variant of Self-Critical Sequence Training (the mean of the others).
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.batches import CaptionBatch
-from ..data.records import CaptionRecord
-from ..data.text import Tokenizer
-from ..metrics import cider_problem, score_captions
-from ..models.captioners import CaptionModel, State
+from ..data.batches import CaptionBatch, CaptionData, Source, pad_captions
+from ..data.records import CaptionRecord, Dataset
+from ..errors import DataError, UsageError
+from ..metrics import CiderD, cider_problem, score_captions
+from ..models.captioners import CaptionModel, build_captioner
 from ..models.decoding import Decoded, DecodingOptions, decode
-from ..models.encoders import Encoder, Grid
+from ..models.encoders import Grid
+from ..models.folder import CaptionerFolder
 from .options import TrainOptions
-from .task import Task
+from .task import Report, Task
 
-__all__ = ["CaptionTask", "doubly_stochastic"]
+__all__ = ["Captions", "RewardedCaptions", "advantages", "caption_loss", "doubly_stochastic"]
 
 
-class CaptionTask(Task):
+class Captions(Task[CaptionRecord, CaptionBatch, CaptionModel]):
     """Cross-entropy training of a captioner; validation on freely generated captions.
 
-    Logs ``train_loss`` and ``val_loss`` (nats a word, ``<end>`` counted) and, of greedy captions
-    of the validation pictures, ``val_cider`` and ``val_bleu_4``.
+    Losses are nats a word, ``<end>`` counted; the figures are those of greedy captions.
     """
 
-    columns = ("val_cider", "val_bleu_4")
+    kind, learns, records = "captioner", "captions", "pictures"
+    columns, chosen_by = ("val_cider", "val_bleu_4"), "CIDEr"
+    build = staticmethod(build_captioner)
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        captioner: CaptionModel,
-        tokenizer: Tokenizer,
-        options: TrainOptions,
-        validation: Sequence[CaptionRecord],
-    ) -> None:
-        super().__init__(encoder, options)
-        self.captioner, self.tokenizer, self.validation = captioner, tokenizer, validation
+    def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
+        super().__init__(dataset, options, report)
         self.generated: dict[int, str] = {}
-        self.unfit = cider_problem({record.id: record.captions for record in validation})
+        self.unfit = cider_problem({r.id: r.captions for r in self.validation})
+        if self.options.attention_penalty and not self._attends():
+            raise UsageError(
+                f"--attention-penalty {self.options.attention_penalty}: {options.architecture} has "
+                "no attention"
+            )
 
-    def loss(
-        self,
-        grid: Grid,
-        batch: CaptionBatch,
-        smoothing: float = 0.0,
-        penalty: float = 0.0,
-        sampled: float = 0.0,
-    ) -> Tensor:
-        """Mean cross-entropy a word in nats, and the penalty of the attention."""
-        state = self.captioner.start(grid).select(batch.owner)
-        inputs, targets = batch.tokens[:, :-1], batch.tokens[:, 1:]
-        if sampled:
-            inputs = self.mix(state, batch, sampled)[:, :-1]
-        outputs, attention = self.captioner.unroll(state, inputs, batch.lengths)  # (N, T, H)
-        real = targets != self.tokenizer.pad
-        logits = self.captioner.head(outputs[real])  # (M, V)
-        loss = F.cross_entropy(logits.float(), targets[real], label_smoothing=smoothing)
-        if penalty and attention is not None:
-            loss = loss + penalty * doubly_stochastic(attention)
-        return loss
+    def of(self, dataset: Dataset) -> Any:
+        """Pictures without captions teach nothing."""
+        return dataset.captions, lambda record: bool(record.captions)
 
-    def generate(self, grid: Grid, options: DecodingOptions, samples: int = 1) -> list[Decoded]:
-        """Captions of a grid, without unknown words and without dropout."""
-        special, training = self.tokenizer, self.captioner.training
-        self.captioner.eval()
-        found = decode(
-            self.captioner,
+    def texts(self) -> list[str]:
+        return [caption for record in self.training for caption in record.captions]
+
+    def data(self, source: Source) -> tuple[CaptionData, CaptionData]:
+        options = self.options
+        training = CaptionData(
+            self.training,
+            self.tokenizer,
+            source,
+            max_length=options.max_length,
+            captions_per_image=options.captions_per_image,
+            flip=0.5 if options.flip else 0.0,
+            seed=options.seed,
+        )
+        longest = options.max_length
+        return training, CaptionData(self.validation, self.tokenizer, source, max_length=longest)
+
+    def step(
+        self, grid: Grid, batch: CaptionBatch, epoch: int
+    ) -> tuple[Tensor, int, dict[str, float]]:
+        """Teacher forcing."""
+        smoothing, penalty = self.options.label_smoothing, self.options.attention_penalty
+        loss = caption_loss(self.network, grid, batch, self.tokenizer.pad, smoothing, penalty)
+        return loss, len(batch.owner), {}
+
+    def validate(self, grid: Grid, batch: CaptionBatch) -> tuple[Tensor, int]:
+        loss = caption_loss(self.network, grid, batch, self.tokenizer.pad)
+        for record, caption in zip(batch.records.tolist(), self.generate(grid), strict=True):
+            self.generated[record] = self.tokenizer.decode(caption.tokens)
+        return loss, len(batch.owner)
+
+    def figures(self) -> dict[str, float]:
+        """CIDEr and BLEU-4 of the generated captions."""
+        references = {str(i): self.validation[i].captions for i in self.generated}
+        scores = score_captions(references, {str(i): x for i, x in self.generated.items()})
+        self.generated = {}
+        return {name: scores[name.removeprefix("val_")] or 0.0 for name in self.columns}
+
+    def generate(self, grid: Grid, samples: int = 0, **draws: Any) -> list[Decoded]:
+        """Greedy or sampled captions of a grid, without unknown words and without dropout."""
+        special, training, positions = self.tokenizer, self.network.training, draws.pop("of", None)
+        options = DecodingOptions(
+            beam=1, sample=samples > 0, max_length=self.options.max_length, **draws
+        )
+        self.network.eval()
+        decoded = decode(
+            self.network,
             grid,
             options,
             start=special.start,
             end=special.end,
             banned=(special.pad, special.unk),
-            samples=samples,
+            samples=max(samples, 1),
+            positions=positions,
         )
-        self.captioner.train(training)
-        return found
+        self.network.train(training)
+        return decoded
 
-    def mix(self, state: State, batch: CaptionBatch, share: float) -> Tensor:
-        """Scheduled sampling: tokens (N, T+1) with a share of them drawn by the model.
+    def about(self) -> dict[str, Any]:
+        return {"pictures": len(self.training), "captions": len(self.texts())}
 
-        A first pass over the references draws a word at each place, a second one is trained on
-        references in which some words are those draws: the model's own mistakes, of one word
-        each, without a step-by-step generation.
-
-        References:
-            Bengio et al. 2015, Scheduled Sampling for Sequence Prediction; Duckworth et al. 2019,
-            Parallel Scheduled Sampling (the two passes).
-        """
-        tokens = batch.tokens
-        with torch.no_grad():
-            outputs, _ = self.captioner.unroll(state, tokens[:, :-1], batch.lengths)
-            inner = tokens[:, 1:] > self.tokenizer.unk  # words, in the places after the first
-            logits = self.captioner.head(outputs[inner]).float()  # (M, V)
-            logits[:, : self.tokenizer.unk + 1] = -torch.inf
-            drawn = torch.multinomial(logits.softmax(1), 1).squeeze(1)
-        mixed = tokens.clone()
-        chosen = torch.rand(drawn.shape, device=drawn.device) < share
-        mixed[:, 1:][inner] = torch.where(chosen, drawn, tokens[:, 1:][inner])
-        return mixed
-
-    def training_step(self, batch: CaptionBatch, index: int) -> Tensor:
-        """One step of teacher forcing."""
+    def folder(
+        self, about: dict[str, Any], validation: Iterable[CaptionBatch], report: Report
+    ) -> CaptionerFolder:
         options = self.options
-        grid = self.grid(batch.pictures)
-        done = self.global_step / max(self.trainer.estimated_stepping_batches, 1)
-        loss = self.loss(
-            grid,
-            batch,
-            options.label_smoothing,
-            options.attention_penalty,
-            options.scheduled_sampling * done,
+        return CaptionerFolder(
+            captioner=self.network.cpu().eval(),
+            encoder=self.encoder.cpu().eval(),
+            tokenizer=self.tokenizer,
+            decoding=DecodingOptions(
+                max_length=options.max_length, length_penalty=options.length_penalty
+            ),
+            about=about,
         )
-        self.log_loss(loss, len(batch.owner))
-        return loss
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget the captions of the last pass."""
-        self.generated = {}
+    @torch.no_grad()
+    def _attends(self) -> bool:
+        """Whether the network gives an attention."""
+        grid = Grid.of(torch.zeros(1, 1, self.encoder.channels), 1, 1)
+        tokens = torch.tensor([self.tokenizer.start])
+        return self.network.step(tokens, self.network.start(grid))[2] is not None
 
-    def validation_step(self, batch: CaptionBatch, index: int) -> None:
-        """Loss on the references, and a greedy caption of each picture."""
-        grid = self.grid(batch.pictures)
-        if len(batch.owner):
-            loss = self.loss(grid, batch)
-            self.log("val_loss", loss, batch_size=len(batch.owner))
-        greedy = DecodingOptions(beam=1, max_length=self.options.max_length)
-        found = self.generate(grid, greedy)
-        for record, caption in zip(batch.records.tolist(), found, strict=True):
-            self.generated[record] = self.tokenizer.decode(caption.tokens)
 
-    def on_validation_epoch_end(self) -> None:
-        """CIDEr and BLEU-4 of the generated captions."""
-        references = {str(i): self.validation[i].captions for i in self.generated}
-        predictions = {str(i): text for i, text in self.generated.items()}
-        scores = score_captions(references, predictions)
-        for name in ("cider", "bleu_4"):
-            self.log(f"val_{name}", scores[name] or 0.0, prog_bar=name == "cider")
-        self.log_choice(scores["cider"] or 0.0)
+class RewardedCaptions(Captions):
+    """Self-critical training; ``train_reward`` is the mean CIDEr-D of the samples."""
+
+    def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
+        super().__init__(dataset, options, report)
+        if problem := cider_problem({r.id: r.captions for r in self.training}):
+            raise DataError(f"{dataset.folder}: --reward {self.options.reward}: {problem}")
+        if not options.init_from:
+            report(
+                f"--reward {self.options.reward} without --init-from begins with random captions; "
+                "a model trained by cross-entropy is the usual start"
+            )
+        # As token ids from the first word to <end>, cut like the samples.
+        longest = self.options.max_length + 2
+        self.cider = CiderD(
+            [
+                [ids[1:] for ids in self.tokenizer.encode_batch(r.captions, longest)]
+                for r in self.training
+            ]
+        )
+
+    def step(
+        self, grid: Grid, batch: CaptionBatch, epoch: int
+    ) -> tuple[Tensor, int, dict[str, float]]:
+        """One step of policy gradient."""
+        each, records = self.options.samples, batch.records.tolist()
+        seed = self.options.seed * 1009 + epoch
+        samples = self.generate(grid, each, of=records, seed=seed)  # of a picture, one by one
+        began = time.perf_counter()
+        rewards = self.reward(samples, np.repeat(records, each).tolist()).reshape(-1, each)
+        if self.options.reward_baseline == "mean":
+            gained = advantages(rewards)
+        else:
+            gained = rewards - self.reward(self.generate(grid), records)[:, None]
+        seconds = time.perf_counter() - began
+        loss = self.policy_loss(grid, samples, gained)
+        logs = {"train_reward": float(rewards.mean()), "reward_seconds": seconds}
+        return loss, len(samples), logs
+
+    def reward(self, captions: Sequence[Decoded], records: Sequence[int]) -> np.ndarray:
+        """CIDEr-D, ``<end>`` counted, of captions of the given training records."""
+        return self.cider.score([self._words(caption) for caption in captions], records)
+
+    def _words(self, caption: Decoded) -> list[int]:
+        """The words of a caption, and ``<end>`` if it came to it."""
+        return caption.tokens + [self.tokenizer.end] * caption.ended
+
+    def policy_loss(self, grid: Grid, samples: Sequence[Decoded], gained: np.ndarray) -> Tensor:
+        """The loss at the top of this module, for what each sample (B, S) gained."""
+        device = grid.cells.device
+        captions = [[self.tokenizer.start, *self._words(sample)] for sample in samples]
+        order = sorted(range(len(captions)), key=lambda n: -len(captions[n]))  # longest first
+        tokens, lengths = pad_captions([captions[n] for n in order], self.tokenizer.pad)
+        owner = torch.tensor(order) // (len(samples) // len(grid.cells))
+        weight = torch.from_numpy(gained.reshape(-1)[order]).float().to(device)  # (N,)
+        batch = CaptionBatch(grid.cells, owner, owner.to(device), tokens.to(device), lengths)
+        nats, real, _ = _word_losses(self.network, grid, batch, self.tokenizer.pad)
+        return (nats * weight.unsqueeze(1).expand_as(real)[real]).mean()
+
+
+def caption_loss(
+    captioner: CaptionModel,
+    grid: Grid,
+    batch: CaptionBatch,
+    pad: int,
+    smoothing: float = 0.0,
+    penalty: float = 0.0,
+) -> Tensor:
+    """Mean cross-entropy a word in nats, and the penalty of the attention where there is one."""
+    nats, _, attention = _word_losses(captioner, grid, batch, pad, smoothing)
+    if penalty and attention is not None:
+        return nats.mean() + penalty * doubly_stochastic(attention)
+    return nats.mean()
+
+
+def _word_losses(
+    captioner: CaptionModel, grid: Grid, batch: CaptionBatch, pad: int, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Teacher forcing: nats of each word (M,), which are words (N, T), attention (N, T, R)."""
+    state = captioner.start(grid).select(batch.owner)
+    outputs, attention = captioner.unroll(state, batch.tokens[:, :-1], batch.lengths)  # (N, T, H)
+    steps = torch.arange(batch.tokens.shape[1] - 1, device=batch.tokens.device)
+    real = steps < batch.lengths.to(batch.tokens.device).unsqueeze(1)
+    logits = captioner.head(outputs[real])  # (M, V)
+    targets = batch.tokens[:, 1:][real]
+    nats = F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
+    return nats, real, attention
 
 
 def doubly_stochastic(attention: Tensor) -> Tensor:
@@ -159,3 +252,9 @@ def doubly_stochastic(attention: Tensor) -> Tensor:
         Xu et al. 2015, equation 14.
     """
     return (1 - attention.sum(1)).square().mean()
+
+
+def advantages(rewards: np.ndarray) -> np.ndarray:
+    """What each reward (B, S) is above the mean of the picture's others."""
+    each = rewards.shape[1]
+    return (rewards - rewards.mean(1, keepdims=True)) * each / (each - 1)

@@ -9,7 +9,11 @@ A run folder is a model folder with the history of its making::
     config.json, ...     the model folder, written when training is done
 
 Order, dropout and augmentation depend on seed and epoch alone and ``last.ckpt`` is written at the
-end of each epoch: a run that is killed and resumed ends as if it had not been.
+end of each epoch: a run that is killed and resumed ends as if it had not been. ``best.ckpt`` is the
+epoch of the best score on the validation split; the loss chooses as long as the score is 0, and
+where the score cannot tell a good model from a bad one.
+
+Shapes: ``B`` pictures, ``R`` regions, ``C`` channels, ``S`` input side.
 """
 
 import hashlib
@@ -21,39 +25,54 @@ import shlex
 import signal
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+    RichProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import Dataset as TorchDataset
 
 from .. import __version__
+from ..data.batches import Source
 from ..data.records import Dataset
-from ..errors import ModelError, UsageError
-from ..files import read_json, read_jsonl, write_error, write_json
+from ..errors import DataError, GazetellError, ModelError, UsageError
+from ..features import FeatureCache, build_cache, cache_folder
+from ..files import read_json, read_jsonl, write_error, write_json, write_jsonl
+from ..models.answerers import ANSWERERS
+from ..models.captioners import CAPTIONERS
+from ..models.encoders import Encoder
 from ..models.folder import ModelFolder, load_model, save_model
-from ..models.precision import Precision, choose_device, choose_precision
-from .averaging import EMA
-from .history import EpochLog, ProgressBar, Report
-from .job import Job, job_of
-from .loaders import Batches, picture_source
-from .options import TrainOptions
-from .task import Task
+from ..models.precision import choose_device, choose_precision
+from ..pictures import PixelSource
+from ..progress import bar
+from .answers import Answers
+from .captions import Captions, RewardedCaptions
+from .options import OVERFIT, TrainOptions, saved_options
+from .task import Report, Task
 
-__all__ = ["fingerprint", "one_process", "resume", "train"]
+__all__ = ["fingerprint", "resume", "train"]
 
 # What a run writes into its folder.
 OWN = (
-    *("config.json", "model.safetensors", "tokenizer.json", "answers.json", "metrics.json"),
-    *("metrics.jsonl", "README.md", "tensorboard", "checkpoints"),
+    *("training.json", "config.json", "model.safetensors", "tokenizer.json", "answers.json"),
+    *("metrics.json", "metrics.jsonl", "README.md", "tensorboard", "checkpoints"),
 )
 # Where torchrun, srun and mpirun say how many processes they started.
 LAUNCHERS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -71,40 +90,27 @@ def train(
 
     Args:
         data: a prepared dataset with captions, or answered questions, in ``train`` and ``val``.
-        out: the run folder; must be new or empty.
-        options: of the run.
+        out: the run folder; must be new.
+        options: of the run, from ``train_options``.
         report: takes one line of plain text at a time.
         progress: show a progress bar on standard error.
 
     Returns:
-        The best model by CIDEr, or accuracy, on the validation split, as written.
+        The best model on the validation split, as written.
 
     Raises:
-        UsageError: options that do not fit together, or a folder that holds a run.
+        UsageError: options that do not fit together, a folder that holds something already, or one
+            of several processes.
         DataError: a dataset without the splits, or unreadable.
         WriteError: the disk is full.
     """
-    one_process()
+    _one_process()
     out = Path(out)
-    if (out / "training.json").exists():
-        raise UsageError(
-            f"{out}: holds a run already; go on with --resume {out}, or name another folder"
-        )
     if held := [name for name in OWN if (out / name).exists()]:
-        raise UsageError(f"{out}: holds {held[0]} already; expected a new folder for the run")
+        how = f"go on with --resume {out}, or name another folder"
+        said = how if held[0] == "training.json" else "expected a new folder for the run"
+        raise UsageError(f"{out}: holds {held[0]} already; {said}")
     dataset = Dataset.open(data)
-    # Absolute, since the run may be resumed from another folder.
-    if options.word_vectors:
-        options = replace(options, word_vectors=str(Path(options.word_vectors).resolve()))
-    if options.encoder_from and options.init_from:
-        raise UsageError("--encoder-from beside --init-from: that model brings its encoder")
-    if options.encoder_from:
-        source = str(Path(options.encoder_from).resolve())
-        options = replace(options, encoder_from=source)
-        options = options.taking_encoder(load_model(source).encoder.config)
-    if options.init_from:
-        earlier = str(Path(options.init_from).resolve())
-        options = replace(options, init_from=earlier).taking_over(load_model(earlier))
     run = {
         "data": str(Path(data).resolve()),
         "sha256": fingerprint(dataset),
@@ -114,7 +120,7 @@ def train(
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    return _fit(dataset, out, options, None, report, progress, run)
+    return _fit(dataset, out, options, report, progress, run)
 
 
 def resume(
@@ -125,13 +131,13 @@ def resume(
     Raises:
         ModelError: no run there, a damaged checkpoint, or a dataset that was prepared anew.
     """
-    one_process()
+    _one_process()
     out = Path(out)
     if not (out / "training.json").is_file():
         raise ModelError(f"{out}: holds no run to resume (no training.json)")
     try:
         run = read_json(out / "training.json")
-        options = TrainOptions.from_dict(run["options"], str(out / "training.json"))
+        options = saved_options(run["options"], str(out / "training.json"))
         dataset = Dataset.open(run["data"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{out / 'training.json'}: is malformed: {error}") from error
@@ -142,154 +148,132 @@ def resume(
     if (out / "config.json").is_file():
         report(f"{out}: its training is finished; nothing is left to do")
         return load_model(out)
-    last = out / "checkpoints" / "last.ckpt"
-    report(f"resuming {out}" + ("" if last.is_file() else " from the beginning: no checkpoint yet"))
-    return _fit(dataset, out, options, last if last.is_file() else None, report, progress)
+    begun = (out / "checkpoints" / "last.ckpt").is_file()
+    report(f"resuming {out}" + ("" if begun else " from the beginning: no checkpoint yet"))
+    return _fit(dataset, out, options, report, progress)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the records of a dataset: a run goes on with these alone."""
+    digest = hashlib.sha256()
+    for record in (*dataset.captions, *dataset.questions):
+        digest.update(repr(record).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _one_process() -> None:
+    """Refuse to be one of several processes: they would write one folder."""
+    for name in LAUNCHERS:
+        value = os.environ.get(name, "")
+        if value.isdecimal() and int(value) > 1:
+            raise UsageError(
+                f"{name}={value}: a launcher started {value} processes; training runs in one, on "
+                "one device: start it once, without torchrun, srun or mpirun"
+            )
+
+
+def _task(dataset: Dataset, options: TrainOptions, report: Report) -> Task[Any, Any, Any]:
+    """The task of an architecture.
+
+    Raises:
+        DataError: the dataset has nothing of what the architecture learns from.
+    """
+    answers = options.architecture in ANSWERERS
+    has = {True: ("questions", dataset.questions), False: ("captions", dataset.captions)}
+    if not has[answers][1] and has[not answers][1]:
+        others = ", ".join(CAPTIONERS if answers else ANSWERERS)
+        raise DataError(
+            f"{dataset.folder}: holds {has[not answers][0]} and no {has[answers][0]}; "
+            f"--architecture {options.architecture} needs them, not {others}"
+        )
+    if answers:
+        return Answers(dataset, options, report)
+    rewarded = getattr(options, "reward", "none") != "none"
+    return (RewardedCaptions if rewarded else Captions)(dataset, options, report)
 
 
 def _fit(
     dataset: Dataset,
     out: Path,
     options: TrainOptions,
-    checkpoint: Path | None,
     report: Report,
     progress: bool,
     run: dict[str, Any] | None = None,
 ) -> ModelFolder:
-    _quiet()
+    """Train to the end; ``run`` is what a new run writes of itself, None goes on with one."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # its advice is to developers
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     if options.overfit:
-        options = replace(
-            options,
-            dropout=0.0,
-            grid_dropout=0.0,
-            word_dropout=0.0,
-            flip=False,
-            label_smoothing=0.0,
-            limit=0,
-            captions_per_image=0,
-        )
+        off = {name: value for name, value in OVERFIT.items() if hasattr(options, name)}
+        options = replace(options, **off)
     L.seed_everything(options.seed, verbose=False)
     device = choose_device(options.device)
     precision = choose_precision(device, options.precision)
-    job = job_of(dataset, options, report)
-    if run is not None:
-        # Not before: what fails up to here leaves no folder that holds a run.
-        write_json(out / "training.json", run)
-    with _going_on(out, report):
-        return _run(job, dataset, out, options, checkpoint, report, progress, device, precision)
-
-
-def _run(
-    job: Job,
-    dataset: Dataset,
-    out: Path,
-    options: TrainOptions,
-    checkpoint: Path | None,
-    report: Report,
-    progress: bool,
-    device: torch.device,
-    precision: Precision,
-) -> ModelFolder:
-    task, encoder = job.task, job.encoder
-    trunk = sum(p.numel() for p in encoder.trunk.parameters())
-    weights = sum(p.numel() for p in task.parameters()) - trunk
+    task = _task(dataset, options, report)
+    module = Training(task)
+    encoder = task.encoder
+    weights = sum(p.numel() for p in module.parameters())
+    weights -= sum(p.numel() for p in encoder.trunk.parameters())
+    counts = [f"{task.tokenizer.vocab_size} words"]
+    counts += [f"{size} {name}" for name, size in task.sizes(None).items()]
     report(
-        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {job.summary}; "
+        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {', '.join(counts)}; "
+        f"{len(task.training)} training and {len(task.validation)} validation {task.records}; "
         f"{options.encoder} grid {encoder.height}x{encoder.width}x{encoder.channels}; "
         f"{device.type}, {precision.name} ({precision.reason})"
     )
-    report(
-        f"the best epoch is chosen by the loss on val: {task.unfit}"
-        if task.unfit
-        else f"the best epoch is chosen by {job.chosen_by} on val"
-    )
-    source = picture_source(dataset, encoder, options, job.pictures, device, report, progress)
+    measure = f"the loss on val: {task.unfit}" if task.unfit else f"{task.chosen_by} on val"
+    report(f"the best epoch is chosen by {measure}")
     if device.type == "cuda" and torch.cuda.device_count() > 1:
         report(f"{torch.cuda.device_count()} GPUs are here; training uses one, {device}")
-    epochs = EpochLog(out / "metrics.jsonl", report, task.columns)
-    best = ModelCheckpoint(
-        out / "checkpoints",
-        filename="best",
-        monitor="choice",
-        mode="max",
-        save_last=False,
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(
-        out / "checkpoints",
-        filename="last",
-        monitor=None,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    # Lightning counts validation passes.
-    patience = math.ceil(options.patience / options.eval_every)
-    early = EarlyStopping("choice", mode="max", patience=patience)
-    callbacks: list[Callback] = [
-        epochs,
-        early,
-        best,
-        last,
-    ]
-    if options.ema:
-        callbacks.append(EMA(options.ema))
-    if progress:
-        callbacks.append(ProgressBar())
-    trainer = L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        plugins=[LightningEnvironment()],  # not that of a cluster, which would want more processes
-        precision="bf16-mixed" if precision.name == "bf16" else "32-true",
-        max_epochs=options.epochs,
-        check_val_every_n_epoch=options.eval_every,
-        logger=TensorBoardLogger(out, name="", version="tensorboard"),
-        callbacks=callbacks,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        use_distributed_sampler=False,
-        reload_dataloaders_every_n_epochs=1,
-        default_root_dir=out,
-    )
-    batches = Batches(*job.data(source), options)
-    if checkpoint:
-        _check(checkpoint, task)
-    trainer.fit(task, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
-    score = float("nan") if best.best_model_score is None else float(best.best_model_score)
-    if not math.isfinite(score):
-        raise ModelError(f"{out}: no epoch gave a finite loss, so there is no model")
-    if 0 < early.stopped_epoch < options.epochs - 1:
-        finite = early.stopping_reason is not EarlyStoppingReason.NON_FINITE_METRIC
-        why = f"no better one for {patience}" if finite else "the loss is no finite number"
-        report(f"stopped after epoch {early.stopped_epoch + 1} of {options.epochs}: {why}")
-    _check(Path(best.best_model_path), task)
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    task.load_state_dict(state["state_dict"])
-    rows = [row for _, row in read_jsonl(out / "metrics.jsonl")]
-    about = {
-        "dataset": dataset.name,
-        **job.about(),
-        "parameters": weights,
-        "seed": options.seed,
-        "epochs": len(rows),
-        "precision": precision.name,
-        "gazetell": __version__,
-        "torch": torch.__version__,
-    }
-    task.to(device).eval()
-    held = (task.transfer_batch_to_device(batch, device, 0) for batch in batches.val_dataloader())
-    with precision.autocast(device):
-        model = job.folder(about, held)
-    save_model(out, model)
-    said = f"{job.chosen_by} on val {score:.4f}" if score > 0 else f"loss on val {-score:.4f}"
-    report(f"model written to {out}; best {said}")
+    if run is not None:
+        # Not before: what fails up to here leaves no folder that holds a run.
+        write_json(out / "training.json", run)
+    last = out / "checkpoints" / "last.ckpt"
+    with _stoppable(out, report):
+        module.load_data(dataset, device, report, progress)
+        trainer, best, early = _trainer(out, task, device, precision.name, report, progress)
+        checkpoint = last if run is None and last.is_file() else None
+        if checkpoint:
+            _read_checkpoint(checkpoint, module)
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        score = best.best_model_score
+        if score is None or not math.isfinite(score):
+            raise ModelError(f"{out}: no epoch gave a finite loss, so there is no model")
+        if 0 < early.stopped_epoch < options.epochs - 1:
+            report(
+                f"stopped after epoch {early.stopped_epoch + 1} of {options.epochs}: no better one "
+                f"for --patience {options.patience}"
+            )
+        module.load_state_dict(_read_checkpoint(Path(best.best_model_path), module))
+        about = {
+            "dataset": dataset.name,
+            **task.about(),
+            "parameters": weights,
+            "seed": options.seed,
+            "epochs": sum(1 for _ in read_jsonl(out / "metrics.jsonl")),
+            "precision": precision.name,
+            "gazetell": __version__,
+            "torch": torch.__version__,
+        }
+        module.to(device).eval()
+        batches = (
+            module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), device, 0)
+            for batch in module.val_dataloader()
+        )
+        with precision.autocast(device):
+            model = task.folder(about, batches, report)
+        save_model(out, model)
+    value = f"{task.chosen_by} on val {score:.4f}" if score > 0 else f"loss on val {-score:.4f}"
+    report(f"model written to {out}; best {value}")
     return model
 
 
 @contextmanager
-def _going_on(out: Path, report: Report) -> Iterator[None]:
-    """Tell how to go on with a run that is interrupted, and turn a full disk into one line."""
+def _stoppable(out: Path, report: Report) -> Iterator[None]:
+    """Tell how to go on with a run that is interrupted, and make a full disk one line."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -302,48 +286,359 @@ def _going_on(out: Path, report: Report) -> Iterator[None]:
         raise write_error(out, error) from error
 
 
-def one_process() -> None:
-    """Refuse to be one of several processes: they would write one folder.
+def _read_checkpoint(path: Path, module: nn.Module) -> dict[str, Tensor]:
+    """The weights in a checkpoint; nothing in it is executed.
 
     Raises:
-        UsageError: naming the variable in which a launcher says so.
-    """
-    for name in LAUNCHERS:
-        value = os.environ.get(name, "")
-        if value.isdecimal() and int(value) > 1:
-            raise UsageError(
-                f"{name}={value}: a launcher started {value} processes; training runs in one, on "
-                "one device: start it once, without torchrun, srun or mpirun"
-            )
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of the records of a dataset: a run goes on with these alone."""
-    digest = hashlib.sha256()
-    for record in (*dataset.captions, *dataset.questions):
-        digest.update(repr(record).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
-
-
-def _check(checkpoint: Path, task: Task) -> None:
-    """Refuse a checkpoint that is damaged, or of another model than the options say.
-
-    Raises:
-        ModelError: naming it.
+        ModelError: it is damaged, or of another model than the options say.
     """
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        found = {name: tensor.shape for name, tensor in state["state_dict"].items()}
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        found = {name: tensor.shape for name, tensor in state.items()}
     except Exception as error:  # torch raises many kinds
         reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"{checkpoint}: cannot be read: {reason}") from error
-    if found != {name: tensor.shape for name, tensor in task.state_dict().items()}:
-        raise ModelError(f"{checkpoint}: does not fit training.json and the dataset")
+        raise ModelError(f"{path}: cannot be read: {reason}") from error
+    if found != {name: tensor.shape for name, tensor in module.state_dict().items()}:
+        raise ModelError(f"{path}: does not fit training.json and the dataset")
+    return state
 
 
-def _quiet() -> None:
-    """Keep Lightning's advice to its own developers off the user's terminal."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+def _trainer(
+    out: Path,
+    task: Task[Any, Any, Any],
+    device: torch.device,
+    precision: str,
+    report: Report,
+    progress: bool,
+) -> tuple[L.Trainer, ModelCheckpoint, EarlyStopping]:
+    """The Trainer, what keeps the best epoch, and what stops early."""
+    options, folder = task.options, out / "checkpoints"
+    best = ModelCheckpoint(
+        folder, filename="best", monitor="choice", mode="max", enable_version_counter=False
+    )
+    last = ModelCheckpoint(
+        folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    # Lightning counts validation passes.
+    patience = math.ceil(options.patience / options.eval_every)
+    early = EarlyStopping("choice", mode="max", patience=patience)
+    callbacks: list[Callback] = [EpochLog(out / "metrics.jsonl", report, early), early, best, last]
+    if options.ema:
+        callbacks.append(EMA(options.ema))
+    if progress:
+        callbacks.append(ProgressBar())
+    trainer = L.Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        plugins=[LightningEnvironment()],  # not that of a cluster, which would want more processes
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=options.epochs,
+        check_val_every_n_epoch=options.eval_every,
+        logger=TensorBoardLogger(out, name="", version="tensorboard"),
+        callbacks=callbacks,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=1,
+        default_root_dir=out,
+    )
+    return trainer, best, early
+
+
+class Training(L.LightningModule):
+    """A task under the Trainer: batches, repeatable dropout, clipping, AdamW, the log."""
+
+    def __init__(self, task: Task[Any, Any, Any]) -> None:
+        super().__init__()
+        self.task, self.options, self.encoder = task, task.options, task.encoder
+        self.add_module(task.kind, task.network)
+
+    def load_data(
+        self, dataset: Dataset, device: torch.device, report: Report, progress: bool
+    ) -> None:
+        """Open the pictures, or the cached grids."""
+        options, encoder = self.options, self.encoder
+        if not getattr(options, "blind", False) and encoder.frozen:
+            random = encoder.config.weights == "none"
+            if random and not (options.init_from or options.encoder_from):
+                report(
+                    f"the encoder {options.encoder} has random weights and is not trained; expected "
+                    "--encoder-weights, --encoder-from or --encoder-trainable"
+                )
+        source = _source(dataset, self.task, device, report, progress)
+        # Worker processes pay off only where pictures are opened again and again.
+        opens = isinstance(source, PixelSource) and not source.kept
+        self.workers = options.workers if opens else 0
+        if options.workers > 1 and isinstance(source, PixelSource) and not opens:
+            report(f"--workers {options.workers}: has no effect, since the pictures fit in memory")
+        self.data = self.task.data(source)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Made anew each epoch, shuffled by seed and epoch."""
+        training, _ = self.data
+        training.epoch = self.current_epoch
+        order = torch.Generator().manual_seed(self.options.seed + self.current_epoch)
+        return self._loader(training, self.options.batch, RandomSampler(training, generator=order))
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """In order."""
+        return self._loader(self.data[1], 64)
+
+    def _loader(self, data: Any, batch: int, order: Any = None) -> DataLoader[Any]:
+        # The dataset makes whole batches.
+        return DataLoader(
+            _Errors(data), batch, sampler=order, collate_fn=_same, num_workers=self.workers
+        )
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Raise what went wrong with a batch."""
+        if isinstance(batch, GazetellError):
+            raise batch
+        return batch
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make dropout depend on seed and epoch alone, so a resumed run repeats it.
+
+        Not at the start of the epoch: making a loader draws a number too, before it or after.
+        """
+        self.began = time.perf_counter()
+        if batch_idx == 0:
+            torch.manual_seed(self.options.seed * 100_003 + self.current_epoch)
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        """One step; the loss is logged."""
+        grid = self.task.grid(batch.pictures)
+        loss, count, self.logs = self.task.step(grid, batch, self.current_epoch)
+        self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.log("train_loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count)
+        if "train_reward" in self.logs:
+            value = self.logs["train_reward"]
+            self.log("train_reward", value, on_step=False, on_epoch=True, batch_size=count)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log what share of the step, now that it is done, the reward took."""
+        if "reward_seconds" in self.logs:
+            share = self.logs["reward_seconds"] / (time.perf_counter() - self.began)
+            self.log("reward_share", share, on_step=False, on_epoch=True, batch_size=1)
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """The loss; the figures follow at the end."""
+        loss, count = self.task.validate(self.task.grid(batch.pictures), batch)
+        self.log("val_loss", loss, batch_size=count)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures, and ``choice``, by which the best epoch is chosen: greater is better."""
+        figures = self.task.figures()
+        for name, value in figures.items():
+            self.log(name, value, prog_bar=name == self.task.columns[0])
+        loss = float(self.trainer.callback_metrics["val_loss"])
+        score = 0.0 if self.task.unfit else figures[self.task.columns[0]]
+        self.log("choice", score if score > 0 else -loss, logger=False)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the callbacks' state fit a run folder that was moved, or made before ``choice``."""
+        saver: Any = self.trainer.checkpoint_callback
+        states = checkpoint["callbacks"]
+        for key in list(states):
+            state = states.pop(key)
+            if "dirpath" in state:
+                for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[name] = state[name] and str(Path(saver.dirpath, Path(state[name]).name))
+                state["best_k_models"] = {
+                    str(Path(saver.dirpath, Path(k).name)): v
+                    for k, v in state["best_k_models"].items()
+                }
+                state["dirpath"] = saver.dirpath
+            states[key.replace(repr(self.task.columns[0]), "'choice'")] = state
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradient; the Trainer's own clipping refuses fused optimisers."""
+        if self.options.clip:
+            nn.utils.clip_grad_norm_(self.parameters(), self.options.clip)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up; matrices decay, biases, norms and embeddings do not."""
+        options = self.options
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            trunk = name.startswith("encoder.trunk.")
+            rate = options.encoder_learning_rate if trunk else options.learning_rate
+            plain = parameter.dim() < 2 or ".embed." in name
+            decay = 0.0 if plain else options.weight_decay
+            groups.setdefault((rate, decay), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": p, "lr": lr, "weight_decay": wd} for (lr, wd), p in groups.items()],
+            betas=(0.9, options.beta2),
+            fused=True,
+        )
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        warmup = int(options.warmup * total)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            if options.schedule == "constant":
+                return 1.0
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+def _source(
+    dataset: Dataset,
+    task: Task[Any, Any, Any],
+    device: torch.device,
+    report: Report,
+    progress: bool,
+) -> Source:
+    """Cached grids of a frozen encoder, else the pictures themselves; nothing for a blind model."""
+    options, encoder = task.options, task.encoder
+    if getattr(options, "blind", False):
+        return NoPictures(encoder)
+    if not encoder.frozen or options.features == "none":
+        return PixelSource(dataset.root, task.pictures, encoder.pixels, encoder.size)
+    folder, names = cache_folder(dataset, encoder, flip=options.flip)
+    if (options.limit or options.overfit) and not (folder / "features.json").is_file():
+        # A quick try does not encode everything; a full cache serves it where there is one.
+        return PixelSource(dataset.root, task.pictures, encoder.pixels, encoder.size)
+    if (folder / "features.json").is_file():
+        try:
+            return FeatureCache(folder)
+        except DataError as error:
+            report(str(error))
+    with bar("features", progress) as update:
+        return build_cache(
+            encoder,
+            dataset.root,
+            names,
+            folder,
+            flip=options.flip,
+            workers=options.workers,
+            device=device,
+            precision=options.precision,
+            progress=update,
+        )
+
+
+class NoPictures:
+    """Grids of zeros (B, R, C) for a model that sees nothing: the pictures need not be there."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.shape = encoder.height * encoder.width, encoder.trunk_channels
+
+    def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
+        """See ``Source.load``."""
+        return torch.zeros(len(names), *self.shape, dtype=torch.float16)
+
+
+class _Errors(TorchDataset[Any]):
+    """A dataset that returns its one-line errors: raised in a worker they become tracebacks."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """A batch, or what went wrong with it."""
+        try:
+            return self.data.__getitems__(indices)
+        except GazetellError as error:
+            return error
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+class EMA(WeightAveraging):
+    """An exponential moving average of the weights, which is what is validated and kept.
+
+    Training goes on with the weights themselves, and a resumed run has both. At first the decay is
+    smaller, that the random start is soon forgotten.
+
+    Args:
+        decay: of the average, a step.
+
+    References:
+        Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging.
+    """
+
+    every = 4  # steps; more seldom than each, at the same decay a step, costs next to nothing
+
+    def __init__(self, decay: float) -> None:
+        def average(mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+            if not mean.is_floating_point():
+                return current
+            return mean.lerp(current, 1 - self.decay_at(int(updates), decay))
+
+        super().__init__(avg_fn=average)
+
+    @classmethod
+    def decay_at(cls, updates: int, decay: float) -> float:
+        """The decay of an update."""
+        return min(decay**cls.every, (1 + updates) / (10 + updates))
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Every few steps, and after the first: before it the average is the random start."""
+        return step_idx is not None and (step_idx == 0 or (step_idx + 1) % self.every == 0)
+
+
+class EpochLog(Callback):
+    """Writes a row an epoch to ``metrics.jsonl`` and a line to the report."""
+
+    def __init__(self, path: Path, report: Report, early: EarlyStopping) -> None:
+        self.path, self.report, self.early = path, report, early
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Train no further epoch where a run that is resumed had stopped early."""
+        trainer.should_stop = self.early.stopped_epoch > 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the time."""
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write the row; rows that a killed run wrote for this or later epochs are replaced."""
+        seconds = time.perf_counter() - self.began
+        # JSON has no numbers but finite ones.
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if math.isfinite(v)}
+        epoch = trainer.current_epoch + 1
+        if "train_loss_epoch" in values:
+            values["train_loss"] = values["train_loss_epoch"]
+        else:
+            trainer.should_stop = True
+            self.report(
+                f"epoch {epoch}: the training loss is no finite number; training ends here (a "
+                "smaller --learning-rate may help)"
+            )
+        names = ["train_loss", "train_reward", "reward_share"]
+        if epoch % pl_module.options.eval_every == 0:
+            names += ["val_loss", *pl_module.task.columns]
+        row: dict[str, Any] = {"epoch": epoch}
+        row |= {name: round(values[name], 5) for name in names if name in values}
+        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = round(seconds, 2)
+        rows = [r for _, r in read_jsonl(self.path)] if self.path.is_file() else []
+        write_jsonl(self.path, [*(r for r in rows if r["epoch"] < epoch), row])
+        shown = [n for n in names if n in row and n != "reward_share"]
+        line = "  ".join(f"{name} {row[name]:.4f}" for name in shown)
+        self.report(f"epoch {epoch}/{trainer.max_epochs}  {line}  {seconds:.0f} s")
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar on standard error, without the number of the logger's version."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=5, console_kwargs={"stderr": True})
+
+    def get_metrics(self, *modules: Any) -> dict[str, int | str | float | dict[str, float]]:
+        """What is shown behind the bar."""
+        return {k: v for k, v in super().get_metrics(*modules).items() if k != "v_num"}

@@ -4,14 +4,14 @@ A task knows losses, figures and the model folder, and nothing of the Trainer, w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..data.batches import CaptionBatch, CaptionData, QuestionBatch, QuestionData, Source
+from ..data.batches import CaptionBatch, QuestionBatch, Source
 from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..data.text import Tokenizer
 from ..data.vectors import coverage, embedding_matrix, vectors_for
@@ -87,8 +87,8 @@ class Task(ABC, Generic[Record, Batch, Network]):
         return list(dict.fromkeys(r.image for r in (*self.training, *self.validation)))
 
     @abstractmethod
-    def of(self, dataset: Dataset) -> Mapping[Record, bool]:
-        """All records of a dataset, and whether each can be learned from."""
+    def of(self, dataset: Dataset) -> tuple[Sequence[Record], Callable[[Record], bool]]:
+        """The records of a dataset, and whether one can be learned from."""
 
     @abstractmethod
     def texts(self) -> list[str]:
@@ -107,7 +107,7 @@ class Task(ABC, Generic[Record, Batch, Network]):
         """Training and validation data."""
 
     @abstractmethod
-    def step(self, grid: Grid, batch: Batch, seed: int) -> tuple[Tensor, int, dict[str, float]]:
+    def step(self, grid: Grid, batch: Batch, epoch: int) -> tuple[Tensor, int, dict[str, float]]:
         """The loss of a training step, over how many texts it is a mean, and what to log."""
 
     @abstractmethod
@@ -140,10 +140,9 @@ class Task(ABC, Generic[Record, Batch, Network]):
     ) -> tuple[Sequence[Record], Sequence[Record]]:
         """Training and validation records; those of the first pictures where a limit is set."""
         options, where = self.options, dataset.folder or dataset.name
-        every = self.of(dataset)
-        used = [record for record, useful in every.items() if useful]
+        every, useful = self.of(dataset)
         splits: dict[str, list[Record]] = {"train": [], "val": []}
-        for record in used:
+        for record in filter(useful, every):
             splits.setdefault(record.split, []).append(record)
         for split in ("train",) if options.overfit else ("train", "val"):
             if not splits[split]:
