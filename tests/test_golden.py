@@ -24,7 +24,7 @@ from gazetell.models.folder import load_model
 from gazetell.scenes import Scene
 from gazetell.serve.api import create_app
 from gazetell.training.fit import resume
-from gazetell.training.options import TrainOptions, read_recipe, recipe_names
+from gazetell.training.options import recipe_names, train_options
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -125,7 +125,7 @@ def test_an_old_run_resumes(golden, tmp_path, task):
 @pytest.mark.parametrize("name", sorted(read("recipes.json")))
 def test_recipes_give_the_same_options(name):
     assert name in recipe_names()
-    resolved = TrainOptions.from_dict(read_recipe(name), name).to_dict()
+    resolved = train_options(name).to_dict()
     before = read("recipes.json")[name]
     shared = set(resolved) & set(before)
     assert len(shared) > 20

@@ -1,13 +1,13 @@
-"""A plan: which models a table of results holds and how each is trained.
+"""Tables of results by one command: each row trained, measured and printed, once.
 
-A TOML file with a title, the beams, and its rows::
+A plan is a TOML file with a title, the beams, and the rows of the table::
 
     title = "Flickr8k"
     beams = [1, 3]
     [[row]]
     name = "lstm"
     recipe = "flickr8k"
-    options = {architecture = "lstm"}       # of TrainOptions, over the recipe's
+    options = {architecture = "lstm"}       # of training, over the recipe's
     seeds = [0, 1]
     [[row]]
     name = "lstm, CIDEr"
@@ -34,9 +34,7 @@ The folder of a table::
     results.md           the table
 """
 
-import json
 import os
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
@@ -47,26 +45,28 @@ from typing import Any
 
 from .data.records import Dataset
 from .data.text import Tokenizer
-from .data.vectors import train_word2vec, write_vectors
-from .errors import DataError, UsageError
-from .files import read_json, read_jsonl, read_text, write_json, write_text
+from .data.vectors import Word2VecOptions, train_word2vec, write_vectors
+from .errors import DataError, GazetellError, UsageError
+from .files import read_json, read_jsonl, write_json, write_text
 from .inference.evaluate import evaluate
 from .inference.predict import Captioner
 from .metrics import compare_captions
-from .models.folder import load_model, read_config, update_metrics
-from .training.fit import resume, train
-from .training.history import Report
-from .training.options import TrainOptions, read_recipe
+from .models.captioners import CAPTIONERS
+from .models.decoding import DecodingOptions
+from .models.folder import read_config, update_metrics
+from .training import options as training
+from .training.fit import fingerprint, resume, train
+from .training.options import TrainOptions, saved_options, train_options
+from .training.task import Report
 
-__all__ = ["HEADER", "Plan", "Row", "line", "page", "plan_names", "read_plan", "reproduce"]
+__all__ = ["Plan", "Row", "line", "page", "plan_names", "read_plan", "reproduce"]
+
+PLANS = resources.files(__package__) / "plans"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model of a table; see the module.
-
-    ``members`` names the rows of an ensemble, which has no training of its own.
-    """
+    """One model of a table; see the module. An ensemble of ``members`` has no training."""
 
     name: str
     recipe: str | None = None
@@ -81,13 +81,31 @@ class Row:
         words = "".join(c if c.isalnum() else " " for c in self.name.lower()).split()
         return f"{'-'.join(words)}-seed{seed}"
 
-    def train_options(self, seed: int, encoder_weights: str | None) -> TrainOptions:
-        """What the run with a seed is made of, apart from ``init_from``."""
-        values = read_recipe(self.recipe) if self.recipe else {}
-        values |= self.options | {"seed": seed}
-        if encoder_weights:
-            values["encoder_weights"] = encoder_weights
-        return TrainOptions.from_dict(values, f"row {self.name!r}")
+    def train_options(self, seed: int, encoder_weights: str | None, **more: Any) -> TrainOptions:
+        """What the run with a seed is made of; ``more`` are the paths of what it begins with."""
+        options = train_options(self.recipe, **{**self.options, "seed": seed, **more})
+        published = options.encoder_weights != "none" and not options.encoder_from
+        if not encoder_weights or not published or self.init_from:
+            return options
+        path = Path(encoder_weights)
+        return replace(options, encoder_weights=str(path.resolve()) if path.exists() else str(path))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows to be compared."""
+
+    rows: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of the paper's figures, as text."""
+
+    name: str
+    bleu: str = ""
+    meteor: str = ""
+    cider: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,12 +115,22 @@ class Plan:
     title: str
     beams: tuple[int, ...]
     rows: tuple[Row, ...]
-    compare: tuple[tuple[str, str], ...] = ()
-    published: tuple[dict[str, str], ...] = ()
+    compare: tuple[Pair, ...] = ()
+    published: tuple[Published, ...] = ()
 
     def row(self, name: str) -> Row:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
+
+    def planned(self, row: Row, seed: int, encoder_weights: str | None) -> TrainOptions:
+        """The options of a run before that is there which it begins with."""
+        more: dict[str, Any] = {"word_vectors": "made later"} if row.vectors else {}
+        first = row
+        while first.init_from:
+            first = self.row(first.init_from)
+        if first is not row:
+            more["architecture"] = self.planned(first, seed, None).architecture
+        return row.train_options(seed, encoder_weights, **more)
 
     def check_ensembles(self, encoder_weights: str | None) -> None:
         """Refuse, before hours of work, an ensemble whose members would have different CNNs.
@@ -121,7 +149,7 @@ class Plan:
 
     def _cnn(self, row: Row, seed: int, encoder_weights: str | None) -> tuple[Any, ...]:
         """What tells the CNN of a run from others: equal means the same weights."""
-        options = row.train_options(seed, encoder_weights)
+        options = self.planned(row, seed, encoder_weights)
         if options.encoder_trainable != "none":
             return row.name, seed
         if row.init_from:
@@ -133,61 +161,65 @@ class Plan:
 
 def plan_names() -> list[str]:
     """The plans that come with gazetell."""
-    folder = resources.files(__package__) / "plans"
-    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml"))
+    return training.toml_names(PLANS)
 
 
 def read_plan(name: str) -> Plan:
-    """A plan by name or file.
+    """A plan by name or file, checked before hours of work.
 
     Raises:
         UsageError: no such plan.
-        DataError: not TOML, an option that does not exist, or a row that names an unknown one.
+        DataError: not TOML, something that is not known, or a row that names an unknown one.
     """
-    if name in plan_names():
-        source = f"plan {name}"
-        text = (resources.files(__package__) / "plans" / f"{name}.toml").read_text("utf-8")
-    elif Path(name).suffix == ".toml":
-        source, text = name, read_text(name)
-    else:
-        raise UsageError(f"plan {name}: expected a .toml file or one of {', '.join(plan_names())}")
+    source, values = training.read_toml(name, PLANS, "plan")
     try:
-        values = tomllib.loads(text)
-        plan = Plan(
-            title=values["title"],
-            beams=tuple(values["beams"]),
-            rows=tuple(_row(row) for row in values["row"]),
-            compare=tuple((a, b) for a, b in (pair["rows"] for pair in values.get("compare", []))),
-            published=tuple(values.get("published", [])),
-        )
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{source}: is not TOML: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+        parts = {
+            key: tuple(made(**training.plain(part)) for part in values.pop(table, ()))
+            for key, table, made in (
+                ("rows", "row", Row),
+                ("compare", "compare", Pair),
+                ("published", "published", Published),
+            )
+        }
+        beams = tuple(DecodingOptions(beam=beam).beam for beam in values.pop("beams"))
+        plan = Plan(beams=beams, **parts, **values)
+    except (KeyError, TypeError, ValueError, GazetellError) as error:
         raise DataError(f"{source}: is no plan: {type(error).__name__} {error}") from error
-    _check(plan, source)
+    known: dict[str, Row] = {}
+    for row in plan.rows:
+        try:
+            _check(plan, row, known)
+        except GazetellError as error:
+            raise DataError(f"{source}: row {row.name!r}: {error}") from error
+        known[row.name] = row
+    if unknown := [name for pair in plan.compare for name in pair.rows if name not in known]:
+        raise DataError(f"{source}: compares {unknown[0]!r}, which is no row")
     return plan
 
 
-def _row(values: dict[str, Any]) -> Row:
-    lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return Row(**lists)
-
-
-def _check(plan: Plan, source: str) -> None:
-    """Refuse a plan before hours of work, not after."""
-    known: list[str] = []
-    for row in plan.rows:
-        for name in (*row.members, *([row.init_from] if row.init_from else [])):
-            if name not in known:
-                raise DataError(f"{source}: row {row.name!r} needs {name!r}, which is no row above")
-        if row.name in known:
-            raise DataError(f"{source}: two rows are named {row.name!r}")
-        if not row.members:
-            row.train_options(0, None)
-        known.append(row.name)
-    for pair in plan.compare:
-        if unknown := [name for name in pair if name not in known]:
-            raise DataError(f"{source}: compares {unknown[0]!r}, which is no row")
+def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
+    """Refuse what would be found out after hours, or never."""
+    first = row.init_from
+    for name in (*row.members, *([first] if first else [])):
+        if name not in above:
+            raise DataError(f"needs {name!r}, which is no row above")
+    if row.run_name(0) in {other.run_name(0) for other in above.values()}:
+        raise DataError("another row has the same name or folder")
+    if not row.seeds or not plan.beams or "seed" in row.options:
+        raise DataError("expected seeds, beams, and no seed among the options")
+    if row.members:
+        if row != Row(row.name, members=row.members):
+            raise DataError("an ensemble has members and nothing else")
+        return
+    if first and (above[first].members or set(row.seeds) - set(above[first].seeds)):
+        raise DataError(f"{first!r} has no run of each of its seeds")
+    options = plan.planned(row, row.seeds[0], None)
+    brought = training.taken_over(options) if first else {"word_vectors"} if row.vectors else set()
+    wrong = sorted(row.options.keys() & brought) or ["vectors"] * bool(first and row.vectors)
+    if wrong:
+        raise DataError(f"{wrong[0]} comes from {first or 'the vectors'}")
+    if options.architecture not in CAPTIONERS:
+        raise DataError(f"{options.architecture} answers questions; a table is of captions")
 
 
 def reproduce(
@@ -202,7 +234,7 @@ def reproduce(
     show: Report = print,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Train, measure and tabulate the rows of a plan.
+    """Train, measure and tabulate the rows of a plan; what is done is not done again.
 
     Args:
         plan: see ``read_plan``.
@@ -219,95 +251,141 @@ def reproduce(
         The figures, one for each run and beam.
 
     Raises:
-        UsageError: a run folder that was made with other options, or an ensemble of models with
-            different CNNs.
+        UsageError: a run folder that was made with other options or data, or an ensemble of models
+            with different CNNs.
+        DataError: no such split.
     """
     plan.check_ensembles(encoder_weights)
-    out, dataset = Path(out), Dataset.open(data)
-    found: list[dict[str, Any]] = []
+    dataset = Dataset.open(data)
+    dataset.split(split)
+    table = _Table(
+        plan, Path(data), Path(out), dataset, encoder_weights, split, java, report, progress
+    )
+    entries: list[dict[str, Any]] = []
     show(HEADER)
-    for row in plan.rows:
-        for seed, runs in _runs(plan, row, out):
-            about: dict[str, Any] = {}
-            if not row.members:
-                options = row.train_options(seed, encoder_weights)
-                if row.init_from:
-                    begin = out / "runs" / plan.row(row.init_from).run_name(seed)
-                    options = replace(options, init_from=str(begin.resolve()))
-                if row.vectors:
-                    file = _vectors(row.vectors, options.min_frequency, dataset, out, report)
-                    options = replace(options, word_vectors=str(file.resolve()))
-                _train(runs[0], Path(data), options, report, progress)
-                about = _making(runs[0])
-            model = None
-            for beam in plan.beams:
-                folder = runs[0] / "evaluation" / _name(split, beam, len(runs), row)
-                if not (folder / "metrics.json").is_file():
-                    model = model or Captioner.load(*runs)
-                    result = evaluate(
-                        model, dataset, split=split, java=java, progress=progress, beam=beam
-                    )
-                    result.save(folder)
-                    if len(runs) == 1 and beam == model.decoding.beam:
-                        update_metrics(runs[0], result.figures)
-                figures = read_json(folder / "metrics.json")
-                entry = {"row": row.name, "seed": seed, "folder": str(folder.relative_to(out))}
-                found.append(entry | {"beam": beam, "figures": figures} | about)
-                show(line(found[-1]))
-                write_json(out / "results.json", found)
-                write_text(out / "results.md", page(plan, found, []))
-    differences = [_compare(found, pair, dataset, split, out) for pair in plan.compare]
-    write_text(out / "results.md", page(plan, found, differences))
-    report(f"the table is in {out / 'results.md'}")
-    return found
+    for entry in table.entries():
+        entries.append(entry)
+        show(line(entry))
+        write_json(table.out / "results.json", entries)
+        write_text(table.out / "results.md", page(plan, entries, []))
+    differences = [table.compare(entries, pair.rows) for pair in plan.compare]
+    write_text(table.out / "results.md", page(plan, entries, differences))
+    report(f"the table is in {table.out / 'results.md'}")
+    return entries
 
 
-def _runs(plan: Plan, row: Row, out: Path) -> Iterator[tuple[int, list[Path]]]:
-    """Each seed of a row with its run folder, or an ensemble's once with all its members'."""
-    if row.members:
-        members = [plan.row(name) for name in row.members]
-        yield 0, [out / "runs" / m.run_name(seed) for m in members for seed in m.seeds]
-        return
-    for seed in row.seeds:
-        yield seed, [out / "runs" / row.run_name(seed)]
+@dataclass(frozen=True)
+class _Table:
+    """The work on a table, see ``reproduce``."""
 
+    plan: Plan
+    data: Path
+    out: Path
+    dataset: Dataset
+    encoder_weights: str | None
+    split: str
+    java: bool
+    report: Report
+    progress: bool
 
-def _name(split: str, beam: int, runs: int, row: Row) -> str:
-    name = f"{split}-beam{beam}"
-    return name if runs == 1 else f"{name}-{row.run_name(0).removesuffix('-seed0')}"
+    def run(self, row: Row, seed: int) -> Path:
+        """The folder of a run."""
+        return self.out / "runs" / row.run_name(seed)
 
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """The figures of each run at each beam, as they come."""
+        for row in self.plan.rows:
+            if row.members:
+                members = [self.plan.row(name) for name in row.members]
+                runs = [self.run(member, seed) for member in members for seed in member.seeds]
+                yield from self.measured(row, 0, *runs)
+            for seed in () if row.members else row.seeds:
+                self.train(row, seed)
+                yield from self.measured(row, seed, self.run(row, seed))
 
-def _train(run: Path, data: Path, options: TrainOptions, report: Report, progress: bool) -> None:
-    """Train, go on with, or leave a finished run."""
-    if not (run / "training.json").is_file():
-        report(f"training {run.name}")
-        train(data, run, options, report=report, progress=progress)
-        return
-    saved = read_json(run / "training.json")["options"]
-    if options.init_from:
-        options = options.taking_over(load_model(options.init_from))
-    wanted = json.loads(json.dumps(options.to_dict()))  # tuples become lists, as in the file
-    usual = TrainOptions().to_dict()  # of options that a run made earlier did not have yet
-    for name, value in wanted.items():
-        if value != saved.get(name, usual[name]):
-            raise UsageError(
-                f"{run}: was made with {name} {saved.get(name)}, the plan says {value}; "
-                "delete it or name another --out"
-            )
-    if not (run / "config.json").is_file():
-        resume(run, report=report, progress=progress)
+    def train(self, row: Row, seed: int) -> None:
+        """Train, go on with, or leave a finished run."""
+        more, run = {}, self.run(row, seed)
+        if row.init_from:
+            more["init_from"] = str(self.run(self.plan.row(row.init_from), seed))
+        if row.vectors:
+            more["word_vectors"] = self.vectors(row)
+        options = row.train_options(seed, self.encoder_weights, **more)
+        if not (run / "training.json").is_file():
+            self.report(f"training {run.name}")
+            train(self.data, run, options, report=self.report, progress=self.progress)
+            return
+        about, key = read_json(run / "training.json"), fingerprint(self.dataset)
+        saved = saved_options(about["options"], str(run / "training.json")).to_dict()
+        for name, value in options.to_dict().items():
+            if value != saved.get(name):
+                raise UsageError(
+                    f"{run}: was made with {name} {saved.get(name)}, the plan says {value}; "
+                    "delete it or name another --out"
+                )
+        if about.get("sha256", key) != key:
+            raise UsageError(f"{run}: was made on other records than those of {self.data}")
+        if not (run / "config.json").is_file():
+            resume(run, report=self.report, progress=self.progress)
 
+    def vectors(self, row: Row) -> str:
+        """Word vectors of the training captions, made once."""
+        least = self.plan.planned(row, row.seeds[0], None).min_frequency
+        path = self.out / f"vectors-{row.vectors}-frequency{least}.txt"
+        if not path.is_file():
+            self.report(f"training word vectors, {path.name}")
+            captions = [caption for r in self.dataset.split("train") for caption in r.captions]
+            tokenizer = Tokenizer.train(captions, min_frequency=least)
+            chosen = Word2VecOptions(size=row.vectors)
+            words, matrix, _ = train_word2vec(captions, tokenizer, chosen)
+            write_vectors(path, words, matrix)
+        return str(path)
 
-def _vectors(size: int, frequency: int, dataset: Dataset, out: Path, report: Report) -> Path:
-    """Word vectors of the training captions, made once."""
-    path = out / f"vectors-{size}-frequency{frequency}.txt"
-    if not path.is_file():
-        report(f"training word vectors, {path.name}")
-        captions = [caption for r in dataset.split("train") for caption in r.captions]
-        tokenizer = Tokenizer.train(captions, min_frequency=frequency)
-        words, matrix, _ = train_word2vec(captions, tokenizer, size=size)
-        write_vectors(path, words, matrix)
-    return path
+    def measured(self, row: Row, seed: int, *runs: Path) -> Iterator[dict[str, Any]]:
+        """Figures at each beam, made anew only where models, data or metrics are others."""
+        model: Any = None
+        of = {
+            "models": [read_config(run)["sha256"]["model.safetensors"] for run in runs],
+            "data": fingerprint(self.dataset),
+            "java": self.java,
+        }
+        about = {} if row.members else _making(runs[0])
+        ensemble = f"-{row.run_name(0).removesuffix('-seed0')}" if row.members else ""
+        for beam in self.plan.beams:
+            folder = runs[0] / "evaluation" / f"{self.split}-beam{beam}{ensemble}"
+            path = folder / "of.json"
+            if not path.is_file() or read_json(path) != of:
+                model = model or Captioner.load(*runs)
+                asked: dict[str, Any] = {"split": self.split, "java": self.java, "beam": beam}
+                result = evaluate(model, self.dataset, progress=self.progress, **asked)
+                result.save(folder)
+                write_json(path, of)
+                if not row.members and beam == model.decoding.beam:
+                    update_metrics(runs[0], result.figures)
+            where = {"folder": str(folder.relative_to(self.out)), "beam": beam}
+            figures = read_json(folder / "metrics.json")
+            yield {"row": row.name, "seed": seed, **where, "figures": figures, **about}
+
+    def compare(self, entries: list[dict[str, Any]], pair: tuple[str, str]) -> dict[str, Any]:
+        """The paired bootstrap of the first runs of two rows, at the beam that serves both best.
+
+        The beam is the one with the highest CIDEr of the two rows together.
+        """
+        of = [{e["beam"]: e for e in reversed(entries) if e["row"] == name} for name in pair]
+
+        def cider(beam: int) -> float:
+            return sum(runs[beam]["figures"]["metrics"]["cider"] or 0.0 for runs in of)
+
+        beam = max(of[0], key=cider)
+        references = {r.id: r.captions for r in self.dataset.split(self.split) if r.captions}
+        files = [self.out / runs[beam]["folder"] / "predictions.jsonl" for runs in of]
+        first, second = ({row["id"]: row["caption"] for _, row in read_jsonl(f)} for f in files)
+        metrics = compare_captions(references, first, second)
+        return {
+            "rows": list(pair),
+            "beam": beam,
+            "metrics": {name: asdict(value) for name, value in metrics.items()},
+        }
 
 
 def _making(run: Path) -> dict[str, Any]:
@@ -319,72 +397,54 @@ def _making(run: Path) -> dict[str, Any]:
         "parameters": about["parameters"],
         "epochs": len(rows),
         "training_seconds": round(seconds, 1),
-        "captions_per_second": round(about["captions"] * len(rows) / seconds, 1),
+        "captions_per_second": round(about["captions"] * len(rows) / max(seconds, 1e-9), 1),
     }
 
 
-def _compare(
-    found: list[dict[str, Any]], pair: tuple[str, str], dataset: Dataset, split: str, out: Path
-) -> dict[str, Any]:
-    """The paired bootstrap between the first runs of two rows, at the beam that serves both best.
+# -- the page ----------------------------------------------------------------------------------
 
-    The beam is the one with the highest CIDEr of the two rows together.
-    """
-    first, second = ({e["beam"]: e for e in reversed(found) if e["row"] == name} for name in pair)
-    beam = max(
-        first,
-        key=lambda b: sum(e[b]["figures"]["metrics"]["cider"] or 0.0 for e in (first, second)),
-    )
-    references = {r.id: r.captions for r in dataset.split(split) if r.captions}
-    predictions = [
-        {
-            row["id"]: row["caption"]
-            for _, row in read_jsonl(out / e[beam]["folder"] / "predictions.jsonl")
-        }
-        for e in (first, second)
-    ]
-    differences = compare_captions(references, *predictions)
-    return {
-        "rows": list(pair),
-        "beam": beam,
-        "metrics": {name: asdict(value) for name, value in differences.items()},
-    }
-
-
-COLUMNS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
-KEYS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
-NAMES = ("model", "seed", "beam", *COLUMNS, "parameters", "training", "captions/s", "pictures/s")
+COLUMNS = {
+    **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
+    **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"},
+}
+MAIN = ("bleu_4", "cider")
+MAKING = ("parameters", "training", "captions/s", "pictures/s")
+NAMES = ("model", "seed", "beam", *COLUMNS.values(), *MAKING)
 HEADER = f"| {' | '.join(NAMES)} |\n|{'---|' * len(NAMES)}"
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def line(entry: dict[str, Any]) -> str:
     """The row of one run at one beam."""
-    figures = entry["figures"]
-    seconds = entry.get("training_seconds")
-    cells = [
-        entry["row"],
-        str(entry["seed"]) if "parameters" in entry else "",
-        "greedy" if entry["beam"] == 1 else str(entry["beam"]),
-        *(_percent(figures["metrics"].get(key)) for key in KEYS),
-        f"{entry['parameters'] / 1e6:.1f} M" if "parameters" in entry else "",
-        f"{seconds / 60:.1f} min" if seconds else "",
-        f"{entry['captions_per_second']:,.0f}" if seconds else "",
-        f"{figures['decoding_pictures_per_second']:,.0f}",
-    ]
-    return f"| {' | '.join(cells)} |"
+    figures, trained = entry["figures"], "parameters" in entry
+    values = [figures["metrics"].get(key) for key in COLUMNS]
+    return _cells(
+        [
+            entry["row"],
+            str(entry["seed"]) if trained else "",
+            "greedy" if entry["beam"] == 1 else str(entry["beam"]),
+            *("" if value is None else f"{100 * value:.1f}" for value in values),
+            f"{entry['parameters'] / 1e6:.1f} M" if trained else "",
+            f"{entry['training_seconds'] / 60:.1f} min" if trained else "",
+            f"{entry['captions_per_second']:,.0f}" if trained else "",
+            f"{figures['decoding_pictures_per_second']:,.0f}",
+        ]
+    )
 
 
-def page(plan: Plan, found: Sequence[dict[str, Any]], differences: Sequence[dict[str, Any]]) -> str:
+def page(
+    plan: Plan, entries: Sequence[dict[str, Any]], differences: Sequence[dict[str, Any]]
+) -> str:
     """The whole table, the spread over seeds, the published rows and the comparisons."""
-    lines = [f"# {plan.title}", "", HEADER, *(line(entry) for entry in found), ""]
-    spreads = [text for row in plan.rows if (text := _spread(row.name, found))]
-    if spreads:
+    lines = [f"# {plan.title}", "", HEADER, *map(line, entries), ""]
+    if spreads := [text for row in plan.rows for text in _spread(row.name, entries)]:
         lines += ["Over the seeds, mean and standard deviation:", "", *spreads, ""]
     if plan.published:
         lines += ["| published | BLEU-1..4 | METEOR | CIDEr |", "|---|---|---|---|"]
-        keys = ("name", "bleu", "meteor", "cider")
-        lines += [f"| {' | '.join(row.get(k, '') for k in keys)} |" for row in plan.published]
-        lines.append("")
+        lines += [*(_cells(list(asdict(row).values())) for row in plan.published), ""]
     if differences:
         lines += [
             "Differences (first less second, the first run of each; 95 % interval of a paired "
@@ -392,38 +452,29 @@ def page(plan: Plan, found: Sequence[dict[str, Any]], differences: Sequence[dict
             "",
             "| first | second | beam | BLEU-4 | CIDEr |",
             "|---|---|---|---|---|",
-            *(_difference(one) for one in differences),
+            *map(_difference, differences),
             "",
         ]
     return "\n".join(lines)
 
 
-def _spread(name: str, found: Sequence[dict[str, Any]]) -> str:
-    """A row's figures over its seeds, at each beam; empty for a single seed."""
-    texts = []
-    for beam in dict.fromkeys(entry["beam"] for entry in found):
-        own = [e["figures"]["metrics"] for e in found if (e["row"], e["beam"]) == (name, beam)]
-        if len(own) < 2:
-            continue
+def _spread(name: str, entries: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A row's figures over its seeds, at each beam; nothing for a single seed."""
+    for beam in dict.fromkeys(entry["beam"] for entry in entries):
+        own = [e["figures"]["metrics"] for e in entries if (e["row"], e["beam"]) == (name, beam)]
         parts = []
-        for key, title in (("bleu_4", "BLEU-4"), ("cider", "CIDEr")):
+        for key in MAIN:
             values = [100 * metrics[key] for metrics in own if metrics[key] is not None]
-            if len(values) < 2:
-                continue
-            parts.append(f"{title} {mean(values):.1f} ± {stdev(values):.1f}")
-        texts.append(f"- {name}, beam {beam}, {len(own)} seeds: {', '.join(parts)}")
-    return "\n".join(texts)
+            if len(values) > 1:
+                parts.append(f"{COLUMNS[key]} {mean(values):.1f} ± {stdev(values):.1f}")
+        if parts:
+            yield f"- {name}, beam {beam}, {len(own)} seeds: {', '.join(parts)}"
 
 
-def _difference(one: dict[str, Any]) -> str:
-    cells = [*one["rows"], str(one["beam"])]
-    for key in ("bleu_4", "cider"):
-        value = one["metrics"][key]
-        text = f"{100 * value['difference']:+.1f} [{100 * value['low']:+.1f}, "
-        text += f"{100 * value['high']:+.1f}]"
+def _difference(difference: dict[str, Any]) -> str:
+    cells = [*difference["rows"], str(difference["beam"])]
+    for value in (difference["metrics"][key] for key in MAIN):
+        low, high = (f"{100 * value[key]:+.1f}" for key in ("low", "high"))
+        text = f"{100 * value['difference']:+.1f} [{low}, {high}]"
         cells.append(f"**{text}**" if value["significant"] else f"{text}: none shown")
-    return f"| {' | '.join(cells)} |"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+    return _cells(cells)

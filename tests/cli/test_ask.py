@@ -10,7 +10,7 @@ import pytest
 from gazetell import scenes
 from gazetell.data.records import Dataset
 from gazetell.training.fit import train
-from gazetell.training.options import TrainOptions
+from gazetell.training.options import train_options
 
 TINY = {
     "architecture": "dmn-plus",
@@ -44,7 +44,10 @@ def world(tmp_path_factory):
     )
     for name, changes in RUNS.items():
         train(
-            folder / "data", folder / name, TrainOptions(**TINY | changes), report=lambda line: None
+            folder / "data",
+            folder / name,
+            train_options(**TINY | changes),
+            report=lambda line: None,
         )
     return folder
 

@@ -15,7 +15,7 @@ from PIL import Image
 from gazetell import cli, scenes
 from gazetell.models.folder import save_model
 from gazetell.training.fit import train
-from gazetell.training.options import TrainOptions
+from gazetell.training.options import train_options
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def world(tmp_path_factory):
     """A scenes dataset and a model trained on it for an instant."""
     folder = tmp_path_factory.mktemp("world")
     scenes.generate(folder / "data", train=16, val=4, test=6, questions_per_image=0)
-    options = TrainOptions(
+    options = train_options(
         encoder="small-cnn",
         encoder_weights="none",
         encoder_trainable="all",

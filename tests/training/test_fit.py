@@ -1,211 +1,367 @@
-"""Training: it learns, it is killed and resumes to the same end, it fails in one line."""
+"""Runs: they learn, they are killed and resume to the same end, and what is left out is said."""
 
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import gazetell
 from gazetell import scenes
+from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.records import Dataset
-from gazetell.errors import DataError, ModelError, UsageError, WriteError
-from gazetell.inference.predict import load
-from gazetell.training.fit import resume, train
-from gazetell.training.options import TrainOptions, read_recipe
+from gazetell.data.text import Tokenizer
+from gazetell.data.vectors import write_vectors
+from gazetell.errors import DataError, ImageError, ModelError, UsageError, WriteError
+from gazetell.inference.evaluate import evaluate_answers
+from gazetell.models.answerers import ANSWERERS
+from gazetell.models.captioners import CAPTIONERS
+from gazetell.models.folder import load_model, update_metrics
+from gazetell.training import captions, fit
+from gazetell.training.answers import fit_temperature
+from gazetell.training.fit import train
 
-TINY = {
-    "architecture": "attention-lstm",
-    "embedding": 16,
-    "hidden": 32,
-    "dropout": 0.1,
-    "min_frequency": 1,
-    "encoder": "small-cnn",
-    "encoder_weights": "none",
-    "encoder_trainable": "all",
-    "encoder_size": 32,
-    "batch": 8,
-    "precision": "fp32",
-    "learning_rate": 3e-3,
-    "epochs": 3,
-    "seed": 5,
-}
+
+def of_val(**changes):
+    """A change of the records of the validation split."""
+    return lambda record: replace(record, **changes) if record.split == "val" else record
+
+
+def number(record):
+    """Which picture of the scenes this is about."""
+    return int(Path(record.image).stem.split("-")[1])
+
+
+def load(run):
+    return gazetell.load(run, precision="fp32")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scenes")
-    scenes.generate(folder, train=24, val=6, test=6, questions_per_image=0, seed=1)
+def first(tiny, tmp_path_factory):
+    """A captioner with a frozen encoder."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    tiny.train(folder, encoder_trainable="none")
     return folder
 
 
-def options(**changes):
-    return TrainOptions(**{**TINY, **changes})
+@pytest.fixture(scope="module")
+def answerer(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "answerer"
+    tiny.train(folder, architecture="dmn-plus", attention_width=12, passes=2)
+    return folder
 
 
-def state(run):
-    model = load(run, precision="fp32")
-    return {**model.captioner.state_dict(), **model.encoder.state_dict()}
+# -- learning ----------------------------------------------------------------------------------
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+@pytest.mark.parametrize("architecture", CAPTIONERS)
+def test_every_captioner_trains_and_captions(architecture, tiny, tmp_path):
+    tiny.train(tmp_path, architecture=architecture, epochs=1)
+    caption = load(tmp_path).caption(tiny.data / "images/scene-000000.png")
+    assert (caption.attention is None) == (architecture in ("rnn", "lstm"))
 
 
-def test_a_run_leaves_a_complete_folder(data, tmp_path):
-    lines = []
-    train(data, tmp_path / "run", options(), report=lines.append)
-    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
-    assert {"val_loss", "val_cider", "val_bleu_4", "learning_rate", "seconds"} <= rows[0].keys()
-    saved = json.loads((tmp_path / "run/training.json").read_text())
-    assert saved["options"]["embedding"] == 16
-    assert saved["options"]["seed"] == 5
-    assert list((tmp_path / "run/tensorboard").glob("events.*"))
-    assert any("epoch 3/3" in line for line in lines)
-    # The folder holds the weights of the best epoch, whichever that was.
-    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=False)["state_dict"]
-    mine = state(tmp_path / "run")
-    assert all(
-        torch.equal(mine[k], best[f"captioner.{k}"]) for k in mine if f"captioner.{k}" in best
+def test_captions_of_a_few_pictures_are_learned_by_heart(tiny, tmp_path):
+    large = {"hidden": 64, "embedding": 16, "learning_rate": 1e-2, "beta2": 0.95}
+    lines = tiny.train(tmp_path, overfit=4, batch=4, epochs=150, eval_every=150, **large)
+    last = tiny.rows(tmp_path)[-1]
+    # Two captions a picture: their choice is what remains.
+    assert last["train_loss"] < 0.3
+    assert last["val_cider"] > 1.5
+    assert "--overfit 4: training and validation on the same pictures" in "\n".join(lines)
+    model, dataset = load(tmp_path), Dataset.open(tiny.data)
+    truth = scenes.read_truth(tiny.data)
+    for record in dataset.split("train")[:4]:
+        assert scenes.judge(model.caption(dataset.path(record)).text, truth[record.id])
+
+
+@pytest.mark.parametrize("architecture", ANSWERERS)
+def test_answers_about_a_few_pictures_are_learned_by_heart(architecture, tiny, tmp_path):
+    sizes = {"embedding": 32, "learning_rate": 8e-3, "beta2": 0.95, "label_smoothing": 0.0}
+    sizes |= {"bow-mlp": {"width": 64, "layers": 1}, "lstm-vqa": {"hidden": 48, "layers": 1}}.get(
+        architecture, {"hidden": 48, "attention_width": 12, "passes": 2}
     )
+    sizes["label_smoothing"] = None
+    shared = {"overfit": 4, "batch": 2, "epochs": 20, "eval_every": 20}
+    lines = tiny.train(tmp_path, architecture=architecture, **shared, **sizes)
+    rows = tiny.rows(tmp_path)
+    assert rows[-1]["val_accuracy"] == 1
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 3
+    assert "best accuracy on val 1.0000" in lines[-1]
+    options = load_model(tmp_path).network.options  # overfitting is without dropout
+    assert options.dropout == options.word_dropout == options.grid_dropout == 0
 
 
-def test_the_same_seed_gives_the_same_model_and_another_seed_another(data, tmp_path):
+def test_a_run_leaves_a_complete_folder(tiny, answerer):
+    rows = tiny.rows(answerer)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert {"val_loss", "val_accuracy", "learning_rate"} <= rows[0].keys()
+    assert list((answerer / "tensorboard").glob("events.*"))
+    saved = json.loads((answerer / "training.json").read_text())["options"]
+    assert (saved["passes"], saved["seed"]) == (2, 5)
+    model, training = load_model(answerer), Dataset.open(tiny.data).questions_of("train")
+    assert model.answers == AnswerVocabulary.train(training)
+    assert (model.about["questions"], model.about["pictures"]) == (len(training), 16)
+    # The folder holds the weights of the best epoch, whichever that was.
+    best = torch.load(answerer / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    mine = model.network.state_dict()
+    assert all(torch.equal(mine[k], best[f"answerer.{k}"]) for k in mine)
+    figures = evaluate_answers(load(answerer), Dataset.open(tiny.data), split="val").figures
+    top = max(row["val_accuracy"] for row in rows)
+    assert figures["metrics"]["accuracy"] == pytest.approx(100 * top, abs=0.01)
+
+
+def test_the_temperature_is_the_one_of_the_validation_split(tiny, answerer):
+    model, dataset = load(answerer), Dataset.open(tiny.data)
+    logits, right = [], []
+    for record in dataset.questions_of("val"):
+        grid = model.encode(dataset.path(record)).grid
+        row, _ = model.logits(grid, [model.read_question(record.question)], torch.tensor([0]))
+        logits.append(row)
+        right.append(float(model.answers.answers[int(row.argmax())] == record.answers[0]))
+    assert model.temperature == pytest.approx(fit_temperature(torch.cat(logits), right), rel=1e-3)
+
+
+@pytest.mark.parametrize("targets", ["soft", "votes"])
+def test_targets_of_several_people(tiny, tmp_path, targets):
+    def voted(record):
+        return replace(record, answers=(*[record.answers[0]] * 7, "a b", "c", "d"))
+
+    folder = tiny.changed(tmp_path / "voted", questions=voted)
+    chosen = {"architecture": "lstm-vqa", "layers": 1, "targets": targets}
+    tiny.train(tmp_path / "run", data=folder, **chosen)
+    rows = tiny.rows(tmp_path / "run")
+    assert rows[1]["train_loss"] < rows[0]["train_loss"]
+    model = load(tmp_path / "run")
+    assert model.sigmoid is (targets == "soft")
+    total = sum(model.probabilities(torch.zeros(1, len(model.answers)))[0].tolist())
+    assert total == pytest.approx(len(model.answers) / 2 if targets == "soft" else 1, rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(tiny, tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        train(data, tmp_path / name, options(epochs=1, seed=seed), report=lambda line: None)
-    assert same(state(tmp_path / "a"), state(tmp_path / "b"))
-    assert not same(state(tmp_path / "a"), state(tmp_path / "c"))
+        tiny.train(tmp_path / name, epochs=1, seed=seed)
+    assert tiny.same(tmp_path / "a", tmp_path / "b")
+    assert not tiny.same(tmp_path / "a", tmp_path / "c")
+
+
+def test_a_frozen_encoder_trains_from_its_cache_and_from_pixels_alike(tiny, tmp_path):
+    losses = []
+    for name in ("auto", "none"):
+        frozen = {"encoder": "squeezenet1_1", "encoder_size": 64, "encoder_trainable": "none"}
+        tiny.train(tmp_path / name, **frozen, features=name, epochs=1)
+        losses.append(tiny.rows(tmp_path / name)[0]["val_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)  # float16 on disk
+    assert list((tiny.data / "features").glob("squeezenet1_1-64-*"))
+
+
+@pytest.mark.parametrize("baseline", ["mean", "greedy"])
+def test_self_critical_training_raises_the_reward(baseline, tiny, first, tmp_path):
+    chosen = {"learning_rate": 2e-2, "batch": 4, "epochs": 25, "eval_every": 25, "warmup": 0.0}
+    chosen |= {"reward": "cider", "reward_baseline": baseline, "encoder_trainable": "none"}
+    tiny.train(tmp_path, tiny.second(first, **chosen))
+    rewards = [row["train_reward"] for row in tiny.rows(tmp_path)]
+    assert np.mean(rewards[-5:]) > 1.2 * np.mean(rewards[:5]), rewards
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < row["reward_share"] < 1 for row in rows)
+
+
+def test_the_average_is_what_is_kept(tiny, tmp_path, monkeypatch):
+    """The callback against an average written out beside the training."""
+    expected, step = {}, []
+    real = fit.Training.on_train_batch_end
+
+    def beside(self, *rest):
+        real(self, *rest)
+        n = len(step)
+        step.append(n)
+        decay = min(0.9, (1 + n) / (10 + n)) if n else 0.0
+        for name, value in self.task.network.named_parameters():
+            old = expected.get(name, torch.zeros_like(value))
+            expected[name] = (decay * old + (1 - decay) * value).detach().clone()
+
+    monkeypatch.setattr(fit.Training, "on_train_batch_end", beside)
+    tiny.train(tmp_path, epochs=4, ema=0.9, eval_every=4, encoder_trainable="none")
+    kept = load_model(tmp_path).network.state_dict()
+    assert len(step) == 8
+    for name, value in expected.items():
+        assert torch.allclose(kept[name], value, atol=1e-6), name
+
+
+def test_word_vectors_are_where_training_begins(tiny, tmp_path):
+    texts = [text for r in Dataset.open(tiny.data).split("train") for text in r.captions]
+    words = Tokenizer.train(texts, min_frequency=1).vocabulary[4:20]
+    matrix = np.random.default_rng(0).normal(size=(len(words), 12)).astype(np.float32)
+    write_vectors(tmp_path / "vectors.txt.gz", words, matrix)
+    begun = {"word_vectors": str(tmp_path / "vectors.txt.gz"), "epochs": 1}
+    lines = tiny.train(tmp_path / "frozen", **begun, freeze_words=True)
+    tiny.train(tmp_path / "free", **begun)
+    frozen, free = (load_model(tmp_path / name) for name in ("frozen", "free"))
+    for word, row in zip(words, matrix, strict=True):
+        place = frozen.tokenizer.vocabulary.index(word)
+        assert np.allclose(frozen.network.embed.weight[place].detach(), row)
+    assert not torch.equal(free.network.embed.weight, frozen.network.embed.weight)
+    assert any(str(len(words)) in line for line in lines)
+    with pytest.raises(UsageError, match="--embedding 12, not 8"):
+        tiny.train(tmp_path / "narrow", **begun, embedding=8)
+
+
+# -- beginning with an earlier model -----------------------------------------------------------
+
+
+def test_a_second_stage_goes_on_from_the_first(tiny, first, answerer, tmp_path):
+    still = {"learning_rate": 1e-9, "weight_decay": 0.0, "epochs": 1}
+    for name, run in (("captions", first), ("answers", answerer)):
+        chosen = tiny.second(run, **still, encoder_trainable="none")
+        tiny.train(tmp_path / name, chosen)
+        before, after = tiny.weights(run), tiny.weights(tmp_path / name)
+        assert all(torch.allclose(before[k], after[k], atol=1e-6) for k in before)
+        assert load_model(tmp_path / name).tokenizer == load_model(run).tokenizer
+
+
+def test_the_encoder_is_trained_in_a_second_stage_alone(tiny, first, tmp_path):
+    tiny.train(tmp_path, tiny.second(first, encoder_trainable="last:1", epochs=1))
+    before = load_model(first).encoder.state_dict()
+    after = load_model(tmp_path).encoder.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed
+    assert all(name.startswith(("trunk.15", "trunk.16")) for name in changed)
+
+
+@pytest.mark.parametrize("trainable", ["none", "all"])
+def test_a_captioner_lends_its_encoder(tiny, first, tmp_path, trainable):
+    sizes = {"encoder": None, "encoder_weights": None, "encoder_size": None, "epochs": 1}
+    lent = {"architecture": "lstm-vqa", "encoder_from": str(first), "encoder_trainable": trainable}
+    tiny.train(tmp_path, **sizes, **lent)
+    prints = [load_model(run).encoder.fingerprint() for run in (first, tmp_path)]
+    assert (prints[0] == prints[1]) == (trainable == "none")
+    if trainable == "none":  # the two share the encoding of a picture
+        encoding = load(first).encode(next((tiny.data / "images").iterdir()))
+        assert load(tmp_path).ask(encoding, "is there a star?").text
+
+
+@pytest.mark.parametrize("trainable", ["none", None])
+def test_a_blind_twin_needs_no_pictures(tiny, tmp_path, trainable):
+    shutil.copytree(tiny.data, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/images")
+    blind = {"architecture": "lstm-vqa", "blind": True, "encoder_trainable": "none"}
+    tiny.train(tmp_path / "run", data=tmp_path / "data", **blind)
+    model, dataset = load(tmp_path / "run"), Dataset.open(tiny.data)
+    record = dataset.questions_of("test")[0]
+    images = sorted({r.image for r in dataset.questions_of("test")})
+    one, other = (model.ask(dataset.root / image, record.question) for image in images)
+    assert one.confidence == other.confidence
+    # What it was trained on, zeros, is what it sees when it is used.
+    found = evaluate_answers(model, dataset, split="val").figures["metrics"]["accuracy"]
+    top = max(row["val_accuracy"] for row in tiny.rows(tmp_path / "run"))
+    assert found == pytest.approx(100 * top, abs=0.01)
+
+
+# -- killed and resumed ------------------------------------------------------------------------
+
+RUNS = {
+    "captions": {"dropout": 0.1},
+    "reward": {"reward": "cider", "samples": 3},
+    "ema": {"ema": 0.9},
+    "dmn-plus": {"architecture": "dmn-plus", "attention_width": 12, "targets": "votes"},
+    "lstm-vqa": {"architecture": "lstm-vqa", "word_dropout": 0.2, "flip": True, "ema": 0.9},
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_dies_and_is_resumed_ends_as_if_it_had_not(name, tiny, tmp_path):
+    tiny.train(tmp_path / "whole", epochs=4, **RUNS[name])
+    tiny.killed(tmp_path / "died", **RUNS[name])
+    with pytest.raises(ModelError, match="--resume"):
+        load_model(tmp_path / "died")
+    lines = tiny.resume(tmp_path / "died")
+    assert not any(line.startswith("epoch 1/") for line in lines)
+    assert tiny.same(tmp_path / "whole", tmp_path / "died")
+    assert tiny.rows(tmp_path / "whole") == tiny.rows(tmp_path / "died")
+    ends = [load_model(tmp_path / run) for run in ("whole", "died")]
+    assert getattr(ends[0], "temperature", 0) == getattr(ends[1], "temperature", 0)
 
 
 @pytest.mark.timeout(180)
-def test_kill_9_then_resume_ends_in_the_same_weights(data, tmp_path):
-    train(data, tmp_path / "whole", options(epochs=4), report=lambda line: None)
-    run = tmp_path / "killed"
+def test_kill_9_then_resume_ends_in_the_same_weights(tiny, tmp_path):
+    tiny.train(tmp_path / "whole", epochs=4)
+    run, chosen = tmp_path / "killed", tiny.options(epochs=4).to_dict()
     code = (
         "import sys, json; from gazetell.training.fit import train;"
-        "from gazetell.training.options import TrainOptions;"
-        f"train({str(data)!r}, {str(run)!r}, TrainOptions(**json.loads(sys.argv[1])),"
+        "from gazetell.training.options import saved_options;"
+        f"train({str(tiny.data)!r}, {str(run)!r}, saved_options(json.loads(sys.argv[1]), 'here'),"
         "report=lambda line: print(line, flush=True))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps({**TINY, "epochs": 4})],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-c", code, json.dumps(chosen)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith("epoch 2/4"):
-            # Some time into the third epoch, wherever that is.
-            time.sleep(0.05)
+            time.sleep(0.05)  # some time into the third epoch, wherever that is
             os.kill(process.pid, signal.SIGKILL)
             break
     assert process.wait() == -signal.SIGKILL
-    assert not (run / "config.json").exists()
-    with pytest.raises(ModelError, match="--resume"):
-        load(run)
-    lines = []
-    resume(run, report=lines.append)
-    assert not any("epoch 1/4" in line for line in lines)
-    assert same(state(tmp_path / "whole"), state(run))
-
-    def rows(folder):
-        found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
-
-    assert rows(run) == rows(tmp_path / "whole")
+    tiny.resume(run)
+    assert tiny.same(tmp_path / "whole", run)
+    assert tiny.rows(tmp_path / "whole") == tiny.rows(run)
 
 
-def test_ctrl_c_says_how_to_go_on(data, tmp_path):
-    run = tmp_path / "run"
-    lines = []
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_moved_folder_and_one_of_an_earlier_version_resume(earlier, tiny, tmp_path):
+    """The checkpoint of the earlier version says that its callbacks watch val_cider."""
+    tiny.train(tmp_path / "whole", epochs=4, learning_rate=1e-2)
+    tiny.killed(tmp_path / "old", when="epoch 3/", learning_rate=1e-2)
+    run = (tmp_path / "old").rename(tmp_path / "new")
+    if earlier:
+        last = run / "checkpoints/last.ckpt"
+        state = torch.load(last, weights_only=True)
+        states = state["callbacks"]
+        state["callbacks"] = {k.replace("'choice'", "'val_cider'"): v for k, v in states.items()}
+        assert state["callbacks"].keys() != states.keys()
+        torch.save(state, last)
+        saved = json.loads((run / "training.json").read_text())
+        del saved["sha256"]
+        (run / "training.json").write_text(json.dumps(saved))
+    tiny.resume(run)
+    assert not (tmp_path / "old").exists()
+    ends = [
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["callbacks"]
+        for name in ("whole", "new")
+    ]
+    for key, value in ends[0].items():
+        other = ends[1][key]
+        assert value == other if key.startswith("EarlyStopping") else True
+        assert value.get("best_model_score") == other.get("best_model_score")
+
+
+def test_ctrl_c_says_how_to_go_on(tiny, tmp_path):
+    run, lines = tmp_path / "run", []
 
     def interrupt(line):
         lines.append(line)
-        if line.startswith("epoch 2/3"):
+        if line.startswith("epoch 2/2"):
             raise KeyboardInterrupt
 
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train(data, run, options(), report=interrupt)
-    finally:
-        signal.signal(signal.SIGINT, handler)  # the Trainer leaves it ignored
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.data, run, tiny.options(), report=interrupt)
     assert f"--resume {run}" in lines[-1]
-    train(data, tmp_path / "whole", options(), report=lambda line: None)
-    resume(run, report=lambda line: None)
-    assert same(state(run), state(tmp_path / "whole"))
+    assert signal.getsignal(signal.SIGINT) is before
+    tiny.resume(run)
+    assert load_model(run)
 
 
-def test_it_can_overfit(data, tmp_path):
-    run = tmp_path / "run"
-    chosen = options(
-        overfit=4,
-        batch=4,
-        epochs=150,
-        eval_every=150,
-        hidden=64,
-        learning_rate=1e-2,
-        encoder_learning_rate=2e-3,
-        beta2=0.95,
-    )
-    train(data, run, chosen, report=lambda line: None)
-    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    # Five captions a picture: their choice is what remains, about the logarithm of a few a caption.
-    assert last["train_loss"] < 0.45
-    assert last["val_cider"] > 1.5
-    model = load(run, precision="fp32")
-    dataset = Dataset.open(data)
-    for record in dataset.split("train")[:4]:
-        assert scenes.judge(
-            model.caption(dataset.path(record)).text, scenes.read_truth(data)[record.id]
-        )
-
-
-def test_a_folder_that_holds_a_run_is_refused(data, tmp_path):
-    (tmp_path / "training.json").write_text("{}")
-    with pytest.raises(UsageError, match="--resume"):
-        train(data, tmp_path, options())
-
-
-def test_resume_where_there_is_nothing(tmp_path):
-    with pytest.raises(ModelError, match="no run to resume"):
-        resume(tmp_path)
-
-
-def test_resume_of_a_damaged_run_file(tmp_path):
-    (tmp_path / "training.json").write_text('{"data": "x"}')
-    with pytest.raises(ModelError, match="malformed"):
-        resume(tmp_path)
-
-
-def test_a_dataset_without_validation_is_named(tmp_path):
-    folder = tmp_path / "scenes"
-    dataset = scenes.generate(folder, train=4, val=1, test=1, questions_per_image=0)
-    kept = tuple(record for record in dataset.captions if record.split != "val")
-    Dataset(dataset.name, dataset.kind, dataset.root, kept).save(tmp_path / "cut")
-    with pytest.raises(DataError, match="split 'val' has no captions"):
-        train(tmp_path / "cut", tmp_path / "run", options())
-
-
-def test_a_dataset_of_one_picture_can_be_overfitted(tmp_path):
-    dataset = scenes.generate(tmp_path / "scenes", train=1, val=1, test=1, questions_per_image=0)
-    one = tuple(record for record in dataset.captions if record.split == "train")
-    Dataset("one", "table", dataset.root, one).save(tmp_path / "one")
-    train(
-        tmp_path / "one", tmp_path / "run", options(overfit=1, epochs=1), report=lambda line: None
-    )
-    assert load(tmp_path / "run").caption(dataset.path(one[0])).words
-
-
-def test_a_full_disk_is_one_line_and_the_run_resumes(data, tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    real = torch.save
-    calls = []
+def test_a_full_disk_is_one_line_and_the_run_resumes(tiny, tmp_path, monkeypatch):
+    real, calls = torch.save, []
 
     def full(*args, **kwargs):
         calls.append(1)
@@ -215,26 +371,234 @@ def test_a_full_disk_is_one_line_and_the_run_resumes(data, tmp_path, monkeypatch
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(WriteError, match="No space left"):
-        train(data, run, options(epochs=3), report=lambda line: None)
+        tiny.train(tmp_path)
     monkeypatch.undo()
-    resume(run, report=lambda line: None)
-    whole = tmp_path / "whole"
-    train(data, whole, options(epochs=3), report=lambda line: None)
-    assert same(state(run), state(whole))
+    tiny.resume(tmp_path)
+    assert [row["epoch"] for row in tiny.rows(tmp_path)] == [1, 2]
 
 
-def test_a_frozen_encoder_trains_from_its_cache_and_from_pixels_alike(data, tmp_path):
-    frozen = {"encoder": "squeezenet1_1", "encoder_size": 64, "encoder_trainable": "none"}
-    results = []
-    for name, features in (("cached", "auto"), ("pixels", "none")):
-        chosen = options(**frozen, features=features, epochs=1)
-        train(data, tmp_path / name, chosen, report=lambda line: None)
-        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        results.append(json.loads(rows[0])["val_loss"])
-    assert results[0] == pytest.approx(results[1], rel=1e-2)  # float16 on disk
-    assert list((data / "features").glob("squeezenet1_1-64-*"))
+def test_a_run_that_stopped_early_trains_no_further(tiny, tmp_path, monkeypatch):
+    def interrupted(*rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "save_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(tmp_path, epochs=20, patience=1, learning_rate=0.3)
+    epochs = len(tiny.rows(tmp_path))
+    assert epochs < 20
+    monkeypatch.undo()
+    tiny.resume(tmp_path)
+    assert len(tiny.rows(tmp_path)) == epochs
+    update_metrics(tmp_path, {"metrics": {"cider": 1.0}})
+    assert "is finished" in tiny.resume(tmp_path)[0]  # and keeps its figures
+    assert load_model(tmp_path).metrics == {"metrics": {"cider": 1.0}}
 
 
-def test_the_scenes_recipe_fits_the_scenes():
-    assert read_recipe("scenes")["encoder"] == "small-cnn"
-    assert not read_recipe("scenes").get("flip", False)  # their captions say left and right
+class Evil:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch evil",)
+
+
+def test_what_cannot_be_resumed_is_one_line(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tiny.changed(tmp_path / "data")
+    tiny.killed(tmp_path / "run", data=data)
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    whole = last.read_bytes()
+    torch.save(torch.load(last, weights_only=True) | {"extra": Evil()}, last)
+    with pytest.raises(ModelError, match=r"last\.ckpt: cannot be read"):
+        tiny.resume(tmp_path / "run")
+    assert not (tmp_path / "evil").exists()
+    last.write_bytes(whole[:5000])
+    with pytest.raises(ModelError, match=r"last\.ckpt: cannot be read"):
+        tiny.resume(tmp_path / "run")
+    tiny.changed(data, captions=lambda r: r if r.split != "val" else None)
+    with pytest.raises(ModelError, match="other records"):
+        tiny.resume(tmp_path / "run")
+    (tmp_path / "run/training.json").write_text('{"data": "x"}')
+    with pytest.raises(ModelError, match="malformed"):
+        tiny.resume(tmp_path / "run")
+    with pytest.raises(ModelError, match="no run to resume"):
+        tiny.resume(tmp_path)
+
+
+# -- what chooses the best epoch ---------------------------------------------------------------
+
+ALIKE = of_val(captions=("a red star",))
+
+
+def one_val(record):
+    return record if record.split == "train" or number(record) == 16 else None
+
+
+@pytest.mark.parametrize("change", [one_val, ALIKE], ids=["one picture", "alike"])
+def test_where_cider_is_zero_by_definition_the_loss_chooses(change, tiny, tmp_path):
+    folder = tiny.changed(tmp_path / "data", captions=change)
+    chosen = {"epochs": 6, "patience": 2, "learning_rate": 1e-2}
+    lines = tiny.train(tmp_path / "run", data=folder, **chosen)
+    rows = tiny.rows(tmp_path / "run")
+    losses = [row["val_loss"] for row in rows]
+    assert all(row["val_cider"] == 0 for row in rows)
+    (said,) = (line for line in lines if line.startswith("the best epoch is chosen by"))
+    assert "by the loss on val: " in said
+    assert "CIDEr" in said
+    assert f"best loss on val {min(losses):.4f}" in lines[-1]
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert losses[best["epoch"]] == min(losses)
+    assert best["epoch"] > 0
+
+
+def test_where_all_answers_are_one_the_loss_chooses(tiny, tmp_path):
+    folder = tiny.changed(tmp_path / "data", questions=of_val(answers=("yes",)))
+    chosen = {"architecture": "lstm-vqa", "epochs": 4, "learning_rate": 1e-2, "batch": 16}
+    lines = tiny.train(tmp_path / "run", data=folder, **chosen)
+    assert "the best epoch is chosen by the loss on val: all its questions" in "\n".join(lines)
+    losses = [row["val_loss"] for row in tiny.rows(tmp_path / "run")]
+    best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert losses[best["epoch"]] == min(losses)
+
+
+def test_patience_counts_passes_and_training_goes_on_while_cider_is_zero(tiny, tmp_path):
+    lines = tiny.train(tmp_path / "a", epochs=12, eval_every=2, patience=4, learning_rate=1e-9)
+    assert len(tiny.rows(tmp_path / "a")) < 12
+    assert any(line.startswith("stopped after epoch") for line in lines)
+    lines = tiny.train(tmp_path / "b", epochs=5, patience=1)
+    rows = tiny.rows(tmp_path / "b")
+    assert len(rows) == 5 or rows[0]["val_cider"] > 0
+    assert "the best epoch is chosen by CIDEr on val" in lines
+
+
+def test_a_loss_that_is_no_number_gives_no_model(tiny, tmp_path, monkeypatch):
+    def nothing(captioner, grid, *rest):
+        return grid.cells.mean() * torch.nan
+
+    monkeypatch.setattr(captions, "caption_loss", nothing)
+    with pytest.raises(ModelError, match="finite loss"):
+        tiny.train(tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    assert "train_loss" not in tiny.rows(tmp_path)[0]
+
+
+# -- one device --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_one_of_several_processes_is_refused(name, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv(name, "2")
+    for act in (tiny.train, tiny.resume):
+        with pytest.raises(UsageError, match=f"{name}=2: a launcher started 2 processes"):
+            act(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_on_a_cluster_one_process_trains(tiny, tmp_path, monkeypatch):
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "x", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    tiny.train(tmp_path, epochs=1)
+    assert load_model(tmp_path)
+
+
+def test_one_device_is_used_and_the_others_are_named(tiny, tmp_path, monkeypatch):
+    asked, lines = {}, []
+
+    def trainer(**values):
+        asked.update(values)
+        raise InterruptedError
+
+    monkeypatch.setattr(fit.L, "Trainer", trainer)
+    monkeypatch.setattr(fit, "choose_device", lambda name: torch.device("cuda:1"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(WriteError):
+        train(tiny.data, tmp_path, tiny.options(), report=lines.append)
+    assert asked["devices"] == [1]
+    assert "2 GPUs are here; training uses one, cuda:1" in lines
+
+
+# -- what is left out, and what does not fit ---------------------------------------------------
+
+
+def test_what_is_left_out_of_captions_is_counted(tiny, tmp_path, caplog):
+    def change(record):
+        return replace(record, captions=()) if number(record) == 0 else record
+
+    folder = tiny.changed(tmp_path / "data", captions=change)
+    chosen = {"epochs": 1, "max_length": 4, "min_frequency": 3, "limit": 5, "workers": 2}
+    lines = "\n".join(tiny.train(tmp_path / "run", data=folder, **chosen))
+    assert "1 of 22 pictures left out: they have no captions" in lines
+    assert "--limit 5: only the first 5 pictures of each split" in lines
+    assert "are not in the vocabulary (--min-frequency, --max-words)" in lines
+    assert "--workers has no effect here, since the pictures fit in memory" in lines
+    assert "captions of more than 4 words are cut" in caplog.text
+
+
+def test_what_is_left_out_of_questions_is_counted(tiny, tmp_path):
+    training = Dataset.open(tiny.data).questions_of("train")
+    known, numbers = training[0].answers[0], iter(range(999))
+
+    def change(record):
+        if record.split != "val":
+            return replace(record, answers=()) if next(numbers) == 0 else record
+        return replace(record, answers=("xylophone",) if next(numbers) % 2 else (known,))
+
+    folder = tiny.changed(tmp_path / "data", questions=change)
+    chosen = {"architecture": "bow-mlp", "epochs": 1, "answers": 2}
+    lines = "\n".join(tiny.train(tmp_path / "run", data=folder, **chosen))
+    model = load_model(tmp_path / "run")
+    kept = [r for r in training[1:] if r.answers[0] in model.answers.answers]
+    assert "1 of 88 questions left out: they have no answers" in lines
+    assert f"{len(training) - 1 - len(kept)} training questions left out" in lines
+    assert "12 of 24 validation questions cannot be answered right" in lines
+    assert model.about["questions"] == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "captions", "questions", "named"),
+    [
+        ({}, of_val(split="test"), None, "split 'val' has no captions; splits with captions: te"),
+        ({"architecture": "bow-mlp"}, None, of_val(answers=()), "split 'val' has no answers"),
+        ({"architecture": "bow-mlp"}, None, lambda r: None, "holds no questions.*attention-lstm"),
+        ({}, lambda r: None, None, "holds no pictures with captions.*one of bow-mlp"),
+        (
+            {"reward": "cider"},
+            lambda r: replace(r, captions=("a",)),
+            None,
+            "--reward cider: .*CID",
+        ),
+        ({"architecture": "bow-mlp"}, None, of_val(answers=("xyz",)), "no validation question has"),
+    ],
+)
+def test_data_that_does_not_fit(chosen, captions, questions, named, tiny, tmp_path):
+    folder = tiny.changed(tmp_path / "data", captions, questions)
+    with pytest.raises(DataError, match=named):
+        tiny.train(tmp_path / "run", data=folder, **chosen)
+    assert not (tmp_path / "run").exists()
+
+
+def test_answers_of_another_vocabulary_teach_nothing(tiny, answerer, tmp_path):
+    folder = tiny.changed(tmp_path / "data", None, lambda r: replace(r, answers=("xylophone",)))
+    with pytest.raises(DataError, match="no training question has an answer of the vocabulary"):
+        tiny.train(tmp_path / "run", tiny.second(answerer), data=folder)
+
+
+def test_a_penalty_of_attention_needs_attention(tiny, tmp_path):
+    with pytest.raises(UsageError, match=r"--attention-penalty 0\.5: lstm has no attention"):
+        tiny.train(tmp_path / "run", architecture="lstm", attention_penalty=0.5)
+
+
+@pytest.mark.parametrize("name", ["training.json", "README.md", "config.json", "checkpoints"])
+def test_nothing_of_another_is_written_over(name, tiny, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=f"holds {name} already"):
+        tiny.train(tmp_path)
+
+
+def test_a_picture_that_cannot_be_opened_is_one_line_from_a_worker(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("gazetell.pictures.KEEP_BYTES", 0)
+    shutil.copytree(tiny.data, tmp_path / "data")
+    broken = next((tmp_path / "data/images").iterdir())
+    broken.write_text("no picture")
+    with pytest.raises(ImageError, match=broken.name) as caught:
+        tiny.train(tmp_path / "run", data=tmp_path / "data")
+    assert "Traceback" not in str(caught.value)

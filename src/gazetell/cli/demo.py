@@ -20,7 +20,7 @@ from ..inference.report import Example, figure_text, write_report
 from ..models.folder import update_metrics
 from ..progress import bar
 from ..training.fit import train
-from ..training.options import TrainOptions, read_recipe
+from ..training.options import train_options
 from .terminal import on_terminal, report
 
 __all__ = ["demo"]
@@ -159,10 +159,10 @@ def _clear(out: Path, again: bool) -> None:
         raise write_error(out, error) from error
 
 
-def _train(data: Path, out: Path, recipe: str, epochs: int | None, **more: object) -> None:
+def _train(data: Path, out: Path, recipe: str, epochs: int | None, **more: Any) -> None:
     """Train by a recipe, for all of the epochs if their number is given."""
     fixed = {} if epochs is None else {"epochs": epochs, "patience": epochs}
-    options = TrainOptions.from_dict({**read_recipe(recipe), **more, **fixed}, "demo")
+    options = train_options(recipe, **more, **fixed)
     train(data, out, options, report=report, progress=on_terminal())
 
 

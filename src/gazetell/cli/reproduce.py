@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..data.prepare import prepare
 from ..data.readers import BadRows, flickr8k
+from ..data.records import Dataset
 from ..errors import UsageError
 from ..reproduce import plan_names, read_plan
 from ..reproduce import reproduce as make_table
@@ -48,6 +49,8 @@ def reproduce(
             summary = prepare(flickr8k(data, bad=bad), folder / "data", bad=bad)
             for line in (summary.lines()[0], *summary.remarks()):
                 report(line)
+        elif not Dataset.open(folder / "data").root.is_relative_to(data.resolve()):
+            raise UsageError(f"{folder / 'data'}: was prepared from another folder than {data}")
         data = folder / "data"
     make_table(
         chosen,

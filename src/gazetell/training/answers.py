@@ -66,12 +66,19 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
         return dataset.questions, lambda record: bool(record.answers)
 
     def texts(self) -> list[str]:
+        """The training questions."""
         return [record.question for record in self.training]
 
     def sizes(self, earlier: Any) -> dict[str, int]:
+        """The answers, of the training questions or of the earlier model."""
         most = self.options.answers
         self.answers = earlier.answers if earlier else AnswerVocabulary.train(self.training, most)
         return {"answers": len(self.answers)}
+
+    @property
+    def vocabulary(self) -> str:
+        """Words and answers."""
+        return f"{super().vocabulary}, {len(self.answers)} answers"
 
     def learnable(self, report: Report) -> Sequence[QuestionRecord]:
         """Leave out what teaches nothing: no answer of the question is in the vocabulary."""
@@ -93,6 +100,7 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
         return kept
 
     def data(self, source: Source) -> tuple[QuestionData, QuestionData]:
+        """A record is a question; a picture comes once with all of its questions."""
         options = self.options
         common: Any = {"targets": options.targets, "max_question": options.max_question}
         training = QuestionData(
@@ -116,11 +124,13 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
     def step(
         self, grid: Grid, batch: QuestionBatch, epoch: int
     ) -> tuple[Tensor, int, dict[str, float]]:
+        """See ``answer_loss``."""
         targets, smoothing = self.options.targets, self.options.label_smoothing
         loss = answer_loss(self.logits(grid, batch), batch.targets, targets, smoothing)
         return loss, len(batch.owner), {}
 
     def validate(self, grid: Grid, batch: QuestionBatch) -> tuple[Tensor, int]:
+        """The loss, and whether the likeliest answers are right."""
         logits = self.logits(grid, batch)
         self.scores += self.score(logits, batch)
         return answer_loss(logits, batch.targets, self.options.targets), len(batch.owner)
@@ -140,6 +150,7 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
         return {"val_accuracy": sum(scores) / len(scores)}
 
     def about(self) -> dict[str, Any]:
+        """How many pictures and questions."""
         pictures = len({record.image for record in self.training})
         return {"pictures": pictures, "questions": len(self.training)}
 

@@ -67,9 +67,11 @@ class Captions(Task[CaptionRecord, CaptionBatch, CaptionModel]):
         return dataset.captions, lambda record: bool(record.captions)
 
     def texts(self) -> list[str]:
+        """The training captions."""
         return [caption for record in self.training for caption in record.captions]
 
     def data(self, source: Source) -> tuple[CaptionData, CaptionData]:
+        """A record is a picture with its captions."""
         options = self.options
         training = CaptionData(
             self.training,
@@ -92,6 +94,7 @@ class Captions(Task[CaptionRecord, CaptionBatch, CaptionModel]):
         return loss, len(batch.owner), {}
 
     def validate(self, grid: Grid, batch: CaptionBatch) -> tuple[Tensor, int]:
+        """The loss on the references, and a greedy caption of each picture."""
         loss = caption_loss(self.network, grid, batch, self.tokenizer.pad)
         for record, caption in zip(batch.records.tolist(), self.generate(grid), strict=True):
             self.generated[record] = self.tokenizer.decode(caption.tokens)
@@ -125,11 +128,13 @@ class Captions(Task[CaptionRecord, CaptionBatch, CaptionModel]):
         return decoded
 
     def about(self) -> dict[str, Any]:
+        """How many pictures and captions."""
         return {"pictures": len(self.training), "captions": len(self.texts())}
 
     def folder(
         self, about: dict[str, Any], validation: Iterable[CaptionBatch], report: Report
     ) -> CaptionerFolder:
+        """The captioner with what it decodes by."""
         options = self.options
         return CaptionerFolder(
             captioner=self.network.cpu().eval(),

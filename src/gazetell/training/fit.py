@@ -13,7 +13,7 @@ end of each epoch: a run that is killed and resumed ends as if it had not been. 
 epoch of the best score on the validation split; the loss chooses as long as the score is 0, and
 where the score cannot tell a good model from a bad one.
 
-Shapes: ``B`` pictures, ``R`` regions, ``C`` channels, ``S`` input side.
+Shapes: ``B`` pictures, ``R`` regions, ``C`` channels.
 """
 
 import hashlib
@@ -36,13 +36,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    ModelCheckpoint,
-    RichProgressBar,
-    WeightAveraging,
-)
+from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
@@ -56,7 +50,6 @@ from ..errors import DataError, GazetellError, ModelError, UsageError
 from ..features import FeatureCache, build_cache, cache_folder
 from ..files import read_json, read_jsonl, write_error, write_json, write_jsonl
 from ..models.answerers import ANSWERERS
-from ..models.captioners import CAPTIONERS
 from ..models.encoders import Encoder
 from ..models.folder import ModelFolder, load_model, save_model
 from ..models.precision import choose_device, choose_precision
@@ -105,12 +98,11 @@ def train(
         WriteError: the disk is full.
     """
     _one_process()
-    out = Path(out)
+    out, dataset = Path(out), Dataset.open(data)
     if held := [name for name in OWN if (out / name).exists()]:
         how = f"go on with --resume {out}, or name another folder"
         said = how if held[0] == "training.json" else "expected a new folder for the run"
         raise UsageError(f"{out}: holds {held[0]} already; {said}")
-    dataset = Dataset.open(data)
     run = {
         "data": str(Path(data).resolve()),
         "sha256": fingerprint(dataset),
@@ -133,18 +125,17 @@ def resume(
     """
     _one_process()
     out = Path(out)
-    if not (out / "training.json").is_file():
+    file = out / "training.json"
+    if not file.is_file():
         raise ModelError(f"{out}: holds no run to resume (no training.json)")
     try:
-        run = read_json(out / "training.json")
-        options = saved_options(run["options"], str(out / "training.json"))
-        dataset = Dataset.open(run["data"])
+        run = read_json(file)
+        options, dataset = saved_options(run["options"], str(file)), Dataset.open(run["data"])
     except (KeyError, TypeError) as error:
-        raise ModelError(f"{out / 'training.json'}: is malformed: {error}") from error
-    if run.get("sha256", fingerprint(dataset)) != fingerprint(dataset):
-        raise ModelError(
-            f"{out}: was begun on other records than {run['data']} holds now; train anew"
-        )
+        raise ModelError(f"{file}: is malformed: {error}") from error
+    now = fingerprint(dataset)
+    if run.get("sha256", now) != now:
+        raise ModelError(f"{out}: was begun on other records than {run['data']} holds; train anew")
     if (out / "config.json").is_file():
         report(f"{out}: its training is finished; nothing is left to do")
         return load_model(out)
@@ -172,26 +163,6 @@ def _one_process() -> None:
             )
 
 
-def _task(dataset: Dataset, options: TrainOptions, report: Report) -> Task[Any, Any, Any]:
-    """The task of an architecture.
-
-    Raises:
-        DataError: the dataset has nothing of what the architecture learns from.
-    """
-    answers = options.architecture in ANSWERERS
-    has = {True: ("questions", dataset.questions), False: ("captions", dataset.captions)}
-    if not has[answers][1] and has[not answers][1]:
-        others = ", ".join(CAPTIONERS if answers else ANSWERERS)
-        raise DataError(
-            f"{dataset.folder}: holds {has[not answers][0]} and no {has[answers][0]}; "
-            f"--architecture {options.architecture} needs them, not {others}"
-        )
-    if answers:
-        return Answers(dataset, options, report)
-    rewarded = getattr(options, "reward", "none") != "none"
-    return (RewardedCaptions if rewarded else Captions)(dataset, options, report)
-
-
 def _fit(
     dataset: Dataset,
     out: Path,
@@ -206,47 +177,64 @@ def _fit(
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     if options.overfit:
-        off = {name: value for name, value in OVERFIT.items() if hasattr(options, name)}
-        options = replace(options, **off)
+        options = replace(options, **{k: v for k, v in OVERFIT.items() if hasattr(options, k)})
     L.seed_everything(options.seed, verbose=False)
     device = choose_device(options.device)
     precision = choose_precision(device, options.precision)
-    task = _task(dataset, options, report)
-    module = Training(task)
-    encoder = task.encoder
+    answers, rewarded = options.architecture in ANSWERERS, getattr(options, "reward", "") == "cider"
+    made = Answers if answers else RewardedCaptions if rewarded else Captions
+    task: Task[Any, Any, Any] = made(dataset, options, report)
+    module, encoder = Training(task, out, report), task.encoder
     weights = sum(p.numel() for p in module.parameters())
     weights -= sum(p.numel() for p in encoder.trunk.parameters())
-    counts = [f"{task.tokenizer.vocab_size} words"]
-    counts += [f"{size} {name}" for name, size in task.sizes(None).items()]
+    measure = f"the loss on val: {task.unfit}" if task.unfit else f"{task.chosen_by} on val"
     report(
-        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {', '.join(counts)}; "
+        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {task.vocabulary}; "
         f"{len(task.training)} training and {len(task.validation)} validation {task.records}; "
         f"{options.encoder} grid {encoder.height}x{encoder.width}x{encoder.channels}; "
         f"{device.type}, {precision.name} ({precision.reason})"
     )
-    measure = f"the loss on val: {task.unfit}" if task.unfit else f"{task.chosen_by} on val"
     report(f"the best epoch is chosen by {measure}")
     if device.type == "cuda" and torch.cuda.device_count() > 1:
         report(f"{torch.cuda.device_count()} GPUs are here; training uses one, {device}")
     if run is not None:
         # Not before: what fails up to here leaves no folder that holds a run.
         write_json(out / "training.json", run)
-    last = out / "checkpoints" / "last.ckpt"
     with _stoppable(out, report):
-        module.load_data(dataset, device, report, progress)
-        trainer, best, early = _trainer(out, task, device, precision.name, report, progress)
-        checkpoint = last if run is None and last.is_file() else None
-        if checkpoint:
+        module.open(_source(dataset, task, device, report, progress))
+        early, best, last = _watchers(out, options)
+        trainer = L.Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            plugins=[LightningEnvironment()],  # a cluster's would want more processes
+            precision="bf16-mixed" if precision.name == "bf16" else "32-true",
+            max_epochs=options.epochs,
+            check_val_every_n_epoch=options.eval_every,
+            logger=TensorBoardLogger(out, name="", version="tensorboard"),
+            callbacks=[
+                *(early, best, last),
+                *([_average(options.ema)] if options.ema else []),
+                *([ProgressBar()] if progress else []),
+            ],
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+            default_root_dir=out,
+        )
+        checkpoint = out / "checkpoints" / "last.ckpt"
+        begun = run is None and checkpoint.is_file()
+        if begun:
             _read_checkpoint(checkpoint, module)
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-        score = best.best_model_score
-        if score is None or not math.isfinite(score):
+        trainer.fit(module, ckpt_path=checkpoint if begun else None, weights_only=True)
+        score = float("nan") if best.best_model_score is None else float(best.best_model_score)
+        if not math.isfinite(score):
             raise ModelError(f"{out}: no epoch gave a finite loss, so there is no model")
         if 0 < early.stopped_epoch < options.epochs - 1:
-            report(
-                f"stopped after epoch {early.stopped_epoch + 1} of {options.epochs}: no better one "
-                f"for --patience {options.patience}"
-            )
+            why = f"no better one for {options.patience} (--patience)"
+            report(f"stopped after epoch {early.stopped_epoch + 1} of {options.epochs}: {why}")
         module.load_state_dict(_read_checkpoint(Path(best.best_model_path), module))
         about = {
             "dataset": dataset.name,
@@ -258,13 +246,8 @@ def _fit(
             "gazetell": __version__,
             "torch": torch.__version__,
         }
-        module.to(device).eval()
-        batches = (
-            module.transfer_batch_to_device(module.on_before_batch_transfer(batch, 0), device, 0)
-            for batch in module.val_dataloader()
-        )
         with precision.autocast(device):
-            model = task.folder(about, batches, report)
+            model = task.folder(about, module.to(device).eval().validation(device), report)
         save_model(out, model)
     value = f"{task.chosen_by} on val {score:.4f}" if score > 0 else f"loss on val {-score:.4f}"
     report(f"model written to {out}; best {value}")
@@ -286,6 +269,45 @@ def _stoppable(out: Path, report: Report) -> Iterator[None]:
         raise write_error(out, error) from error
 
 
+def _watchers(out: Path, options: TrainOptions) -> tuple[Any, Any, Any]:
+    """What stops early, and what keeps the best and the last epoch."""
+    patience = math.ceil(options.patience / options.eval_every)  # of validation passes
+    early = callbacks.EarlyStopping("choice", mode="max", patience=patience)
+    common: Any = {"dirpath": out / "checkpoints", "enable_version_counter": False}
+    best = callbacks.ModelCheckpoint(filename="best", monitor="choice", mode="max", **common)
+    last = callbacks.ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+    return early, best, last
+
+
+def _average(decay: float) -> callbacks.WeightAveraging:
+    """Validate and keep an exponential moving average of the weights.
+
+    Training goes on with the weights themselves, and a resumed run has both. At first the decay is
+    smaller, that the random start is soon forgotten.
+
+    References:
+        Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging.
+    """
+
+    def update(mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+        if not mean.is_floating_point():
+            return current
+        return mean.lerp(current, 1 - min(decay, (1 + int(updates)) / (10 + int(updates))))
+
+    return callbacks.WeightAveraging(avg_fn=update)
+
+
+class ProgressBar(callbacks.RichProgressBar):
+    """Lightning's bar on standard error, without the number of the logger's version."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=5, console_kwargs={"stderr": True})
+
+    def get_metrics(self, *modules: Any) -> dict[str, int | str | float | dict[str, float]]:
+        """What is shown behind the bar."""
+        return {k: v for k, v in super().get_metrics(*modules).items() if k != "v_num"}
+
+
 def _read_checkpoint(path: Path, module: nn.Module) -> dict[str, Tensor]:
     """The weights in a checkpoint; nothing in it is executed.
 
@@ -294,86 +316,35 @@ def _read_checkpoint(path: Path, module: nn.Module) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        found = {name: tensor.shape for name, tensor in state.items()}
+        shapes = {name: tensor.shape for name, tensor in state.items()}
     except Exception as error:  # torch raises many kinds
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"{path}: cannot be read: {reason}") from error
-    if found != {name: tensor.shape for name, tensor in module.state_dict().items()}:
+    if shapes != {name: tensor.shape for name, tensor in module.state_dict().items()}:
         raise ModelError(f"{path}: does not fit training.json and the dataset")
     return state
 
 
-def _trainer(
-    out: Path,
-    task: Task[Any, Any, Any],
-    device: torch.device,
-    precision: str,
-    report: Report,
-    progress: bool,
-) -> tuple[L.Trainer, ModelCheckpoint, EarlyStopping]:
-    """The Trainer, what keeps the best epoch, and what stops early."""
-    options, folder = task.options, out / "checkpoints"
-    best = ModelCheckpoint(
-        folder, filename="best", monitor="choice", mode="max", enable_version_counter=False
-    )
-    last = ModelCheckpoint(
-        folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    # Lightning counts validation passes.
-    patience = math.ceil(options.patience / options.eval_every)
-    early = EarlyStopping("choice", mode="max", patience=patience)
-    callbacks: list[Callback] = [EpochLog(out / "metrics.jsonl", report, early), early, best, last]
-    if options.ema:
-        callbacks.append(EMA(options.ema))
-    if progress:
-        callbacks.append(ProgressBar())
-    trainer = L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
-        plugins=[LightningEnvironment()],  # not that of a cluster, which would want more processes
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        max_epochs=options.epochs,
-        check_val_every_n_epoch=options.eval_every,
-        logger=TensorBoardLogger(out, name="", version="tensorboard"),
-        callbacks=callbacks,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        use_distributed_sampler=False,
-        reload_dataloaders_every_n_epochs=1,
-        default_root_dir=out,
-    )
-    return trainer, best, early
-
-
 class Training(L.LightningModule):
-    """A task under the Trainer: batches, repeatable dropout, clipping, AdamW, the log."""
+    """A task under the Trainer: batches, repeatable dropout, clipping, AdamW, the history."""
 
-    def __init__(self, task: Task[Any, Any, Any]) -> None:
+    data: tuple[Any, Any]  # of training and validation
+    workers = 0
+
+    def __init__(self, task: Task[Any, Any, Any], out: Path, report: Report) -> None:
         super().__init__()
         self.task, self.options, self.encoder = task, task.options, task.encoder
+        self.history, self.report = out / "metrics.jsonl", report
         self.add_module(task.kind, task.network)
 
-    def load_data(
-        self, dataset: Dataset, device: torch.device, report: Report, progress: bool
-    ) -> None:
-        """Open the pictures, or the cached grids."""
-        options, encoder = self.options, self.encoder
-        if not getattr(options, "blind", False) and encoder.frozen:
-            random = encoder.config.weights == "none"
-            if random and not (options.init_from or options.encoder_from):
-                report(
-                    f"the encoder {options.encoder} has random weights and is not trained; expected "
-                    "--encoder-weights, --encoder-from or --encoder-trainable"
-                )
-        source = _source(dataset, self.task, device, report, progress)
-        # Worker processes pay off only where pictures are opened again and again.
-        opens = isinstance(source, PixelSource) and not source.kept
-        self.workers = options.workers if opens else 0
-        if options.workers > 1 and isinstance(source, PixelSource) and not opens:
-            report(f"--workers {options.workers}: has no effect, since the pictures fit in memory")
+    def open(self, source: Source) -> None:
+        """Take the pictures from a source."""
         self.data = self.task.data(source)
+        # Worker processes pay off only where pictures are opened again and again.
+        if isinstance(source, PixelSource) and not source.kept:
+            self.workers = self.options.workers
+        elif isinstance(source, PixelSource) and self.options.workers > 1:
+            self.report("--workers has no effect here, since the pictures fit in memory")
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Made anew each epoch, shuffled by seed and epoch."""
@@ -387,10 +358,8 @@ class Training(L.LightningModule):
         return self._loader(self.data[1], 64)
 
     def _loader(self, data: Any, batch: int, order: Any = None) -> DataLoader[Any]:
-        # The dataset makes whole batches.
-        return DataLoader(
-            _Errors(data), batch, sampler=order, collate_fn=_same, num_workers=self.workers
-        )
+        workers = self.workers
+        return DataLoader(Whole(data), batch, sampler=order, collate_fn=same, num_workers=workers)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raise what went wrong with a batch."""
@@ -398,31 +367,44 @@ class Training(L.LightningModule):
             raise batch
         return batch
 
+    def validation(self, device: torch.device) -> Iterator[Any]:
+        """The validation batches without the Trainer."""
+        for batch in self.val_dataloader():
+            yield self.transfer_batch_to_device(self.on_before_batch_transfer(batch, 0), device, 0)
+
+    def on_train_start(self) -> None:
+        """Train no further epoch where a run that is resumed had stopped early."""
+        early: Any = self.trainer.early_stopping_callback
+        self.trainer.should_stop = early.stopped_epoch > 0
+
+    def on_train_epoch_start(self) -> None:
+        """Note the time."""
+        self.epoch_began = time.perf_counter()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout depend on seed and epoch alone, so a resumed run repeats it.
 
         Not at the start of the epoch: making a loader draws a number too, before it or after.
         """
-        self.began = time.perf_counter()
+        self.step_began = time.perf_counter()
         if batch_idx == 0:
             torch.manual_seed(self.options.seed * 100_003 + self.current_epoch)
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """One step; the loss is logged."""
         grid = self.task.grid(batch.pictures)
-        loss, count, self.logs = self.task.step(grid, batch, self.current_epoch)
+        loss, count, self.extra = self.task.step(grid, batch, self.current_epoch)
         self.log("train_loss", loss, prog_bar=True, on_step=True, on_epoch=False)
         self.log("train_loss_epoch", loss, on_step=False, on_epoch=True, batch_size=count)
-        if "train_reward" in self.logs:
-            value = self.logs["train_reward"]
-            self.log("train_reward", value, on_step=False, on_epoch=True, batch_size=count)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log what share of the step, now that it is done, the reward took."""
-        if "reward_seconds" in self.logs:
-            share = self.logs["reward_seconds"] / (time.perf_counter() - self.began)
+        """Log the reward, and what share of the step, now that it is done, it took."""
+        if self.extra:
+            share = self.extra["reward_seconds"] / (time.perf_counter() - self.step_began)
             self.log("reward_share", share, on_step=False, on_epoch=True, batch_size=1)
+            reward, count = self.extra["train_reward"], len(batch.records)
+            self.log("train_reward", reward, on_step=False, on_epoch=True, batch_size=count)
 
     def validation_step(self, batch: Any, index: int) -> None:
         """The loss; the figures follow at the end."""
@@ -436,22 +418,50 @@ class Training(L.LightningModule):
             self.log(name, value, prog_bar=name == self.task.columns[0])
         loss = float(self.trainer.callback_metrics["val_loss"])
         score = 0.0 if self.task.unfit else figures[self.task.columns[0]]
-        self.log("choice", score if score > 0 else -loss, logger=False)
+        telling = score > 0 and math.isfinite(loss)
+        self.log("choice", score if telling else -loss, logger=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Write the row; rows that a killed run wrote for this or later epochs are replaced."""
+        seconds, epoch = time.perf_counter() - self.epoch_began, self.current_epoch + 1
+        # JSON has no numbers but finite ones.
+        metrics = self.trainer.callback_metrics
+        values = {k: round(float(v), 5) for k, v in metrics.items() if math.isfinite(v)}
+        if "train_loss_epoch" in values:
+            values["train_loss"] = values["train_loss_epoch"]
+        else:
+            self.trainer.should_stop = True
+            self.report(
+                f"epoch {epoch}: the training loss is no finite number; training ends here (a "
+                "smaller --learning-rate may help)"
+            )
+        names = ["train_loss", "train_reward", "reward_share"]
+        if epoch % self.options.eval_every == 0:
+            names += ["val_loss", *self.task.columns]
+        row = {"epoch": epoch, **{name: values[name] for name in names if name in values}}
+        row["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = round(seconds, 2)
+        rows = [r for _, r in read_jsonl(self.history)] if self.history.is_file() else []
+        write_jsonl(self.history, [*(r for r in rows if r["epoch"] < epoch), row])
+        shown = [f"{n} {row[n]:.4f}" for n in names if n in row and n != "reward_share"]
+        where = f"epoch {epoch}/{self.options.epochs}"
+        self.report("  ".join([where, *shown, f"{seconds:.0f} s"]))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the callbacks' state fit a run folder that was moved, or made before ``choice``."""
-        saver: Any = self.trainer.checkpoint_callback
+        folder = self.history.resolve().parent / "checkpoints"
+
+        def here(path: str) -> str:
+            return path and str(folder / Path(path).name)
+
         states = checkpoint["callbacks"]
         for key in list(states):
             state = states.pop(key)
             if "dirpath" in state:
+                state["dirpath"] = str(folder)
                 for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-                    state[name] = state[name] and str(Path(saver.dirpath, Path(state[name]).name))
-                state["best_k_models"] = {
-                    str(Path(saver.dirpath, Path(k).name)): v
-                    for k, v in state["best_k_models"].items()
-                }
-                state["dirpath"] = saver.dirpath
+                    state[name] = here(state[name])
+                state["best_k_models"] = {here(k): v for k, v in state["best_k_models"].items()}
             states[key.replace(repr(self.task.columns[0]), "'choice'")] = state
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -490,6 +500,39 @@ class Training(L.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
+class Whole(TorchDataset[Any]):
+    """A dataset of whole batches that returns its errors: from a worker they come as tracebacks."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """A batch, or what went wrong with it."""
+        try:
+            return self.data.__getitems__(indices)
+        except GazetellError as error:
+            return error
+
+
+def same(batch: Any) -> Any:
+    """The batch: there is nothing to collate."""
+    return batch
+
+
+class NoPictures:
+    """Grids of zeros (B, R, C) for a model that sees nothing: the pictures need not be there."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.shape = encoder.height * encoder.width, encoder.trunk_channels
+
+    def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
+        """See ``Source.load``."""
+        return torch.zeros(len(names), *self.shape, dtype=torch.float16)
+
+
 def _source(
     dataset: Dataset,
     task: Task[Any, Any, Any],
@@ -501,13 +544,19 @@ def _source(
     options, encoder = task.options, task.encoder
     if getattr(options, "blind", False):
         return NoPictures(encoder)
-    if not encoder.frozen or options.features == "none":
-        return PixelSource(dataset.root, task.pictures, encoder.pixels, encoder.size)
+    learned = not encoder.frozen or options.init_from or options.encoder_from
+    if options.encoder_weights == "none" and not learned:
+        report(
+            f"the encoder {options.encoder} is random and stays so; expected --encoder-weights, "
+            "--encoder-from or --encoder-trainable"
+        )
     folder, names = cache_folder(dataset, encoder, flip=options.flip)
-    if (options.limit or options.overfit) and not (folder / "features.json").is_file():
-        # A quick try does not encode everything; a full cache serves it where there is one.
+    cached = (folder / "features.json").is_file()
+    # A quick try does not encode everything; a full cache serves it where there is one.
+    quick = (options.limit or options.overfit) and not cached
+    if not encoder.frozen or options.features == "none" or quick:
         return PixelSource(dataset.root, task.pictures, encoder.pixels, encoder.size)
-    if (folder / "features.json").is_file():
+    if cached:
         try:
             return FeatureCache(folder)
         except DataError as error:
@@ -524,121 +573,3 @@ def _source(
             precision=options.precision,
             progress=update,
         )
-
-
-class NoPictures:
-    """Grids of zeros (B, R, C) for a model that sees nothing: the pictures need not be there."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.shape = encoder.height * encoder.width, encoder.trunk_channels
-
-    def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
-        """See ``Source.load``."""
-        return torch.zeros(len(names), *self.shape, dtype=torch.float16)
-
-
-class _Errors(TorchDataset[Any]):
-    """A dataset that returns its one-line errors: raised in a worker they become tracebacks."""
-
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        """A batch, or what went wrong with it."""
-        try:
-            return self.data.__getitems__(indices)
-        except GazetellError as error:
-            return error
-
-
-def _same(batch: Any) -> Any:
-    return batch
-
-
-class EMA(WeightAveraging):
-    """An exponential moving average of the weights, which is what is validated and kept.
-
-    Training goes on with the weights themselves, and a resumed run has both. At first the decay is
-    smaller, that the random start is soon forgotten.
-
-    Args:
-        decay: of the average, a step.
-
-    References:
-        Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging.
-    """
-
-    every = 4  # steps; more seldom than each, at the same decay a step, costs next to nothing
-
-    def __init__(self, decay: float) -> None:
-        def average(mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-            if not mean.is_floating_point():
-                return current
-            return mean.lerp(current, 1 - self.decay_at(int(updates), decay))
-
-        super().__init__(avg_fn=average)
-
-    @classmethod
-    def decay_at(cls, updates: int, decay: float) -> float:
-        """The decay of an update."""
-        return min(decay**cls.every, (1 + updates) / (10 + updates))
-
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Every few steps, and after the first: before it the average is the random start."""
-        return step_idx is not None and (step_idx == 0 or (step_idx + 1) % self.every == 0)
-
-
-class EpochLog(Callback):
-    """Writes a row an epoch to ``metrics.jsonl`` and a line to the report."""
-
-    def __init__(self, path: Path, report: Report, early: EarlyStopping) -> None:
-        self.path, self.report, self.early = path, report, early
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Train no further epoch where a run that is resumed had stopped early."""
-        trainer.should_stop = self.early.stopped_epoch > 0
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the time."""
-        self.began = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the row; rows that a killed run wrote for this or later epochs are replaced."""
-        seconds = time.perf_counter() - self.began
-        # JSON has no numbers but finite ones.
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if math.isfinite(v)}
-        epoch = trainer.current_epoch + 1
-        if "train_loss_epoch" in values:
-            values["train_loss"] = values["train_loss_epoch"]
-        else:
-            trainer.should_stop = True
-            self.report(
-                f"epoch {epoch}: the training loss is no finite number; training ends here (a "
-                "smaller --learning-rate may help)"
-            )
-        names = ["train_loss", "train_reward", "reward_share"]
-        if epoch % pl_module.options.eval_every == 0:
-            names += ["val_loss", *pl_module.task.columns]
-        row: dict[str, Any] = {"epoch": epoch}
-        row |= {name: round(values[name], 5) for name in names if name in values}
-        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        row["seconds"] = round(seconds, 2)
-        rows = [r for _, r in read_jsonl(self.path)] if self.path.is_file() else []
-        write_jsonl(self.path, [*(r for r in rows if r["epoch"] < epoch), row])
-        shown = [n for n in names if n in row and n != "reward_share"]
-        line = "  ".join(f"{name} {row[name]:.4f}" for name in shown)
-        self.report(f"epoch {epoch}/{trainer.max_epochs}  {line}  {seconds:.0f} s")
-
-
-class ProgressBar(RichProgressBar):
-    """Lightning's bar on standard error, without the number of the logger's version."""
-
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=5, console_kwargs={"stderr": True})
-
-    def get_metrics(self, *modules: Any) -> dict[str, int | str | float | dict[str, float]]:
-        """What is shown behind the bar."""
-        return {k: v for k, v in super().get_metrics(*modules).items() if k != "v_num"}

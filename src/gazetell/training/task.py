@@ -16,8 +16,8 @@ from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..data.text import Tokenizer
 from ..data.vectors import coverage, embedding_matrix, vectors_for
 from ..errors import DataError, UsageError
-from ..models.answerers import AnswerModel
-from ..models.captioners import CaptionModel
+from ..models.answerers import ANSWERERS, AnswerModel
+from ..models.captioners import CAPTIONERS, CaptionModel
 from ..models.encoders import Encoder, Grid
 from ..models.folder import ModelFolder, load_model
 from .options import TrainOptions
@@ -82,6 +82,11 @@ class Task(ABC, Generic[Record, Batch, Network]):
         return self
 
     @property
+    def vocabulary(self) -> str:
+        """How many words there are, and answers, for a line."""
+        return f"{self.tokenizer.vocab_size} words"
+
+    @property
     def pictures(self) -> list[str]:
         """The names of all pictures of training and validation, each once."""
         return list(dict.fromkeys(r.image for r in (*self.training, *self.validation)))
@@ -141,6 +146,12 @@ class Task(ABC, Generic[Record, Batch, Network]):
         """Training and validation records; those of the first pictures where a limit is set."""
         options, where = self.options, dataset.folder or dataset.name
         every, useful = self.of(dataset)
+        if not every:
+            others = ", ".join(ANSWERERS if self.kind == "captioner" else CAPTIONERS)
+            raise DataError(
+                f"{where}: holds no {self.records} with {self.learns}, which --architecture "
+                f"{options.architecture} learns from; expected another dataset or one of {others}"
+            )
         splits: dict[str, list[Record]] = {"train": [], "val": []}
         for record in filter(useful, every):
             splits.setdefault(record.split, []).append(record)
@@ -154,10 +165,6 @@ class Task(ABC, Generic[Record, Batch, Network]):
         whole = sum(record.split in ("train", "val") for record in every)
         if lost := whole - len(splits["train"]) - len(splits["val"]):
             report(f"{lost} of {whole} {self.records} left out: they have no {self.learns}")
-        others = {name: len(held) for name, held in splits.items() if name not in READ}
-        if others:
-            counts = ", ".join(f"{name} ({count})" for name, count in sorted(others.items()))
-            report(f"splits left out, since training reads train and val: {counts}")
         few = options.overfit or options.limit
         training, validation = (_first(splits[name], few) for name in ("train", "val"))
         if options.overfit:
@@ -215,9 +222,6 @@ class Task(ABC, Generic[Record, Batch, Network]):
                 f"{unknown} of {words} words of the training texts ({unknown / words:.1%}) are not "
                 "in the vocabulary (--min-frequency, --max-words)"
             )
-
-
-READ = ("train", "val", "test")
 
 
 def _first(records: list[Any], pictures: int) -> list[Any]:
