@@ -161,7 +161,7 @@ def test_the_plans_that_come_along_are_sound(name, tmp_path, monkeypatch):
         (PLAN.replace('init_from = "lstm"', 'init_from = "two lstm"'), "needs 'two lstm'"),
         (
             PLAN.replace("epochs = 1, embedding", "epoch = 1, embedding"),
-            "--epoch: there is no such",
+            "--epoch: there is no",
         ),
         (PLAN.replace('"two lstm"', '"LSTM"'), "row 'LSTM': another row has the same name or fold"),
         (PLAN.replace('rows = ["lstm, CIDEr"', 'rows = ["gru"'), "compares 'gru'"),

@@ -45,7 +45,7 @@ from typing import Any
 
 from .data.records import Dataset
 from .data.text import Tokenizer
-from .data.vectors import Word2VecOptions, train_word2vec, write_vectors
+from .data.vectors import train_word2vec, write_vectors
 from .errors import DataError, GazetellError, UsageError
 from .files import read_json, read_jsonl, write_json, write_text
 from .inference.evaluate import evaluate
@@ -336,8 +336,7 @@ class _Table:
             self.report(f"training word vectors, {path.name}")
             captions = [caption for r in self.dataset.split("train") for caption in r.captions]
             tokenizer = Tokenizer.train(captions, min_frequency=least)
-            chosen = Word2VecOptions(size=row.vectors)
-            words, matrix, _ = train_word2vec(captions, tokenizer, chosen)
+            words, matrix, _ = train_word2vec(captions, tokenizer, size=row.vectors)
             write_vectors(path, words, matrix)
         return str(path)
 

@@ -519,18 +519,22 @@ def test_one_device_is_used_and_the_others_are_named(tiny, tmp_path, monkeypatch
 # -- what is left out, and what does not fit ---------------------------------------------------
 
 
-def test_what_is_left_out_of_captions_is_counted(tiny, tmp_path, caplog):
+def test_what_is_left_out_of_captions_is_counted(tiny, tmp_path):
     def change(record):
-        return replace(record, captions=()) if number(record) == 0 else record
+        if number(record) == 0:
+            return replace(record, captions=())
+        return replace(record, split="dev") if number(record) == 1 else record
 
     folder = tiny.changed(tmp_path / "data", captions=change)
     chosen = {"epochs": 1, "max_length": 4, "min_frequency": 3, "limit": 5, "workers": 2}
     lines = "\n".join(tiny.train(tmp_path / "run", data=folder, **chosen))
-    assert "1 of 22 pictures left out: they have no captions" in lines
+    assert "1 of 21 pictures left out: they have no captions" in lines
+    assert "splits that nothing reads, left out: dev" in lines
     assert "--limit 5: only the first 5 pictures of each split" in lines
     assert "are not in the vocabulary (--min-frequency, --max-words)" in lines
     assert "--workers has no effect here, since the pictures fit in memory" in lines
-    assert "captions of more than 4 words are cut" in caplog.text
+    texts = [c for r in Dataset.open(folder).split("train")[1:6] for c in r.captions]
+    assert f"{sum(len(t.split()) > 4 for t in texts)} of 10 training texts are cut" in lines
 
 
 def test_what_is_left_out_of_questions_is_counted(tiny, tmp_path):
@@ -543,12 +547,13 @@ def test_what_is_left_out_of_questions_is_counted(tiny, tmp_path):
         return replace(record, answers=("xylophone",) if next(numbers) % 2 else (known,))
 
     folder = tiny.changed(tmp_path / "data", questions=change)
-    chosen = {"architecture": "bow-mlp", "epochs": 1, "answers": 2}
+    chosen = {"architecture": "bow-mlp", "epochs": 1, "answers": 2, "max_question": 3}
     lines = "\n".join(tiny.train(tmp_path / "run", data=folder, **chosen))
     model = load_model(tmp_path / "run")
     kept = [r for r in training[1:] if r.answers[0] in model.answers.answers]
     assert "1 of 88 questions left out: they have no answers" in lines
     assert f"{len(training) - 1 - len(kept)} training questions left out" in lines
+    assert "training texts are cut to --max-question 3" in lines
     assert "12 of 24 validation questions cannot be answered right" in lines
     assert model.about["questions"] == len(kept)
 

@@ -48,7 +48,7 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
     """
 
     kind, learns, records = "answerer", "answers", "questions"
-    columns, chosen_by = ("val_accuracy",), "accuracy"
+    columns, chosen_by, cut_by = ("val_accuracy",), "accuracy", "max_question"
     build = staticmethod(build_answerer)
 
     answers: AnswerVocabulary
@@ -108,7 +108,7 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
             self.tokenizer,
             self.answers,
             source,
-            questions_per_image=options.captions_per_image,
+            per_image=options.captions_per_image,
             flip=0.5 if options.flip else 0.0,
             seed=options.seed,
             **common,

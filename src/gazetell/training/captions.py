@@ -49,7 +49,7 @@ class Captions(Task[CaptionRecord, CaptionBatch, CaptionModel]):
     """
 
     kind, learns, records = "captioner", "captions", "pictures"
-    columns, chosen_by = ("val_cider", "val_bleu_4"), "CIDEr"
+    columns, chosen_by, cut_by = ("val_cider", "val_bleu_4"), "CIDEr", "max_length"
     build = staticmethod(build_captioner)
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
@@ -78,7 +78,7 @@ class Captions(Task[CaptionRecord, CaptionBatch, CaptionModel]):
             self.tokenizer,
             source,
             max_length=options.max_length,
-            captions_per_image=options.captions_per_image,
+            per_image=options.captions_per_image,
             flip=0.5 if options.flip else 0.0,
             seed=options.seed,
         )

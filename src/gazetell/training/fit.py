@@ -46,8 +46,8 @@ from torch.utils.data import Dataset as TorchDataset
 from .. import __version__
 from ..data.batches import Source
 from ..data.records import Dataset
-from ..errors import DataError, GazetellError, ModelError, UsageError
-from ..features import FeatureCache, build_cache, cache_folder
+from ..errors import GazetellError, ModelError, UsageError
+from ..features import build_cache, cache_folder
 from ..files import read_json, read_jsonl, write_error, write_json, write_jsonl
 from ..models.answerers import ANSWERERS
 from ..models.encoders import Encoder
@@ -550,26 +550,19 @@ def _source(
             f"the encoder {options.encoder} is random and stays so; expected --encoder-weights, "
             "--encoder-from or --encoder-trainable"
         )
-    folder, names = cache_folder(dataset, encoder, flip=options.flip)
-    cached = (folder / "features.json").is_file()
-    # A quick try does not encode everything; a full cache serves it where there is one.
-    quick = (options.limit or options.overfit) and not cached
+    precision = choose_precision(device, options.precision)
+    folder = cache_folder(dataset, encoder, precision, flip=options.flip)
+    # A quick try does not encode everything; a cache serves it where there is one.
+    quick = (options.limit or options.overfit) and not folder.is_dir()
     if not encoder.frozen or options.features == "none" or quick:
-        return PixelSource(dataset.root, task.pictures, encoder.pixels, encoder.size)
-    if cached:
-        try:
-            return FeatureCache(folder)
-        except DataError as error:
-            report(str(error))
+        return PixelSource(dataset.root, task.pictures, encoder.size)
     with bar("features", progress) as update:
         return build_cache(
+            dataset,
             encoder,
-            dataset.root,
-            names,
-            folder,
+            device,
+            precision,
             flip=options.flip,
             workers=options.workers,
-            device=device,
-            precision=options.precision,
             progress=update,
         )

@@ -20,6 +20,7 @@ from ..models.answerers import ANSWERERS, AnswerModel
 from ..models.captioners import CAPTIONERS, CaptionModel
 from ..models.encoders import Encoder, Grid
 from ..models.folder import ModelFolder, load_model
+from ..models.options import flag
 from .options import TrainOptions
 
 __all__ = ["Report", "Task"]
@@ -44,6 +45,7 @@ class Task(ABC, Generic[Record, Batch, Network]):
         records: what one is called in a line: ``pictures`` or ``questions``.
         columns: the figures of a validation pass; the first chooses the best epoch.
         chosen_by: what that is called in a line.
+        cut_by: the option with the most words of a text.
         unfit: why it cannot tell a good model from a bad one on this validation split, if so.
 
     Raises:
@@ -57,6 +59,7 @@ class Task(ABC, Generic[Record, Batch, Network]):
     columns: ClassVar[tuple[str, ...]]
     chosen_by: ClassVar[str]
     build: ClassVar[Callable[..., Any]]
+    cut_by: ClassVar[str]
 
     unfit: str | None
 
@@ -75,7 +78,7 @@ class Task(ABC, Generic[Record, Batch, Network]):
             self.network.load_state_dict(earlier.network.state_dict())
         self._set_words(texts, report)
         self.training = self.learnable(report)
-        self._tell_unknown(report)
+        self._tell_words(report)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Itself: whoever copies the weights to average them needs no second set of records."""
@@ -165,6 +168,8 @@ class Task(ABC, Generic[Record, Batch, Network]):
         whole = sum(record.split in ("train", "val") for record in every)
         if lost := whole - len(splits["train"]) - len(splits["val"]):
             report(f"{lost} of {whole} {self.records} left out: they have no {self.learns}")
+        if others := splits.keys() - {"train", "val", "test"}:
+            report(f"splits that nothing reads, left out: {', '.join(sorted(others))}")
         few = options.overfit or options.limit
         training, validation = (_first(splits[name], few) for name in ("train", "val"))
         if options.overfit:
@@ -213,9 +218,12 @@ class Task(ABC, Generic[Record, Batch, Network]):
             embed.weight.copy_(torch.from_numpy(matrix))
         report(coverage(vectors, self.tokenizer, texts))
 
-    def _tell_unknown(self, report: Report) -> None:
-        """Count the words of the training texts that the vocabulary lacks."""
+    def _tell_words(self, report: Report) -> None:
+        """Count the training texts that are cut, and the words that the vocabulary lacks."""
         rows = [ids[1:-1] for ids in self.tokenizer.encode_batch(self.texts())]
+        longest = getattr(self.options, self.cut_by)
+        if cut := sum(len(ids) > longest for ids in rows):
+            report(f"{cut} of {len(rows)} training texts are cut to {flag(self.cut_by)} {longest}")
         words = sum(map(len, rows))
         if unknown := sum(ids.count(self.tokenizer.unk) for ids in rows):
             report(
