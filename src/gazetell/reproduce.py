@@ -173,7 +173,7 @@ def read_plan(name: str) -> Plan:
     """
     source, values = training.read_toml(name, PLANS, "plan")
     try:
-        parts = {
+        parts: dict[str, Any] = {
             key: tuple(made(**training.plain(part)) for part in values.pop(table, ()))
             for key, table, made in (
                 ("rows", "row", Row),

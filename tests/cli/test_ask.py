@@ -19,19 +19,16 @@ TINY = {
     "encoder_trainable": "all",
     "encoder_size": 64,
     "embedding": 12,
-    "hidden": 16,
-    "attention_width": 12,
-    "passes": 2,
-    "width": 16,
     "min_frequency": 1,
     "epochs": 1,
     "precision": "fp32",
 }
+DMN = {"hidden": 16, "attention_width": 12, "passes": 2}
 RUNS = {
-    "run": {},
-    "blind": {"blind": True},
-    "plain": {"architecture": "bow-mlp"},
-    "captioner": {"architecture": "attention-lstm"},
+    "run": DMN,
+    "blind": {"blind": True, "encoder_trainable": "none"} | DMN,
+    "plain": {"architecture": "bow-mlp", "width": 16},
+    "captioner": {"architecture": "attention-lstm", "hidden": 16},
 }
 
 

@@ -133,7 +133,7 @@ def test_a_bad_recipe_is_named(tmp_path, text, named):
 
 
 def test_an_unknown_recipe_lists_the_known():
-    with pytest.raises(UsageError, match=r"recipe imagenet: expected .*scenes"):
+    with pytest.raises(UsageError, match=r"--recipe imagenet: expected .*scenes"):
         read_recipe("imagenet")
 
 

@@ -177,7 +177,8 @@ def _fit(
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     if options.overfit:
-        options = replace(options, **{k: v for k, v in OVERFIT.items() if hasattr(options, k)})
+        off: Any = {name: value for name, value in OVERFIT.items() if hasattr(options, name)}
+        options = replace(options, **off)
     L.seed_everything(options.seed, verbose=False)
     device = choose_device(options.device)
     precision = choose_precision(device, options.precision)

@@ -378,7 +378,7 @@ def read_recipe(name: str) -> dict[str, Any]:
         UsageError: no such recipe.
         DataError: not TOML, or an option that does not exist.
     """
-    source, tables = read_toml(name, RECIPES, "recipe")
+    source, tables = read_toml(name, RECIPES, "--recipe")
     values: dict[str, Any] = {}
     for key, value in tables.items():
         values |= value if isinstance(value, dict) else {key: value}
@@ -398,7 +398,10 @@ def read_toml(name: str, folder: Traversable, what: str) -> tuple[str, dict[str,
         DataError: not TOML.
     """
     if name in toml_names(folder):
-        source, text = f"{what} {name}", (folder / f"{name}.toml").read_text("utf-8")
+        source, text = (
+            f"{what.removeprefix('--')} {name}",
+            (folder / f"{name}.toml").read_text("utf-8"),
+        )
     elif Path(name).suffix == ".toml":
         source, text = name, read_text(name)
     else:
@@ -435,7 +438,7 @@ def _brought(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         raise UsageError("--encoder-from beside --init-from: that model brings its encoder")
     if not first and not second:
         return {}, ""
-    config = read_config(Path(first or second))
+    config = read_config(Path(first or second or ""))
     encoder = EncoderConfig.from_dict(config["encoder"])
     # What is trained and projected is this run's, unless the whole model goes on.
     names = set(ENCODER) - {"trainable"} - ({"project"} if second else set())

@@ -65,6 +65,8 @@ class Task(ABC, Generic[Record, Batch, Network]):
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         self.options: Any = options
+        self.training: Sequence[Record]
+        self.validation: Sequence[Record]
         self.training, self.validation = self._splits(dataset, report)
         earlier: Any = load_model(options.init_from) if options.init_from else None
         self.encoder = self._encoder(earlier)
@@ -150,10 +152,10 @@ class Task(ABC, Generic[Record, Batch, Network]):
         options, where = self.options, dataset.folder or dataset.name
         every, useful = self.of(dataset)
         if not every:
-            others = ", ".join(ANSWERERS if self.kind == "captioner" else CAPTIONERS)
+            fitting = ", ".join(ANSWERERS if self.kind == "captioner" else CAPTIONERS)
             raise DataError(
                 f"{where}: holds no {self.records} with {self.learns}, which --architecture "
-                f"{options.architecture} learns from; expected another dataset or one of {others}"
+                f"{options.architecture} learns from; expected another dataset or one of {fitting}"
             )
         splits: dict[str, list[Record]] = {"train": [], "val": []}
         for record in filter(useful, every):
