@@ -27,7 +27,6 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -38,8 +37,7 @@ from gazetell.models.captioners import CAPTIONERS, CaptionModel, ShowAttendTell,
 from gazetell.models.decoding import Decoded, DecodingOptions, decode
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.models.precision import Precision, choose_device, choose_precision
-from gazetell.training.captions import CaptionTask
-from gazetell.training.options import TrainOptions
+from gazetell.training.captions import caption_loss
 from plain_show_attend_tell import Reference
 
 PAD, UNK, START, END = range(4)
@@ -94,9 +92,9 @@ def build(architecture: str, options: Namespace, channels: int = 0) -> CaptionMo
 
 def our_loss(model: CaptionModel) -> Loss:
     """The loss as training computes it."""
-    pieces: Any = (nn.Identity(), model, SimpleNamespace(pad=PAD), TrainOptions(), [])
-    task = CaptionTask(*pieces)
-    return lambda batch: task.loss(Grid.of(batch.pictures, batch.pictures.shape[1], 1), batch)
+    return lambda batch: caption_loss(
+        model, Grid.of(batch.pictures, batch.pictures.shape[1], 1), batch, PAD
+    )
 
 
 def check_same(reference: Reference, ours: Any, batch: CaptionBatch) -> dict[str, float]:

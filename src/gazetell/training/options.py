@@ -398,10 +398,8 @@ def read_toml(name: str, folder: Traversable, what: str) -> tuple[str, dict[str,
         DataError: not TOML.
     """
     if name in toml_names(folder):
-        source, text = (
-            f"{what.removeprefix('--')} {name}",
-            (folder / f"{name}.toml").read_text("utf-8"),
-        )
+        source = f"{what.removeprefix('--')} {name}"
+        text = (folder / f"{name}.toml").read_text("utf-8")
     elif Path(name).suffix == ".toml":
         source, text = name, read_text(name)
     else:
