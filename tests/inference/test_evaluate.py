@@ -1,20 +1,63 @@
-"""Evaluation: the pointing score against a naive one, and figures that can be counted by hand."""
+"""Evaluation: every figure counted again, from the saved predictions where there are."""
 
 import json
-from dataclasses import replace
+from collections import Counter
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from gazetell import metrics, scenes
-from gazetell.data.records import Box, CaptionRecord, Dataset
+from gazetell.data.answers import AnswerVocabulary
+from gazetell.data.records import Box, CaptionRecord, Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError
-from gazetell.features import build_cache
-from gazetell.inference.evaluate import caption_pointing, evaluate
-from gazetell.inference.figures import Pointing
-from gazetell.inference.predict import Caption, Captioner
+from gazetell.features import build_cache, cache_folder
+from gazetell.inference.evaluate import caption_pointing, evaluate, evaluate_answers
+from gazetell.inference.figures import Pointing, Priors, bias
+from gazetell.inference.predict import Answerer, Caption, Captioner
+
+EXACT = {"device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Scenes with several captions and questions each, and boxes."""
+    return scenes.generate(
+        tmp_path_factory.mktemp("scenes"),
+        **{"train": 10, "val": 2, "test": 7, "captions_per_image": 3, "questions_per_image": 5},
+        seed=3,
+    )
+
+
+@pytest.fixture
+def captioner(untrained):
+    return Captioner(untrained(seed=2), **EXACT)
+
+
+@pytest.fixture
+def build(untrained_answerer):
+    """A loaded answerer; options by name."""
+    return lambda **options: Answerer(untrained_answerer(**{"seed": 2} | options), **EXACT)
+
+
+@pytest.fixture
+def answerer(build):
+    return build()
+
+
+def percent(hits, records):
+    return pytest.approx(100 * hits / len(records), abs=0.006)
+
+
+def saved(result, folder):
+    """Figures and rows as they are written."""
+    result.save(folder)
+    assert json.loads((folder / "metrics.json").read_text()) == result.figures
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
 
 # -- pointing --------------------------------------------------------------------------------
 
@@ -27,9 +70,9 @@ def caption(words, maps):
     return Caption(" ".join(words), list(words), None if maps is None else np.array(maps), -1.0)
 
 
-def at(row, column, height=4, width=4):
+def at(row, column):
     """A map that peaks at one cell."""
-    gaze = np.full((height, width), 0.01)
+    gaze = np.full((4, 4), 0.01)
     gaze[row, column] = 1
     return gaze
 
@@ -41,28 +84,18 @@ BALL = Box(("red", "ball"), 0.5, 0.0, 1.0, 0.5)  # the upper right quarter: 4 of
     ("cell", "hit"), [((0, 3), 1), ((1, 2), 1), ((2, 3), 0), ((0, 1), 0), ((3, 0), 0)]
 )
 def test_a_word_points_into_its_box_or_not(cell, hit):
-    found = caption_pointing([record(BALL)], [caption(["a", "ball"], [at(0, 0), at(*cell)])])
-    assert found == Pointing(score=hit, chance=0.25, words=1)
-
-
-def test_a_word_may_name_several_boxes_and_words_that_name_none_do_not_count():
-    other = Box(("ball",), 0.0, 0.5, 0.5, 1.0)
-    captions = [caption(["two", "ball", "red", "red"], [at(0, 0), at(3, 0), at(3, 0), at(0, 3)])]
-    found = caption_pointing([record(BALL, other)], captions)
-    # ball may be in either quarter, red in the upper right one alone.
-    assert found == Pointing(score=2 / 3, chance=pytest.approx((0.5 + 0.25 + 0.25) / 3), words=3)
+    pointed = caption_pointing([record(BALL)], [caption(["a", "ball"], [at(0, 0), at(*cell)])])
+    assert pointed == Pointing(score=hit, chance=0.25, words=1)
 
 
 def test_there_is_no_score_without_boxes_or_gaze():
-    assert caption_pointing([record()], [caption(["ball"], [at(0, 3)])]) is None
-    assert caption_pointing([record(BALL)], [caption(["cube"], [at(0, 3)])]) is None
-    assert caption_pointing([record(BALL)], [caption(["ball"], None)]) is None
-    assert caption_pointing([], []) is None
-
-
-def test_an_empty_caption_is_passed_over():
-    captions = [caption([], np.zeros((0, 4, 4))), caption(["ball"], [at(0, 3)])]
-    assert caption_pointing([record(BALL)] * 2, captions) == Pointing(1.0, 0.25, 1)
+    for words, maps, boxes in (
+        (["ball"], [at(0, 3)], []),
+        (["cube"], [at(0, 3)], [BALL]),
+        (["ball"], None, [BALL]),
+        ([], np.zeros((0, 4, 4)), [BALL]),
+    ):
+        assert caption_pointing([record(*boxes)], [caption(words, maps)]) is None
 
 
 fractions = st.integers(0, 24).map(lambda n: n / 24)
@@ -72,14 +105,12 @@ boxes = st.builds(
     st.tuples(fractions, fractions),
     st.tuples(fractions, fractions),
 )
+told = st.tuples(st.lists(boxes, max_size=3), st.lists(st.sampled_from("abcd"), max_size=4))
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    pictures=st.lists(
-        st.tuples(st.lists(boxes, max_size=3), st.lists(st.sampled_from("abcd"), max_size=4)),
-        max_size=3,
-    ),
+    pictures=st.lists(told, max_size=3),
     height=st.integers(1, 5),
     width=st.integers(1, 5),
     seed=st.integers(0, 10**6),
@@ -87,236 +118,493 @@ boxes = st.builds(
 def test_pointing_equals_a_naive_count(pictures, height, width, seed):
     random = np.random.default_rng(seed)
     maps = [random.random((len(words), height, width)) for _, words in pictures]
-    records = [record(*own) for own, _ in pictures]
-    captions = [caption(words, own) for (_, words), own in zip(pictures, maps, strict=True)]
-
     hits, chances = [], []
     for (own, words), gaze in zip(pictures, maps, strict=True):
         for word, one in zip(words, gaze, strict=True):
-            named = [box for box in own if word in box.words]
-            if not named:
+            if not (named := [box for box in own if word in box.words]):
                 continue
-            peak, cells = None, []
-            for row in range(height):
-                for column in range(width):
-                    x, y = (column + 0.5) / width, (row + 0.5) / height
-                    inside = any(box.x0 <= x <= box.x1 and box.y0 <= y <= box.y1 for box in named)
-                    cells.append(inside)
-                    if peak is None or one[row, column] > one[peak]:
-                        peak = (row, column)
-            hits.append(cells[peak[0] * width + peak[1]])
-            chances.append(sum(cells) / len(cells))
-    found = caption_pointing(records, captions)
+            places = [
+                ((c + 0.5) / width, (r + 0.5) / height) for r in range(height) for c in range(width)
+            ]
+            inside = [
+                any(b.x0 <= x <= b.x1 and b.y0 <= y <= b.y1 for b in named) for x, y in places
+            ]
+            hits.append(inside[max(range(len(places)), key=one.flatten().tolist().__getitem__)])
+            chances.append(sum(inside) / len(inside))
+    captions = [caption(words, own) for (_, words), own in zip(pictures, maps, strict=True)]
+    pointed = caption_pointing([record(*own) for own, _ in pictures], captions)
     if not hits:
-        assert found is None
+        assert pointed is None
         return
-    assert found.words == len(hits)
-    assert found.score == pytest.approx(sum(hits) / len(hits))
-    assert found.chance == pytest.approx(sum(chances) / len(chances))
+    assert pointed.words == len(hits)
+    assert pointed.score == pytest.approx(sum(hits) / len(hits))
+    assert pointed.chance == pytest.approx(sum(chances) / len(chances))
 
 
-def test_chance_is_what_a_gaze_at_random_gets():
-    random = np.random.default_rng(0)
-    box = Box(("ball",), 0.1, 0.2, 0.8, 0.6)
-    captions = [caption(["ball"], random.random((1, 7, 7))) for _ in range(2000)]
-    found = caption_pointing([record(box)] * 2000, captions)
-    assert found.score == pytest.approx(found.chance, abs=0.04)
+# -- captions --------------------------------------------------------------------------------
 
 
-# -- a whole evaluation ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def model(untrained):
-    return Captioner(untrained(seed=2), device="cpu", precision="fp32")
-
-
-@pytest.fixture
-def dataset(scenes_dataset, tmp_path):
-    """The scenes in a folder of the test's own, so that no cache of another test is found."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for name in ("scenes.jsonl", "recipe.json"):
-        (folder / name).write_bytes((scenes_dataset.folder / name).read_bytes())
-    return replace(scenes_dataset, folder=folder)
-
-
-def test_figures_of_a_split(model, dataset):
-    found = evaluate(model, dataset, split="test", batch=4)
+def test_figures_of_a_split(captioner, dataset, tmp_path):
+    result = evaluate(captioner, dataset, split="test", batch=4)
     records = dataset.split("test")
-    assert list(found.records) == list(records)
-    for one, own in zip(records, found.results, strict=True):
-        alone = model.caption(dataset.path(one))
+    assert list(result.records) == list(records)
+    for one, own in zip(records, result.results, strict=True):
+        alone = captioner.caption(dataset.path(one))
         assert own.text == alone.text
         assert np.allclose(own.attention, alone.attention, atol=1e-3)
         assert own.image is None
-    texts = [own.text for own in found.results]
+    texts = [own.text for own in result.results]
     references = {one.id: one.captions for one in records}
     predictions = {one.id: text for one, text in zip(records, texts, strict=True)}
-    figures = found.figures
+    figures = result.figures
     assert figures["metrics"] == metrics.score_captions(references, predictions)
-    assert (figures["dataset"], figures["split"], figures["pictures"]) == ("scenes", "test", 6)
-    assert figures["beam"] == 3
-    assert figures["distinct"] == len(set(texts)) / 6
+    assert (figures["dataset"], figures["split"], figures["pictures"]) == ("scenes", "test", 7)
+    assert (figures["beam"], figures["members"]) == (3, 1)
+    assert figures["distinct"] == len(set(texts)) / 7
     assert figures["vocabulary"] == len({word for text in texts for word in text.split()})
-    assert figures["mean_length"] == pytest.approx(sum(len(t.split()) for t in texts) / 6)
+    assert figures["mean_length"] == pytest.approx(sum(len(t.split()) for t in texts) / 7)
     assert figures["decoding_pictures_per_second"] > 0
     assert figures["unseen"] == 1.0  # an untrained model repeats nobody
     per_caption = metrics.caption_scores(references, predictions)
-    assert list(found.scores) == [per_caption[one.id] for one in records]
+    assert list(result.scores) == [per_caption[one.id] for one in records]
     truth = scenes.read_truth(dataset.folder)
-    true = [
-        scenes.judge(text, truth[one.id]).true for one, text in zip(records, texts, strict=True)
-    ]
-    assert [verdict.true for verdict in found.verdicts] == true
-    assert figures["truth"] == sum(true) / 6
+    true = [scenes.judge(predictions[one.id], truth[one.id]).true for one in records]
+    assert [verdict.true for verdict in result.verdicts] == true
+    assert figures["truth"] == sum(true) / 7
+    pointed = caption_pointing(result.records, result.results)
+    assert figures["pointing"] == (None if pointed is None else asdict(pointed))
     json.dumps(figures, allow_nan=False)
+    rows = saved(result, tmp_path / "out")
+    assert [row["id"] for row in rows] == [one.id for one in result.records]
+    assert [row["caption"] for row in rows] == texts
+    assert set(rows[0]) == {"id", "caption", "log_prob", "cider", "true", "reason"}
+    plain = saved(evaluate(captioner, replace(dataset, kind="table")), tmp_path / "plain")
+    assert set(plain[0]) == {"id", "caption", "log_prob", "cider"}
 
 
-def test_captions_that_are_known_and_true_count_as_such(model, dataset, monkeypatch):
+def test_captions_that_are_known_and_true_count_as_such(captioner, dataset, monkeypatch):
     """A model that says each picture's first reference."""
     records = dataset.split("test")
     said = iter([one.captions[0] for one in records])
 
-    def decode(grid, options, positions):
-        texts = [next(said) for _ in range(len(grid.cells))]
-        return [
-            Caption(text, text.split(), np.full((len(text.split()), 4, 4), 1 / 16), -1.0)
-            for text in texts
-        ]
+    def decode(grid, *options):
+        texts = [next(said).split() for _ in range(len(grid.cells))]
+        return [caption(words, np.full((len(words), 4, 4), 1 / 16)) for words in texts]
 
-    monkeypatch.setattr(model, "decode", decode)
+    monkeypatch.setattr(captioner, "decode", decode)
     # Two of the pictures are in the training split too.
     known = tuple(replace(one, split="train") for one in records[:2])
-    figures = evaluate(model, replace(dataset, captions=records + known), batch=4).figures
+    figures = evaluate(captioner, replace(dataset, captions=records + known), batch=4).figures
     assert figures["truth"] == 1.0
     assert figures["metrics"]["bleu_4"] == pytest.approx(1.0)
-    seen = {text for one in known for text in one.captions}
+    words = captioner.tokenizer  # leaves unknown words out
+    seen = {words.decode(words.encode(text)) for one in known for text in one.captions}
     unseen = sum(one.captions[0] not in seen for one in records) / len(records)
     assert figures["unseen"] == pytest.approx(unseen)
 
 
-def test_what_a_person_scores(model, dataset):
+def test_what_a_person_scores(captioner, dataset):
     records = dataset.split("test")
-    found = evaluate(model, dataset).figures["human"]
+    human = evaluate(captioner, dataset).figures["human"]
     others = {one.id: list(one.captions[1:]) for one in records}
     person = metrics.score_captions(others, {one.id: one.captions[0] for one in records})
-    texts = {one.id: model.caption(dataset.path(one)).text for one in records}
+    texts = {one.id: captioner.caption(dataset.path(one)).text for one in records}
     own = metrics.score_captions(others, texts)
-    assert found == {
-        "cider": pytest.approx(person["cider"]),
-        "bleu_4": pytest.approx(person["bleu_4"]),
-        "model_cider": pytest.approx(own["cider"]),
-        "model_bleu_4": pytest.approx(own["bleu_4"]),
-    }
-    assert found["cider"] > found["model_cider"]
-    single = tuple(
-        replace(one, captions=one.captions[: 1 if n == 3 else None])
-        for n, one in enumerate(records)
-    )
-    assert evaluate(model, replace(dataset, captions=single)).figures["human"] is None
+    expected = {"cider": person["cider"], "bleu_4": person["bleu_4"]}
+    expected |= {"model_cider": own["cider"], "model_bleu_4": own["bleu_4"]}
+    assert human == pytest.approx(expected)
+    assert human["cider"] > human["model_cider"]
+    single = (replace(records[0], captions=records[0].captions[:1]), *records[1:])
+    figures = evaluate(captioner, replace(dataset, captions=single)).figures
+    assert figures["human"] is None
+    assert figures["not_measured"]["human"] == "a picture has one reference alone"
 
 
-def test_what_cannot_be_known_is_not_reported(model, dataset, tmp_path):
-    found = evaluate(model, dataset, limit=1)
-    figures = found.figures
+def test_what_cannot_be_known_of_captions(captioner, dataset, tmp_path):
+    result = evaluate(captioner, dataset, limit=1)
+    figures = result.figures
     assert figures["metrics"]["cider"] is figures["metrics"]["cider_d"] is None
     assert figures["metrics"]["bleu_1"] is not None
     assert figures["distinct"] is None
     assert figures["human"]["cider"] is figures["human"]["model_cider"] is None
     assert figures["human"]["bleu_4"] is not None
     assert "0 by definition" in figures["not_measured"]["cider"]
-    found.save(tmp_path)
-    assert json.loads((tmp_path / "predictions.jsonl").read_text())["cider"] is None
+    assert saved(result, tmp_path)[0]["cider"] is None
     # References that are alike tell nothing either; nor is anything unseen without training.
     first = dataset.split("test")[0].captions
     alike = tuple(replace(one, captions=first, boxes=()) for one in dataset.split("test"))
-    figures = evaluate(model, replace(dataset, captions=alike)).figures
-    assert figures["metrics"]["cider"] is figures["unseen"] is None
+    figures = evaluate(captioner, replace(dataset, captions=alike)).figures
+    assert figures["metrics"]["cider"] is figures["unseen"] is figures["pointing"] is None
     assert set(figures["not_measured"]) == {"cider", "pointing", "unseen"}
     assert figures["not_measured"]["pointing"] == "the split has no boxes"
-    whole = evaluate(model, dataset).figures["not_measured"]
-    assert set(whole) <= {"pointing"}
+    assert set(evaluate(captioner, dataset).figures["not_measured"]) <= {"pointing"}
 
 
-def test_what_is_cut_or_left_out_is_said(model, dataset, caplog):
+def test_limits_and_options(captioner, dataset, caplog):
+    result = evaluate(captioner, dataset.folder, limit=2, beam=1, max_length=1, min_length=1)
+    figures = result.figures
+    assert (figures["pictures"], figures["beam"], figures["max_length"]) == (2, 1, 1)
+    assert figures["length_penalty"] is None  # a beam of 1 has none
+    assert figures["cut"] == 1
+    assert list(result.records) == list(dataset.split("test")[:2])
+    assert all(len(own.words) == 1 for own in result.results)
     first, *rest = dataset.captions
     some = replace(dataset, captions=(*rest, replace(first, captions=(), split="test")))
-    figures = evaluate(model, some, beam=1, max_length=1, min_length=1).figures
-    assert figures["cut"] > 0
-    assert figures["max_length"] == 1
-    assert figures["length_penalty"] is None  # a beam of 1 has none
+    evaluate(captioner, some, limit=1)
     assert "1 pictures without captions are left out" in caplog.text
-
-
-def test_the_gaze_is_scored_where_there_are_boxes(model, dataset):
-    found = evaluate(model, dataset, split="val")
-    expected = caption_pointing(found.records, found.results)
-    assert found.figures["pointing"] == (None if expected is None else vars(expected))
-    bare = tuple(replace(one, boxes=()) for one in dataset.captions)
-    assert evaluate(model, replace(dataset, captions=bare)).figures["pointing"] is None
-
-
-def test_truth_is_known_of_scenes_alone(model, dataset):
-    found = evaluate(model, replace(dataset, kind="table"))
-    assert found.figures["truth"] is None
-    assert found.verdicts is None
-
-
-def test_limits_and_options(model, dataset):
-    found = evaluate(model, dataset, limit=2, beam=1, max_length=3)
-    assert found.figures["pictures"] == 2
-    assert found.figures["beam"] == 1
-    assert list(found.records) == list(dataset.split("test")[:2])
-    assert all(len(own.words) <= 3 for own in found.results)
-    with pytest.raises(UsageError, match="--limit -1"):
-        evaluate(model, dataset, limit=-1)
-    with pytest.raises(UsageError, match="beam 0"):
-        evaluate(model, dataset, beam=0)
-
-
-def test_a_split_that_cannot_be_scored_is_named(model, dataset):
-    with pytest.raises(DataError, match="split 'extra' has no pictures"):
-        evaluate(model, dataset, split="extra")
     silent = tuple(replace(one, captions=()) for one in dataset.split("test"))
-    with pytest.raises(DataError, match="split 'test' has no reference captions"):
-        evaluate(model, replace(dataset, captions=silent))
+    for data, options, error, said in (
+        (dataset, {"limit": -1}, UsageError, "--limit -1"),
+        (dataset, {"batch": 0}, UsageError, "batch 0"),
+        (dataset, {"beam": 0}, UsageError, "beam 0"),
+        (dataset, {"split": "extra"}, DataError, "split 'extra' has no pictures"),
+        (replace(dataset, captions=silent), {}, DataError, "has no reference captions"),
+        ("nowhere", {}, DataError, "nowhere: is no prepared dataset"),
+    ):
+        with pytest.raises(error, match=said):
+            evaluate(captioner, data, **options)
 
 
-def test_the_results_are_written(model, dataset, tmp_path):
-    found = evaluate(model, dataset)
-    found.save(tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == found.figures
-    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert [row["id"] for row in rows] == [one.id for one in found.records]
-    assert [row["caption"] for row in rows] == [own.text for own in found.results]
-    assert {tuple(row) for row in rows} == {
-        ("id", "caption", "log_prob", "cider", "true", "reason")
-    }
-    plain = replace(found, verdicts=None)
-    plain.save(tmp_path / "plain")
-    row = json.loads((tmp_path / "plain" / "predictions.jsonl").read_text().splitlines()[0])
-    assert set(row) == {"id", "caption", "log_prob", "cider"}
+# -- answers ---------------------------------------------------------------------------------
+
+
+def flat(figures):
+    """All numbers but that of the clock, by their place."""
+    numbers = {}
+    for key, value in enumerate(figures) if isinstance(figures, list) else figures.items():
+        if isinstance(value, dict | list):
+            numbers |= {f"{key} {inner}": number for inner, number in flat(value).items()}
+        elif isinstance(value, int | float) and key != "answers_per_second":
+            numbers[str(key)] = value
+    return numbers
+
+
+def test_accuracy_is_that_of_the_saved_predictions(answerer, dataset, tmp_path):
+    result = evaluate_answers(answerer, dataset, batch=3)
+    rows, figures = saved(result, tmp_path / "new"), result.figures
+    questions = {one.id: one for one in dataset.questions_of("test")}
+    assert [row["id"] for row in rows] == list(questions)
+    official = metrics.score_answers(
+        {key: one.answers for key, one in questions.items()},
+        {row["id"]: row["answer"] for row in rows},
+        question_types={key: one.question_type for key, one in questions.items()},
+        answer_types={key: one.answer_type for key, one in questions.items()},
+    )
+    assert figures["metrics"]["accuracy"] == official["accuracy"]
+    for key in ("measure", "per_answer_type", "per_question_type", "questions"):
+        assert figures[key] == official[key]
+    assert figures["per_answer_type"]
+    assert (figures["measure"], figures["pictures"]) == ("exact match", 7)
+    sure, right = [row["confidence"] for row in rows], [row["accuracy"] for row in rows]
+    assert np.mean(right) * 100 == pytest.approx(official["accuracy"], abs=0.01)
+    ece = metrics.expected_calibration_error(sure, right)
+    assert figures["metrics"]["ece"] == pytest.approx(ece, abs=1e-4)
+    area = metrics.risk_coverage(sure, right).area
+    assert figures["metrics"]["risk_coverage_area"] == pytest.approx(area, abs=1e-4)
+    for name in ("reliability.png", "risk-coverage.png"):
+        assert Image.open(tmp_path / "new" / name).size[0] > 300
+    assert len(list((tmp_path / "new").iterdir())) == 4
+    odd = sum(bool(answerer.read_question(r.question).unknown) for r in result.records)
+    assert figures["unknown_words"] == pytest.approx(odd / len(result.records))
+    json.dumps(figures, allow_nan=False)
+
+
+def test_ten_answers_are_scored_officially(answerer, dataset):
+    said = evaluate_answers(answerer, dataset).results
+    # Whatever the model says, three of ten people said it too: by the official rules 0.9.
+    others = [f"thing {n}" for n in range(7)]
+    voted = tuple(
+        replace(r, answers=(*[a.text] * 3, *others))
+        for r, a in zip(dataset.questions_of("test"), said, strict=True)
+    )
+    result = evaluate_answers(answerer, replace(dataset, questions=voted))
+    assert result.figures["measure"] == "official VQA accuracy"
+    assert result.figures["metrics"]["accuracy"] == 90.0
+    assert result.scores == pytest.approx([0.9] * len(said))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_the_size_of_a_batch_and_the_order_change_nothing(answerer, dataset, batch):
+    whole = evaluate_answers(answerer, dataset, batch=5, evidence=True)
+    result = evaluate_answers(answerer, dataset, batch=batch, evidence=True)
+    assert [a.text for a in result.results] == [a.text for a in whole.results]
+    assert flat(result.figures) == pytest.approx(flat(whole.figures), abs=1e-4)
+    shuffled = list(dataset.questions)
+    np.random.default_rng(0).shuffle(shuffled)
+    mixed = evaluate_answers(answerer, replace(dataset, questions=tuple(shuffled)), batch=batch)
+    texts = {r.id: a.text for r, a in zip(mixed.records, mixed.results, strict=True)}
+    assert texts == {r.id: a.text for r, a in zip(whole.records, whole.results, strict=True)}
+
+
+def test_limits_of_answers(answerer, dataset, caplog):
+    first, *rest = dataset.questions_of("test")
+    result = evaluate_answers(answerer, dataset, limit=2)
+    images = list(dict.fromkeys(r.image for r in dataset.questions_of("test")))[:2]
+    expected = [r.id for r in dataset.questions_of("test") if r.image in images]
+    assert [r.id for r in result.records] == expected
+    assert result.figures["pictures"] == 2
+    some = replace(dataset, questions=(replace(first, answers=()), *rest))
+    figures = evaluate_answers(answerer, some).figures
+    assert figures["questions"] == len(rest)
+    assert "1 questions without answers are left out" in caplog.text
+    one = replace(dataset, questions=(first,))
+    assert evaluate_answers(answerer, one).figures["questions"] == 1
+    bare = replace(dataset, questions=tuple(replace(r, answers=()) for r in dataset.questions))
+    for data, options, error, said in (
+        (dataset, {"limit": -1}, UsageError, "--limit"),
+        (dataset, {"abstain_below": 2}, UsageError, "--abstain-below"),
+        (dataset, {"split": "dev"}, DataError, "'dev' has no questions"),
+        (bare, {}, DataError, "'test' has no answered questions"),
+        (one, {"question_only": answerer}, DataError, "one answered question"),
+    ):
+        with pytest.raises(error, match=said):
+            evaluate_answers(answerer, data, **options)
+
+
+def test_answers_that_never_occur_in_training(answerer, dataset):
+    strange = tuple(
+        replace(r, answers=("xylophone",)) if r.split == "test" else r for r in dataset.questions
+    )
+    figures = evaluate_answers(answerer, replace(dataset, questions=strange)).figures
+    assert figures["metrics"]["accuracy"] == 0
+    assert figures["bias"]["ceiling"] == figures["bias"]["most_frequent"] == 0
+    assert figures["metrics"]["risk_coverage_area"] == 1
+
+
+def test_abstaining_by_a_naive_sort(answerer, dataset):
+    result = evaluate_answers(answerer, dataset, abstain_below=0.3)
+    selective, sure = result.figures["selective"], [a.confidence for a in result.results]
+    order = sorted(zip(sure, result.scores, strict=True), reverse=True)
+    assert len(set(sure)) == len(set(order))  # ties are no matter
+    for share, accuracy in selective["accuracy_at_coverage"].items():
+        first = [score for _, score in order[: round(float(share) * len(order))]]
+        assert accuracy == percent(sum(first), first)
+    assert selective["accuracy_at_coverage"]["1.0"] == result.figures["metrics"]["accuracy"]
+    kept = [score for confidence, score in order if confidence >= 0.3]
+    assert 0 < len(kept) < len(order)
+    assert selective["coverage"] == pytest.approx(len(kept) / len(order))
+    assert selective["accuracy"] == percent(sum(kept), kept)
+    assert [a.abstained for a in result.results] == [p < 0.3 for p in sure]
+    nothing = evaluate_answers(answerer, dataset, abstain_below=1.0).figures["selective"]
+    assert (nothing["coverage"], nothing["accuracy"]) == (0, None)
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_evidence_is_asked_again_one_by_one(answerer, dataset, batch):
+    result = evaluate_answers(answerer, dataset, batch=batch, evidence=True)
+    images = list(dict.fromkeys(r.image for r in result.records))
+    grey = Image.new("RGB", (64, 64), (128, 128, 128))
+    # The other picture is the one before in the split; the first has the last.
+    before = {image: dataset.root / images[n - 1] for n, image in enumerate(images)}
+    for name in ("blank", "other_picture"):
+        pairs = [(grey if name == "blank" else before[r.image], r) for r in result.records]
+        texts = [answerer.ask(picture, r.question).text for picture, r in pairs]
+        hits = sum(text == r.answers[0] for text, r in zip(texts, result.records, strict=True))
+        changed = sum(a.text != text for a, text in zip(result.results, texts, strict=True))
+        figures = result.figures["evidence"][name]
+        assert figures["accuracy"] == percent(hits, texts)
+        assert figures["changed"] == pytest.approx(changed / len(texts))
+        assert changed > 0
+        lost = result.figures["metrics"]["accuracy"] - figures["accuracy"]
+        assert figures["lost"] == pytest.approx(lost, abs=0.006)
+    assert evaluate_answers(answerer, dataset).figures["evidence"] is None
+
+
+def test_what_cannot_be_known_of_answers(answerer, build, dataset):
+    first, second, *_ = dataset.questions_of("test")
+    assert first.image == second.image
+    alone = replace(dataset, questions=(first, replace(second, boxes=())))
+    figures = evaluate_answers(answerer, alone, evidence=True).figures
+    assert figures["evidence"]["other_picture"] is figures["metrics"]["ece"] is None
+    assert figures["bias"]["most_frequent"] is None
+    assert figures["bias"]["ceiling"] is not None
+    assert figures["evidence"]["blank"] is not None
+    assert figures["selective"]["accuracy_at_coverage"]["0.25"] is None
+    reasons = figures["not_measured"]
+    assert {"other picture", "ece", "most frequent"} <= set(reasons)
+    assert reasons["other picture"] == "the questions are about one picture"
+    assert evaluate_answers(answerer, dataset, evidence=True).figures["not_measured"] == {}
+    figures = evaluate_answers(build(architecture="bow-mlp"), dataset).figures
+    assert figures["pointing"] is None
+    assert figures["not_measured"] == {"pointing": "the model has no attention"}
+    bare = replace(dataset, questions=tuple(replace(r, boxes=()) for r in dataset.questions))
+    assert evaluate_answers(answerer, bare).figures["pointing"] is None
+
+
+def test_questions_that_are_cut_are_counted_and_said(build, dataset, caplog):
+    figures = evaluate_answers(build(max_question=3), dataset).figures
+    asked = dataset.questions_of("test")
+    long = sum(len(r.question.split()) > 3 for r in asked)
+    assert figures["cut_questions"] == long / len(asked) > 0
+    assert f"{long} questions of more than 3 words are cut" in caplog.text
+
+
+def test_the_question_only_twin(answerer, build, dataset):
+    blind = build(blind=True)
+    figures = evaluate_answers(answerer, dataset, question_only=blind).figures
+    twin = evaluate_answers(blind, dataset, batch=3, evidence=True).figures
+    for one in twin["evidence"].values():  # a blind model loses nothing
+        assert (one["lost"], one["changed"]) == (0, 0)
+    compared = figures["question_only"]
+    assert compared["accuracy"] == twin["metrics"]["accuracy"] == round(compared["second"], 2)
+    difference = figures["metrics"]["accuracy"] - twin["metrics"]["accuracy"]
+    assert compared["difference"] == pytest.approx(difference, abs=0.011)
+    assert compared["low"] <= compared["difference"] <= compared["high"]
+    same = evaluate_answers(answerer, dataset, question_only=answerer).figures["question_only"]
+    assert (same["difference"], same["significant"]) == (0, False)
+
+
+def test_pointing_of_each_pass_by_a_naive_count(answerer, dataset):
+    result = evaluate_answers(answerer, dataset, batch=3)
+    hits, chances = {0: [], 1: [], 2: []}, []
+    places = [((x + 0.5) / 4, (y + 0.5) / 4) for y in range(4) for x in range(4)]
+    for asked in (r for r in result.records if r.boxes):
+        inside = [
+            any(b.x0 <= x <= b.x1 and b.y0 <= y <= b.y1 for b in asked.boxes) for x, y in places
+        ]
+        chances.append(sum(inside) / 16)
+        for number, gaze in enumerate(answerer.ask(dataset.path(asked), asked.question).attention):
+            peak = max(range(16), key=gaze.flatten().tolist().__getitem__)
+            hits[number].append(inside[peak])
+    assert 0 < len(chances) < len(result.records)  # some questions are about no thing
+    assert len(result.figures["pointing"]) == 3
+    for number, one in enumerate(result.figures["pointing"]):
+        assert one["words"] == len(chances)
+        assert one["score"] == pytest.approx(np.mean(hits[number]))
+        assert one["chance"] == pytest.approx(np.mean(chances))
+    assert len({one["score"] for one in result.figures["pointing"]}) > 1
+
+
+def test_daquar_reports_wups(answerer, dataset):
+    questions = tuple(
+        QuestionRecord(r.id, r.image, r.question, ("chair",), r.split) for r in dataset.questions
+    )
+    daquar = Dataset("daquar", "daquar", dataset.root, questions=questions)
+    figures = evaluate_answers(answerer, daquar, limit=1).figures["wups"]
+    assert {"0.9", "0.0", "reason"} == set(figures)
+    if figures["reason"]:
+        assert figures["0.9"] is figures["0.0"] is None
+    else:
+        assert figures["0.9"] <= figures["0.0"]
+    assert evaluate_answers(answerer, dataset, limit=1).figures["wups"] is None
+
+
+# -- what can be answered without looking ----------------------------------------------------
+
+
+def asked(question, *answers):
+    return QuestionRecord("0", "a.png", question, answers, "train")
+
+
+TRAINING = [
+    asked("What colour is the ball?", "red"),
+    asked("what colour is the sky", "blue"),
+    asked("What colour is the tie", "blue"),
+    asked("What is it", "dog"),
+    asked("Is it raining", "no"),
+    asked("Is it a dog", "no"),
+    asked("is it red", "no"),
+    asked("How many dogs", "2"),
+]
+
+
+def test_priors_by_hand():
+    priors = Priors(TRAINING)
+    assert priors.answer("what COLOUR are they") == "blue"
+    assert priors.answer("what time") == "blue"  # "what time" is new, "what" is not
+    assert priors.answer("how") == "2"
+    assert priors.answer("why") == priors.answer("") == "no"
+    assert not Priors([]).best
+    assert not Priors([asked("what is it", "the")]).best  # nothing is left of that answer
+    # Ties go by the alphabet; a question of one word counts once.
+    assert Priors([asked("a", "pear"), asked("b", "fig")]).answer("") == "fig"
+    known = [asked("why", "fig"), asked("why not", "pear"), asked("why me", "pear")]
+    assert Priors(known).answer("why") == "pear"
+
+
+def test_bias_by_hand():
+    posed = [
+        asked("Is it snowing", "no"),
+        asked("What colour is it", "red"),
+        asked("what colour is he", "blue"),
+        asked("how many cats", "7"),
+    ]
+    vocabulary = AnswerVocabulary(["no", "blue", "2"])
+    expected = {"most_frequent_answer": "no", "most_frequent": 25.0, "prefix": 50.0}
+    assert bias(TRAINING, posed, vocabulary) == expected | {"ceiling": 50.0}
+    assert bias([], posed, vocabulary) == dict.fromkeys(expected) | {"ceiling": 50.0}
+    ten = asked("what is it", *["dog"] * 5, *["puppy"] * 3, "cat", "pet")
+    # The best of people's answers: puppy is (7 * 1 + 3 * 2/3) / 10, cat 9 * 1/3 / 10.
+    for words, ceiling in ((["cat", "puppy"], 90.0), (["cat"], 30.0), (["bus"], 0.0)):
+        assert bias([], [ten], AnswerVocabulary(words))["ceiling"] == ceiling
+
+
+rows = st.lists(
+    st.tuples(
+        st.sampled_from(["is it", "is it so", "what is", "how", "what"]), st.sampled_from("xyz")
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows, rows)
+def test_bias_equals_a_naive_count(training, posed):
+    hits = Counter()
+    for question, answer in posed:
+        words = question.split()[:2]
+        for length in (*range(len(words), 0, -1), 0):
+            alike = [a for q, a in training if q.split()[:length] == words[:length]]
+            if alike:
+                best = max(sorted(set(alike)), key=alike.count)
+                hits["prefix"] += best == answer
+                break
+        everything = [a for _, a in training]
+        hits["most_frequent"] += max(sorted(set(everything)), key=everything.count) == answer
+    known, judged = ([asked(*row) for row in some] for some in (training, posed))
+    figures = bias(known, judged, AnswerVocabulary(["x", "y", "z"]))
+    for key in ("prefix", "most_frequent"):
+        assert figures[key] == percent(hits[key], posed)
+    assert figures["ceiling"] == 100
 
 
 # -- cached features -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_cache_is_used_and_says_the_same(untrained, dataset, monkeypatch, precision):
-    model = Captioner(untrained(seed=2), device="cpu", precision=precision)
-    direct = evaluate(model, dataset)
-    build_cache(dataset, model.encoder, model.device, model.precision, workers=0)
-    monkeypatch.setattr(model, "grid", lambda images: pytest.fail("encoded a picture"))
-    cached = evaluate(model, dataset)
-    for one, other in zip(cached.results, direct.results, strict=True):
+def test_a_cache_is_used_and_says_the_same(
+    untrained, untrained_answerer, dataset, monkeypatch, tmp_path, precision
+):
+    """One cache for a captioner and an answerer of the same encoder."""
+    for name in ("scenes.jsonl", "recipe.json"):
+        (tmp_path / name).write_bytes((dataset.folder / name).read_bytes())
+    dataset = replace(dataset, folder=tmp_path)
+    captioner = Captioner(untrained(seed=2), device="cpu", precision=precision)
+    answerer = Answerer(untrained_answerer(seed=2), device="cpu", precision=precision)
+    direct = evaluate(captioner, dataset)
+    plain = evaluate_answers(answerer, dataset, batch=3, evidence=True)
+    folders = {
+        cache_folder(dataset, model.encoder, model.precision, flip=False)
+        for model in (captioner, answerer)
+    }
+    assert len(folders) == 1
+    build_cache(dataset, answerer.encoder, answerer.device, answerer.precision, workers=0)
+    assert answerer.blank.height  # the grey picture is in no cache
+    for model in (captioner, answerer):
+        monkeypatch.setattr(model, "grid", lambda images: pytest.fail("encoded a picture"))
+    for one, other in zip(evaluate(captioner, dataset).results, direct.results, strict=True):
         assert one.text == other.text
         assert np.allclose(one.attention, other.attention, atol=0.02)  # float16 in the cache
+    cached = evaluate_answers(answerer, dataset, batch=3, evidence=True)
+    assert [a.text for a in cached.results] == [a.text for a in plain.results]
+    sure = [a.confidence for a in plain.results]
+    assert [a.confidence for a in cached.results] == pytest.approx(sure, abs=0.01)
+    assert cached.figures["evidence"] == plain.figures["evidence"]
 
 
-def test_a_dataset_without_a_folder_is_encoded(model, scenes_dataset):
-    loose = Dataset("d", "table", scenes_dataset.root, scenes_dataset.split("test")[:3])
-    found = evaluate(model, loose)
-    assert len(found.results) == 3
-    assert found.figures["truth"] is None
+def test_a_dataset_without_a_folder_is_encoded(captioner, dataset):
+    loose = Dataset("d", "table", dataset.root, dataset.split("test")[:3])
+    result = evaluate(captioner, loose)
+    assert len(result.results) == 3
+    assert result.figures["truth"] is result.verdicts is None

@@ -96,7 +96,7 @@ class Evaluation(Generic[Record, Result]):
 
 def evaluate(
     model: Captioner,
-    dataset: Dataset,
+    dataset: Dataset | str | os.PathLike[str],
     *,
     split: str = "test",
     batch: int = 64,
@@ -109,7 +109,7 @@ def evaluate(
 
     Args:
         model: a loaded captioner.
-        dataset: a prepared dataset.
+        dataset: a prepared dataset, or its folder.
         split: of the dataset.
         batch: pictures a forward pass.
         limit: only the first so many pictures; 0 for all.
@@ -122,6 +122,7 @@ def evaluate(
         UsageError: a limit or a decoding option out of its range.
     """
     chosen = model.options(**options)
+    dataset = _opened(dataset, batch)
     records = scored_records(dataset, split, limit)
     captions: list[Caption] = []
     seconds = 0.0
@@ -176,6 +177,12 @@ def evaluate(
     }
     scores = caption_scores(references, predictions)
     return Evaluation(figures, records, captions, [scores[r.id] for r in records], verdicts)
+
+
+def _opened(dataset: Dataset | str | os.PathLike[str], batch: int) -> Dataset:
+    if batch < 1:
+        raise UsageError(f"batch {batch}: expected 1 or more")
+    return dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
 
 
 def scored_records(dataset: Dataset, split: str, limit: int = 0) -> list[CaptionRecord]:
@@ -249,7 +256,7 @@ def caption_pointing(
 
 def evaluate_answers(
     model: Answerer,
-    dataset: Dataset,
+    dataset: Dataset | str | os.PathLike[str],
     *,
     split: str = "test",
     batch: int = 64,
@@ -259,24 +266,25 @@ def evaluate_answers(
     question_only: Answerer | None = None,
     progress: bool = False,
 ) -> Evaluation[QuestionRecord, Answer]:
-    """Answer a split and measure; the other arguments are those of ``evaluate``.
+    """Answer a split and measure; what is not said here is as for ``evaluate``.
 
     Args:
         model: a loaded answerer.
-        dataset: a prepared dataset.
+        dataset: with questions.
         split: of the dataset.
         batch: pictures a forward pass, with all their questions.
-        limit: only the questions of the first so many pictures; 0 for all.
+        limit: only the questions of the first so many pictures.
         abstain_below: count the questions answered with at least this confidence, too.
         evidence: also ask about a grey picture and about another picture.
         question_only: a model trained without pictures, to compare with.
-        progress: show a progress bar on standard error.
+        progress: as for ``evaluate``.
 
     Raises:
         DataError: the split has no answered questions, or one alone beside ``question_only``.
         UsageError: a limit or a bound out of range.
     """
     check_bound(abstain_below)
+    dataset = _opened(dataset, batch)
     every = dataset.questions_of(split)
     asked: dict[str, list[QuestionRecord]] = {}
     for record in every:
