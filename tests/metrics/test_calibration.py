@@ -54,9 +54,7 @@ def test_ece_by_hand():
     assert found == pytest.approx(0.5 * abs(0.5 - 0.3) + 0.5 * abs(0.5 - 0.95))
     assert expected_calibration_error([0.7] * 10, [1] * 7 + [0] * 3) == pytest.approx(0)
     assert expected_calibration_error([1.0] * 4, [0] * 4) == 1
-
-
-def test_edges_belong_to_the_lower_bin():
+    # Edges belong to the lower bin.
     found = reliability([0.0, 0.5, 1.0], [0, 1, 1], bins=2)
     assert found.count.tolist() == [2, 1]
     assert found.edges.tolist() == [0, 0.5, 1]
@@ -92,9 +90,7 @@ def test_risk_coverage_by_hand():
     worse = risk_coverage([0.9, 0.1, 0.7, 0.5], [0, 1, 0, 1])
     assert worse.area > found.area
     assert worse.risk[-1] == pytest.approx(found.risk[-1])
-
-
-def test_equal_confidences_have_no_order():
+    # Equal confidences have no order.
     for right in ([1, 0, 0, 1], [0, 0, 1, 1], [1, 1, 0, 0]):
         found = risk_coverage([0.5] * 4, right)
         np.testing.assert_allclose(found.risk, [0.5] * 4)
@@ -115,8 +111,5 @@ def test_equal_confidences_have_no_order():
 def test_bad_input(measure, confidence, correct, message):
     with pytest.raises(ValueError, match=message):
         measure(confidence, correct)
-
-
-def test_no_bins():
     with pytest.raises(ValueError, match="bins is 0"):
         reliability([0.5], [1], bins=0)

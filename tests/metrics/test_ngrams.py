@@ -1,3 +1,5 @@
+"""BLEU, ROUGE-L and CIDEr against their definitions and against pycocoevalcap."""
+
 import math
 import random
 from collections import Counter
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gazetell.metrics import bleu, rouge_l
+from gazetell.metrics import CiderD, bleu, cider_d, rouge_l
 
 TEXT = st.lists(st.sampled_from("abcd"), max_size=8)
 TEXTS = st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=4)), min_size=1, max_size=5)
@@ -88,8 +90,8 @@ def test_order_does_not_matter(pictures, rng):
     shuffled = [(candidate, rng.sample(texts, len(texts))) for candidate, texts in pictures]
     rng.shuffle(shuffled)
     first, second = (list(zip(*p, strict=True)) for p in (pictures, shuffled))
-    assert bleu(*first)[0] == pytest.approx(bleu(*second)[0])
-    assert rouge_l(*first)[0] == pytest.approx(rouge_l(*second)[0])
+    for metric in (bleu, rouge_l, cider_d):
+        assert metric(*first)[0] == pytest.approx(metric(*second)[0])
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=40))
@@ -123,7 +125,7 @@ def test_empty_candidates():
     assert rouge_l([[]], [[[]]])[0] == 1  # as pycocoevalcap has it
 
 
-@pytest.mark.parametrize("metric", [bleu, rouge_l])
+@pytest.mark.parametrize("metric", [bleu, rouge_l, cider_d])
 @pytest.mark.parametrize(
     ("candidates", "references", "message"),
     [
@@ -140,6 +142,7 @@ def test_misuse(metric, candidates, references, message):
 def test_equal_to_pycocoevalcap_on_random_captions():
     pytest.importorskip("pycocoevalcap")
     from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
     rng = random.Random(1)
@@ -151,13 +154,115 @@ def test_equal_to_pycocoevalcap_on_random_captions():
             [rng.choices(vocabulary, k=rng.choice([0, 1, 4, 9])) for _ in range(rng.randint(1, 5))]
             for _ in range(pictures)
         ]
+        references[0].append(["w0"])  # its CIDEr fails where no reference has a word
         gts = {i: [" ".join(text) for text in texts] for i, texts in enumerate(references)}
         res = {i: [" ".join(text)] for i, text in enumerate(candidates)}
         theirs, each = Bleu(4).compute_score(gts, res, verbose=0)
         scores, own = bleu(candidates, references)
         np.testing.assert_allclose(scores, theirs, rtol=0, atol=1e-9)
         np.testing.assert_allclose(own, each, rtol=0, atol=1e-9)
-        theirs, each = Rouge().compute_score(gts, res)
-        score, own = rouge_l(candidates, references)
-        assert score == pytest.approx(theirs, abs=1e-9)
-        np.testing.assert_allclose(own, each, rtol=0, atol=1e-9)
+        for official, metric in ((Rouge, rouge_l), (Cider, cider_d)):
+            theirs, each = official().compute_score(gts, res)
+            score, own = metric(candidates, references)
+            assert score == pytest.approx(theirs, abs=1e-9)
+            np.testing.assert_allclose(own, each, rtol=0, atol=1e-9)
+
+
+def naive_cider(candidate, texts, references, plain=False):
+    """CIDEr-D of one candidate from the formula, n-gram by n-gram."""
+    total = 0.0
+    for n in range(1, 5):
+        frequency = Counter(
+            gram for each in references for gram in {g for text in each for g in grams(text, n)}
+        )
+
+        def weigh(text, n=n, frequency=frequency):
+            pictures = len(references)
+            return {
+                gram: count * math.log(pictures / max(1, frequency[gram]))
+                for gram, count in grams(text, n).items()
+            }
+
+        mine = weigh(candidate)
+        for text in texts:
+            theirs = weigh(text)
+            norm = math.hypot(*mine.values()) * math.hypot(*theirs.values())
+            if not norm:
+                continue
+            shared = mine.keys() & theirs.keys()
+            if plain:
+                total += sum(mine[g] * theirs[g] for g in shared) / norm
+            else:
+                apart = max(0, len(candidate) - 1) - max(0, len(text) - 1)
+                clipped = sum(min(mine[g], theirs[g]) * theirs[g] for g in shared)
+                total += clipped / norm * math.exp(-(apart**2) / 72)
+    return 10 * total / 4 / len(texts)
+
+
+@given(TEXTS, st.booleans())
+def test_cider_is_its_formula(pictures, plain):
+    candidates, references = zip(*pictures, strict=True)
+    score, each = cider_d(candidates, references, plain=plain)
+    expected = [naive_cider(*picture, references, plain) for picture in pictures]
+    np.testing.assert_allclose(each, expected, atol=1e-9)
+    assert score == pytest.approx(sum(expected) / len(expected))
+
+
+@given(TEXTS, st.lists(st.tuples(TEXT, st.integers(0, 4)), max_size=8))
+def test_cider_of_any_candidates_for_any_pictures(pictures, asked):
+    references = [texts for _, texts in pictures]
+    candidates = [candidate for candidate, _ in asked]
+    indices = [index % len(references) for _, index in asked]
+    scores = CiderD(references).score(candidates, indices)
+    expected = [
+        naive_cider(candidate, references[i], references)
+        for candidate, i in zip(candidates, indices, strict=True)
+    ]
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
+
+
+@given(TEXTS)
+def test_cider_of_token_ids_is_that_of_words(pictures):
+    def number(text):
+        return ["dbca".index(token) * 1_000_003 for token in text]
+
+    candidates, references = zip(*pictures, strict=True)
+    words = cider_d(candidates, references)[1]
+    ids = cider_d(
+        [number(text) for text in candidates],
+        [[number(text) for text in texts] for texts in references],
+    )[1]
+    np.testing.assert_allclose(ids, words, atol=1e-9)
+
+
+def test_a_repeated_reference_scores_ten():
+    texts = [["a", "brown", "dog", "runs", "fast"], ["two", "cats", "sleep", "all", "day"]]
+    score, each = cider_d(texts, [[text] for text in texts])
+    assert each == pytest.approx([10, 10])
+    assert score == pytest.approx(10)
+
+
+def test_cider_pays_repetition_only_without_clipping():
+    references = [[["a", "dog"]], [["a", "cat"]]]
+    repeated = [["dog"] * 6, ["a", "cat"]]
+    clipped = cider_d(repeated, references)[1][0]
+    plain = cider_d(repeated, references, plain=True)[1][0]
+    assert plain > 2 * clipped > 0
+
+
+def test_what_cider_gives_nothing():
+    assert cider_d([["a", "dog"]], [[["a", "dog"]]])[0] == 0  # one picture: no weights
+    references = [[["a", "dog"]], [["a", "cat"]]]
+    assert cider_d([[], ["x", "y"]], references)[1].tolist() == [0, 0]
+    assert cider_d([[], []], [[[]], [[]]])[1].tolist() == [0, 0]
+
+
+def test_misuse_of_cider():
+    with pytest.raises(ValueError, match="picture 1 has no references"):
+        CiderD([[["a"]], []])
+    scorer = CiderD([[["a"]], [["b"]]])
+    with pytest.raises(ValueError, match=r"indices must be in 0\.\.1, found 0\.\.2"):
+        scorer.score([["a"], ["b"]], [0, 2])
+    with pytest.raises(ValueError, match="2 candidates, but 1 indices"):
+        scorer.score([["a"], ["b"]], [0])
+    assert scorer.score([]).shape == (0,)

@@ -4,7 +4,6 @@ import json
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,13 +27,8 @@ def people(case):
     return [answer for answer, count in case["votes"] for _ in range(count)]
 
 
-def test_the_figures_are_many_and_of_every_score():
-    assert len(GOLDEN["cases"]) > 400
-    assert len(GOLDEN["normalised"]) > 300
-    assert {case["score"] for case in GOLDEN["cases"]} >= {0, 30, 60, 90, 100}
-
-
 def test_normalised_as_by_the_official_code():
+    assert len(GOLDEN["normalised"]) > 300
     wrong = [
         (text, expected, normalise_answer(text))
         for text, expected in GOLDEN["normalised"]
@@ -45,11 +39,12 @@ def test_normalised_as_by_the_official_code():
 
 @pytest.mark.parametrize(("year", "key"), [(2021, "score"), (2015, "score_2015")])
 def test_scores_of_the_official_code(year, key):
-    wrong = []
-    for case in GOLDEN["cases"]:
-        score = round(100 * vqa_accuracy(people(case), case["prediction"], year=year), 2)
-        if score != case[key]:
-            wrong.append((case, score))
+    assert {case["score"] for case in GOLDEN["cases"]} >= {0, 30, 60, 90, 100}
+    wrong = [
+        case
+        for case in GOLDEN["cases"]
+        if case[key] != round(100 * vqa_accuracy(people(case), case["prediction"], year=year), 2)
+    ]
     assert not wrong
 
 
@@ -76,14 +71,6 @@ def test_leave_one_out_by_index(answers, prediction):
         others = texts[:out] + texts[out + 1 :]
         total += min(others.count(wanted) / 3, 1)
     assert vqa_accuracy(answers, prediction) == pytest.approx(total / len(texts), abs=1e-12)
-
-
-def test_the_order_of_people_does_not_matter():
-    answers = ["kite"] * 3 + ["drum"] * 5 + ["oak", "red kite"]
-    expected = vqa_accuracy(answers, "kite")
-    for seed in range(5):
-        mixed = random.Random(seed).sample(answers, len(answers))
-        assert vqa_accuracy(mixed, "kite") == pytest.approx(expected, abs=1e-12)
 
 
 def test_exact_match():
@@ -151,9 +138,9 @@ def test_one_answer_a_question_is_exact_match():
     ("references", "predictions", "message"),
     [
         ({}, {}, "no questions"),
-        ({"a": ["x"]}, {}, "question 'a' is in one"),
-        ({"a": ["x"]}, {"a": "x", "b": "y"}, "question 'b' is in one"),
-        ({"a": []}, {"a": "x"}, "question 'a' has no answers"),
+        ({"a": ["x"]}, {}, "question 'a' has no prediction"),
+        ({"a": ["x"]}, {"a": "x", "b": "y"}, "question 'b' has no reference"),
+        ({"a": []}, {"a": "x"}, "question 'a' has no references"),
     ],
 )
 def test_what_cannot_be_scored(references, predictions, message):
@@ -201,11 +188,6 @@ def test_compare_answers_by_construction():
     ahead = compare_answers(REFERENCES, right, dict.fromkeys(REFERENCES, "?"), resamples=20)
     assert ahead["accuracy"].significant
     assert ahead["accuracy"].low == ahead["accuracy"].high == pytest.approx(100)
-    again, other = (
-        compare_answers(REFERENCES, right, PREDICTIONS, resamples=20, seed=seed) for seed in (0, 1)
-    )
-    assert again == compare_answers(REFERENCES, right, PREDICTIONS, resamples=20)
-    assert np.isfinite(other["accuracy"].low)
 
 
 @pytest.mark.parametrize(

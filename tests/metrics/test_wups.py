@@ -94,16 +94,6 @@ def test_score_wups():
         score_wups({}, {}, similarity=wu_palmer)
 
 
-def test_not_computed_is_none_with_a_reason(monkeypatch):
-    monkeypatch.setitem(sys.modules, "nltk", None)
-    monkeypatch.setitem(sys.modules, "nltk.corpus", None)
-    found = score_wups({"1": ["chair"]}, {"1": "chair"})
-    assert found.scores == {0.9: None, 0.0: None}
-    assert found.reason.startswith("nltk cannot be imported (")
-    assert found.reason.endswith("pip install 'gazetell[wups]'")
-    assert len(found.reason.splitlines()) == 1
-
-
 class Meaning:
     """A meaning of a word, as WordNet's: it may have no ancestor in common with another."""
 
@@ -139,13 +129,17 @@ def test_the_nearest_meanings_count(monkeypatch):
     [
         (LookupError("\n****\nResource wordnet not found."), "python -m nltk.downloader wordnet"),
         (OSError("No such file: index.sense"), "WordNet cannot be read (No such file"),
+        (None, "pip install 'gazetell[wups]'"),  # nltk is not there
     ],
 )
-def test_wordnet_that_is_not_whole(monkeypatch, error, reason):
+def test_not_computed_is_none_with_a_reason(monkeypatch, error, reason):
     def missing():
         raise error
 
     stand_in(monkeypatch, missing)
+    if error is None:
+        monkeypatch.setitem(sys.modules, "nltk.corpus", None)
     found = score_wups({"1": ["x"]}, {"1": "y"})
     assert found.scores == {0.9: None, 0.0: None}
     assert reason in found.reason
+    assert len(found.reason.splitlines()) == 1

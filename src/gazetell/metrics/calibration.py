@@ -86,22 +86,13 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Re
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
-    """How far confidence and accuracy lie apart, on average over answers (ECE).
+    """How far confidence and accuracy lie apart, on average over answers (ECE), in [0, 1].
 
-    Args:
-        confidence: (N,) in [0, 1].
-        correct: (N,) in [0, 1].
-        bins: M.
-
-    Returns:
-        A number in [0, 1]; 0 is a confidence that means what it says.
-
-    Raises:
-        ValueError: as for `reliability`.
+    0 is a confidence that means what it says. Arguments and errors are those of `reliability`.
     """
-    found = reliability(confidence, correct, bins)
-    gaps = np.abs(found.accuracy - found.confidence)
-    return float(np.nansum(gaps * found.count) / found.count.sum())
+    table = reliability(confidence, correct, bins)
+    gaps = np.abs(table.accuracy - table.confidence)
+    return float(np.nansum(gaps * table.count) / table.count.sum())
 
 
 def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
@@ -109,21 +100,14 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
 
     Answers of equal confidence have no order; each counts with their mean correctness, which is
     what a draw among them would give. The result does not depend on the order of the input.
-
-    Args:
-        confidence: (N,) finite, in [0, 1].
-        correct: (N,) in [0, 1].
-
-    Raises:
-        ValueError: no answers, shapes that differ, or a number outside [0, 1].
+    Arguments and errors are those of `reliability`.
     """
     sure, right = _checked(confidence, correct)
     _, group, size = np.unique(-sure, return_inverse=True, return_counts=True)
     means = np.bincount(group, right) / size  # by falling confidence
     order = np.arange(1, len(sure) + 1)
-    risk = 1 - np.cumsum(np.repeat(means, size)) / order
     # Sums of rounded means may pass 1 by a hair.
-    risk = np.clip(risk, 0, 1)
+    risk = np.clip(1 - np.cumsum(np.repeat(means, size)) / order, 0, 1)
     return RiskCoverage(np.sort(sure)[::-1], order / len(sure), risk, float(risk.mean()))
 
 

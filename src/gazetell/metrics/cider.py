@@ -29,11 +29,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Tokens = Sequence[Hashable]
-Scores = NDArray[np.float64]
+from .ngrams import ORDERS, Scores, Tokens, check_texts
+
 Numbers = NDArray[np.int64]
 
-ORDERS = 4
 SIGMA = 6.0
 
 
@@ -53,8 +52,7 @@ def cider_d(
     Raises:
         ValueError: no pictures, unequal numbers, or a picture without references.
     """
-    if len(candidates) != len(references):
-        raise ValueError(f"{len(candidates)} candidates, but references of {len(references)}")
+    check_texts(candidates, references)
     scores = CiderD(references, plain=plain).score(candidates)
     return float(scores.mean()), scores
 
@@ -75,11 +73,7 @@ class CiderD:
     """
 
     def __init__(self, references: Sequence[Sequence[Tokens]], *, plain: bool = False) -> None:
-        if not len(references):
-            raise ValueError("no pictures to score")
-        for i, texts in enumerate(references):
-            if not len(texts):
-                raise ValueError(f"picture {i} has no references")
+        check_texts(references, references)
         self.plain = plain
         sizes = np.array([len(texts) for texts in references])
         self._first_text = _starts(sizes)  # of each picture; one more at the end
@@ -206,14 +200,14 @@ class _Vocabulary:
 
         where = np.arange(len(tokens))  # places at which an n-gram starts
         place = tokens
-        found = [(where, place * ORDERS)]
+        ngrams, owners = [place * ORDERS], [text_of]
         for n in range(1, ORDERS):
             longer = left[where] > n
             where, place = where[longer], place[longer]
             place = self._number((place << 31) | tokens[where + n], n, learn)
-            found.append((where, place * ORDERS + n))
-        ngram = np.concatenate([ngram for _, ngram in found])
-        owner = np.concatenate([text_of[where] for where, _ in found])
+            ngrams.append(place * ORDERS + n)
+            owners.append(text_of[where])
+        ngram, owner = np.concatenate(ngrams), np.concatenate(owners)
         span = int(ngram.max(initial=0)) + 1
         keys, times = np.unique(owner * span + ngram, return_counts=True)
         return _Entries(keys // span, keys % span, times, span)

@@ -25,12 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cider import CiderD
-from .ngrams import ORDERS, bleu_counts, bleu_of_counts, rouge_l
+from .captions import Scored
+from .ngrams import ORDERS, Scores, bleu_of_counts
 from .vqa import answer_scores
-from .words import at_blanks, split_all
-
-Scores = NDArray[np.float64]
 
 _COUNTS = 2 + 2 * ORDERS  # columns of bleu_counts
 _CELLS = 1 << 22  # of draws at a time
@@ -85,7 +82,7 @@ def compare_captions(
             references, or an option out of range.
     """
     # In one order of pictures: that of the references.
-    one, two = (_Scored.of(references, captions) for captions in (first, second))
+    one, two = (Scored.in_order(references, captions) for captions in (first, second))
     pictures = len(references)
     table = np.concatenate([one.counts, two.counts, one.means - two.means], axis=1)  # (P, 22)
 
@@ -113,16 +110,9 @@ def compare_answers(
     level: float = 0.95,
     year: int = 2021,
 ) -> dict[str, Difference]:
-    """Compare two answerers on the same questions; arguments and errors as `compare_captions`.
+    """Compare two answerers on the same questions, by the rules of a ``year``.
 
-    Args:
-        references: people's answers to each question, at least one.
-        first: the answer to each of the same questions by one answerer.
-        second: likewise by the other.
-        resamples: how many times questions are drawn, S.
-        seed: of the draws.
-        level: of the interval, in (0, 1).
-        year: of the official rules.
+    The other arguments and the errors are those of `compare_captions`.
 
     Returns:
         ``accuracy``, in 0 to 100 and not rounded.
@@ -152,15 +142,8 @@ def _bootstrap(
 ) -> dict[str, Difference]:
     """The difference of each metric with its interval.
 
-    Args:
-        first: the M scores of one model.
-        second: those of the other.
-        values: (P,) what is drawn.
-        differences: gives (M, S) of draws (S, P) of the values.
-        what: a picture or a question, for errors.
-        resamples: S.
-        seed: of the draws.
-        level: of the interval.
+    ``first`` and ``second`` are the scores of all M metrics; ``differences`` gives those of draws
+    (S, P) of the P values, shape (M, S); ``what`` is a picture or a question, for errors.
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
@@ -188,27 +171,3 @@ def _bootstrap(
             first, interval.low.tolist(), interval.high.tolist(), strict=True
         )
     }
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """What a captioner scores: on the set, and in each picture what the scores of a draw need."""
-
-    scores: dict[str, float]
-    counts: Scores  # (P, 10), see bleu_counts
-    means: Scores  # (P, 2): ROUGE-L and CIDEr
-
-    @classmethod
-    def of(cls, references: Mapping[str, Sequence[str]], captions: Mapping[str, str]) -> "_Scored":
-        ordered = {picture: captions[picture] for picture in references if picture in captions}
-        # Captions of other pictures stay, to be refused by name.
-        candidates, texts = split_all(references, {**ordered, **captions})
-        spaced = [at_blanks(words) for words in candidates]
-        spaced_texts = [[at_blanks(words) for words in group] for group in texts]
-        counts = bleu_counts(spaced, spaced_texts)
-        bleus = bleu_of_counts(counts.sum(axis=0, keepdims=True))[:, 0]
-        rouge, rouges = rouge_l(candidates, texts)
-        ciders = CiderD(spaced_texts).score(spaced)
-        scores = {f"bleu_{n}": float(score) for n, score in enumerate(bleus, start=1)}
-        scores |= {"rouge_l": rouge, "cider": float(ciders.mean())}
-        return cls(scores, counts, np.stack([rouges, ciders], axis=1))

@@ -55,27 +55,19 @@ def bleu(
 
 
 def bleu_counts(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Scores:
-    """What BLEU counts in each picture; the counts of a set are their sum.
+    """What BLEU counts in each picture, (pictures, 10); the counts of a set are their sum.
 
-    Args:
-        candidates: one token sequence a picture; may be empty.
-        references: the reference token sequences of each picture.
-
-    Returns:
-        Whole numbers, shape (pictures, 10). Columns: words, words of the nearest reference, then
-        correct n-grams for n = 1..4, then guessed ones.
-
-    Raises:
-        ValueError: no pictures, unequal numbers, or a picture without references.
+    Columns: words, words of the nearest reference, then correct n-grams for n = 1..4, then guessed
+    ones.
     """
-    _check(candidates, references)
+    check_texts(candidates, references)
     counts = np.zeros((len(candidates), 2 + 2 * ORDERS))
     for row, candidate, texts in zip(counts, candidates, references, strict=True):
         length = len(candidate)
         row[0] = length
         row[1] = min((abs(len(text) - length), len(text)) for text in texts)[1]
-        known = [_ngrams(text) for text in texts]
-        for ngram, count in _ngrams(candidate).items():
+        known = [count_ngrams(text) for text in texts]
+        for ngram, count in count_ngrams(candidate).items():
             row[1 + len(ngram)] += min(count, max(text.get(ngram, 0) for text in known))
         row[2 + ORDERS :] = [max(0, length - n) for n in range(ORDERS)]
     return counts
@@ -96,17 +88,12 @@ def rouge_l(
 ) -> tuple[float, Scores]:
     """ROUGE-L, the F measure (beta 1.2) of the longest common subsequence.
 
-    Args:
-        candidates: one token sequence a picture; may be empty.
-        references: the reference token sequences of each picture.
+    Arguments and errors are those of `bleu`.
 
     Returns:
         The mean over the pictures, in [0, 1], and the score of each, shape (pictures,).
-
-    Raises:
-        ValueError: no pictures, unequal numbers, or a picture without references.
     """
-    _check(candidates, references)
+    check_texts(candidates, references)
     scores = np.zeros(len(candidates))
     for i, (candidate, texts) in enumerate(zip(candidates, references, strict=True)):
         words = candidate or ("",)
@@ -137,13 +124,14 @@ def _common(places: dict[Hashable, int], length: int, text: Tokens) -> int:
     return length - row.bit_count()
 
 
-def _ngrams(tokens: Tokens) -> Counter[Any]:
+def count_ngrams(tokens: Tokens) -> Counter[Any]:
     """How often each n-gram (a tuple, n = 1..4) occurs."""
     shifted = [tokens[n:] for n in range(ORDERS)]
     return Counter(chain(*(zip(*shifted[: n + 1], strict=False) for n in range(ORDERS))))
 
 
-def _check(candidates: Sequence[Any], references: Sequence[Sequence[Any]]) -> None:
+def check_texts(candidates: Sequence[Any], references: Sequence[Sequence[Any]]) -> None:
+    """Refuse unequal numbers, none, or a picture without references."""
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates, but references of {len(references)}")
     if not len(references):

@@ -33,6 +33,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from .words import check_pairs
+
 YEARS = (2015, 2021)
 OFFICIAL, EXACT = "official VQA accuracy", "exact match"
 FULL = 3  # people who must agree
@@ -106,13 +108,12 @@ def vqa_accuracy(answers: Sequence[str], prediction: str, *, year: int = 2021) -
     if year not in YEARS:
         raise ValueError(f"year {year}; expected one of {', '.join(map(str, YEARS))}")
     if year == 2021:
-        people, text = [_blanks(answer) for answer in answers], _blanks(prediction)
-        if len(set(people)) > 1:
-            people, text = [normalise_answer(a) for a in people], normalise_answer(text)
+        people, text, normalise = list(map(_blanks, answers)), _blanks(prediction), normalise_answer
     else:
-        people, text = list(answers), normalise_answer(prediction)
-        if len(set(people)) > 1:
-            people = [_punctuation(answer) for answer in people]
+        people, text, normalise = list(answers), normalise_answer(prediction), _punctuation
+    if len(set(people)) > 1:
+        people = [normalise(answer) for answer in people]
+        text = normalise_answer(text) if year == 2021 else text
     matches = people.count(text)
     # Summed one by one, as the official code does, so that sums of many questions are equal to it.
     return sum(min(1, (matches - (one == text)) / FULL) for one in people) / len(people)
@@ -127,16 +128,8 @@ def exact_match(answers: Sequence[str], prediction: str) -> float:
 def answer_accuracy(answers: Sequence[str], prediction: str, *, year: int = 2021) -> float:
     """The accuracy of one answer by the measure that fits the number of people's answers.
 
-    Args:
-        answers: what people answered. Four or more: `vqa_accuracy`; fewer: `exact_match`.
-        prediction: the answer to judge.
-        year: of the official rules.
-
-    Returns:
-        A number in [0, 1].
-
-    Raises:
-        ValueError: no answers, or a year without rules.
+    That is `vqa_accuracy` for four answers or more, `exact_match` for fewer. Errors are those of
+    `vqa_accuracy`.
     """
     if 0 < len(answers) < VOTES:
         return exact_match(answers, prediction)
@@ -155,27 +148,11 @@ def answer_measure(references: Mapping[str, Sequence[str]], *, year: int = 2021)
 def answer_scores(
     references: Mapping[str, Sequence[str]], predictions: Mapping[str, str], *, year: int = 2021
 ) -> dict[str, float]:
-    """The accuracy of each answer.
+    """`answer_accuracy` of each question, in [0, 1], in the order of ``references``.
 
-    Args:
-        references: people's answers to each question, at least one.
-        predictions: the answer to each of the same questions.
-        year: of the official rules.
-
-    Returns:
-        `answer_accuracy` of each question, in [0, 1], in the order of ``references``.
-
-    Raises:
-        ValueError: no questions, different questions in the two, or one without answers.
+    Arguments and errors are those of `score_answers`.
     """
-    if not references:
-        raise ValueError("no questions to score")
-    if references.keys() != predictions.keys():
-        odd = next(iter(references.keys() ^ predictions.keys()))
-        raise ValueError(f"question {odd!r} is in one of references and predictions only")
-    bare = [question for question, answers in references.items() if not answers]
-    if bare:
-        raise ValueError(f"question {bare[0]!r} has no answers")
+    check_pairs(references, predictions, "question")
     return {
         question: answer_accuracy(answers, predictions[question], year=year)
         for question, answers in references.items()

@@ -187,14 +187,14 @@ def _straight(token: str) -> list[str]:
     return [text.replace("‘", "`").replace("‛", "`")]
 
 
-def _in_letters(token: str) -> list[str]:
-    """Round brackets inside a token are printed in letters, as they are outside."""
-    return [token.lower().replace("(", "-lrb-").replace(")", "-rrb-").replace(" ", "\u00a0")]
-
-
 def _unbroken(token: str) -> list[str]:
     """A token with blanks in it stays one: they become no-break spaces."""
     return [token.lower().replace(" ", "\u00a0")]
+
+
+def _in_letters(token: str) -> list[str]:
+    """Round brackets inside a token are printed in letters, as they are outside."""
+    return _unbroken(token.replace("(", "-lrb-").replace(")", "-rrb-"))
 
 
 def _rule(
@@ -313,11 +313,7 @@ _REPAIR = str.maketrans(
 _SIMPLE = re.compile(r"([A-Za-z]*)([.,!?]?)[ \n]")
 
 
-def _by_start(kind: str) -> tuple[Rule, ...]:
-    return tuple(rule for rule in RULES if kind in rule.starts)
-
-
-_LETTER, _DIGIT, _OTHER = _by_start("a"), _by_start("1"), _by_start(".")
+_BY_START = {kind: tuple(rule for rule in RULES if kind in rule.starts) for kind in "a1."}
 
 
 def split(text: str) -> list[str]:
@@ -348,42 +344,26 @@ def split(text: str) -> list[str]:
     return words
 
 
-def split_all(
-    references: Mapping[str, Sequence[str]], predictions: Mapping[str, str]
-) -> tuple[list[list[str]], list[list[list[str]]]]:
-    """The words of predictions and references, pictures in the order of ``predictions``.
-
-    Args:
-        references: the reference captions of each picture.
-        predictions: the caption of each of the same pictures.
-
-    Returns:
-        The words of each prediction, and those of each reference of each picture.
-
-    Raises:
-        ValueError: different pictures in the two.
-    """
+def check_pairs(
+    references: Mapping[str, Sequence[str]], predictions: Mapping[str, str], what: str
+) -> None:
+    """Refuse references and predictions that are not of the same pictures or questions."""
+    if not references:
+        raise ValueError(f"no {what}s to score")
     if references.keys() != predictions.keys():
         first = sorted(references.keys() ^ predictions.keys(), key=str)[0]
         missing = "prediction" if first in references else "reference"
-        raise ValueError(f"picture {first!r} has no {missing}")
-    return (
-        [split(caption) for caption in predictions.values()],
-        [[split(caption) for caption in references[picture]] for picture in predictions],
-    )
+        raise ValueError(f"{what} {first!r} has no {missing}")
+    for name, texts in references.items():
+        if not texts:
+            raise ValueError(f"{what} {name!r} has no references")
 
 
 def unspaced_texts(texts: Iterable[str]) -> Counter[str]:
-    """How many texts are written without blanks between words, by script.
+    """How many texts are written without blanks between words, by script (its English name).
 
     `split` takes whole sentences of them for one word, or cuts them at vowel signs: scores of
-    such texts tell next to nothing.
-
-    Args:
-        texts: captions or questions. One that was cut into words with blanks does not count.
-
-    Returns:
-        From "Chinese or Japanese", "Thai", "Lao", "Khmer" or "Burmese" to a number above 0.
+    such texts tell next to nothing. A text that was cut into words with blanks does not count.
     """
     counts: Counter[str] = Counter()
     for text in texts:
@@ -405,12 +385,8 @@ def at_blanks(words: list[str]) -> list[str]:
 def _scan(text: str, at: int, words: list[str]) -> int:
     """Read the token at ``at`` into ``words`` by the rule that matches most; return its end."""
     first = text[at]
-    if not first.isascii():
-        rules = RULES
-    elif first.isalpha():
-        rules = _LETTER
-    else:
-        rules = _DIGIT if first.isdigit() else _OTHER
+    kind = "a" if first.isalpha() else "1" if first.isdigit() else "."
+    rules = _BY_START[kind] if first.isascii() else RULES
     longest, best, write = 0, None, None
     for rule in rules:
         found = rule.pattern.match(text, at)
@@ -420,7 +396,6 @@ def _scan(text: str, at: int, words: list[str]) -> int:
         return at + 1  # a blank, or a character that the tokeniser does not know
     token = best.lastindex or 0
     text = best.group(token)
-    for word in write(text) if write else [text.lower()]:
-        if word not in PUNCTUATION:
-            words.append(word)
+    printed = write(text) if write else [text.lower()]
+    words.extend(word for word in printed if word not in PUNCTUATION)
     return best.end(token)

@@ -31,6 +31,7 @@ from functools import cache
 from math import prod
 
 from .vqa import normalise_answer
+from .words import check_pairs
 
 Similarity = Callable[[str, str], float]
 THRESHOLDS = (0.9, 0.0)
@@ -70,8 +71,8 @@ def wups(
         raise ValueError("no answers to compare with")
 
     def near(one: str, other: str) -> float:
-        found = 1.0 if one == other else similarity(one, other)
-        return found if found >= threshold else FAR * found
+        likeness = 1.0 if one == other else similarity(one, other)
+        return likeness if likeness >= threshold else FAR * likeness
 
     def alike(right: str) -> float:
         # "chair, table" from a vocabulary that has lost its commas is right all the same.
@@ -104,11 +105,9 @@ def score_wups(
         similarity: of two items; by default `wordnet_similarity`, if it can be had.
 
     Raises:
-        ValueError: no questions, or a question without answers.
-        KeyError: a question without a prediction.
+        ValueError: no questions, different questions in the two, or one without answers.
     """
-    if not references:
-        raise ValueError("no questions to score")
+    check_pairs(references, predictions, "question")
     if similarity is None:
         found = wordnet_similarity()
         if isinstance(found, str):
