@@ -26,25 +26,14 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-
-# The plugins register themselves with Pillow on import; nothing else of Pillow's is tried.
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile
 
 from .errors import DataError, ImageError, PixelLimitError
 
@@ -66,30 +55,18 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
     | (_HEIC_SUFFIXES if find_spec("pillow_heif") else set())
 )
-_FORMATS = tuple(
-    plugin.format
-    for plugin in (
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        WebPImagePlugin.WebPImageFile,
-        BmpImagePlugin.BmpImageFile,
-        GifImagePlugin.GifImageFile,
-        TiffImagePlugin.TiffImageFile,
-    )
-)
+# The plugins register themselves with Pillow on import; nothing else of Pillow's is tried.
+for _plugin in ("Jpeg", "Png", "WebP", "Bmp", "Gif", "Tiff", "Avif"):
+    import_module(f"PIL.{_plugin}ImagePlugin")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _EXPECTED = "expected a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC picture"
 
-# EXIF tag 0x0112 names the transform that sets a picture upright.
+# EXIF tag; its values from 2 to 8 say what sets a picture upright.
 _ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_UPRIGHT = (
+    *("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"),
+    *("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"),
+)
 _PHOTOMETRIC = 262  # TIFF tag; 0 says that the value 0 is white
 
 
@@ -166,7 +143,7 @@ def _recognise(prefix: bytes, name: str) -> tuple[str, Callable[..., Any]]:
     if prefix[4:8] == b"ftyp":  # the brands of the family follow, four bytes each
         brands = {prefix[n : n + 4] for n in range(8, len(prefix), 4)}
         if brands & {b"avif", b"avis"}:
-            return "AVIF", AvifImagePlugin.AvifImageFile
+            return "AVIF", Image.OPEN["AVIF"][0]
         if any(brand[:3] in (b"hei", b"hev") for brand in brands):
             try:
                 from pillow_heif import HeifImageFile
@@ -195,8 +172,7 @@ def _decode(image: Image.Image, name: str, side: int | None, max_pixels: int) ->
         image.draft(None, (side, side))
     deep = ";16" in str(getattr(image, "tile", ""))
     image.load()
-    turn = _UPRIGHT.get(_orientation(image))
-    rgb = _to_rgb(image, deep)
+    turn, rgb = _upright(image), _to_rgb(image, deep)
     if turn is not None:
         rgb = rgb.transpose(turn)
     # The orientation has been used up; left in place it would be applied again.
@@ -204,14 +180,14 @@ def _decode(image: Image.Image, name: str, side: int | None, max_pixels: int) ->
     return rgb
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) where it is absent or unreadable."""
+def _upright(image: Image.Image) -> Image.Transpose | None:
+    """What sets a picture upright; None where its EXIF says nothing that can be read."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:
         # Broken metadata is common and says nothing about the pixels.
-        return 1
-    return value if isinstance(value, int) else 1
+        return None
+    return Image.Transpose[_UPRIGHT[value - 2]] if value in range(2, 9) else None
 
 
 def _to_rgb(image: Image.Image, deep: bool) -> Image.Image:
@@ -237,7 +213,7 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low < 0:
         values -= low
-        top = high - low
+        top = (high - low) or 1.0
     elif image.mode == "F" and high <= 1:
         top = 1.0
     else:
