@@ -120,8 +120,7 @@ def service(options: Namespace) -> Iterator[tuple[int, int]]:
 
 def kinds(options: Namespace) -> dict[str, Any]:
     """For each kind of request: its path, its fields, and the same work offline."""
-    from gazetell.inference.bulk import caption_many
-    from gazetell.inference.predict import Answerer, Captioner, load
+    from gazetell.inference.predict import Answerer, Captioner, caption_many, load
 
     found: dict[str, Any] = {}
     for name in options.model:

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from .data.records import Dataset
-from .errors import DataError, ModelError, UsageError, WriteError
+from .errors import DataError, ModelError, WriteError
 from .files import atomic_path, read_json, write_error, write_json
 from .models.encoders import Encoder, Grid
 from .models.precision import Precision, choose
@@ -124,16 +124,6 @@ class Model:
         """The CNN's grid of uint8 images (B, 3, S, S), before any projection."""
         with self.precision.autocast(self.device):
             return self.encoder.encode(images.to(self.device))
-
-
-def check_several(what: str, values: object) -> None:
-    """Refuse one where several are expected: the letters of a text would be taken for them.
-
-    Raises:
-        UsageError: a text, bytes or no sequence at all.
-    """
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
-        raise UsageError(f"{what} {values!r:.60}: expected a list of {what}")
 
 
 def grids(model: Model, dataset: Dataset, images: Sequence[str], batch: int) -> Iterator[Grid]:

@@ -329,6 +329,14 @@ def test_features_prints_the_folder(run, world):
     assert Path(out.strip()).parent == world / "data/features"
 
 
+def test_features_that_nobody_can_use_are_refused(run, world):
+    told = run("features", world / "data", "--recipe", "scenes")
+    expected = "error: --recipe scenes: trains its encoder, whose features change\n"
+    assert told == (2, "", expected)
+    status, _, err = run("features", world / "data", "--batch", 0)
+    assert (status, err) == (2, "error: --batch 0: expected 1 or more\n")
+
+
 def test_models_lists(run):
     status, out, _ = run("models", "--json")
     lists = json.loads(out)

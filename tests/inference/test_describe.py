@@ -15,9 +15,8 @@ from page_reader import Page
 
 from gazetell.errors import DataError, UsageError, WriteError
 from gazetell.inference import describe as module
-from gazetell.inference.bulk import caption_many
 from gazetell.inference.describe import Journal, describe, identity
-from gazetell.inference.predict import Captioner
+from gazetell.inference.predict import Captioner, caption_many
 
 NAMES = ["a/1.png", "a/2.png", "b/c/x y.png", "m,n.png", "z.png"]
 

@@ -15,9 +15,8 @@ from PIL import Image
 import gazetell
 from gazetell.data.text import Tokenizer
 from gazetell.errors import ImageError, ModelError, UsageError
-from gazetell.inference.bulk import caption_many
 from gazetell.inference.evaluate import evaluate_answers
-from gazetell.inference.predict import Answer, Answerer, Caption, Captioner, load
+from gazetell.inference.predict import Answer, Answerer, Caption, Captioner, caption_many, load
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.decoding import decode
 from gazetell.models.folder import fetch, save_model

@@ -12,8 +12,7 @@ from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
-from ..inference.bulk import caption_many
-from ..inference.predict import Caption, Captioner
+from ..inference.predict import Caption, Captioner, caption_many
 from ..pictures import image_files
 from .options import HERE, Decoding, Here, is_gaze_file, models_given
 from .terminal import STDIN, one_line, report

@@ -11,6 +11,7 @@ from ..features import build_cache
 from ..models.encoders import Encoder, EncoderConfig
 from ..models.precision import choose_device, choose_precision
 from ..progress import bar
+from ..training.options import read_recipe
 from .terminal import on_terminal, report
 
 
@@ -48,21 +49,19 @@ def features(
         batch: Pictures a forward pass.
         workers: Processes that open pictures meanwhile.
         seed: Of the weights, where they are none; 0 if not given.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, bf16 or fp32.
     """
+    if recipe and read_recipe(recipe).get("encoder_trainable", "none") != "none":
+        raise UsageError(f"--recipe {recipe}: trains its encoder, whose features change")
+    for name, value, least in (("batch", batch, 1), ("workers", workers, 0)):
+        if value < least:
+            raise UsageError(f"--{name} {value}: expected {least} or more")
     if seed is not None and encoder_weights != "none":
         raise UsageError(f"--seed: has no effect on weights {encoder_weights}")
     dataset = Dataset.open(data)
-    config = EncoderConfig(
-        encoder,
-        encoder_weights,
-        encoder_layer,
-        encoder_size,
-        encoder_mean,
-        encoder_std,
-        encoder_padding,
-    )
+    transform = (encoder_size, encoder_mean, encoder_std, encoder_padding)
+    config = EncoderConfig(encoder, encoder_weights, encoder_layer, *transform)
     # As a training run of this seed does: random weights then have one cache, not one a run.
     torch.manual_seed(seed or 0)
     network = Encoder(config)
@@ -74,16 +73,8 @@ def features(
     )
     began = time.perf_counter()
     with bar("features", on_terminal()) as progress:
-        cache = build_cache(
-            dataset,
-            network,
-            where,
-            chosen,
-            flip=flip,
-            batch=batch,
-            workers=workers,
-            progress=progress,
-        )
+        how = {"batch": batch, "workers": workers}
+        cache = build_cache(dataset, network, where, chosen, flip=flip, progress=progress, **how)
     seconds = time.perf_counter() - began
     report(f"{len(cache.rows)} pictures, {cache.size / 1e6:.0f} MB, {seconds:.0f} s")
     print(cache.folder)

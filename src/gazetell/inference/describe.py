@@ -38,9 +38,8 @@ from ..errors import DataError, ImageError, UsageError
 from ..files import atomic_path, spreadsheet_text, write_error, write_jsonl
 from ..pictures import image_files
 from ..progress import bar
-from .bulk import caption_many
 from .gaze import fill, one_line, picture_uri, resized, template
-from .predict import Caption, Captioner
+from .predict import Caption, Captioner, caption_many
 
 __all__ = ["FORMATS", "Described", "Journal", "check_out", "describe", "identity", "review_sheet"]
 

@@ -13,10 +13,11 @@ Shapes: ``B`` pictures, ``N`` questions, ``R`` regions, ``C`` channels, ``T`` wo
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from html import escape
+from itertools import count, islice, tee
 from numbers import Integral, Real
 from typing import Any
 
@@ -26,8 +27,8 @@ from PIL import Image
 
 from ..data.batches import pad_rows
 from ..data.text import Question, Tokenizer, read_question
-from ..errors import ModelError, UsageError
-from ..features import Model, Picture, check_several
+from ..errors import ImageError, ModelError, UsageError
+from ..features import Model, Picture
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
 from ..models.encoders import Grid
 from ..models.folder import (
@@ -36,10 +37,10 @@ from ..models.folder import (
     load_kind,
     load_model,
 )
-from ..pictures import PREVIEW
+from ..pictures import PREVIEW, load_pictures, stack_pixels
 from .gaze import Gaze, picture_uri
 
-__all__ = ["Answer", "Answerer", "Caption", "Captioner", "check_bound", "load"]
+__all__ = ["Answer", "Answerer", "Caption", "Captioner", "caption_many", "check_bound", "load"]
 
 TOP = 5  # answers that an ``Answer`` tells
 GREY = 128  # of the picture that stands for none
@@ -193,6 +194,16 @@ class Answer(_Result):
         return self.passes, title, text
 
 
+def check_several(what: str, values: object) -> None:
+    """Refuse one where several are expected: the letters of a text would be taken for them.
+
+    Raises:
+        UsageError: a text, bytes or no sequence at all.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise UsageError(f"{what} {values!r:.60}: expected a list of {what}")
+
+
 class Captioner(Model):
     """A loaded captioning model, or several that tell captions together; see ``load``.
 
@@ -329,6 +340,45 @@ class Captioner(Model):
             return Caption(*texts, _maps(one.attention, grid), one.log_prob, one.ended)
 
         return [[caption(one) for one in best] for best in decoded]
+
+
+def caption_many(
+    model: Captioner,
+    items: Iterable[bytes | Path],
+    *,
+    batch: int = 16,
+    positions: Iterable[int] | None = None,
+    **options: Any,
+) -> Iterator[tuple[bytes | Path, Caption | ImageError]]:
+    """Yield each picture with its caption, or with the error why it could not be opened.
+
+    Args:
+        model: a loaded captioner.
+        items: paths or bytes, in any number; they are read as the work goes on.
+        batch: pictures a forward pass.
+        positions: the number of each item, which keeps random draws apart; counted if not given.
+        options: see ``Captioner.caption``.
+
+    Raises:
+        UsageError: an option out of its range.
+    """
+    if batch < 1:
+        raise UsageError(f"batch {batch}: expected 1 or more")
+    chosen = model.options(**options)
+    queue, rest = tee(items)
+    places = iter(count() if positions is None else positions)
+    for loaded in load_pictures(queue, model.encoder.size, batch=batch, with_preview=True):
+        rows = list(zip(islice(rest, len(loaded)), places, loaded, strict=False))
+        good = [(place, x) for _, place, x in rows if not isinstance(x, ImageError)]
+        captions: Iterator[Caption] = iter(())
+        if good:
+            grid = model.grid(stack_pixels([picture for _, picture in good]))
+            captions = iter(model.decode(grid, chosen, [place for place, _ in good]))
+        for item, _, picture in rows:
+            if isinstance(picture, ImageError):
+                yield item, picture
+            else:
+                yield item, replace(next(captions), image=picture.preview)
 
 
 class Answerer(Model):
