@@ -252,7 +252,7 @@ BAD_VOCABULARY = r"vocab: expected a dict with idx_to_token"
         ({"train_images": noise(3)}, "train_images has 3 rows and train_captions 2"),
         ({"vocab": WORDS}, BAD_VOCABULARY),
         ({"vocab": {"token_to_idx": {}}}, BAD_VOCABULARY),
-        ({"vocab": {"idx_to_token": [1]}}, "vocab: idx_to_token: expected a list of words"),
+        ({"vocab": {"idx_to_token": [1]}}, "vocab: expected a dict with idx_to_token, a list"),
         ({"vocab": {"idx_to_token": ["<START>"]}}, "vocab: idx_to_token lacks <NULL>, <END>"),
         (
             {"train_captions": torch.tensor([indices("<UNK>")] * 2)},

@@ -16,8 +16,6 @@ from ..data.records import Dataset
 from ..progress import bar
 from .terminal import on_terminal, print_json, report
 
-__all__ = ["app"]
-
 app = App(
     name="data",
     help="Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, VQA, easy-VQA, DAQUAR, your own "

@@ -44,20 +44,14 @@ _NULL, _START, _END, _UNKNOWN = "<NULL>", "<START>", "<END>", "<UNK>"
 
 @dataclass
 class _Split:
-    """One of the file's two splits.
-
-    Attributes:
-        name: train or val.
-        images: uint8 (N, 3, H, W).
-        captions: int64 (N, T).
-        rows: the first row of each picture with a caption, by a hash of its pixels.
-        lost: hashes of pictures that a caption was left out of.
-    """
+    """One of the file's two splits."""
 
     name: str
-    images: np.ndarray
-    captions: np.ndarray
+    images: np.ndarray  # uint8 (N, 3, H, W)
+    captions: np.ndarray  # int64 (N, T)
+    # The first row of each picture with a caption, by a hash of its pixels.
     rows: dict[bytes, int] = field(default_factory=dict)
+    # Hashes of pictures that a caption was left out of.
     lost: set[bytes] = field(default_factory=set)
 
     def picture(self, digest: bytes) -> str:
@@ -100,13 +94,10 @@ def course(
     data, collector = _load(file), Collector(pictures, bad)
     words, numbers = _words(data["vocab"], file), itertools.count(1)
     train, val = (_split(data, name, file) for name in ("train", "val"))
-    for split in (train, val):
-        kept = "of val and test, kept, though no caption can match that word"
-        if split is train:
-            kept = "of train, kept; train with a minimum frequency of at least 2"
-        drop = split is train and unknown == "drop"
-        where = f"{file}: {split.name}_captions"
-        _collect(split, words, numbers, "" if drop else kept, where, collector)
+    kept = "of train, kept; train with a minimum frequency of at least 2"
+    _collect(train, words, numbers, kept if unknown == "keep" else "", file, collector)
+    kept = "of val and test, kept, though no caption can match that word"
+    _collect(val, words, numbers, kept, file, collector)
     if not train.rows:
         raise DataError(f"{file}: train_captions: no row is left to train on")
     for what, number in (
@@ -121,7 +112,6 @@ def course(
 
 
 def _split(data: dict[str, Any], name: str, path: Path) -> _Split:
-    """A split of the file."""
     images = _array(data, f"{name}_images", "uint8", "(N, 3, H, W)", path)
     captions = _array(data, f"{name}_captions", "int64", "(N, T)", path)
     if len(images) != len(captions):
@@ -153,9 +143,8 @@ def _load(path: Path) -> dict[str, Any]:
             "torch.save with nothing but tensors and plain values in it"
         ) from error
     if not isinstance(data, dict):
-        raise DataError(
-            f"{path}: holds {type(data).__name__}; expected a dict of {', '.join(_KEYS)}"
-        )
+        found = f"holds {type(data).__name__}; expected a dict of"
+        raise DataError(f"{path}: {found} {', '.join(_KEYS)}")
     if missing := [key for key in _KEYS if key not in data]:
         raise DataError(f"{path}: lacks {', '.join(missing)}; expected {', '.join(_KEYS)}")
     return data
@@ -163,14 +152,11 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _words(vocab: Any, path: Path) -> list[str]:
     """The words by index."""
-    where = f"{path}: vocab"
-    if not isinstance(vocab, dict) or "idx_to_token" not in vocab:
-        raise DataError(f"{where}: expected a dict with idx_to_token")
-    words = vocab["idx_to_token"]
+    words = vocab.get("idx_to_token") if isinstance(vocab, dict) else None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise DataError(f"{where}: idx_to_token: expected a list of words")
+        raise DataError(f"{path}: vocab: expected a dict with idx_to_token, a list of words")
     if missing := [word for word in (_NULL, _START, _END) if word not in words]:
-        raise DataError(f"{where}: idx_to_token lacks {', '.join(missing)}")
+        raise DataError(f"{path}: vocab: idx_to_token lacks {', '.join(missing)}")
     return words
 
 
@@ -193,7 +179,7 @@ def _collect(
     words: list[str],
     numbers: Iterator[int],
     kept: str,
-    where: str,
+    path: Path,
     collector: Collector,
 ) -> None:
     """Turn the rows of a split into pictures with captions.
@@ -202,7 +188,7 @@ def _collect(
     """
     silent, end = {words.index(_NULL), words.index(_START)}, words.index(_END)
     for row, indices in enumerate(split.captions.tolist()):
-        at = f"{where}[{row}]"
+        at = f"{path}: {split.name}_captions[{row}]"
         with collector.bad.catch(at, indices):
             if outside := [index for index in indices if not 0 <= index < len(words)]:
                 raise BadValue(

@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import DataError
 from ...files import read_text
 from ..records import CaptionRecord, Dataset
-from .rows import BadRows, BadValue, Collector, find, find_pictures, needed, refuse
+from .rows import BadRows, BadValue, Collector, find, find_pictures, needed, refuse, split_lists
 
 _LISTS = {
     "train": "Flickr_8k.trainImages.txt",
@@ -46,19 +46,14 @@ def flickr8k(
     table = needed(folder, ("Flickr8k.token.txt", "Flickr8k.token", "captions.txt"), bad)
     names = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "Flickr8k_images")
     collector = Collector(images or find_pictures(folder, names), bad)
-    lists = {split: find(folder, [name]) for split, name in _LISTS.items()}
-    splits: dict[str, str] = {}
-    for split, path in lists.items() if any(lists.values()) else ():
+    lists = {split: path for split, name in _LISTS.items() if (path := find(folder, [name]))}
+    splits = split_lists(lists, collector.picture, collector.bad)
+    if lists:
         refuse("the split lists tell the splits", val=val, test=test)
-        if path is None:
-            raise DataError(f"{folder}: has split lists, but not {_LISTS[split]}")
-        for number, line in enumerate(read_text(path).split("\n"), start=1):
-            name = line.strip()
-            with collector.bad.catch(f"{path}:{number}", line):
-                if name and splits.setdefault(collector.picture(name), split) != split:
-                    raise BadValue(f"{name} is also in the list of {splits[name]}")
-    if any(lists.values()) and not splits:
-        raise DataError(f"{lists['train']}: the split lists name no pictures")
+        if missing := [name for split, name in _LISTS.items() if split not in lists]:
+            raise DataError(f"{folder}: has split lists, but not {missing[0]}")
+        if not splits:
+            raise DataError(f"{lists['train']}: the split lists name no pictures")
     _read(table, collector, splits)
     dataset = collector.dataset("flickr8k", "flickr8k", table)
     for name in sorted(splits.keys() - {record.image for record in dataset.captions}):

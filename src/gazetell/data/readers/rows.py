@@ -13,13 +13,14 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, UsageError
+from ...files import read_text
 from ..records import CaptionRecord, Dataset, QuestionRecord
 
 _ROW_TEXT = 500
@@ -63,15 +64,10 @@ class BadRows:
     _counts: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
 
     def add(self, where: str, reason: str, row: Any = "") -> None:
-        """Report a bad row.
-
-        Raises:
-            DataError: ``skip`` is off.
-        """
+        """Report a bad row; raises ``DataError`` unless ``skip`` is on."""
         if not self.skip:
             raise DataError(_writable(f"{where}: {reason}"))
-        texts = (where, reason, str(row)[:_ROW_TEXT])
-        self.rows.append(BadRow(*(_writable(text) for text in texts)))
+        self.rows.append(BadRow(*map(_writable, (where, reason, str(row)[:_ROW_TEXT]))))
 
     @contextmanager
     def catch(self, where: str, row: Any = "") -> Iterator[None]:
@@ -99,8 +95,7 @@ def _writable(text: str) -> str:
 def plain_text(value: Any, what: str) -> str:
     """A text without outer white space; ``what`` names it in the error.
 
-    Raises:
-        BadValue: missing, another type, empty, or half a character (which JSON can hold).
+    ``BadValue``: missing, another type, empty, or half a character (which JSON can hold).
     """
     if value is None:
         raise BadValue(f"{what} is missing")
@@ -153,8 +148,7 @@ class PictureNames:
     def find(self, name: str) -> tuple[str, bool]:
         """The picture's name relative to the folder, and whether it differs from ``name``.
 
-        Raises:
-            BadValue: the name fits several files.
+        ``BadValue``: the name fits several files.
         """
         plain = Path(os.path.normpath(name)).as_posix()
         for spelling in (plain, os.path.normpath(plain.replace("\\", "/"))):
@@ -194,14 +188,11 @@ def _folded(name: str) -> str:
 class Collector:
     """Gathers rows into records: captions by picture, questions by id, in order of appearance.
 
-    Attributes:
-        root: the folder of the pictures, which ``PictureNames`` finds; two spellings of a name
-            are one picture.
-        bad: what to do with bad rows.
+    ``root`` is the folder of the pictures, which ``PictureNames`` finds; two spellings of a name
+    are one picture. With ``several`` a question that comes again adds answers.
     """
 
     def __init__(self, root: Path, bad: BadRows | None, *, several: bool = False) -> None:
-        """Start with none; with ``several`` a question that comes again adds answers."""
         self.root, self.bad = root, bad or BadRows()
         self._several = several
         self._on_disk = PictureNames(root)
@@ -213,23 +204,16 @@ class Collector:
         self._per_picture: Counter[str] = Counter()
 
     def add(self, where: str, record: CaptionRecord | QuestionRecord) -> None:
-        """Add what a row holds, all of it or nothing.
+        """Add what the row at ``where`` holds, with texts of any type; all of it or nothing.
 
-        Args:
-            where: the row's place, for errors.
-            record: with texts as the row has them, of any type. Without an id a record of captions
-                takes the picture's name, and the questions of a picture are numbered. A question
-                without answers is one that nobody may know the answers of.
-
-        Raises:
-            BadValue: texts that are none, or an id, picture or split that contradicts an earlier
-                row.
+        Without an id a record of captions takes the picture's name, and the questions of a picture
+        are numbered. A question without answers is one that nobody may know the answers of.
+        ``BadValue``: texts that are none, or an id, picture or split that contradicts an earlier
+        row.
         """
         image = self.picture(record.image)
-        if isinstance(record, CaptionRecord):
-            self._add_captions(where, replace(record, image=image))
-        else:
-            self._add_question(where, replace(record, image=image))
+        add: Any = self._add_captions if isinstance(record, CaptionRecord) else self._add_question
+        add(where, replace(record, image=image))
 
     def picture(self, name: str) -> str:
         """The picture that a row means; raises ``BadValue`` if it may be several."""
@@ -288,16 +272,10 @@ class Collector:
         self._questions[id] = record, first
 
     def draw(self, *, val: float, test: float = 0, seed: int = 0, pool: str = "train") -> None:
-        """Draw val and test from the pictures of a split, each with all its rows.
+        """Draw val and test from the pictures of a split (``pool``), each with all its rows.
 
-        Args:
-            val: how many (see ``seeded_split``).
-            test: likewise.
-            seed: of the draw.
-            pool: the split that is drawn from and that the others stay in.
-
-        Raises:
-            UsageError: out of range, or nothing to draw from.
+        The others stay in it. For ``val`` and ``test`` see ``seeded_split``; ``UsageError``: one is
+        out of range, or there is nothing to draw from.
         """
         captions = {key for key, (record, _) in self._captions.items() if record.split == pool}
         asked = [record for record, _ in self._questions.values() if record.split == pool]
@@ -321,11 +299,7 @@ class Collector:
             self._questions[record.id] = replace(record, split=splits[record.image]), where
 
     def dataset(self, name: str, kind: str, source: object) -> Dataset:
-        """The dataset of all that was added.
-
-        Raises:
-            DataError: nothing was; the message names ``source``.
-        """
+        """The dataset of all that was added; ``DataError``, naming ``source``: nothing was."""
         captions = tuple(record for record, _ in self._captions.values())
         questions = tuple(record for record, _ in self._questions.values())
         if not captions and not questions:
@@ -337,17 +311,9 @@ def seeded_split(names: Iterable[str], *, val: float, test: float, seed: int = 0
     """Share pictures out to train, val and test, the same way on every machine.
 
     Names are ordered by a hash of seed and name, so neither their order in a file nor a version
-    of Python matters. A share above 0 gives its split at least one picture, as long as train
-    keeps one; a single picture goes to train.
-
-    Args:
-        names: the pictures.
-        val: a share of them if below 1, else a number of pictures.
-        test: likewise.
-        seed: another seed gives another split.
-
-    Raises:
-        UsageError: a negative or broken number, or nothing would be left for train.
+    of Python matters. ``val`` and ``test`` are a share if below 1, else a number of pictures. A
+    share above 0 gives its split at least one picture, as long as train keeps one; a single
+    picture goes to train. ``UsageError``: a negative or broken number, or none left for train.
     """
     order = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
     # Written so that a NaN fails as well.
@@ -370,14 +336,25 @@ def seeded_split(names: Iterable[str], *, val: float, test: float, seed: int = 0
 
 
 def refuse(reason: str, **options: object) -> None:
-    """Refuse options that were given (are not None) and would do nothing.
-
-    Raises:
-        UsageError: one was given; the message holds the reason.
-    """
+    """Refuse options that were given (are not None) and would do nothing."""
     for name, value in options.items():
         if value is not None:
             raise UsageError(f"{name} {value}: would do nothing, since {reason}")
+
+
+def split_lists(
+    lists: dict[str, Path], name_of: Callable[[str], str], bad: BadRows
+) -> dict[str, str]:
+    """The split of each picture in lists of pictures, one a line; ``name_of`` reads a line."""
+    splits: dict[str, str] = {}
+    for split, path in lists.items():
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
+            with bad.catch(f"{path}:{number}", line):
+                if line.strip():
+                    name = name_of(line.strip())
+                    if splits.setdefault(name, split) != split:
+                        raise BadValue(f"{name} is also in the list of {splits[name]}")
+    return splits
 
 
 def find(folder: Path, names: Sequence[str], bad: BadRows | None = None) -> Path | None:
@@ -416,9 +393,6 @@ def find_pictures(folder: Path, names: Sequence[str]) -> Path:
 
     Archives unpack to ``Images/`` or to a folder of the same name twice over, so a folder counts
     only if a JPEG or PNG lies right in it.
-
-    Raises:
-        DataError: no such folder.
     """
     wanted = {name.lower() for name in names}
     first = [path for path in below(folder) if path.name.lower() in wanted and path.is_dir()]
@@ -444,11 +418,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def json_rows(value: Any, key: str, path: Path, bad: BadRows) -> Iterator[tuple[str, Any]]:
-    """The place and content of each object in the list under a key of a JSON file's top object.
-
-    Raises:
-        DataError: no object, or no such list in it.
-    """
+    """The place and content of each object in the list under a key of a JSON file's top object."""
     if not isinstance(value, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(value).__name__}")
     if not isinstance(value.get(key), list):

@@ -30,7 +30,7 @@ from pathlib import Path
 from ...errors import DataError
 from ...files import read_json, read_text
 from ..records import Dataset, QuestionRecord
-from .rows import BadRows, BadValue, Collector, entries, find, find_pictures, needed
+from .rows import BadRows, BadValue, Collector, entries, find, find_pictures, needed, split_lists
 
 _HALVES = ("train", "test")
 _NAME = re.compile(r"image\d+", re.IGNORECASE)
@@ -58,23 +58,16 @@ def daquar(
     """
     collector = Collector(images or find_pictures(folder, ("images", "nyu_depth_images")), bad)
     whole = ("all_qa_pairs.txt", "qa.894.raw.txt", "qa.37.raw.txt")
-    halves = {
+    sources = {
         split: path
         for split in _HALVES
         if (path := find(folder, [f"qa.{number}.raw.{split}.txt" for number in (894, 37)]))
     }
     listed: dict[str, str] = {}
-    if pairs is None and len(halves) == 2 and find(folder, whole[:1]) is None:
-        sources = halves
-    else:
+    if pairs is not None or len(sources) < 2 or find(folder, whole[:1]) is not None:
         sources = {"": pairs or needed(folder, whole, bad)}
-        for split in _HALVES:
-            path = needed(folder, (f"{split}_images_list.txt",), bad)
-            for number, line in enumerate(read_text(path).split("\n"), start=1):
-                name = Path(line.strip().lower()).stem
-                with collector.bad.catch(f"{path}:{number}", line):
-                    if name and listed.setdefault(name, split) != split:
-                        raise BadValue(f"{name} is in the list of train as well")
+        lists = {half: needed(folder, (f"{half}_images_list.txt",), bad) for half in _HALVES}
+        listed = split_lists(lists, lambda line: Path(line.lower()).stem, collector.bad)
     for split, path in sources.items():
         _read_pairs(path, split, listed, collector)
     collector.draw(val=val, seed=seed)

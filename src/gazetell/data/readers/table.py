@@ -26,6 +26,7 @@ from .rows import BadRows, BadValue, Collector, refuse, split_name, unpacked
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 _WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
+_WORKBOOK = "is a workbook; save the sheet as CSV UTF-8 and give that file"
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|webp|tiff?|avif|heic)", re.IGNORECASE | re.DOTALL)
 # What a column may be called where the user does not say.
 _NAMES = {
@@ -105,20 +106,14 @@ def table(
         columns = _columns(text.header, given, text.where, file.name, collector.bad)
         _add(text.rows(columns["image"]), columns, collector)
     else:
-        raise _foreign(file, suffix)
+        expected = _WORKBOOK if suffix in _WORKBOOKS else "expected a .csv, .tsv or .jsonl file"
+        raise DataError(f"{file}: {expected}")
     dataset = collector.dataset(file.name.partition(".")[0], "table", file)
     if "split" in columns:
         refuse(f"column {columns['split']!r} tells the splits", val=val, test=test)
         return dataset
     collector.draw(val=0.1 if val is None else val, test=0.1 if test is None else test, seed=seed)
     return collector.dataset(dataset.name, "table", file)
-
-
-def _foreign(path: Path, suffix: str) -> DataError:
-    """What to do with a file that is no table."""
-    if suffix in _WORKBOOKS:
-        return DataError(f"{path}: is a workbook; save the sheet as CSV UTF-8 and give that file")
-    return DataError(f"{path}: expected a .csv, .tsv or .jsonl file")
 
 
 def _columns(
@@ -226,23 +221,17 @@ def _json(path: Path, whole: bool, encoding: str | None, bad: BadRows) -> _Rows:
 
 
 class _Delimited:
-    """A CSV or TSV file: its header, and its rows.
-
-    Attributes:
-        header: the names of the columns.
-        where: the place of the header, ``file:line``.
-    """
+    """A CSV or TSV file: its header at the place ``where``, and its rows."""
 
     def __init__(
         self,
         path: Path,
-        usual: str,
+        usual: str,  # the delimiter of its kind of file
         delimiter: str | None,
         encoding: str | None,
         given: dict[str, str | None],
         bad: BadRows,
     ) -> None:
-        """Read the file and its header; ``usual`` is the delimiter of its kind."""
         text, told = _decoded(path, encoding)
         self._path, self._bad, self._lines = path, bad, text.split("\n")
         start = next((n for n, line in enumerate(self._lines) if line.strip()), None)
@@ -366,7 +355,7 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, str]:
     except UnicodeDecodeError as error:
         line = len((content[: error.start] + b"?").splitlines())
         if content.startswith(b"PK"):
-            raise _foreign(path, ".xlsx") from error
+            raise DataError(f"{path}: {_WORKBOOK}") from error
         if encoding is not None or re.search(rb"[\x80-\xff]{3}|[\x81\x8d\x8f\x90\x9d]", content):
             wrong = f"{path}:{line}: is not {encoding or 'UTF-8'} text"
             raise DataError(f"{wrong}; name its --encoding") from error

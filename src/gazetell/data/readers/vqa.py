@@ -81,13 +81,9 @@ def vqa(
         bad: What to do with bad rows.
     """
     collector = Collector(images or folder, bad)
-    given = {
-        "train": (train, train_annotations),
-        "val": (val, val_annotations),
-        "test": (test, test_annotations),
-    }
+    pairs = (train, train_annotations), (val, val_annotations), (test, test_annotations)
     files: dict[str, tuple[Path, Path | None]] = {}
-    for split, (questions, annotations) in given.items():
+    for split, (questions, annotations) in zip(SPLITS, pairs, strict=True):
         if questions is None and annotations is not None:
             raise UsageError(f"--{split}-annotations: expected --{split} with it")
         if questions is not None and annotations is None and split != "test":
@@ -144,7 +140,6 @@ class _Numbers:
     """
 
     def __init__(self, root: Path) -> None:
-        """Look through a folder; raises ``DataError`` if there is none."""
         self._folders: dict[str, dict[int, str]] = {}
         for folder in (*(path for path in entries(root) if path.is_dir()), root):
             prefix = "" if folder == root else f"{folder.name}/"
@@ -154,9 +149,7 @@ class _Numbers:
     def name(self, number: int, subset: str) -> str:
         """The picture relative to the folder, or what it would be called if it is not there.
 
-        Args:
-            number: COCO's image id.
-            subset: train2014, val2014, test2015, ...: where it is looked for first.
+        ``subset`` (train2014, val2014, test2015, ...) is where it is looked for first.
         """
         for folder in (f"{subset}/", "", *self._folders):
             if number in self._folders.get(folder, {}):
@@ -192,7 +185,6 @@ class _Annotation(NamedTuple):
 def _read(
     split: str, path: Path, answered: Path | None, numbers: _Numbers, collector: Collector
 ) -> None:
-    """Add the questions of a split; ``answered`` are the annotations."""
     about, bad = read_json(path), collector.bad
     given = _annotations(answered, bad) if answered is not None else {}
     if answered is None:
@@ -208,9 +200,8 @@ def _read(
             if answered is not None and id not in given:
                 raise BadValue(f"question {id} has no annotation in {answered}")
             if annotation.image not in (None, image):
-                raise BadValue(
-                    f"is about image_id {image}, its annotation about {annotation.image}"
-                )
+                other = annotation.image
+                raise BadValue(f"is about image_id {image}, its annotation about {other}")
             if annotation.answers is None:
                 continue
             if "multiple_choices" in row:
@@ -339,14 +330,9 @@ def write_vqa_text(dataset: Dataset, folder: Path) -> dict[str, int]:
     """Write the questions of a prepared dataset as the text files of 2015.
 
     White space within a question, an answer or an id becomes one blank, so that a question is a
-    line. Questions without an answer are left out of a split where others have one.
-
-    Returns:
-        The number of questions written for each split that has some.
-
-    Raises:
-        DataError: the dataset has no questions, or a file of another one is in the way.
-        WriteError: the file system refused; what was written before stays.
+    line. Questions without an answer are left out of a split where others have one. The result is
+    the number of questions written for each split that has some. ``DataError``: the dataset has no
+    questions, or a file of another one is in the way.
     """
     if not dataset.questions:
         raise DataError(f"{dataset.folder or dataset.name}: has no questions")
