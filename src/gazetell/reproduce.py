@@ -83,7 +83,7 @@ class Row:
 
     def train_options(self, seed: int, encoder_weights: str | None, **more: Any) -> TrainOptions:
         """What the run with a seed is made of; ``more`` are the paths of what it begins with."""
-        options = train_options(self.recipe, **{**self.options, "seed": seed, **more})
+        options: Any = train_options(self.recipe, **{**self.options, "seed": seed, **more})
         published = options.encoder_weights != "none" and not options.encoder_from
         if not encoder_weights or not published or self.init_from:
             return options

@@ -77,7 +77,7 @@ def test_captions_of_a_few_pictures_are_learned_by_heart(tiny, tmp_path):
     # Two captions a picture: their choice is what remains.
     assert last["train_loss"] < 0.3
     assert last["val_cider"] > 1.5
-    assert "--overfit 4: training and validation on the same pictures" in "\n".join(lines)
+    assert "--overfit 4: trained and validated on the same pictures" in "\n".join(lines)
     model, dataset = load(tmp_path), Dataset.open(tiny.data)
     truth = scenes.read_truth(tiny.data)
     for record in dataset.split("train")[:4]:

@@ -25,13 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.answers import AnswerVocabulary, modal_answer
-from ..data.batches import QuestionBatch, QuestionData, Source
-from ..data.records import Dataset, QuestionRecord
+from ..data.batches import QuestionBatch, QuestionData
+from ..data.records import Dataset
 from ..errors import DataError
 from ..metrics import answer_accuracy
 from ..models.answerers import AnswerModel, build_answerer
 from ..models.encoders import Grid
-from ..models.folder import AnswererFolder
 from .options import TrainOptions
 from .task import Report, Task
 
@@ -40,17 +39,19 @@ __all__ = ["Answers", "answer_loss", "fit_temperature"]
 LOW, HIGH = 0.05, 20.0  # of the temperature
 
 
-class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
+class Answers(Task):
     """Training of an answerer; validation by the accuracy of the best answer.
 
     Losses are nats a question. The accuracy, in [0, 1], is the official VQA accuracy where
     questions have several human answers, else exact match.
     """
 
-    kind, learns, records = "answerer", "answers", "questions"
-    columns, chosen_by, cut_by = ("val_accuracy",), "accuracy", "max_question"
-    build = staticmethod(build_answerer)
+    kind, records = "answerer", "questions"
+    learns, reads, cut_by = "answers", "question", "max_question"
+    columns, chosen_by = ("val_accuracy",), "accuracy"
+    build, batches = staticmethod(build_answerer), QuestionData
 
+    network: AnswerModel
     answers: AnswerVocabulary
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
@@ -61,26 +62,13 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
         one = len({modal_answer(record.answers) for record in self.validation}) == 1
         self.unfit = "all its questions have the same answer" if one else None
 
-    def of(self, dataset: Dataset) -> Any:
-        """Questions without answers teach nothing."""
-        return dataset.questions, lambda record: bool(record.answers)
-
-    def texts(self) -> list[str]:
-        """The training questions."""
-        return [record.question for record in self.training]
-
     def sizes(self, earlier: Any) -> dict[str, int]:
         """The answers, of the training questions or of the earlier model."""
         most = self.options.answers
         self.answers = earlier.answers if earlier else AnswerVocabulary.train(self.training, most)
         return {"answers": len(self.answers)}
 
-    @property
-    def vocabulary(self) -> str:
-        """Words and answers."""
-        return f"{super().vocabulary}, {len(self.answers)} answers"
-
-    def learnable(self, report: Report) -> Sequence[QuestionRecord]:
+    def learnable(self, report: Report) -> Sequence[Any]:
         """Leave out what teaches nothing: no answer of the question is in the vocabulary."""
         targets = self.options.targets
         kept = [r for r in self.training if self.answers.target(r.answers, targets)]
@@ -99,23 +87,9 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
             )
         return kept
 
-    def data(self, source: Source) -> tuple[QuestionData, QuestionData]:
-        """A record is a question; a picture comes once with all of its questions."""
-        options = self.options
-        common: Any = {"targets": options.targets, "max_question": options.max_question}
-        training = QuestionData(
-            self.training,
-            self.tokenizer,
-            self.answers,
-            source,
-            per_image=options.captions_per_image,
-            flip=0.5 if options.flip else 0.0,
-            seed=options.seed,
-            **common,
-        )
-        return training, QuestionData(
-            self.validation, self.tokenizer, self.answers, source, **common
-        )
+    def reading(self) -> dict[str, Any]:
+        """Also the answers and the kind of target."""
+        return super().reading() | {"answers": self.answers, "targets": self.options.targets}
 
     def logits(self, grid: Grid, batch: QuestionBatch) -> Tensor:
         """Logits (N, A)."""
@@ -149,16 +123,9 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
         scores, self.scores = self.scores, []
         return {"val_accuracy": sum(scores) / len(scores)}
 
-    def about(self) -> dict[str, Any]:
-        """How many pictures and questions."""
-        pictures = len({record.image for record in self.training})
-        return {"pictures": pictures, "questions": len(self.training)}
-
     @torch.inference_mode()
-    def folder(
-        self, about: dict[str, Any], validation: Iterable[QuestionBatch], report: Report
-    ) -> AnswererFolder:
-        """The trained model, with its temperature."""
+    def settings(self, validation: Iterable[QuestionBatch], report: Report) -> dict[str, Any]:
+        """The answers and how sure to be of them."""
         logits: list[Tensor] = []
         scores: list[float] = []
         for batch in validation:
@@ -167,16 +134,9 @@ class Answers(Task[QuestionRecord, QuestionBatch, AnswerModel]):
         if len(set(scores)) == 1:
             report("confidences are not calibrated: all validation questions are answered alike")
         sigmoid = self.options.targets == "soft"
-        return AnswererFolder(
-            answerer=self.network.cpu().eval(),
-            encoder=self.encoder.cpu().eval(),
-            tokenizer=self.tokenizer,
-            answers=self.answers,
-            temperature=fit_temperature(torch.cat(logits), np.array(scores), sigmoid=sigmoid),
-            sigmoid=sigmoid,
-            max_question=self.options.max_question,
-            about=about,
-        )
+        temperature = fit_temperature(torch.cat(logits), np.array(scores), sigmoid=sigmoid)
+        made = {"answers": self.answers, "temperature": temperature, "sigmoid": sigmoid}
+        return made | {"max_question": self.options.max_question}
 
 
 def answer_loss(logits: Tensor, targets: Tensor, kind: str, smoothing: float = 0.0) -> Tensor:

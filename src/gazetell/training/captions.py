@@ -28,62 +28,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.batches import CaptionBatch, CaptionData, Source, pad_captions
-from ..data.records import CaptionRecord, Dataset
+from ..data.batches import CaptionBatch, CaptionData, pad_captions
+from ..data.records import Dataset
 from ..errors import DataError, UsageError
 from ..metrics import CiderD, cider_problem, score_captions
 from ..models.captioners import CaptionModel, build_captioner
 from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Grid
-from ..models.folder import CaptionerFolder
 from .options import TrainOptions
 from .task import Report, Task
 
 __all__ = ["Captions", "RewardedCaptions", "advantages", "caption_loss", "doubly_stochastic"]
 
 
-class Captions(Task[CaptionRecord, CaptionBatch, CaptionModel]):
+class Captions(Task):
     """Cross-entropy training of a captioner; validation on freely generated captions.
 
     Losses are nats a word, ``<end>`` counted; the figures are those of greedy captions.
     """
 
-    kind, learns, records = "captioner", "captions", "pictures"
-    columns, chosen_by, cut_by = ("val_cider", "val_bleu_4"), "CIDEr", "max_length"
-    build = staticmethod(build_captioner)
+    kind, records = "captioner", "pictures"
+    learns, reads, cut_by = "captions", "captions", "max_length"
+    columns, chosen_by = ("val_cider", "val_bleu_4"), "CIDEr"
+    build, batches = staticmethod(build_captioner), CaptionData
+
+    network: CaptionModel
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         super().__init__(dataset, options, report)
         self.generated: dict[int, str] = {}
         self.unfit = cider_problem({r.id: r.captions for r in self.validation})
-        if self.options.attention_penalty and not self._attends():
+        penalty = self.options.attention_penalty
+        if penalty and not self._attends():
             raise UsageError(
-                f"--attention-penalty {self.options.attention_penalty}: {options.architecture} has "
-                "no attention"
+                f"--attention-penalty {penalty}: {options.architecture} has no attention"
             )
-
-    def of(self, dataset: Dataset) -> Any:
-        """Pictures without captions teach nothing."""
-        return dataset.captions, lambda record: bool(record.captions)
-
-    def texts(self) -> list[str]:
-        """The training captions."""
-        return [caption for record in self.training for caption in record.captions]
-
-    def data(self, source: Source) -> tuple[CaptionData, CaptionData]:
-        """A record is a picture with its captions."""
-        options = self.options
-        training = CaptionData(
-            self.training,
-            self.tokenizer,
-            source,
-            max_length=options.max_length,
-            per_image=options.captions_per_image,
-            flip=0.5 if options.flip else 0.0,
-            seed=options.seed,
-        )
-        longest = options.max_length
-        return training, CaptionData(self.validation, self.tokenizer, source, max_length=longest)
 
     def step(
         self, grid: Grid, batch: CaptionBatch, epoch: int
@@ -107,44 +86,32 @@ class Captions(Task[CaptionRecord, CaptionBatch, CaptionModel]):
         self.generated = {}
         return {name: scores[name.removeprefix("val_")] or 0.0 for name in self.columns}
 
-    def generate(self, grid: Grid, samples: int = 0, **draws: Any) -> list[Decoded]:
-        """Greedy or sampled captions of a grid, without unknown words and without dropout."""
-        special, training, positions = self.tokenizer, self.network.training, draws.pop("of", None)
-        options = DecodingOptions(
-            beam=1, sample=samples > 0, max_length=self.options.max_length, **draws
-        )
+    def settings(self, validation: Iterable[Any], report: Report) -> dict[str, Any]:
+        """What the captioner decodes by."""
+        names = ("max_length", "length_penalty")
+        return {"decoding": DecodingOptions(**{n: getattr(self.options, n) for n in names})}
+
+    def generate(
+        self, grid: Grid, samples: int = 0, seed: int = 0, of: Sequence[int] | None = None
+    ) -> list[Decoded]:
+        """Greedy captions of a grid, or samples drawn by the seed and the records that it is of.
+
+        There are no unknown words in them, and there is no dropout.
+        """
+        special, training, longest = self.tokenizer, self.network.training, self.options.max_length
         self.network.eval()
         decoded = decode(
             self.network,
             grid,
-            options,
+            DecodingOptions(beam=1, sample=samples > 0, max_length=longest, seed=seed),
             start=special.start,
             end=special.end,
             banned=(special.pad, special.unk),
             samples=max(samples, 1),
-            positions=positions,
+            positions=of,
         )
         self.network.train(training)
         return decoded
-
-    def about(self) -> dict[str, Any]:
-        """How many pictures and captions."""
-        return {"pictures": len(self.training), "captions": len(self.texts())}
-
-    def folder(
-        self, about: dict[str, Any], validation: Iterable[CaptionBatch], report: Report
-    ) -> CaptionerFolder:
-        """The captioner with what it decodes by."""
-        options = self.options
-        return CaptionerFolder(
-            captioner=self.network.cpu().eval(),
-            encoder=self.encoder.cpu().eval(),
-            tokenizer=self.tokenizer,
-            decoding=DecodingOptions(
-                max_length=options.max_length, length_penalty=options.length_penalty
-            ),
-            about=about,
-        )
 
     @torch.no_grad()
     def _attends(self) -> bool:
@@ -181,7 +148,7 @@ class RewardedCaptions(Captions):
         """One step of policy gradient."""
         each, records = self.options.samples, batch.records.tolist()
         seed = self.options.seed * 1009 + epoch
-        samples = self.generate(grid, each, of=records, seed=seed)  # of a picture, one by one
+        samples = self.generate(grid, each, seed, records)  # those of a picture side by side
         began = time.perf_counter()
         rewards = self.reward(samples, np.repeat(records, each).tolist()).reshape(-1, each)
         if self.options.reward_baseline == "mean":

@@ -40,7 +40,7 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from torch.utils.data import Dataset as TorchDataset
 
 from .. import __version__
@@ -184,13 +184,15 @@ def _fit(
     precision = choose_precision(device, options.precision)
     answers, rewarded = options.architecture in ANSWERERS, getattr(options, "reward", "") == "cider"
     made = Answers if answers else RewardedCaptions if rewarded else Captions
-    task: Task[Any, Any, Any] = made(dataset, options, report)
+    task: Task = made(dataset, options, report)
     module, encoder = Training(task, out, report), task.encoder
     weights = sum(p.numel() for p in module.parameters())
     weights -= sum(p.numel() for p in encoder.trunk.parameters())
+    words = f"{task.tokenizer.vocab_size} words"
+    words += f", {len(task.answers)} answers" if isinstance(task, Answers) else ""
     measure = f"the loss on val: {task.unfit}" if task.unfit else f"{task.chosen_by} on val"
     report(
-        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {task.vocabulary}; "
+        f"{options.architecture}: {weights / 1e6:.2f} M parameters, {words}; "
         f"{len(task.training)} training and {len(task.validation)} validation {task.records}; "
         f"{options.encoder} grid {encoder.height}x{encoder.width}x{encoder.channels}; "
         f"{device.type}, {precision.name} ({precision.reason})"
@@ -239,7 +241,6 @@ def _fit(
         module.load_state_dict(_read_checkpoint(Path(best.best_model_path), module))
         about = {
             "dataset": dataset.name,
-            **task.about(),
             "parameters": weights,
             "seed": options.seed,
             "epochs": sum(1 for _ in read_jsonl(out / "metrics.jsonl")),
@@ -332,7 +333,7 @@ class Training(L.LightningModule):
     data: tuple[Any, Any]  # of training and validation
     workers = 0
 
-    def __init__(self, task: Task[Any, Any, Any], out: Path, report: Report) -> None:
+    def __init__(self, task: Task, out: Path, report: Report) -> None:
         super().__init__()
         self.task, self.options, self.encoder = task, task.options, task.encoder
         self.history, self.report = out / "metrics.jsonl", report
@@ -359,8 +360,9 @@ class Training(L.LightningModule):
         return self._loader(self.data[1], 64)
 
     def _loader(self, data: Any, batch: int, order: Any = None) -> DataLoader[Any]:
-        workers = self.workers
-        return DataLoader(Whole(data), batch, sampler=order, collate_fn=same, num_workers=workers)
+        indices = BatchSampler(order or SequentialSampler(data), batch, drop_last=False)
+        # The dataset makes whole batches: there is nothing to collate.
+        return DataLoader(Told(data), None, sampler=indices, num_workers=self.workers)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raise what went wrong with a batch."""
@@ -501,26 +503,18 @@ class Training(L.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-class Whole(TorchDataset[Any]):
-    """A dataset of whole batches that returns its errors: from a worker they come as tracebacks."""
+class Told(TorchDataset[Any]):
+    """A dataset that returns its one-line errors: raised in a worker they become tracebacks."""
 
     def __init__(self, data: Any) -> None:
         self.data = data
 
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        """A batch, or what went wrong with it."""
+    def __getitem__(self, indices: Any) -> Any:
+        """The batch of some indices, or what went wrong with it."""
         try:
             return self.data.__getitems__(indices)
         except GazetellError as error:
             return error
-
-
-def same(batch: Any) -> Any:
-    """The batch: there is nothing to collate."""
-    return batch
 
 
 class NoPictures:
@@ -536,7 +530,7 @@ class NoPictures:
 
 def _source(
     dataset: Dataset,
-    task: Task[Any, Any, Any],
+    task: Task,
     device: torch.device,
     report: Report,
     progress: bool,
@@ -556,7 +550,7 @@ def _source(
     # A quick try does not encode everything; a cache serves it where there is one.
     quick = (options.limit or options.overfit) and not folder.is_dir()
     if not encoder.frozen or options.features == "none" or quick:
-        return PixelSource(dataset.root, task.pictures, encoder.size)
+        return PixelSource(dataset.root, task.pictures(), encoder.size)
     with bar("features", progress) as update:
         return build_cache(
             dataset,

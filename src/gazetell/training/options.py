@@ -16,7 +16,7 @@ A recipe is a TOML file. Its tables are headings for the reader, its keys are op
 import logging
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -60,28 +60,22 @@ class StartOptions(Options):
     max_words: int = option(0, "Most words in the vocabulary; 0 for no limit.", COUNT)
 
 
-@dataclass(frozen=True)
-class EncoderOptions(Options):
-    """The CNN that sees the picture."""
+def _encoder_options() -> Any:
+    """The fields of ``EncoderConfig`` under the names that a run has for them."""
+    hints, usual = get_type_hints(EncoderConfig), {"weights": "IMAGENET1K_V2"}
+    rows = [
+        (
+            "encoder" if each.name == "name" else f"encoder_{each.name}",
+            hints[each.name],
+            field(default=usual.get(each.name, each.default), metadata=each.metadata),
+        )
+        for each in fields(EncoderConfig)
+    ]
+    own = {"__module__": __name__, "__doc__": "The CNN that sees the picture."}
+    return make_dataclass("EncoderOptions", rows, bases=(Options,), namespace=own, frozen=True)
 
-    encoder: str = option("regnet_x_400mf", "A CNN by name, or small-cnn to begin from scratch.")
-    encoder_weights: str = option(
-        "IMAGENET1K_V2", "A weights name of torchvision, a .safetensors or .pth file, or none."
-    )
-    encoder_layer: str | None = option(None, "The node that gives the grid; the last map usually.")
-    encoder_size: int | None = option(None, "Input side in pixels; the weights' own usually.")
-    encoder_mean: tuple[float, float, float] | None = option(
-        None, "Mean of each channel, of pixels in 0 to 1; the weights' own usually."
-    )
-    encoder_std: tuple[float, float, float] | None = option(None, "Standard deviations, likewise.")
-    encoder_padding: str | None = option(
-        None, "stock, or same for weights from TensorFlow; the weights' own usually."
-    )
-    encoder_trainable: str = option("none", "none, all, or last:N for the last N stages.")
-    encoder_project: int | None = option(None, "Project the grid to so many channels.")
-    features: Literal["auto", "none"] = option(
-        "auto", "Keep the grids of a frozen encoder on disk (auto), or encode in each epoch (none)."
-    )
+
+EncoderOptions = _encoder_options()
 
 
 @dataclass(frozen=True)
@@ -115,6 +109,9 @@ class RunOptions(Options):
 
     epochs: int = option(20, "Most passes over the training pictures.", POSITIVE)
     batch: int = option(32, "Pictures a step; each comes with its texts.", POSITIVE)
+    features: Literal["auto", "none"] = option(
+        "auto", "Keep the grids of a frozen encoder on disk (auto), or encode in each epoch (none)."
+    )
     captions_per_image: int = option(
         0, "Captions or questions of a picture a pass, drawn anew each time; 0 for all.", COUNT
     )
@@ -134,7 +131,7 @@ class RunOptions(Options):
 
 
 @dataclass(frozen=True)
-class TrainOptions(RunOptions, OptimiserOptions, EncoderOptions, StartOptions):
+class TrainOptions(RunOptions, OptimiserOptions, EncoderOptions, StartOptions):  # type: ignore[misc,valid-type]
     """The options that every run has."""
 
     def __post_init__(self) -> None:

@@ -6,32 +6,30 @@ A task knows losses, figures and the model folder, and nothing of the Trainer, w
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from functools import partial
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from ..data.batches import CaptionBatch, QuestionBatch, Source
-from ..data.records import CaptionRecord, Dataset, QuestionRecord
+from ..data.batches import Source
+from ..data.records import Dataset
 from ..data.text import Tokenizer
 from ..data.vectors import coverage, embedding_matrix, vectors_for
 from ..errors import DataError, UsageError
-from ..models.answerers import ANSWERERS, AnswerModel
-from ..models.captioners import CAPTIONERS, CaptionModel
+from ..models.answerers import ANSWERERS
+from ..models.captioners import CAPTIONERS
 from ..models.encoders import Encoder, Grid
-from ..models.folder import ModelFolder, load_model
+from ..models.folder import KINDS, ModelFolder, load_model
 from ..models.options import flag
 from .options import TrainOptions
 
 __all__ = ["Report", "Task"]
 
 Report = Callable[[str], None]
-Record = TypeVar("Record", CaptionRecord, QuestionRecord)
-Batch = TypeVar("Batch", CaptionBatch, QuestionBatch)
-Network = TypeVar("Network", CaptionModel, AnswerModel)
 
 
-class Task(ABC, Generic[Record, Batch, Network]):
+class Task(ABC):
     """What is learned from a dataset, and the model that learns it.
 
     Args:
@@ -41,12 +39,15 @@ class Task(ABC, Generic[Record, Batch, Network]):
 
     Attributes:
         kind: of the model: ``captioner`` or ``answerer``.
-        learns: what the records must hold: ``captions`` or ``answers``.
         records: what one is called in a line: ``pictures`` or ``questions``.
+        learns: the field of a record that must not be empty: ``captions`` or ``answers``.
+        reads: the field of a record with its text or texts: ``captions`` or ``question``.
+        cut_by: the option with the most words of a text.
         columns: the figures of a validation pass; the first chooses the best epoch.
         chosen_by: what that is called in a line.
-        cut_by: the option with the most words of a text.
-        unfit: why it cannot tell a good model from a bad one on this validation split, if so.
+        build: makes the network.
+        batches: the class of the data.
+        unfit: why the first figure cannot tell a good model from a bad one here, if so.
 
     Raises:
         DataError: a split that holds nothing to learn from, or no frequent word.
@@ -54,28 +55,27 @@ class Task(ABC, Generic[Record, Batch, Network]):
     """
 
     kind: ClassVar[str]
-    learns: ClassVar[str]
     records: ClassVar[str]
+    learns: ClassVar[str]
+    reads: ClassVar[str]
+    cut_by: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     chosen_by: ClassVar[str]
     build: ClassVar[Callable[..., Any]]
-    cut_by: ClassVar[str]
+    batches: ClassVar[Callable[..., Any]]
 
     unfit: str | None
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         self.options: Any = options
-        self.training: Sequence[Record]
-        self.validation: Sequence[Record]
         self.training, self.validation = self._splits(dataset, report)
         earlier: Any = load_model(options.init_from) if options.init_from else None
         self.encoder = self._encoder(earlier)
         texts = self.texts()
         self.tokenizer = earlier.tokenizer if earlier else self._tokenizer(texts)
         sizes = {"channels": self.encoder.channels, "vocabulary": self.tokenizer.vocab_size}
-        self.network: Network = type(self).build(
-            options.architecture, **sizes, **self.sizes(earlier), **options.model()
-        )
+        sizes |= self.sizes(earlier)
+        self.network = type(self).build(options.architecture, **sizes, **options.model())
         if earlier:
             self.network.load_state_dict(earlier.network.state_dict())
         self._set_words(texts, report)
@@ -86,42 +86,24 @@ class Task(ABC, Generic[Record, Batch, Network]):
         """Itself: whoever copies the weights to average them needs no second set of records."""
         return self
 
-    @property
-    def vocabulary(self) -> str:
-        """How many words there are, and answers, for a line."""
-        return f"{self.tokenizer.vocab_size} words"
-
-    @property
-    def pictures(self) -> list[str]:
-        """The names of all pictures of training and validation, each once."""
-        return list(dict.fromkeys(r.image for r in (*self.training, *self.validation)))
-
-    @abstractmethod
-    def of(self, dataset: Dataset) -> tuple[Sequence[Record], Callable[[Record], bool]]:
-        """The records of a dataset, and whether one can be learned from."""
-
-    @abstractmethod
-    def texts(self) -> list[str]:
-        """The training captions or questions."""
-
     def sizes(self, earlier: Any) -> dict[str, int]:
         """Sizes of the network besides channels and vocabulary, ``earlier`` being its start."""
         return {}
 
-    def learnable(self, report: Report) -> Sequence[Record]:
+    def learnable(self, report: Report) -> Sequence[Any]:
         """The training records that teach something to this vocabulary."""
         return self.training
 
-    @abstractmethod
-    def data(self, source: Source) -> tuple[Any, Any]:
-        """Training and validation data."""
+    def reading(self) -> dict[str, Any]:
+        """What ``batches`` needs besides records, tokenizer and source."""
+        return {self.cut_by: getattr(self.options, self.cut_by)}
 
     @abstractmethod
-    def step(self, grid: Grid, batch: Batch, epoch: int) -> tuple[Tensor, int, dict[str, float]]:
+    def step(self, grid: Grid, batch: Any, epoch: int) -> tuple[Tensor, int, dict[str, float]]:
         """The loss of a training step, over how many texts it is a mean, and what to log."""
 
     @abstractmethod
-    def validate(self, grid: Grid, batch: Batch) -> tuple[Tensor, int]:
+    def validate(self, grid: Grid, batch: Any) -> tuple[Tensor, int]:
         """The loss of a validation batch, likewise; what was said is kept for ``figures``."""
 
     @abstractmethod
@@ -129,14 +111,33 @@ class Task(ABC, Generic[Record, Batch, Network]):
         """The figures of a whole validation pass, by ``columns``; the next pass begins anew."""
 
     @abstractmethod
-    def about(self) -> dict[str, Any]:
-        """What the model folder says of the training data."""
+    def settings(self, validation: Iterable[Any], report: Report) -> dict[str, Any]:
+        """What the model folder holds besides; ``validation`` are batches on the device."""
 
-    @abstractmethod
-    def folder(
-        self, about: dict[str, Any], validation: Iterable[Batch], report: Report
-    ) -> ModelFolder:
-        """The trained model; ``validation`` are batches on the model's device."""
+    def folder(self, about: dict[str, Any], validation: Iterable[Any], report: Report) -> Any:
+        """The trained model; ``about`` is what is known of its making."""
+        about |= {"pictures": len({record.image for record in self.training})}
+        about |= {f"{self.reads.removesuffix('s')}s": len(self.texts())}
+        more = self.settings(validation, report)
+        more |= {self.kind: self.network.cpu().eval(), "encoder": self.encoder.cpu().eval()}
+        return KINDS[self.kind](tokenizer=self.tokenizer, about=about, **more)
+
+    def texts(self) -> list[str]:
+        """The training captions or questions."""
+        held = (getattr(record, self.reads) for record in self.training)
+        return [text for texts in held for text in ([texts] if isinstance(texts, str) else texts)]
+
+    def pictures(self) -> list[str]:
+        """The names of all pictures of training and validation, each once."""
+        return list(dict.fromkeys(r.image for r in (*self.training, *self.validation)))
+
+    def data(self, source: Source) -> tuple[Any, Any]:
+        """Training and validation data."""
+        options = self.options
+        made = partial(self.batches, tokenizer=self.tokenizer, source=source, **self.reading())
+        draws = {"per_image": options.captions_per_image, "seed": options.seed}
+        flip = 0.5 if options.flip else 0.0
+        return made(self.training, flip=flip, **draws), made(self.validation)
 
     def grid(self, pictures: Tensor) -> Grid:
         """The grid of uint8 images (B, 3, S, S), or of cached cells (B, R, C)."""
@@ -145,40 +146,34 @@ class Task(ABC, Generic[Record, Batch, Network]):
         height, width = self.encoder.height, self.encoder.width
         return self.encoder.project_grid(Grid.of(pictures.float(), height, width))
 
-    def _splits(
-        self, dataset: Dataset, report: Report
-    ) -> tuple[Sequence[Record], Sequence[Record]]:
+    def _splits(self, dataset: Dataset, report: Report) -> tuple[Sequence[Any], Sequence[Any]]:
         """Training and validation records; those of the first pictures where a limit is set."""
-        options, where = self.options, dataset.folder or dataset.name
-        every, useful = self.of(dataset)
+        options, learns, where = self.options, self.learns, dataset.folder or dataset.name
+        every: Any = dataset.captions if self.kind == "captioner" else dataset.questions
         if not every:
             fitting = ", ".join(ANSWERERS if self.kind == "captioner" else CAPTIONERS)
             raise DataError(
-                f"{where}: holds no {self.records} with {self.learns}, which --architecture "
+                f"{where}: holds no {self.records} with {learns}, which --architecture "
                 f"{options.architecture} learns from; expected another dataset or one of {fitting}"
             )
-        splits: dict[str, list[Record]] = {"train": [], "val": []}
-        for record in filter(useful, every):
-            splits.setdefault(record.split, []).append(record)
+        splits: dict[str, list[Any]] = {"train": [], "val": []}
+        for record in every:
+            if getattr(record, learns):
+                splits.setdefault(record.split, []).append(record)
         for split in ("train",) if options.overfit else ("train", "val"):
             if not splits[split]:
                 have = ", ".join(sorted(name for name, held in splits.items() if held)) or "none"
-                raise DataError(
-                    f"{where}: split {split!r} has no {self.learns}; splits with {self.learns}: "
-                    f"{have}"
-                )
+                said = f"split {split!r} has no {learns}; splits with {learns}: {have}"
+                raise DataError(f"{where}: {said}")
         whole = sum(record.split in ("train", "val") for record in every)
         if lost := whole - len(splits["train"]) - len(splits["val"]):
-            report(f"{lost} of {whole} {self.records} left out: they have no {self.learns}")
+            report(f"{lost} of {whole} {self.records} left out: they have no {learns}")
         if others := splits.keys() - {"train", "val", "test"}:
             report(f"splits that nothing reads, left out: {', '.join(sorted(others))}")
         few = options.overfit or options.limit
         training, validation = (_first(splits[name], few) for name in ("train", "val"))
         if options.overfit:
-            report(
-                f"--overfit {few}: training and validation on the same pictures, without dropout, "
-                "--flip and --label-smoothing"
-            )
+            report(f"--overfit {few}: trained and validated on the same pictures, without dropout")
             return training, training
         if few:
             report(f"--limit {few}: only the first {few} pictures of each split")
@@ -199,9 +194,8 @@ class Task(ABC, Generic[Record, Batch, Network]):
         return encoder
 
     def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
-        options = self.options
-        most = options.max_words or None
-        return Tokenizer.train(texts, min_frequency=options.min_frequency, max_words=most)
+        least, most = self.options.min_frequency, self.options.max_words or None
+        return Tokenizer.train(texts, min_frequency=least, max_words=most)
 
     def _set_words(self, texts: Sequence[str], report: Report) -> None:
         """Begin with pretrained word embeddings, and freeze them, where the options say so."""
@@ -228,10 +222,8 @@ class Task(ABC, Generic[Record, Batch, Network]):
             report(f"{cut} of {len(rows)} training texts are cut to {flag(self.cut_by)} {longest}")
         words = sum(map(len, rows))
         if unknown := sum(ids.count(self.tokenizer.unk) for ids in rows):
-            report(
-                f"{unknown} of {words} words of the training texts ({unknown / words:.1%}) are not "
-                "in the vocabulary (--min-frequency, --max-words)"
-            )
+            share = f"{unknown} of {words} words of the training texts ({unknown / words:.1%})"
+            report(f"{share} are not in the vocabulary (--min-frequency, --max-words)")
 
 
 def _first(records: list[Any], pictures: int) -> list[Any]:
