@@ -326,7 +326,7 @@ class DMNPlus(AnswerModel):
 
         f_i = tanh(W LayerNorm(x_i) + b)        regions in snake order: every second row reversed
                                                 + W_p p_i inside the tanh, positions=True
-        F_i = GRU_forth(f)_i + GRU_back(f)_i    input fusion: a region hears of the others
+        F_i = GRU_forth(f)_i + GRU_back(f)_i    input fusion: each region with its context
         q   = GRU(words), its last state        or an LSTM, question="lstm"
         m_0 = q, and for each pass t = 1..P
             z_i = [F_i * q ; F_i * m_{t-1} ; |F_i - q| ; |F_i - m_{t-1}|]
@@ -406,8 +406,8 @@ class DMNPlus(AnswerModel):
             if self.options.memory == "gru":
                 memory = widened(self.memory_cell(context, memory))
             else:
-                heard = torch.cat((memory, context, question), 1)
-                memory = widened(self.memories[t](heard).relu())
+                together = torch.cat((memory, context, question), 1)
+                memory = widened(self.memories[t](together).relu())
             attention.append(g)
         logits = self.head(torch.cat((question, memory), 1))
         gaze = torch.stack(attention, 1)  # P tensors (N, R) -> (N, P, R)

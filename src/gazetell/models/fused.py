@@ -40,8 +40,9 @@ def widened(x: Tensor) -> Tensor:
 
 def product_dtype(weight: Tensor) -> torch.dtype:
     """The format of products with a weight: that of autocast, or its own."""
-    kind = weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    device = weight.device.type
+    auto = torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if auto else weight.dtype
 
 
 def stack_steps(steps: Sequence[Tensor], batch: int) -> Tensor:
