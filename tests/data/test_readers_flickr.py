@@ -67,37 +67,25 @@ def test_lists_and_captions_may_spell_a_picture_in_two_ways(tmp_path):
         ("#2\tno name", "picture name is empty"),
     ],
 )
-def test_bad_rows(tmp_path, row, reason):
+def test_bad_rows(tmp_path, left_out, row, reason):
     official(tmp_path, row, "a.jpg#3\tהכלב רץ 😀")
-    with pytest.raises(DataError, match=rf"token\.txt:9: {reason}"):
-        flickr8k(tmp_path)
-    bad = BadRows(skip=True)
-    dataset = flickr8k(tmp_path, bad=bad)
+    dataset, rows = left_out(rf"token\.txt:9: {reason}", flickr8k, tmp_path)
     assert dataset.captions[0].captions[-1] == "הכלב רץ 😀"
     assert len(dataset.captions[0].captions) == 3
-    assert [(found.where, found.row) for found in bad.rows] == [
-        (f"{tmp_path / 'Flickr8k.token.txt'}:9", row)
-    ]
-    assert bad.rows[0].reason.startswith(reason)
+    assert [one.row for one in rows] == [row]
 
 
-def test_lists_that_do_not_fit(tmp_path):
+def test_lists_that_do_not_fit(tmp_path, left_out):
     official(tmp_path)
     write(tmp_path / LISTS["val"], "b.jpg", "z.jpg")
-    with pytest.raises(DataError, match=r"token\.txt: has no caption of z\.jpg"):
-        flickr8k(tmp_path)
-    bad = BadRows(skip=True)
-    assert len(flickr8k(tmp_path, bad=bad).captions) == 3
-    assert len(bad.rows) == 1
+    dataset, rows = left_out(r"token\.txt: has no caption of z\.jpg", flickr8k, tmp_path)
+    assert (len(dataset.captions), len(rows)) == (3, 1)
     write(tmp_path / LISTS["val"], "b.jpg", "a.jpg")
-    with pytest.raises(DataError, match=r"devImages\.txt:2: a\.jpg is also in the list of train"):
-        flickr8k(tmp_path)
-    assert flickr8k(tmp_path, bad=BadRows(skip=True)).captions[0].split == "train"
+    told = r"devImages\.txt:2: a\.jpg is also in the list of train"
+    assert left_out(told, flickr8k, tmp_path)[0].captions[0].split == "train"
 
 
 def test_missing_empty_and_foreign_files(tmp_path):
-    with pytest.raises(DataError, match="nowhere: cannot be read as a folder"):
-        flickr8k(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"no file Flickr8k\.token\.txt or Flickr8k\.token or c"):
         flickr8k(tmp_path)
     token = write(tmp_path / "captions.txt", "")
@@ -165,14 +153,12 @@ def test_the_comma_form_with_split_lists(tmp_path):
         ("p0.jpg,", "caption is empty"),
     ],
 )
-def test_bad_rows_of_the_comma_form(tmp_path, row, reason):
+def test_bad_rows_of_the_comma_form(tmp_path, left_out, row, reason):
     comma_table(tmp_path, row, "p0.jpg,last")
-    with pytest.raises(DataError, match=rf"captions\.txt:22: {reason}"):
-        flickr8k(tmp_path, val=1, test=1)
-    bad = BadRows(skip=True)
-    dataset = flickr8k(tmp_path, val=1, test=1, bad=bad)
+    told = rf"captions\.txt:22: {reason}"
+    dataset, rows = left_out(told, flickr8k, tmp_path, val=1, test=1)
     assert dataset.captions[0].captions == ("A dog runs .", "last")
-    assert len(bad.rows) == 1
+    assert len(rows) == 1
 
 
 def test_flickr30k_token_file(tmp_path):
@@ -184,17 +170,15 @@ def test_flickr30k_token_file(tmp_path):
     assert {len(record.captions) for record in dataset.captions} == {5}
 
 
-def test_flickr30k_bar_form_and_its_fused_row(tmp_path):
+def test_flickr30k_bar_form_and_its_fused_row(tmp_path, left_out):
     folder = tmp_path / "flickr30k_images"
     rows = ["image_name| comment_number| comment"]
     rows += [f"{n}.jpg| {k}| Two | men ." for n in range(10) for k in range(2)]
     rows.insert(3, "0.jpg| 4   A dog runs across the grass .")
     table = write(folder / "results.csv", *rows)
     pictures(folder / "flickr30k_images", "0.jpg")
-    with pytest.raises(DataError, match=r"results\.csv:4: expected image_name\| comment_number"):
-        flickr30k(tmp_path, val=1, test=1)
-    bad = BadRows(skip=True)
-    dataset = flickr30k(tmp_path, val=1, test=1, bad=bad)
+    told = rf"{table}:4: expected image_name\| comment_number"
+    dataset, rows = left_out(told, flickr30k, tmp_path, val=1, test=1)
     assert dataset.root == folder / "flickr30k_images"
     assert dataset.captions[0].captions == ("Two | men .", "Two | men .")
-    assert [row.where for row in bad.rows] == [f"{table}:4"]
+    assert len(rows) == 1
