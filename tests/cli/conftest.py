@@ -1,18 +1,24 @@
-"""The command line as a function."""
+"""The command line as a function, and a folder with data and models of every kind."""
 
+import shutil
 import sys
 
 import pytest
 
-from gazetell import cli
+from gazetell import cli, scenes
+from gazetell.models.folder import save_model
 
 
 @pytest.fixture
 def run(capfd, monkeypatch):
-    """Call ``gazetell ...``; give exit status, standard output, standard error."""
+    """Call ``gazetell ...``; give exit status, standard output, standard error.
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gazetell", *map(str, arguments)])
+    The first argument may be several words; those behind it are taken as they are.
+    """
+
+    def call(command, *more):
+        words = [*str(command).split(), *map(str, more)]
+        monkeypatch.setattr(sys, "argv", ["gazetell", *words])
         with pytest.raises(SystemExit) as stop:
             cli.main()
         out, err = capfd.readouterr()
@@ -21,3 +27,26 @@ def run(capfd, monkeypatch):
         return stop.value.code or 0, out, "".join(lines)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def whole_world(untrained, untrained_answerer, tmp_path_factory):
+    """Scenes with questions and untrained models; not to be written to."""
+    folder = tmp_path_factory.mktemp("world")
+    sizes = {"train": 12, "val": 4, "test": 5, "captions_per_image": 3, "questions_per_image": 3}
+    scenes.generate(folder / "data", **sizes)
+    save_model(folder / "tell", untrained(seed=2))
+    save_model(folder / "lstm", untrained(architecture="lstm"))
+    save_model(folder / "ask", untrained_answerer(seed=2))
+    save_model(folder / "blind", untrained_answerer(blind=True))
+    save_model(folder / "plain", untrained_answerer(architecture="bow-mlp"))
+    shutil.copy(sorted((folder / "data/images").iterdir())[0], folder / "a.png")
+    return folder
+
+
+@pytest.fixture
+def world(whole_world, tmp_path, monkeypatch):
+    """The same as the test's own, and the folder that it works in."""
+    shutil.copytree(whole_world, tmp_path / "world")
+    monkeypatch.chdir(tmp_path / "world")
+    return tmp_path / "world"

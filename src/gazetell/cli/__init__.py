@@ -25,6 +25,7 @@ app = App(
     version=__version__,
     help="Looks at a picture, tells what it sees, answers questions, and shows where it looked.",
     help_epilogue=EXIT_STATUS,
+    suppress_keyboard_interrupt=False,  # said in one line here
 )
 VERBS = {
     "demo": "Generate scenes, train on them, evaluate, and write a report: minutes, no download.",

@@ -1,0 +1,184 @@
+"""``evaluate`` as a user has it: figures, folders, the model's card, several settings at once."""
+
+import json
+import shutil
+
+import pytest
+
+from gazetell.inference.predict import load
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def card(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_captions(run, world):
+    status, out, err = run("evaluate tell --data data --beam 2 --json")
+    assert status == 0
+    figures = json.loads(out)
+    assert {"bleu_1", "bleu_4", "rouge_l", "cider", "cider_d", "meteor"} <= set(figures["metrics"])
+    assert figures["metrics"]["meteor"] is None
+    assert 0 <= figures["truth"] <= 1
+    assert names(world / "tell/evaluation/test-beam2") == ["metrics.json", "predictions.jsonl"]
+    assert "tell/evaluation/test-beam2" in err
+    assert card(world / "tell") == figures
+    status, lines, _ = run("evaluate tell --data data --beam 2 --out other")
+    assert f"cider        {figures['metrics']['cider']:.4f}" in lines.splitlines()
+    assert names(world / "other") == ["metrics.json", "predictions.jsonl"]
+    _, text, _ = run("models tell")
+    assert "| cider |" in text
+    assert "beam 2" in text
+
+
+def test_answers(run, world):
+    status, out, err = run(
+        "evaluate ask --data data --evidence --abstain-below 0.2 --question-only blind"
+    )
+    assert status == 0
+    assert [line[:17].strip() for line in out.splitlines()] == [
+        *("accuracy", "answer type", "question type", "most frequent", "by first words"),
+        *("question only", "ceiling", "grey picture", "other picture", "answering only"),
+        *("abstaining", "pointing", "answers/s", "not measured: ece"),
+    ]
+    assert "exact match, 15 questions about 5 pictures" in out
+    where = world / "ask/evaluation/test"
+    assert "ask/evaluation/test" in err
+    assert names(where) == [
+        *("metrics.json", "predictions.jsonl", "reliability.png", "risk-coverage.png")
+    ]
+    figures = card(where)
+    assert out.splitlines()[0].split()[1] == f"{figures['metrics']['accuracy']:.2f}"
+    # They stand in the model folder and on its card, and the model still loads.
+    assert card(world / "ask") == figures
+    _, text, _ = run("models ask")
+    assert "On test (15 questions):" in text
+    assert "| accuracy |" in text
+    assert run("ask a.png --model ask", "is it")[0] == 0
+
+
+def test_evaluate_json_and_score_agree(run, world):
+    status, out, _ = run("evaluate plain --data data --json --out new")
+    assert status == 0
+    figures = json.loads(out)
+    assert figures == card(world / "new")
+    assert not (world / "plain/evaluation").exists()
+    # The predictions are a file that gazetell score reads.
+    lines = (world / "data/questions.jsonl").read_text().splitlines(keepends=True)
+    test = [line for line in lines if json.loads(line)["split"] == "test"]
+    (world / "test.jsonl").write_text("".join(test))
+    status, out, _ = run("score --references test.jsonl --predictions new/predictions.jsonl --json")
+    assert status == 0
+    assert json.loads(out)["accuracy"] == figures["metrics"]["accuracy"]
+
+
+@pytest.mark.parametrize("model", ["tell", "ask"])
+def test_a_limited_evaluation_stays_off_the_card(run, world, model):
+    status, out, _ = run(f"evaluate {model} --data data --limit 2")
+    assert status == 0
+    assert "2" in out
+    assert card(world / model) == {}
+    folder = "test-beam3-first2" if model == "tell" else "test-first2"
+    assert names(world / model / "evaluation") == [folder]
+
+
+SETTINGS = "--beam 1 --beam 2 --length-penalty 0 --length-penalty 2"
+
+
+def test_a_row_a_setting_and_the_best_is_kept(run, world):
+    command = f"evaluate tell --data data --split val {SETTINGS}"
+    status, out, _ = run(command, "--json")
+    assert status == 0
+    rows = json.loads(out)
+    # Of beam 1 once: a length penalty has no effect on it.
+    settings = [(row["beam"], row["length_penalty"]) for row in rows]
+    assert settings == [(1, None), (2, 0.0), (2, 2.0)]
+    folders = ["val-beam1", "val-beam2-penalty0.0", "val-beam2-penalty2.0"]
+    assert names(world / "tell/evaluation") == folders
+    before = load(world / "tell").decoding
+    assert not card(world / "tell")  # none of them is the model's own
+
+    status, out, err = run(command, "--keep-best")
+    assert status == 0
+    best = max(row["metrics"]["cider"] for row in rows)
+    assert sum("best CIDEr" in line for line in out.splitlines()) >= 1
+    kept = load(world / "tell").decoding
+    own = before.length_penalty
+    assert (kept.beam, kept.length_penalty) in [
+        (row["beam"], own if row["beam"] == 1 else row["length_penalty"])
+        for row in rows
+        if row["metrics"]["cider"] == best
+    ]
+    assert kept.max_length == before.max_length
+    assert "kept: beam" in err
+    assert card(world / "tell")["metrics"]["cider"] == best
+
+
+def test_what_was_measured_is_what_is_kept(run, world):
+    """The greatest length too: else the card would tell of captions that the model never gives."""
+    command = "evaluate tell --data data --split val --max-length 4"
+    status, _, err = run(command)
+    assert status == 0
+    assert "not on the model's card" in err
+    assert not card(world / "tell")
+    assert run(command, "--keep-best")[0] == 0
+    assert load(world / "tell").decoding.max_length == 4
+    assert card(world / "tell")["max_length"] == 4
+    assert names(world / "tell/evaluation") == ["val-beam3-words4"]
+
+
+def test_several_models_are_one(run, world):
+    shutil.copytree(world / "tell", world / "again")
+    _, alone, _ = run("evaluate tell --data data --beam 2 --json")
+    status, out, _ = run("evaluate tell again --data data --beam 2 --json")
+    assert status == 0
+    assert json.loads(out)["members"] == 2
+    assert json.loads(out)["metrics"] == json.loads(alone)["metrics"]  # twice the same
+    assert (world / "tell/evaluation/test-beam2-ensemble2/predictions.jsonl").is_file()
+    assert card(world / "tell")["members"] == 1
+    single = run("caption a.png --model tell")
+    assert run("caption a.png --model tell --model again") == single
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("--data data", 2, "expected a model folder"),
+        ("tell --data nowhere", 3, "nowhere: is no prepared dataset"),
+        ("tell --data data --split dev", 3, "test, train, val"),
+        ("ask --data data --split dev", 3, "splits with questions: test, train"),
+        ("ask --data data --limit -1", 2, "--limit -1"),
+        ("ask --data data --abstain-below 7", 2, "--abstain-below 7"),
+        ("ask ask --data data", 5, "an ensemble is of captioners"),
+        ("tell ask --data data", 5, "is an answerer"),
+        ("ask --data data --question-only tell", 5, "is a captioner"),
+        ("ask --data data --question-only plain", 2, "trained with --blind"),
+        # Of the other kind of model.
+        ("ask --data data --beam 1 --beam 2", 2, "--beam: ask answers questions"),
+        ("ask --data data --java", 2, "--java: "),
+        ("ask --data data --max-length 5", 2, "--max-length: "),
+        ("ask --data data --length-penalty 1", 2, "--length-penalty: "),
+        ("ask --data data --split val --beam 1 --keep-best", 2, "--beam: "),
+        ("tell --data data --evidence", 2, "--evidence: "),
+        ("tell --data data --abstain-below 0.5", 2, "--abstain-below: "),
+        ("tell --data data --question-only ask", 2, "--question-only: "),
+        # Without effect, or with one that nobody wants.
+        ("tell --data data --beam 1 --length-penalty 1", 2, "length_penalty: has no effect"),
+        ("tell --data data --split val --keep-best", 2, "to keep"),
+        ("tell --data data --beam 1 --keep-best", 2, "test is for the end"),
+        ("tell --data data --split val --limit 1 --beam 1 --keep-best", 2, "CIDEr of one picture"),
+        (f"tell --data data --out o {SETTINGS}", 2, "--out: "),
+        ("tell --data data --out -", 2, "--out -: standard input"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(run, world, command, status, said):
+    before = {path: path.read_bytes() for path in world.rglob("*.json")}
+    found, out, err = run(f"evaluate {command}")
+    assert (found, out) == (status, ""), err
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("error: ")
+    assert {path: path.read_bytes() for path in world.rglob("*.json")} == before
