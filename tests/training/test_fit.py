@@ -361,19 +361,22 @@ def test_ctrl_c_says_how_to_go_on(tiny, tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_the_run_resumes(tiny, tmp_path, monkeypatch):
-    real, calls = torch.save, []
+    """The disk is full in the middle of the second epoch's checkpoint: the first one's stays."""
+    real, calls = fit.TorchCheckpointIO.save_checkpoint, []
 
-    def full(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*args, **kwargs)
+    def full(self, state, path, *rest):
+        calls.append(path)
+        if len(calls) < 4:
+            return real(self, state, path, *rest)
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(WriteError, match="No space left"):
-        tiny.train(tmp_path)
+    monkeypatch.setattr(fit.TorchCheckpointIO, "save_checkpoint", full)
+    with pytest.raises(WriteError, match=r"last\.ckpt: .*No space left"):
+        tiny.train(tmp_path, learning_rate=1e-2)
     monkeypatch.undo()
-    tiny.resume(tmp_path)
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["epoch"] == 0
+    assert "epoch 2/2" in "\n".join(tiny.resume(tmp_path))
     assert [row["epoch"] for row in tiny.rows(tmp_path)] == [1, 2]
 
 

@@ -39,6 +39,7 @@ import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from torch.utils.data import Dataset as TorchDataset
@@ -48,7 +49,14 @@ from ..data.batches import Source
 from ..data.records import Dataset
 from ..errors import GazetellError, ModelError, UsageError
 from ..features import build_cache, cache_folder
-from ..files import read_json, read_jsonl, write_error, write_json, write_jsonl
+from ..files import (
+    atomic_path,
+    read_json,
+    read_jsonl,
+    write_error,
+    write_json,
+    write_jsonl,
+)
 from ..models.answerers import ANSWERERS
 from ..models.encoders import Encoder
 from ..models.folder import ModelFolder, load_model, save_model
@@ -209,7 +217,8 @@ def _fit(
         trainer = L.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
-            plugins=[LightningEnvironment()],  # a cluster's would want more processes
+            # A cluster's environment would want more processes.
+            plugins=[LightningEnvironment(), WholeCheckpoints()],
             precision="bf16-mixed" if precision.name == "bf16" else "32-true",
             max_epochs=options.epochs,
             check_val_every_n_epoch=options.eval_every,
@@ -297,6 +306,15 @@ def _average(decay: float) -> callbacks.WeightAveraging:
         return mean.lerp(current, 1 - min(decay, (1 + int(updates)) / (10 + int(updates))))
 
     return callbacks.WeightAveraging(avg_fn=update)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that a kill or a full disk in the middle of writing leaves as they were."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write beside the target, then rename."""
+        with atomic_path(path) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 class ProgressBar(callbacks.RichProgressBar):
