@@ -15,6 +15,7 @@ A recipe is a TOML file. Its tables are headings for the reader, its keys are op
 
 import logging
 import tomllib
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from functools import cache
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-MODELS = {**CAPTIONERS, **ANSWERERS}
+MODELS = ChainMap(ANSWERERS, CAPTIONERS)  # in this order captioners come first
 RECIPES = resources.files(__package__) / "recipes"
 COUNT = (lambda value: value >= 0, "0 or more")
 RATE = (lambda value: 0 < value <= 1, "above 0, at most 1")
