@@ -221,7 +221,7 @@ def test_replaced_and_new_pictures_are_encoded_anew_and_told(encoder, changeable
     grown = dataset_of(changeable.root, changeable.folder, [*NAMES, "new.png"])
     after = build(grown, encoder)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert f"{after.folder}: 3 pictures were changed since (first: 00.png)" in line
+    assert f"{after.folder}: pictures that were changed are encoded anew: 3 (first: 00.png)" == line
     assert sum(map(len, after.blocks)) == COUNT + 4  # only what changed
     cells = after.grid([*NAMES, "new.png"]).cells
     for n in range(3):

@@ -302,7 +302,7 @@ def build_cache(
     todo = cache.lacks(names)
     if changed := [name for name in todo if name in cache.rows]:
         log.warning(
-            "%s: %s pictures were changed since (first: %s); they are encoded anew",
+            "%s: pictures that were changed are encoded anew: %s (first: %s)",
             *(folder, len(changed), changed[0]),
         )
     record = (1 + flip) * encoder.height * encoder.width * encoder.trunk_channels

@@ -27,7 +27,7 @@ from cachetools import TTLCache
 
 from ..features import Model
 from ..models.encoders import Grid
-from ..pictures import open_image, to_pixels
+from ..pictures import PREVIEW, open_image, to_pixels
 from .guard import Monitor, ServeOptions
 
 __all__ = ["Done", "Engine", "Failed", "StoredPicture", "Work"]
@@ -128,7 +128,7 @@ class Engine:
         models = [work.model] if work.model else list(self.encoders.values())
 
         def opened() -> StoredPicture:
-            side = max(model.encoder.size for model in models)
+            side = max(PREVIEW, *(model.encoder.size for model in models))  # as captioning
             picture = open_image(image, side=side, max_pixels=self.options.max_pixels)
             return StoredPicture(
                 {m.fingerprint: to_pixels(picture, m.encoder.size) for m in models}
