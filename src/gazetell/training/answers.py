@@ -139,7 +139,7 @@ class Answers(Task):
         return made | {"max_question": self.options.max_question}
 
 
-def answer_loss(logits: Tensor, targets: Tensor, kind: str, smoothing: float = 0.0) -> Tensor:
+def answer_loss(logits: Tensor, targets: Tensor, learned: str, smoothing: float = 0.0) -> Tensor:
     """The loss a question, in nats::
 
         hard, votes   - sum_a t_a log softmax(logits)_a         t divided by its sum
@@ -150,13 +150,13 @@ def answer_loss(logits: Tensor, targets: Tensor, kind: str, smoothing: float = 0
     Args:
         logits: (N, A).
         targets: (N, A), see ``AnswerVocabulary.target``.
-        kind: ``hard``, ``soft`` or ``votes``.
+        learned: ``hard``, ``soft`` or ``votes``.
         smoothing: share of the target of ``hard`` and ``votes`` spread over all answers.
 
     References:
         Teney et al. 2018, Tips and Tricks for Visual Question Answering (soft scores).
     """
-    if kind == "soft":
+    if learned == "soft":
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
     total = targets.sum(1, keepdim=True)
     known = (total > 0).squeeze(1)
@@ -191,5 +191,5 @@ def fit_temperature(logits: Tensor, accuracy: np.ndarray, *, sigmoid: bool = Fal
         first = shares.amax(1).clamp(1e-12, 1 - 1e-12)
         return float(-(right * first.log() + (1 - right) * (1 - first).log()).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
-    return float(np.exp(found.x))
+    result = minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
+    return float(np.exp(result.x))

@@ -107,10 +107,10 @@ def train(
     """
     _one_process()
     out, dataset = Path(out), Dataset.open(data)
-    if held := [name for name in OWN if (out / name).exists()]:
+    if present := [name for name in OWN if (out / name).exists()]:
         how = f"go on with --resume {out}, or name another folder"
-        said = how if held[0] == "training.json" else "expected a new folder for the run"
-        raise UsageError(f"{out}: holds {held[0]} already; {said}")
+        said = how if present[0] == "training.json" else "expected a new folder for the run"
+        raise UsageError(f"{out}: holds {present[0]} already; {said}")
     run = {
         "data": str(Path(data).resolve()),
         "sha256": fingerprint(dataset),

@@ -277,15 +277,15 @@ class Flag(NamedTuple):
 @cache
 def flags() -> dict[str, Flag]:
     """Every option of every run, by name."""
-    found: dict[str, Flag] = {}
+    every: dict[str, Flag] = {}
     for part in PARTS:
         hints, group = get_type_hints(part), str(part.__doc__).rstrip(".")
         for x in fields(part):
             row = Flag(x.name, hints[x.name], x.default, x.metadata["help"], group)
-            found.setdefault(x.name, row)
+            every.setdefault(x.name, row)
     for name, each in all_options(MODELS).items():
-        found[name] = Flag(name, each.type, each.default, each.help, "The architecture")
-    return found
+        every[name] = Flag(name, each.type, each.default, each.help, "The architecture")
+    return every
 
 
 def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
@@ -307,8 +307,8 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
         # Absolute, since the run may be resumed from another folder.
         if name in values and (name.endswith("_from") or Path(values[name]).exists()):
             values[name] = str(fetch(values[name]).resolve())
-    brought, bringer = _brought(values)
-    architecture = {"architecture": StartOptions.architecture, **values, **brought}["architecture"]
+    taken, giver = _taken(values)
+    architecture = {"architecture": StartOptions.architecture, **values, **taken}["architecture"]
     made = run_class(architecture)
     left: list[str] = []
 
@@ -320,19 +320,19 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
         left.append(name)
 
     for name in list(values):
-        if name in brought and values[name] != brought[name]:
-            drop(name, f"{bringer} has {brought[name]}, which is taken over")
+        if name in taken and values[name] != taken[name]:
+            drop(name, f"{giver} has {taken[name]}, which is taken over")
         elif name in VOCABULARY and "init_from" in values:
-            drop(name, f"{bringer} brings its own vocabulary")
+            drop(name, f"{giver} brings its own vocabulary")
         elif name not in _names(made):
             owners = ", ".join(other for other in MODELS if name in _names(run_class(other)))
             drop(name, f"{architecture} has no such option; expected one of {owners}")
     try:
         for name, (condition, why) in USED.items():
             off = values.get(name) in (None, False, 0, "none")
-            if not off and not condition(made(**values | brought)):
+            if not off and not condition(made(**values | taken)):
                 drop(name, why)
-        options = made(**values | brought)
+        options = made(**values | taken)
     except UsageError as error:
         named = str(error).split(maxsplit=1)[0].removeprefix("--").replace("-", "_")
         if named in given or named not in values:
@@ -427,7 +427,7 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def _brought(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _taken(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The options that an earlier model sets, and how it is named in a message."""
     first, second = values.get("init_from"), values.get("encoder_from")
     if first and second:
@@ -438,11 +438,11 @@ def _brought(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     encoder = EncoderConfig.from_dict(config["encoder"])
     # What is trained and projected is this run's, unless the whole model goes on.
     names = set(ENCODER) - {"trainable"} - ({"project"} if second else set())
-    brought = {f"encoder_{name}": getattr(encoder, name) for name in names}
-    brought["encoder"] = encoder.name
+    taken = {f"encoder_{name}": getattr(encoder, name) for name in names}
+    taken["encoder"] = encoder.name
     if not first:
-        return brought, f"--encoder-from {second}"
+        return taken, f"--encoder-from {second}"
     read = captioner_config if config["kind"] == "captioner" else answerer_config
     model = read(config[config["kind"]])
     own = _names(options_class(MODELS, model["architecture"])) - ANEW | {"architecture"}
-    return brought | {name: model[name] for name in own if name in model}, f"--init-from {first}"
+    return taken | {name: model[name] for name in own if name in model}, f"--init-from {first}"

@@ -124,8 +124,8 @@ class Task(ABC):
 
     def texts(self) -> list[str]:
         """The training captions or questions."""
-        held = (getattr(record, self.reads) for record in self.training)
-        return [text for texts in held for text in ([texts] if isinstance(texts, str) else texts)]
+        each = (getattr(record, self.reads) for record in self.training)
+        return [text for texts in each for text in ([texts] if isinstance(texts, str) else texts)]
 
     def pictures(self) -> list[str]:
         """The names of all pictures of training and validation, each once."""
@@ -162,7 +162,7 @@ class Task(ABC):
                 splits.setdefault(record.split, []).append(record)
         for split in ("train",) if options.overfit else ("train", "val"):
             if not splits[split]:
-                have = ", ".join(sorted(name for name, held in splits.items() if held)) or "none"
+                have = ", ".join(sorted(name for name, some in splits.items() if some)) or "none"
                 said = f"split {split!r} has no {learns}; splits with {learns}: {have}"
                 raise DataError(f"{where}: {said}")
         whole = sum(record.split in ("train", "val") for record in every)
