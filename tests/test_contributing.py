@@ -17,7 +17,7 @@ from gazetell.inference.predict import Captioner
 from gazetell.models import captioners
 from gazetell.models.options import POSITIVE
 from gazetell.training.fit import train
-from gazetell.training.options import train_options
+from gazetell.training.options import flags, run_class, train_options
 
 GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
@@ -29,8 +29,10 @@ def example(name):
 
 def test_a_captioner_with_an_option_of_its_own(scenes_folder, tmp_path):
     names = {**vars(captioners), "POSITIVE": POSITIVE}
+    flags.cache_clear()
     try:
         exec(example("captioner"), names)
+        assert flags()["depth"].help.startswith("Layers of the GRU")
         small = {"embedding": 8, "hidden": 12, "epochs": 1, "batch": 4, "min_frequency": 1}
         small |= {"encoder": "small-cnn", "encoder_weights": "none", "encoder_size": 64}
         options = train_options(None, architecture="gru", depth=2, precision="fp32", **small)
@@ -44,6 +46,8 @@ def test_a_captioner_with_an_option_of_its_own(scenes_folder, tmp_path):
             train_options(None, architecture="lstm", depth=2)
     finally:
         captioners.CAPTIONERS.pop("gru", None)
+        flags.cache_clear()
+        run_class.cache_clear()
 
 
 def test_its_option_stands_in_the_help():

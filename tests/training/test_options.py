@@ -1,18 +1,14 @@
 """Options and recipes: what does not fit or does nothing is named; old files are still read."""
 
 import json
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gazetell.errors import DataError, ModelError, UsageError
-from gazetell.models import captioners
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
-from gazetell.models.options import POSITIVE, option
-from gazetell.training import options as module
 from gazetell.training.options import (
     flags,
     read_recipe,
@@ -207,28 +203,3 @@ def test_every_option_of_every_run_is_a_flag_with_help():
     names = {name for model in CAPTIONERS | ANSWERERS for name in vars(run_class(model)())}
     assert set(flags()) == names
     assert all(each.help.endswith(".") and each.group for each in flags().values())
-
-
-def test_an_option_of_a_new_captioner_needs_no_other_file(monkeypatch, caplog):
-    """Its class and its entry are enough: options, refusals and flags follow."""
-
-    @dataclass(frozen=True)
-    class DeepOptions(captioners.CaptionerOptions):
-        depth: int = option(2, "Layers, one above the other.", POSITIVE)
-
-    class Deep(CAPTIONERS["lstm"]):
-        Options = DeepOptions
-
-    for names in (CAPTIONERS, module.MODELS):
-        monkeypatch.setitem(names, "deep", Deep)
-    flags.cache_clear()
-    try:
-        assert "depth" in flags()
-        assert train_options(architecture="deep", depth=4).model()["depth"] == 4
-        with pytest.raises(UsageError, match=r"--depth 4: lstm has no such option; .* of deep"):
-            train_options(architecture="lstm", depth=4)
-        with caplog.at_level(logging.WARNING):
-            assert train_options("scenes", architecture="deep").depth == 2
-    finally:
-        flags.cache_clear()
-        run_class.cache_clear()
