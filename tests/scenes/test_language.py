@@ -25,18 +25,14 @@ def scene(*things: str, background: str = "plain") -> Scene:
 
 
 def test_every_caption_is_true_and_different() -> None:
-    for one, several in TOLD:
+    for index, (one, several) in enumerate(TOLD):
         assert len(set(several)) == 5
         for caption in several:
             verdict = judge(caption, one)
             assert verdict.true, (caption, verdict.reason, one)
-            assert verdict.reason == "every claim holds"
-
-
-def test_captions_are_reproducible_and_ten_can_be_had() -> None:
-    for index, (one, several) in enumerate(TOLD[:300]):
-        assert captions(one, 5, index) == several
-        assert len(set(captions(one, 10, index))) == 10
+        if index < 300:
+            assert captions(one, 5, index) == several
+            assert len(set(captions(one, 10, index))) == 10
 
 
 def test_captions_are_plain_sentences_of_moderate_length() -> None:
@@ -66,6 +62,7 @@ def test_all_kinds_of_statement_occur() -> None:
 
 TWO = scene("large red circle 25 50", "small blue square 75 45", background="striped")
 PAIR = scene("small red ring 25 20", "small red ring 70 25", "large blue star 50 75")
+APART = scene("small red ring 20 30", "small blue ring 80 75", "small pink star 50 50")
 MIX = scene(
     "small red ring 20 50",
     "small blue ring 50 55",
@@ -138,6 +135,10 @@ MIX = scene(
         (MIX, "a ring on the left and a ring above a cross", "not so"),
         (MIX, "a ring to the left of a ring to the left of a star", None),
         (MIX, "a cross in the top half of the image", None),
+        (APART, "a ring on the left", None),
+        (APART, "a ring below a star", None),
+        (APART, "the ring on the left", "the ring: there are 2"),
+        (APART, "a ring on the left below a star", "no choice of things fits all that is said tog"),
     ],
 )  # fmt: skip
 def test_verdicts(where: Scene, caption: str, reason: str | None) -> None:
@@ -147,22 +148,8 @@ def test_verdicts(where: Scene, caption: str, reason: str | None) -> None:
     assert "\n" not in verdict.reason
 
 
-def test_claims_must_hold_together() -> None:
-    one = scene("small red ring 20 30", "small blue ring 80 75", "small pink star 50 50")
-    assert judge("a ring on the left", one)
-    assert judge("a ring below a star", one)
-    verdict = judge("the ring on the left", one)
-    assert verdict.reason == "the ring: there are 2"
-    verdict = judge("a ring on the left below a star", one)
-    assert verdict.reason == "no choice of things fits all that is said together"
-
-
 def swapped(caption: str, old: str, new: str) -> str:
     return re.sub(rf"\b{old}\b", new, caption)
-
-
-def plural(shape: str) -> str:
-    return "crosses" if shape == "cross" else shape + "s"
 
 
 def mirrored(caption: str, *pairs: tuple[str, str]) -> str:
@@ -178,10 +165,11 @@ def corruptions(one: Scene, caption: str) -> list[str]:
     for colour in have[0] & set(words):
         false += [swapped(caption, colour, other) for other in set(COLOURS) - have[0]]
     for shape in have[1]:
-        for old, many in ((shape, False), (plural(shape), True)):
-            if old in words:
+        for end in ("", "es" if shape == "cross" else "s"):
+            if shape + end in words:
+                ends = {new: "es" if end and new == "cross" else "s" * bool(end) for new in SHAPES}
                 others = set(SHAPES) - have[1]
-                false += [swapped(caption, old, plural(new) if many else new) for new in others]
+                false += [swapped(caption, shape + end, new + ends[new]) for new in others]
     numbers = ("two", "three", "four")
     for old in set(numbers) & set(words):
         false += [swapped(caption, old, new) for new in numbers if new != old]
@@ -230,10 +218,6 @@ def test_the_judge_rejects_broken_sentences() -> None:
             words + rng.sample(["a", "of", "left", "is", "the"], 2),
         ):
             assert judge(" ".join(broken), one).reason.startswith("not understood"), broken
-
-
-def test_the_judge_takes_any_text() -> None:
-    rng = random.Random(4)
     words = sorted({word for _, caption in ALL for word in caption.split()})
     for one in SCENES[:500]:
         text = " ".join(rng.choices(words, k=rng.randrange(1, 12)))
