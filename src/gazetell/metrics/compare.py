@@ -121,13 +121,14 @@ def compare_answers(
         100 * np.array(list(answer_scores(references, answers, year=year).values()))
         for answers in (first, second)
     )
-    scores = ({"accuracy": float(accuracies.mean())} for accuracies in (one, two))
+    means = [{"accuracy": float(accuracies.mean())} for accuracies in (one, two)]
 
     def differences(drawn: Scores, axis: int = -1) -> Scores:
         """Of the accuracy, (1, S), for drawn differences (S, P)."""
         return drawn.mean(axis=axis)[None]
 
-    return _bootstrap(*scores, one - two, differences, "question", resamples, seed, level)
+    values = one - two
+    return _bootstrap(means[0], means[1], values, differences, "question", resamples, seed, level)
 
 
 def _bootstrap(

@@ -107,13 +107,11 @@ def vqa_accuracy(answers: Sequence[str], prediction: str, *, year: int = 2021) -
         raise ValueError("no answers to compare with")
     if year not in YEARS:
         raise ValueError(f"year {year}; expected one of {', '.join(map(str, YEARS))}")
-    if year == 2021:
-        people, text, normalise = list(map(_blanks, answers)), _blanks(prediction), normalise_answer
-    else:
-        people, text, normalise = list(answers), normalise_answer(prediction), _punctuation
-    if len(set(people)) > 1:
-        people = [normalise(answer) for answer in people]
-        text = normalise_answer(text) if year == 2021 else text
+    people = list(map(_blanks, answers)) if year == 2021 else list(answers)
+    agreed = len(set(people)) == 1
+    if not agreed:
+        people = list(map(normalise_answer if year == 2021 else _punctuation, people))
+    text = _blanks(prediction) if agreed and year == 2021 else normalise_answer(prediction)
     matches = people.count(text)
     # Summed one by one, as the official code does, so that sums of many questions are equal to it.
     return sum(min(1, (matches - (one == text)) / FULL) for one in people) / len(people)

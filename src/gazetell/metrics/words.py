@@ -29,7 +29,6 @@ Reference: Chen et al. 2015, Microsoft COCO Captions: Data Collection and Evalua
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 CJK = (
     "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3038-\u303c"
@@ -50,17 +49,25 @@ _UNSPACED = {
 }
 
 
-class Rule(NamedTuple):
+class Rule:
     """A shape of token.
 
     ``starts`` names the ASCII characters it can start with: "a" letters, "1" digits, "." the rest;
     every rule is tried on a character beyond ASCII. ``write`` makes the tokens to print of the
-    text that was read (the default prints it in lower case).
+    text that was read (the default prints it in lower case). ``any_case`` is not for a pattern
+    with `_L` or its like: the letters they leave out would take their capitals or small letters
+    with them.
     """
 
-    starts: str
-    pattern: re.Pattern[str]
-    write: Callable[[str], list[str]] | None = None
+    def __init__(
+        self,
+        starts: str,
+        pattern: str,
+        write: Callable[[str], list[str]] | None = None,
+        any_case: bool = False,
+    ) -> None:
+        self.starts, self.write = starts, write
+        self.pattern = re.compile(pattern, re.IGNORECASE if any_case else 0)
 
 
 # Letters and digits are Python's, less numerals in circles and the like, letters that came into
@@ -197,103 +204,90 @@ def _in_letters(token: str) -> list[str]:
     return _unbroken(token.replace("(", "-lrb-").replace(")", "-rrb-"))
 
 
-def _rule(
-    starts: str,
-    pattern: str,
-    write: Callable[[str], list[str]] | None = None,
-    any_case: bool = False,
-) -> Rule:
-    """Compile a rule. ``any_case`` is not for a pattern with `_L` or its like.
-
-    The letters they leave out would take their capitals or small letters with them.
-    """
-    return Rule(starts, re.compile(pattern, re.IGNORECASE if any_case else 0), write)
-
-
 RULES: tuple[Rule, ...] = (
     # Markup and addresses.
-    _rule(".", _TAG, _unbroken),
-    _rule("a", rf"https?://{_URL_CHAR}{{}}]+{_URL_LAST}", any_case=True),
-    _rule("a", rf"{_WWW}+[a-zA-Z]{{2,4}}"),
-    _rule("a", rf"{_WWW}+?[a-zA-Z]{{2,4}}/{_URL_CHAR}]+{_URL_LAST}"),
-    _rule("a.", rf"{_HOST}{{1,20}}{_DOMAIN}"),
-    _rule("a.", rf"{_HOST}{{1,20}}?{_DOMAIN}/{_URL_CHAR}]+{_URL_LAST}"),
-    _rule(
+    Rule(".", _TAG, _unbroken),
+    Rule("a", rf"https?://{_URL_CHAR}{{}}]+{_URL_LAST}", any_case=True),
+    Rule("a", rf"{_WWW}+[a-zA-Z]{{2,4}}"),
+    Rule("a", rf"{_WWW}+?[a-zA-Z]{{2,4}}/{_URL_CHAR}]+{_URL_LAST}"),
+    Rule("a.", rf"{_HOST}{{1,20}}{_DOMAIN}"),
+    Rule("a.", rf"{_HOST}{{1,20}}?{_DOMAIN}/{_URL_CHAR}]+{_URL_LAST}"),
+    Rule(
         "a1.",
         rf"(?:<|&lt;)?[a-zA-Z0-9]{_URL_CHAR}{{}}\u00a0]{{0,500}}@{_URL_CHAR}{{}}\u00a0.]+"
         rf"(?:\.{_URL_CHAR}{{}}\u00a0.]+)*(?:>|&gt;)?",
     ),
-    _rule(".", r"@[A-Za-z_][A-Za-z0-9_]*"),
-    _rule(".", rf"#{_PLAIN_L}+"),
-    _rule(".", r"&(?:lt|Lt|LT|gt|Gt|GT|amp|AMP);", lambda token: [_ENTITIES[token.lower()]]),
-    _rule(".", r"&(?:quot|nbsp|apos|mdash|ndash|MD);", _nothing),
-    _rule(".", r"&(?:#[0-9]+|QUOT|odq|cdq);"),
+    Rule(".", r"@[A-Za-z_][A-Za-z0-9_]*"),
+    Rule(".", rf"#{_PLAIN_L}+"),
+    Rule(".", r"&(?:lt|Lt|LT|gt|Gt|GT|amp|AMP);", lambda token: [_ENTITIES[token.lower()]]),
+    Rule(".", r"&(?:quot|nbsp|apos|mdash|ndash|MD);", _nothing),
+    Rule(".", r"&(?:#[0-9]+|QUOT|odq|cdq);"),
     # Words, and words that lose an ending: dog 's, do n't, can not.
-    _rule("a", _WORD),
-    _rule("a", rf"({_WORD}){_APOSTROPHE}(?i:[msd]|ll|re|ve)"),
-    _rule("a", rf"([A-Za-z]*[A-MO-Z])n{_QUOTE}t", any_case=True),
-    _rule("a", rf"n{_QUOTE}t", _straight, any_case=True),
-    _rule(".", rf"('(?:[msd]|ll|re|ve)){_NO_ASCII_LETTER}", any_case=True),
-    _rule(".", r"(?:’|&apos;)(?:[msd]|ll|re|ve)", _straight, any_case=True),
+    Rule("a", _WORD),
+    Rule("a", rf"({_WORD}){_APOSTROPHE}(?i:[msd]|ll|re|ve)"),
+    Rule("a", rf"([A-Za-z]*[A-MO-Z])n{_QUOTE}t", any_case=True),
+    Rule("a", rf"n{_QUOTE}t", _straight, any_case=True),
+    Rule(".", rf"('(?:[msd]|ll|re|ve)){_NO_ASCII_LETTER}", any_case=True),
+    Rule(".", r"(?:’|&apos;)(?:[msd]|ll|re|ve)", _straight, any_case=True),
     *(
-        _rule("a", rf"({first}){second}{_NO_ASCII_LETTER}", any_case=True)
+        Rule("a", rf"({first}){second}{_NO_ASCII_LETTER}", any_case=True)
         for first, second in _JOINED.items()
     ),
-    _rule(".", r"('t)(?:is|was)", any_case=True),
-    _rule(".", "-[lr][rcs]b-", any_case=True),
+    Rule(".", r"('t)(?:is|was)", any_case=True),
+    Rule(".", "-[lr][rcs]b-", any_case=True),
     # Abbreviations. Those that may end a sentence look two characters ahead.
-    _rule("a", rf"((?:{_ENDING})\.)[\s\S]{{2}}", any_case=True),
-    _rule("a", rf"((?:{_COMPANIES}|{_STATES})\.)[\s\S]{{2}}"),
-    _rule("a", rf"(?:{_TITLES})\.", any_case=True),
-    _rule("a", rf"{_TRADE}\."),
-    _rule("a", rf"((?:{_NUMBERED})\.){_BLANK}*[0-9]", any_case=True),
+    Rule("a", rf"((?:{_ENDING})\.)[\s\S]{{2}}", any_case=True),
+    Rule("a", rf"((?:{_COMPANIES}|{_STATES})\.)[\s\S]{{2}}"),
+    Rule("a", rf"(?:{_TITLES})\.", any_case=True),
+    Rule("a", rf"{_TRADE}\."),
+    Rule("a", rf"((?:{_NUMBERED})\.){_BLANK}*[0-9]", any_case=True),
     # Words with an apostrophe in them: D'Angelo, Hawai'i, y' all, 'em, '90s.
-    _rule("a", rf"[A-HJ-XZn]{_QUOTE}{_PLAIN_L}{{2,}}"),
-    _rule("a", rf"{_PLAIN_L}+[aeiouyAEIOUY]{_QUOTE}[aeiouA-Z]{_PLAIN_L}*"),
-    _rule("a", rf"([yY]{_APOSTROPHE}){_PLAIN_L}"),
-    _rule("a.", _APOSTROPHE_WORDS, any_case=True),
-    _rule("a", r"cont'd\.?"),
-    _rule(".", rf"({_APOSTROPHE}[0-9]{{2}}){_BLANK_NL}"),
+    Rule("a", rf"[A-HJ-XZn]{_QUOTE}{_PLAIN_L}{{2,}}"),
+    Rule("a", rf"{_PLAIN_L}+[aeiouyAEIOUY]{_QUOTE}[aeiouA-Z]{_PLAIN_L}*"),
+    Rule("a", rf"([yY]{_APOSTROPHE}){_PLAIN_L}"),
+    Rule("a.", _APOSTROPHE_WORDS, any_case=True),
+    Rule("a", r"cont'd\.?"),
+    Rule(".", rf"({_APOSTROPHE}[0-9]{{2}}){_BLANK_NL}"),
     # Compounds, numbers and names made of several parts.
-    _rule("a1", _COMPOUND),
-    _rule("a1", _DOTTED),
-    _rule("a1", rf"{_SLASHED}(?:\\?/{_SLASHED}){{1,2}}"),
-    _rule("a", _AMPERSAND, lambda token: [token.lower().replace("&amp;", "&")]),
-    _rule("a", r"[cC]\+\+|[cCfF]#"),
-    _rule("1.", rf"[-+]?(?:{_D}*(?:[.:,\u066b\u066c]{_D}+)+|{_D}+)"),
-    _rule("1", r"[0-9]{1,2}[-/][0-9]{1,2}[-/][0-9]{2,4}"),
-    _rule("1", r"(?:[0-9]{1,4}[- \u00a0])?[0-9]{1,4}(?:\\?/|\u2044)[0-9]{1,4}", _unbroken),
-    _rule(
+    Rule("a1", _COMPOUND),
+    Rule("a1", _DOTTED),
+    Rule("a1", rf"{_SLASHED}(?:\\?/{_SLASHED}){{1,2}}"),
+    Rule("a", _AMPERSAND, lambda token: [token.lower().replace("&amp;", "&")]),
+    Rule("a", r"[cC]\+\+|[cCfF]#"),
+    Rule("1.", rf"[-+]?(?:{_D}*(?:[.:,\u066b\u066c]{_D}+)+|{_D}+)"),
+    Rule("1", r"[0-9]{1,2}[-/][0-9]{1,2}[-/][0-9]{2,4}"),
+    Rule("1", r"(?:[0-9]{1,4}[- \u00a0])?[0-9]{1,4}(?:\\?/|\u2044)[0-9]{1,4}", _unbroken),
+    Rule(
         "1.",
         r"(?:\([0-9]{2,3}\)[ \u00a0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \u00a0])?[0-9]{2,4}[- \u00a0])"
         r"[0-9]{3,4}[- \u00a0]?[0-9]{3,5}",
         _in_letters,
     ),
-    _rule("1.", r"(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"),
-    _rule("a", r"[A-Z]+\$"),
-    _rule("a", rf"([A-Za-z])\.{_BLANK}+(?:{_STARTERS}|{_TAG}){_BLANK_NL}"),
-    _rule("a", r"(?:[A-Za-z]\.)+"),
-    _rule("a1", rf"({_LD}+(?:\.{_LD}+)*\.(?i:{_EXTENSIONS}))[ \t\n\u00a0.?!,]"),
+    Rule("1.", r"(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"),
+    Rule("a", r"[A-Z]+\$"),
+    Rule("a", rf"([A-Za-z])\.{_BLANK}+(?:{_STARTERS}|{_TAG}){_BLANK_NL}"),
+    Rule("a", r"(?:[A-Za-z]\.)+"),
+    Rule("a1", rf"({_LD}+(?:\.{_LD}+)*\.(?i:{_EXTENSIONS}))[ \t\n\u00a0.?!,]"),
     # A full stop before a comma belongs to the word.
-    *(_rule("a1", rf"({shape}\.)[,;:、]") for shape in (_WORD, _COMPOUND, _DOTTED, _AMPERSAND)),
+    *(Rule("a1", rf"({shape}\.)[,;:、]") for shape in (_WORD, _COMPOUND, _DOTTED, _AMPERSAND)),
     # Emoticons, runs and single signs.
-    _rule(".", r"([<>]?[:;=]['\-*o]?[()DPdpO\[\]{@|\\])[^A-Za-z0-9]", _in_letters),
-    _rule("a.", r"[\-^x=~<>']_[\-^x=~<>']"),
-    _rule(".", r"\([\-^x=~<>'][_.]?[\-^x=~<>']\)|\([\^x=~<>']-[\^x=~<>']\)", _in_letters),
-    _rule(".", r"(')[A-Za-z][^ \t\n\r\u00a0]", _nothing),
-    _rule(".", r"[!?]+|#+|@+|\*+|(?:\\\*){1,3}|_+|<<|>>|-{5,}"),
-    _rule(".", rf"\.{{3,5}}|\.{_BLANK}\.{_BLANK}\.|-{{2,4}}|''|``", _nothing),
-    _rule(
+    Rule(".", r"([<>]?[:;=]['\-*o]?[()DPdpO\[\]{@|\\])[^A-Za-z0-9]", _in_letters),
+    Rule("a.", r"[\-^x=~<>']_[\-^x=~<>']"),
+    Rule(".", r"\([\-^x=~<>'][_.]?[\-^x=~<>']\)|\([\^x=~<>']-[\^x=~<>']\)", _in_letters),
+    Rule(".", r"(')[A-Za-z][^ \t\n\r\u00a0]", _nothing),
+    Rule(".", r"[!?]+|#+|@+|\*+|(?:\\\*){1,3}|_+|<<|>>|-{5,}"),
+    Rule(".", rf"\.{{3,5}}|\.{_BLANK}\.{_BLANK}\.|-{{2,4}}|''|``", _nothing),
+    Rule(
         ".",
         "[\u207a\u207b\u208a\u208b]?(?:[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+|[\u2080-\u2089]+)",
     ),
-    _rule(".", f"[{_SYMBOL}]"),
-    _rule(
+    Rule(".", f"[{_SYMBOL}]"),
+    Rule(
         ".", f"[{''.join(_QUOTES)}]{{2}}", lambda token: ["".join(_QUOTES[mark] for mark in token)]
     ),
-    _rule(".", f"[{''.join(_PRINTED)}]", lambda token: [_PRINTED[token]]),
-    _rule(".", r"[()\[\]{}]", lambda token: [_BRACKETS[token]]),
-    _rule(".", r"[\"'`‘’‛“”«»‹›,;:.–—―-]", _nothing),
+    Rule(".", f"[{''.join(_PRINTED)}]", lambda token: [_PRINTED[token]]),
+    Rule(".", r"[()\[\]{}]", lambda token: [_BRACKETS[token]]),
+    Rule(".", r"[\"'`‘’‛“”«»‹›,;:.–—―-]", _nothing),
 )
 """Every rule, the first of two winning a tie."""
 

@@ -49,29 +49,24 @@ def _figure(
         # Pillow draws on pixel centres: the half keeps the figure where its box says it is.
         return (x * size - left) * OVER - 0.5, (y * size - top) * OVER - 0.5
 
-    if thing.shape in ("circle", "ring"):
+    def disc(radius: float, fill: int) -> None:
+        (x, y), reach = spot(thing.x, thing.y), radius * size * OVER
+        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=fill)
+
+    if thing.shape in FILL:
         reach = thing.radius * FILL[thing.shape]
-        pen.ellipse(_disc(spot(thing.x, thing.y), (reach - shrink) * size * OVER), fill=255)
+        disc(reach - shrink, 255)
         if thing.shape == "ring":
-            hole = (reach * HOLE + shrink) * size * OVER
-            pen.ellipse(_disc(spot(thing.x, thing.y), hole), fill=0)
+            disc(reach * HOLE + shrink, 0)
         return
     inner = 1 - SHRINK[thing.shape] * shrink / thing.radius
-    pen.polygon(
-        [
-            spot(thing.x + (x - thing.x) * inner, thing.y + (y - thing.y) * inner)
-            for x, y in outline(thing)
-        ],
-        fill=255,
-    )
+    corners = outline(thing)
+    pen.polygon([spot(thing.x + (x - thing.x) * inner, thing.y + (y - thing.y) * inner)
+                 for x, y in corners], fill=255)  # fmt: skip
 
 
 # Radius lost for one unit of rim: the ratio of the circles around and inside the figure.
 SHRINK = {"square": 1.41, "triangle": 2.0, "star": 2.0, "cross": 1.3}
-
-
-def _disc(centre: tuple[float, float], radius: float) -> tuple[float, float, float, float]:
-    return centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius
 
 
 def _background(back: Background, size: int) -> Image.Image:

@@ -104,7 +104,7 @@ _BACKGROUND = _words(f"(?:on|against) (?:a|the) ({'|'.join(BACKGROUNDS)}) backgr
 _AND = _words("and")
 
 _HOW = {"the": "the", "a": "a", "an": "a", "another": "a"}
-_COUNT, _SIZE, _COLOUR = map("|".join, (COUNTS, SIZE_WORDS, COLOURS))
+_COUNT, _SIZE, _COLOUR = "|".join(COUNTS), "|".join(SIZE_WORDS), "|".join(COLOURS)
 _QUANTITY = f"(?:(?:an?|another) |(?:the )?(?:(?:{_COUNT}) )?)"
 _ADJECTIVES = f"(?:(?:(?:{_SIZE}) )?(?:(?:{_COLOUR}) )?|(?:{_COLOUR}) (?:{_SIZE}) )"
 _NOUNS = _words(

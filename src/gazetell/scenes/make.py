@@ -175,7 +175,7 @@ def _scenes(
     """Sample the scenes and write their pictures, in order."""
     with contextlib.ExitStack() as stack:
         if workers == 1:
-            made = map(_make_one, jobs)
+            made: Iterator[Scene] = map(_make_one, jobs)
         else:
             pool = ProcessPoolExecutor(workers)
             stack.callback(pool.shutdown, cancel_futures=True)
