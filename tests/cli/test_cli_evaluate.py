@@ -171,6 +171,7 @@ def test_several_models_are_one(run, world):
         ("tell --data data --beam 1 --keep-best", 2, "test is for the end"),
         ("tell --data data --split val --limit 1 --beam 1 --keep-best", 2, "CIDEr of one picture"),
         (f"tell --data data --out o {SETTINGS}", 2, "--out: "),
+        ("tell --data data --out a.png", 2, "--out a.png: is a file"),
         ("tell --data data --out -", 2, "--out -: standard input"),
     ],
 )

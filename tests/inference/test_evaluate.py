@@ -431,12 +431,14 @@ def test_what_cannot_be_known_of_answers(answerer, build, dataset):
     assert evaluate_answers(answerer, bare).figures["pointing"] is None
 
 
-def test_questions_that_are_cut_are_counted_and_said(build, dataset, caplog):
+def test_what_weakens_the_figures_is_said(build, dataset, caplog):
     figures = evaluate_answers(build(max_question=3), dataset).figures
     asked = dataset.questions_of("test")
     long = sum(len(r.question.split()) > 3 for r in asked)
     assert figures["cut_questions"] == long / len(asked) > 0
     assert f"{long} questions of more than 3 words are cut" in caplog.text
+    evaluate_answers(build(temperature=2.0), dataset, split="val")
+    assert "fitted on val" in caplog.text
 
 
 def test_the_question_only_twin(answerer, build, dataset):

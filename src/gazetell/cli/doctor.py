@@ -15,7 +15,7 @@ __all__ = ["doctor"]
 
 LIBRARIES = (
     *("torch", "torchvision", "lightning", "tokenizers", "pillow", "numpy", "scipy"),
-    *("pycocoevalcap", "gensim"),
+    *("pycocoevalcap", "gensim", "nltk", "pillow-heif"),
 )
 
 

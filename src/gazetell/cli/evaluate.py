@@ -65,6 +65,8 @@ def evaluate(
         raise UsageError("--keep-best: expected one model and --split val; test is for the end")
     if keep_best and not (beam or length_penalty or max_length):
         raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; expected a folder")
     given: dict[str, dict[str, Any]] = {
         "captions": {
             "--beam": beam,

@@ -335,6 +335,8 @@ def evaluate_answers(
     if cut:
         longest = model.max_question
         logger.warning("%d questions of more than %d words are cut at that", cut, longest)
+    if split == "val" and model.temperature != 1:
+        logger.warning("the temperature was fitted on val: its calibration error is too good")
     training = [r for r in dataset.questions if r.split == "train" and r.answers]
     one = evidence and len(images) == 1
     passes = range(len(gazes[0][0]) if gazes else 0)

@@ -31,12 +31,7 @@ from ..errors import ImageError, ModelError, UsageError
 from ..features import Model, Picture
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
 from ..models.encoders import Grid
-from ..models.folder import (
-    AnswererFolder,
-    CaptionerFolder,
-    load_kind,
-    load_model,
-)
+from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, load_model
 from ..pictures import PREVIEW, load_pictures, stack_pixels
 from .gaze import Gaze, picture_uri
 
