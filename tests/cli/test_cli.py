@@ -129,7 +129,7 @@ def test_an_interrupted_command(run, world, monkeypatch):
         ("captoin", 2, "caption"),
         ("caption a.png --model tell --beem 3", 2, "--beam"),
         ("caption --model tell", 2, "expected pictures"),
-        ("caption a.png", 2, "expected --model"),
+        ("caption a.png", 2, "--model"),
         ("caption nothing.png --model tell", 3, "nothing.png"),
         ("caption a.png --model nowhere", 5, "nowhere: is no model folder"),
         ("caption a.png --model ask", 5, "use it with: gazetell ask"),

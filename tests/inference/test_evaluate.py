@@ -251,14 +251,14 @@ def test_limits_and_options(captioner, dataset, caplog):
     first, *rest = dataset.captions
     some = replace(dataset, captions=(*rest, replace(first, captions=(), split="test")))
     evaluate(captioner, some, limit=1)
-    assert "1 pictures without captions are left out" in caplog.text
+    assert "without captions or answers, left out: 1" in caplog.text
     silent = tuple(replace(one, captions=()) for one in dataset.split("test"))
     for data, options, error, said in (
         (dataset, {"limit": -1}, UsageError, "--limit -1"),
         (dataset, {"batch": 0}, UsageError, "batch 0"),
         (dataset, {"beam": 0}, UsageError, "beam 0"),
         (dataset, {"split": "extra"}, DataError, "split 'extra' has no pictures"),
-        (replace(dataset, captions=silent), {}, DataError, "has no reference captions"),
+        (replace(dataset, captions=silent), {}, DataError, "has nothing to score against"),
         ("nowhere", {}, DataError, "nowhere: is no prepared dataset"),
     ):
         with pytest.raises(error, match=said):
@@ -346,7 +346,7 @@ def test_limits_of_answers(answerer, dataset, caplog):
     some = replace(dataset, questions=(replace(first, answers=()), *rest))
     figures = evaluate_answers(answerer, some).figures
     assert figures["questions"] == len(rest)
-    assert "1 questions without answers are left out" in caplog.text
+    assert "without captions or answers, left out: 1" in caplog.text
     one = replace(dataset, questions=(first,))
     assert evaluate_answers(answerer, one).figures["questions"] == 1
     bare = replace(dataset, questions=tuple(replace(r, answers=()) for r in dataset.questions))
@@ -354,7 +354,7 @@ def test_limits_of_answers(answerer, dataset, caplog):
         (dataset, {"limit": -1}, UsageError, "--limit"),
         (dataset, {"abstain_below": 2}, UsageError, "--abstain-below"),
         (dataset, {"split": "dev"}, DataError, "'dev' has no questions"),
-        (bare, {}, DataError, "'test' has no answered questions"),
+        (bare, {}, DataError, "'test' has nothing to score against"),
         (one, {"question_only": answerer}, DataError, "one answered question"),
     ):
         with pytest.raises(error, match=said):

@@ -14,7 +14,7 @@ from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
 from ..inference.predict import Caption, Captioner, caption_many
 from ..pictures import image_files
-from .options import HERE, Decoding, Here, is_gaze_file, models_given
+from .options import HERE, Decoding, Here, is_gaze_file
 from .terminal import STDIN, one_line, report
 
 __all__ = ["caption"]
@@ -41,7 +41,7 @@ class Sampling(Decoding):
 
 def caption(
     *pictures: str,
-    model: tuple[str, ...] = (),
+    model: tuple[str, ...],
     decoding: Annotated[Sampling, Parameter(name="*")] = Sampling(),
     json: bool = False,
     csv: bool = False,
@@ -65,7 +65,6 @@ def caption(
     """
     if not pictures:
         raise UsageError("expected pictures: files, folders, globs, or - for standard input")
-    models_given(model)
     if json and csv:
         raise UsageError("--json and --csv: expected one of them")
     if batch is not None and batch < 1:

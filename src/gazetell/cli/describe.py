@@ -6,7 +6,7 @@ from ..errors import UsageError
 from ..inference.describe import check_out
 from ..inference.describe import describe as describe_folder
 from ..inference.predict import Captioner
-from .options import HERE, OWN, Here, Own, models_given
+from .options import HERE, OWN, Here, Own
 from .terminal import on_terminal, report
 
 __all__ = ["describe"]
@@ -15,7 +15,7 @@ __all__ = ["describe"]
 def describe(
     folder: Path,
     *,
-    model: tuple[str, ...] = (),
+    model: tuple[str, ...],
     out: Path,
     again: bool = False,
     decoding: Own = OWN,
@@ -36,7 +36,6 @@ def describe(
         batch: Pictures a forward pass.
         computing: Where.
     """
-    models_given(model)
     if batch < 1:
         raise UsageError(f"--batch {batch}: expected 1 or more")
     check_out(folder, out)

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from ..errors import UsageError
 
-__all__ = ["HERE", "OWN", "Computing", "Decoding", "Here", "Own", "is_gaze_file", "models_given"]
+__all__ = ["HERE", "OWN", "Computing", "Decoding", "Here", "Own", "is_gaze_file"]
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,6 @@ class Decoding:
 Here = Annotated[Computing, Parameter(name="*")]
 Own = Annotated[Decoding, Parameter(name="*")]
 HERE, OWN = Computing(), Decoding()
-
-
-def models_given(model: tuple[str, ...]) -> tuple[str, ...]:
-    """The models that were named.
-
-    Raises:
-        UsageError: none was.
-    """
-    if not model:
-        raise UsageError("expected --model, a model folder or hf://owner/name")
-    return model
 
 
 def is_gaze_file(gaze: Path | None, count: int, what: str) -> bool:

@@ -122,7 +122,7 @@ def evaluate(
         UsageError: a limit or a decoding option out of its range.
     """
     chosen = model.options(**options)
-    dataset = _opened(dataset, batch)
+    dataset = _opened(dataset, batch, limit)
     records = scored_records(dataset, split, limit)
     captions: list[Caption] = []
     seconds = 0.0
@@ -179,35 +179,32 @@ def evaluate(
     return Evaluation(figures, records, captions, [scores[r.id] for r in records], verdicts)
 
 
-def _opened(dataset: Dataset | str | os.PathLike[str], batch: int) -> Dataset:
-    if batch < 1:
-        raise UsageError(f"batch {batch}: expected 1 or more")
+def _opened(dataset: Dataset | str | os.PathLike[str], batch: int, limit: int) -> Dataset:
+    """The dataset, and two numbers checked."""
+    for name, value, least in (("batch", batch, 1), ("limit", limit, 0)):
+        if value < least:
+            raise UsageError(f"--{name} {value}: expected {least} or more")
     return dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
 
 
-def scored_records(dataset: Dataset, split: str, limit: int = 0) -> list[CaptionRecord]:
-    """The first records of a split that have reference captions; how many have none is said.
+def _with_references(dataset: Dataset, split: str, records: Sequence[Record]) -> list[Record]:
+    """Those records that have captions or answers; how many have none is said.
 
     Raises:
         DataError: none has.
-        UsageError: a limit below 0.
     """
-    records = [record for record in dataset.split(split) if record.captions]
-    _check(dataset, split, limit, records, "reference captions")
-    _say_left_out(split, len(dataset.split(split)) - len(records), "pictures without captions")
-    return records[: limit or None]
+    scored = [r for r in records if (r.captions if isinstance(r, CaptionRecord) else r.answers)]
+    if not scored:
+        raise DataError(f"{dataset.folder}: split {split!r} has nothing to score against")
+    if len(scored) < len(records):
+        left_out = len(records) - len(scored)
+        logger.warning("split %r: without captions or answers, left out: %d", split, left_out)
+    return scored
 
 
-def _check(dataset: Dataset, split: str, limit: int, records: Sequence[Any], what: str) -> None:
-    if limit < 0:
-        raise UsageError(f"--limit {limit}: expected 0 or more")
-    if not records:
-        raise DataError(f"{dataset.folder}: split {split!r} has no {what}")
-
-
-def _say_left_out(split: str, count: int, what: str) -> None:
-    if count:
-        logger.warning("split %r: %d %s are left out", split, count, what)
+def scored_records(dataset: Dataset, split: str, limit: int = 0) -> list[CaptionRecord]:
+    """The first records of a split that have reference captions; DataError if none has."""
+    return _with_references(dataset, split, dataset.split(split))[: limit or None]
 
 
 def _no_pointing(
@@ -284,15 +281,10 @@ def evaluate_answers(
         UsageError: a limit or a bound out of range.
     """
     check_bound(abstain_below)
-    dataset = _opened(dataset, batch)
-    every = dataset.questions_of(split)
+    dataset = _opened(dataset, batch, limit)
     asked: dict[str, list[QuestionRecord]] = {}
-    for record in every:
-        if record.answers:
-            asked.setdefault(record.image, []).append(record)
-    _check(dataset, split, limit, list(asked), "answered questions")
-    left_out = sum(not record.answers for record in every)
-    _say_left_out(split, left_out, "questions without answers")
+    for record in _with_references(dataset, split, dataset.questions_of(split)):
+        asked.setdefault(record.image, []).append(record)
     images = list(asked)[: limit or None]
     records = [record for image in images for record in asked[image]]
     if question_only is not None and len(records) < 2:
