@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-MODELS = ChainMap(ANSWERERS, CAPTIONERS)  # in this order captioners come first
+MODELS: ChainMap[str, Any] = ChainMap(ANSWERERS, CAPTIONERS)  # in this order captioners come first
 RECIPES = resources.files(__package__) / "recipes"
 COUNT = (lambda value: value >= 0, "0 or more")
 RATE = (lambda value: 0 < value <= 1, "above 0, at most 1")
