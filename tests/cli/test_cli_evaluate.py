@@ -90,8 +90,13 @@ SETTINGS = "--beam 1 --beam 2 --length-penalty 0 --length-penalty 2"
 
 def test_a_row_a_setting_and_the_best_is_kept(run, world):
     command = f"evaluate tell --data data --split val {SETTINGS}"
-    status, out, _ = run(command, "--json")
+    lines = (world / "data/captions.jsonl").read_text().splitlines()
+    (bare,) = [json.loads(line) for line in lines if '"val"' in line][:1]
+    bare |= {"id": "bare", "captions": []}
+    (world / "data/captions.jsonl").write_text("\n".join([*lines, json.dumps(bare)]))
+    status, out, err = run(command, "--json")
     assert status == 0
+    assert err.count("without captions or answers, left out: 1") == 1  # not once a setting
     rows = json.loads(out)
     # Of beam 1 once: a length penalty has no effect on it.
     settings = [(row["beam"], row["length_penalty"]) for row in rows]

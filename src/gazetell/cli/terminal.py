@@ -52,11 +52,17 @@ class _Output(io.TextIOWrapper):
 
 
 class _Warnings(logging.Handler):
-    """Warnings of the library as lines for people; the service has a log of its own."""
+    """Warnings of the library as lines for people, each once; the service has a log of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith("gazetell.serve"):
-            report(record.getMessage())
+        line = record.getMessage()
+        if line not in self.said and not record.name.startswith("gazetell.serve"):
+            self.said.add(line)
+            report(line)
 
 
 @contextmanager
@@ -76,7 +82,7 @@ def standard_streams() -> Iterator[None]:
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-    logger, warnings, before = logging.getLogger("gazetell"), _Warnings(logging.WARNING), sys.stdout
+    logger, warnings, before = logging.getLogger("gazetell"), _Warnings(), sys.stdout
     logger.addHandler(warnings)
     try:
         if isinstance(before, io.TextIOWrapper):
