@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision import models as zoo
 from torchvision.models import WeightsEnum
@@ -76,12 +76,9 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
                 metadata = file.metadata() or {}
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: is no weights file that can be read: {error}") from error
     except Exception as error:  # torch.load lets pickle's own errors through
-        raise ModelError(
-            f"{path}: is no plain state dict (weights_only): {type(error).__name__}"
-        ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: is no plain state dict that can be read: {reason}") from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
