@@ -31,15 +31,7 @@ from .errors import DataError, ModelError, WriteError
 from .files import atomic_path, read_json, write_error, write_json
 from .models.encoders import Encoder, Grid
 from .models.precision import Precision, choose
-from .pictures import (
-    PREVIEW,
-    PictureSource,
-    load_pictures,
-    open_image,
-    preview,
-    stack_pixels,
-    to_pixels,
-)
+from .pictures import PictureSource, load_pictures, stack_pixels
 
 log = logging.getLogger(__name__)
 FORMAT = 2
@@ -100,16 +92,14 @@ class Model:
         given = [image for image in images if isinstance(image, Encoding)]
         if any(encoding.encoder != self.fingerprint for encoding in given):
             raise ModelError("the picture was encoded by a model with another encoder")
-        size = self.encoder.size
         sources = [image for image in images if not isinstance(image, Encoding)]
-        pictures = [open_image(source, side=max(PREVIEW, size)) for source in sources]
         new: Iterator[Encoding] = iter(())
-        if pictures:
-            pixels = np.stack([to_pixels(picture, size) for picture in pictures])
-            grid = self.grid(torch.from_numpy(pixels))
+        size, batch = self.encoder.size, max(len(sources), 1)
+        for loaded in load_pictures(sources, size, batch=batch, with_preview=True):
+            grid = self.grid(stack_pixels(loaded))
             new = (
-                Encoding(grid.rows(n, n + 1), preview(picture), self.fingerprint)
-                for n, picture in enumerate(pictures)
+                Encoding(grid.rows(n, n + 1), picture.preview, self.fingerprint)  # type: ignore[union-attr,arg-type]
+                for n, picture in enumerate(loaded)
             )
         return [image if isinstance(image, Encoding) else next(new) for image in images]
 
