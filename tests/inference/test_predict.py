@@ -276,6 +276,14 @@ def test_a_question_without_words_is_refused(answerer, pictures, question):
         answerer.ask_all(pictures[0], [QUESTIONS[0], question])
 
 
+def test_damaged_weights_answer_nothing(untrained_answerer, pictures):
+    parts = untrained_answerer(seed=2)
+    for parameter in parts.answerer.parameters():
+        parameter.data[:] = math.nan
+    with pytest.raises(ModelError, match="weights are damaged"):
+        Answerer(parts, **EXACT).ask(pictures[0], QUESTIONS[0])
+
+
 def test_abstaining(answerer, pictures):
     answer = answerer.ask(pictures[0], QUESTIONS[0])
     for bound, abstained in ((answer.confidence * 0.99, False), (answer.confidence * 1.01, True)):

@@ -90,9 +90,8 @@ class _Result:
         return (text if title else "") + gaze.html()
 
     def _rounded(self) -> list[Any] | None:
-        return (
-            None if self.attention is None else np.round(self.attention.astype(float), 4).tolist()
-        )
+        maps = self.attention
+        return None if maps is None else np.round(maps.astype(float), 4).tolist()
 
 
 @dataclass(frozen=True)
@@ -190,11 +189,7 @@ class Answer(_Result):
 
 
 def check_several(what: str, values: object) -> None:
-    """Refuse one where several are expected: the letters of a text would be taken for them.
-
-    Raises:
-        UsageError: a text, bytes or no sequence at all.
-    """
+    """Refuse one where several are expected: the letters of a text would be taken for them."""
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
         raise UsageError(f"{what} {values!r:.60}: expected a list of {what}")
 
@@ -452,6 +447,8 @@ class Answerer(Model):
         asked = [q if isinstance(q, Question) else self.read_question(q) for q in questions]
         logits, attention = self.logits(grid, asked, owner)
         shares = self.probabilities(logits)
+        if not bool(shares.isfinite().all()):
+            raise ModelError("the model gives no answer a probability: its weights are damaged")
         plain: torch.Tensor | None = None
         if evidence:
             nowhere = torch.zeros_like(owner)
@@ -487,11 +484,7 @@ class Answerer(Model):
         return logits.float().cpu(), None if attention is None else attention.float().cpu()
 
     def read_question(self, text: str) -> Question:
-        """A question as the model reads it.
-
-        Raises:
-            UsageError: no words.
-        """
+        """A question as the model reads it; UsageError without words."""
         return read_question(self.tokenizer, text, self.max_question)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
@@ -519,11 +512,7 @@ def _maps(attention: torch.Tensor | None, grid: Grid) -> np.ndarray | None:
 
 
 def check_bound(value: float) -> None:
-    """Refuse a bound on the confidence that is none.
-
-    Raises:
-        UsageError: outside 0 to 1.
-    """
+    """Refuse a bound on the confidence outside 0 to 1, with a UsageError."""
     if not isinstance(value, Real) or not 0 <= value <= 1:
         raise UsageError(f"--abstain-below {value}: expected 0 to 1")
 
