@@ -17,19 +17,6 @@ from typing import Any
 
 from .errors import DataError, WriteError
 
-__all__ = [
-    "atomic_path",
-    "read_bytes",
-    "read_json",
-    "read_jsonl",
-    "read_text",
-    "spreadsheet_text",
-    "write_error",
-    "write_json",
-    "write_jsonl",
-    "write_text",
-]
-
 _UNPACK = {b"\x1f\x8b": ("gzip", gzip.decompress), b"\xfd7zXZ\0": ("xz", lzma.decompress)}
 
 

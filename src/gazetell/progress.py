@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["bar"]
-
 
 @contextmanager
 def bar(title: str, show: bool) -> Iterator[Callable[[int, int], None]]:

@@ -59,8 +59,6 @@ from .training.fit import fingerprint, resume, train
 from .training.options import TrainOptions, saved_options, train_options
 from .training.task import Report
 
-__all__ = ["Plan", "Row", "line", "page", "plan_names", "read_plan", "reproduce"]
-
 PLANS = resources.files(__package__) / "plans"
 
 

@@ -10,8 +10,6 @@ from ..inference.predict import Answer, Answerer, check_bound
 from .options import HERE, Here, is_gaze_file
 from .terminal import STDIN, report
 
-__all__ = ["ask"]
-
 
 def ask(
     picture: str,

@@ -17,8 +17,6 @@ from ..pictures import image_files
 from .options import HERE, Decoding, Here, is_gaze_file
 from .terminal import STDIN, one_line, report
 
-__all__ = ["caption"]
-
 
 @dataclass(frozen=True)
 class Sampling(Decoding):

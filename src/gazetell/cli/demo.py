@@ -23,8 +23,6 @@ from ..training.fit import train
 from ..training.options import train_options
 from .terminal import on_terminal, report
 
-__all__ = ["demo"]
-
 Captions = Evaluation[CaptionRecord, Caption]
 Answers = Evaluation[QuestionRecord, Answer]
 Figures = Mapping[str, Any]

@@ -9,8 +9,6 @@ from ..inference.predict import Captioner
 from .options import HERE, OWN, Here, Own
 from .terminal import on_terminal, report
 
-__all__ = ["describe"]
-
 
 def describe(
     folder: Path,

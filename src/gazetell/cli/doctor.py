@@ -11,8 +11,6 @@ from pathlib import Path
 from .. import __version__
 from .terminal import print_json
 
-__all__ = ["doctor"]
-
 LIBRARIES = (
     *("torch", "torchvision", "lightning", "tokenizers", "pillow", "numpy", "scipy"),
     *("pycocoevalcap", "gensim", "nltk", "pillow-heif"),

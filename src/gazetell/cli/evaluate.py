@@ -14,8 +14,6 @@ from ..models.folder import update_decoding, update_metrics
 from .options import HERE, Decoding, Here
 from .terminal import on_terminal, print_json, report
 
-__all__ = ["evaluate"]
-
 MOST_TYPES = 12  # with more types of questions the table is left to --json
 
 

@@ -3,8 +3,6 @@
 from ..files import read_text
 from .terminal import print_json
 
-__all__ = ["models"]
-
 
 def models(run: str | None = None, *, json: bool = False) -> None:
     """List architectures, encoders and recipes, or describe a trained model.

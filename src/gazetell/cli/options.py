@@ -8,8 +8,6 @@ from cyclopts import Parameter
 
 from ..errors import UsageError
 
-__all__ = ["HERE", "OWN", "Computing", "Decoding", "Here", "Own", "is_gaze_file"]
-
 
 @dataclass(frozen=True)
 class Computing:

@@ -10,8 +10,6 @@ from ..reproduce import plan_names, read_plan
 from ..reproduce import reproduce as make_table
 from .terminal import on_terminal, report
 
-__all__ = ["reproduce"]
-
 
 def reproduce(
     plan: str | None = None,

@@ -9,8 +9,6 @@ from ..serve.guard import ServeOptions
 from ..serve.server import serve as run
 from .terminal import report
 
-__all__ = ["serve"]
-
 
 def serve(
     *,

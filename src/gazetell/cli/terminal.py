@@ -16,15 +16,6 @@ from typing import Any
 
 from ..files import write_error
 
-__all__ = [
-    "STDIN",
-    "on_terminal",
-    "one_line",
-    "print_json",
-    "report",
-    "standard_streams",
-]
-
 STDIN = "<standard input>"  # what a lone hyphen on the command line becomes
 
 

@@ -13,8 +13,6 @@ from ..training.fit import train as train_run
 from ..training.options import flags, read_recipe, train_options
 from .terminal import on_terminal, report
 
-__all__ = ["recipe_defaults", "train"]
-
 GROUPS = {each.group: Group.create_ordered(each.group) for each in flags().values()}
 
 

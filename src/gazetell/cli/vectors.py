@@ -9,8 +9,6 @@ from ..data.vectors import Word2VecModel, train_word2vec, write_vectors
 from ..errors import DataError
 from .terminal import report
 
-__all__ = ["vectors"]
-
 
 def vectors(
     data: Path,

@@ -41,8 +41,6 @@ from ..progress import bar
 from .gaze import fill, one_line, picture_uri, resized, template
 from .predict import Caption, Captioner, caption_many
 
-__all__ = ["FORMATS", "Described", "Journal", "check_out", "describe", "identity", "review_sheet"]
-
 Row = dict[str, Any]
 FORMATS = (".csv", ".jsonl", ".html")
 FORMAT = 1  # of the journal

@@ -41,8 +41,6 @@ from ..progress import bar
 from .figures import Pointing, bias, pointing, save_plots
 from .predict import Answer, Answerer, Caption, Captioner, check_bound
 
-__all__ = ["Evaluation", "caption_pointing", "evaluate", "evaluate_answers", "scored_records"]
-
 COVERAGES = (0.25, 0.5, 0.75, 1.0)
 CALIBRATION = 30  # answers: with fewer, a bin of confidences holds one or two
 

@@ -20,8 +20,6 @@ from ..data.records import Box, QuestionRecord
 from ..files import atomic_path
 from ..metrics import answer_accuracy, reliability, risk_coverage
 
-__all__ = ["Pointing", "Priors", "bias", "pointing", "save_plots"]
-
 PREFIX = 2  # words that make the type of a question: "how many", "what color"
 INK, ACCENT, QUIET = "#262421", "#c2540a", "#969189"
 

@@ -37,19 +37,6 @@ from ..errors import UsageError
 from ..files import atomic_path
 from ..pictures import open_image
 
-__all__ = [
-    "FORMATS",
-    "Gaze",
-    "fill",
-    "heat",
-    "one_line",
-    "overlay",
-    "picture_uri",
-    "resized",
-    "script",
-    "template",
-]
-
 FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".html")  # of `Gaze.save`
 
 # The light, the same in templates/gaze.js.

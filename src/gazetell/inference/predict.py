@@ -35,8 +35,6 @@ from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, load_mod
 from ..pictures import PREVIEW, load_pictures, stack_pixels
 from .gaze import Gaze, picture_uri
 
-__all__ = ["Answer", "Answerer", "Caption", "Captioner", "caption_many", "check_bound", "load"]
-
 TOP = 5  # answers that an ``Answer`` tells
 GREY = 128  # of the picture that stands for none
 # What an option of decoding must be, by the type of its default.

@@ -21,8 +21,6 @@ from ..files import write_text
 from ..pictures import open_image
 from .gaze import Gaze, fill, one_line, picture_uri, script, template
 
-__all__ = ["Example", "chart", "figure_text", "write_report"]
-
 SIDE = 480  # longer side of an embedded picture in pixels: some 50 kB each
 Figure = float | int | str | None
 History = Sequence[Mapping[str, Any]]

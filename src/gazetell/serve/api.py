@@ -47,8 +47,6 @@ from ..models.encoders import Grid
 from .engine import Engine, StoredPicture, Work
 from .guard import CODES, Guard, Monitor, Problem, ProblemReply, ServeOptions, read, request_body
 
-__all__ = ["Service", "create_app"]
-
 Kind = TypeVar("Kind", Captioner, Answerer)
 
 # Requests

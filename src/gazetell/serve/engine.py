@@ -30,8 +30,6 @@ from ..models.encoders import Grid
 from ..pictures import PREVIEW, open_image, to_pixels
 from .guard import Monitor, ServeOptions
 
-__all__ = ["Done", "Engine", "Failed", "StoredPicture", "Work"]
-
 log = logging.getLogger("gazetell.serve")
 
 

@@ -26,17 +26,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ImageError, PixelLimitError, UsageError
 
-__all__ = [
-    "CODES",
-    "Guard",
-    "Monitor",
-    "Problem",
-    "ProblemReply",
-    "ServeOptions",
-    "read",
-    "request_body",
-]
-
 log = logging.getLogger("gazetell.serve")
 Asked = TypeVar("Asked", bound=BaseModel)
 JSON, FORM = "application/json", "multipart/form-data"

@@ -16,8 +16,6 @@ from ..inference.predict import Answerer, Captioner, load
 from .api import create_app
 from .guard import ServeOptions
 
-__all__ = ["TOKEN", "load_models", "serve"]
-
 TOKEN = "GAZETELL_TOKEN"  # the environment variable of the bearer token
 # Once the service has been told to stop, answers that are under way have so many seconds more than
 # an answer may take.

@@ -34,8 +34,6 @@ from ..models.encoders import Grid
 from .options import TrainOptions
 from .task import Report, Task
 
-__all__ = ["Answers", "answer_loss", "fit_temperature"]
-
 LOW, HIGH = 0.05, 20.0  # of the temperature
 
 

@@ -38,8 +38,6 @@ from ..models.encoders import Grid
 from .options import TrainOptions
 from .task import Report, Task
 
-__all__ = ["Captions", "RewardedCaptions", "advantages", "caption_loss", "doubly_stochastic"]
-
 
 class Captions(Task):
     """Cross-entropy training of a captioner; validation on freely generated captions.

@@ -68,8 +68,6 @@ from .captions import Captions, RewardedCaptions
 from .options import OVERFIT, TrainOptions, saved_options
 from .task import Report, Task
 
-__all__ = ["fingerprint", "resume", "train"]
-
 # What a run writes into its folder.
 OWN = (
     *("training.json", "config.json", "model.safetensors", "tokenizer.json", "answers.json"),

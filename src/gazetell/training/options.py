@@ -32,11 +32,6 @@ from ..models.encoders import EncoderConfig
 from ..models.folder import fetch, read_config
 from ..models.options import POSITIVE, SHARE, Options, all_options, flag, option, options_class
 
-__all__ = [
-    *("Flag", "TrainOptions", "flags", "plain", "read_recipe", "read_toml", "recipe_names"),
-    *("saved_options", "taken_over", "toml_names", "train_options"),
-]
-
 logger = logging.getLogger(__name__)
 MODELS: ChainMap[str, Any] = ChainMap(ANSWERERS, CAPTIONERS)  # in this order captioners come first
 RECIPES = resources.files(__package__) / "recipes"

@@ -24,8 +24,6 @@ from ..models.folder import KINDS, ModelFolder, load_model
 from ..models.options import flag
 from .options import TrainOptions
 
-__all__ = ["Report", "Task"]
-
 Report = Callable[[str], None]
 
 
