@@ -9,7 +9,7 @@ import pytest
 from gazetell.data.answers import TARGETS, AnswerVocabulary, coverage, modal_answer
 from gazetell.data.records import QuestionRecord
 from gazetell.errors import DataError, ModelError, UsageError
-from gazetell.metrics.vqa import answer_accuracy, normalise_answer
+from gazetell.metrics.answers import answer_accuracy, normalise_answer
 
 TEN = ("Yes", "yes.", "no", "no", "the cat", "yes", "maybe", "no", "no", "two")
 

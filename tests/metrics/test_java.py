@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gazetell.metrics import java, meteor, score_captions, spice
+from gazetell.metrics import captions as java
+from gazetell.metrics import meteor, score_captions, spice
 
 CANDIDATES = ["a dog runs", ""]
 REFERENCES = [["a dog", "the dog runs"], ["a cat"]]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from gazetell.metrics import score_wups
-from gazetell.metrics.wups import wordnet_similarity, wups
+from gazetell.metrics.answers import wordnet_similarity, wups
 
 # thing > furniture > seat > (chair > armchair, sofa), furniture > table, thing > wall
 PARENT = {

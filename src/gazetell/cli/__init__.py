@@ -43,12 +43,15 @@ VERBS = {
     "models": "List architectures, encoders and recipes, or describe a trained model.",
     "doctor": "Show versions, devices, and what can be used here.",
 }
+# The module of a verb that has none of its own.
+MODULES = {"vectors": "features", "reproduce": "train", "ask": "caption", "models": "doctor"}
 for verb, text in VERBS.items():
     # "data" is a group of verbs of its own; it brings its help along.
     if verb == "data":
         app.command("gazetell.cli.data:app", name=verb)
     else:
-        app.command(f"gazetell.cli.{verb}:{verb}", name=verb, help=text)
+        module = MODULES.get(verb, verb)
+        app.command(f"gazetell.cli.{module}:{verb}", name=verb, help=text)
 
 
 def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> None:

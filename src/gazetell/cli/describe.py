@@ -6,8 +6,7 @@ from ..errors import UsageError
 from ..inference.describe import check_out
 from ..inference.describe import describe as describe_folder
 from ..inference.predict import Captioner
-from .options import HERE, OWN, Here, Own
-from .terminal import on_terminal, report
+from .terminal import HERE, OWN, Here, Own, on_terminal, report
 
 
 def describe(

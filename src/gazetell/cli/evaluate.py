@@ -11,8 +11,7 @@ from ..inference.evaluate import evaluate as evaluate_captions
 from ..inference.predict import Answerer, Captioner, load
 from ..metrics import cider_problem
 from ..models.folder import update_decoding, update_metrics
-from .options import HERE, Decoding, Here
-from .terminal import on_terminal, print_json, report
+from .terminal import HERE, Decoding, Here, on_terminal, print_json, report
 
 MOST_TYPES = 12  # with more types of questions the table is left to --json
 

@@ -20,7 +20,7 @@ from ..metrics import (
     score_captions,
     score_wups,
 )
-from ..metrics.vqa import EXACT
+from ..metrics.answers import EXACT
 from .terminal import print_json
 
 LEVEL = 0.95  # of the interval of a difference

@@ -11,7 +11,7 @@ votes   n_a / n                             softmax; what is missing to 1 is out
 ======  ==================================  =============================================
 
 Where a question has one answer all three are the same. Answers are compared as
-``metrics.vqa.normalise_answer`` leaves them; what it leaves nothing of ("the") is no answer. They
+``metrics.normalise_answer`` leaves them; what it leaves nothing of ("the") is no answer. They
 are kept as most people wrote them ("t-shirt", "table, chair"): where all ten people agree, the
 official accuracy wants their very spelling.
 """
@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import DataError, ModelError, UsageError
 from ..files import read_json, write_json
-from ..metrics.vqa import answer_accuracy, normalise_answer
+from ..metrics.answers import answer_accuracy, normalise_answer
 from .records import QuestionRecord
 
 Target = Literal["hard", "soft", "votes"]
@@ -158,7 +158,7 @@ def coverage(
 ) -> dict[int, float]:
     """The ceiling that a vocabulary of each size puts on the accuracy.
 
-    That is the accuracy (``metrics.vqa.answer_accuracy``, in [0, 1]) of a model that always gives
+    That is the accuracy (``metrics.answer_accuracy``, in [0, 1]) of a model that always gives
     the best answer it has. Questions without an answer are left aside.
 
     Args:

@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import DataError, ImageError, UsageError, WriteError
 from ..files import write_error, write_jsonl
-from ..metrics.vqa import normalise_answer
+from ..metrics.answers import normalise_answer
 from ..pictures import open_image
 from .answers import coverage, modal_answer
 from .readers.rows import BadRow, BadRows

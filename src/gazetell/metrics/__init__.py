@@ -13,30 +13,36 @@ score tokens of any kind, `java` runs METEOR and SPICE, `vqa` normalises and jud
 Nothing here reads files or imports the rest of gazetell.
 """
 
-from .calibration import (
+from .answers import (
+    YEARS,
     Reliability,
     RiskCoverage,
-    expected_calibration_error,
-    reliability,
-    risk_coverage,
-)
-from .captions import METRICS, caption_scores, cider_problem, score_captions
-from .cider import CiderD, cider_d
-from .compare import Difference, compare_answers, compare_captions
-from .java import JavaScore, meteor, spice
-from .ngrams import bleu, rouge_l
-from .vqa import (
-    YEARS,
+    Wups,
     answer_accuracy,
     answer_measure,
     answer_scores,
     exact_match,
+    expected_calibration_error,
     normalise_answer,
+    reliability,
+    risk_coverage,
     score_answers,
+    score_wups,
     vqa_accuracy,
 )
+from .captions import (
+    METRICS,
+    JavaScore,
+    caption_scores,
+    cider_problem,
+    meteor,
+    score_captions,
+    spice,
+)
+from .cider import CiderD, cider_d
+from .compare import Difference, compare_answers, compare_captions
+from .ngrams import bleu, rouge_l
 from .words import split, unspaced_texts
-from .wups import Wups, score_wups
 
 __all__ = [
     "METRICS",

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .answers import answer_scores
 from .captions import Scored
 from .ngrams import ORDERS, Scores, bleu_of_counts
-from .vqa import answer_scores
 
 _COUNTS = 2 + 2 * ORDERS  # columns of bleu_counts
 _CELLS = 1 << 22  # of draws at a time

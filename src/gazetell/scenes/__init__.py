@@ -5,10 +5,9 @@ testing in minutes without a download. Because the truth of each picture is know
 judged true or false (``judge``), which no set of reference captions can do.
 """
 
-from .draw import draw
 from .judge import Verdict, judge
 from .language import captions
-from .make import VERSION, boxes, generate, read_truth
+from .make import VERSION, boxes, draw, generate, read_truth
 from .questions import Question, questions
 from .world import Background, Scene, Thing, sample_scene
 

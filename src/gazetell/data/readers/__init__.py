@@ -12,9 +12,8 @@ them, ``pictures`` (the folder for pictures that it writes) and ``progress``.
 from collections.abc import Callable
 
 from ..records import Dataset
-from .coco import coco, karpathy
+from .captions import coco, flickr8k, flickr30k, karpathy
 from .course import course
-from .flickr import flickr8k, flickr30k
 from .rows import BadRow, BadRows
 from .small import daquar, easy_vqa
 from .table import table

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 from ...errors import DataError, UsageError
 from ...files import read_json, read_text, write_text
 from ..records import SPLITS, Dataset, QuestionRecord
-from .coco import SUBSET
+from .captions import SUBSET
 from .rows import BadRows, BadValue, Collector, answer_texts, below, entries, json_rows, unpacked
 
 _QUESTIONS = re.compile(

@@ -1,0 +1,491 @@
+"""Scores of answers to questions about pictures: accuracy, WUPS, and what confidences are worth.
+
+Accuracy, as the official VQA evaluation counts it.
+
+Ten people answered each question. An answer is held against each nine of them in turn::
+
+    accuracy = mean over i of min(matches among the answers but the i-th / 3, 1)
+
+so that three who agree make it right. What counts as a match has rules (`normalise_answer`), and
+the evaluation changed them once:
+
+======  ====================================================  ================================
+year    answers of people                                     prediction
+======  ====================================================  ================================
+2021    normalised unless all are the same                    normalised unless all people's are
+                                                              the same
+2015    only punctuation normalised, unless all are the same  always normalised
+======  ====================================================  ================================
+
+Where all agree, 2021 compares the texts as they are, capitals and all (a text to be read from the
+picture stays a text); 2015 normalises the prediction even then. The second row was in use until
+the change.
+
+Questions with fewer than four answers, such as those of datasets with one, cannot reach 100 % by
+that formula. They are scored by exact match after the same normalisation.
+
+WUPS: answers judged by how near their words lie in a taxonomy, the measure of DAQUAR.
+
+An answer is a set of items with commas between them ("table, chair"). For the right set T and the
+answered set A::
+
+    WUPS(A, T) = min( prod_{a in A} max_{t in T} w(a, t) , prod_{t in T} max_{a in A} w(a, t) )
+    w(a, t)    = s(a, t)        if s(a, t) >= threshold
+                 0.1 s(a, t)    otherwise
+
+with s the similarity of Wu and Palmer, 2 depth(common ancestor) / (depth(a) + depth(t)), of the
+nearest two noun meanings in WordNet; 1 for equal items and 0 where a word is not in it. 0.9 is
+strict (nearly synonyms only), 0.0 weights nothing down. With several right answers the mean over
+them is taken (average consensus of the second reference).
+
+WordNet comes through nltk if both are at hand; otherwise the score is "not computed", with the
+reason, never 0. Nothing is downloaded.
+
+Items are compared after `normalise_answer`, so that an exact match is 1 here.
+That drops commas: an answer from a vocabulary of normalised answers is one item, and where it has
+several words it can only be right as a whole.
+
+Calibration tells whether a confidence means what it says, and what abstaining buys.
+
+Of the answers given with confidence 0.7, 70 % should be right. Answers are put into M bins of equal
+width by their confidence, bin m holding the confidences in ((m - 1) / M, m / M]::
+
+    ECE = sum over bins of count / N * |accuracy - mean confidence|
+
+A model that may abstain answers only the questions that it is surest of. Coverage is the share
+that it answers, risk the share of those that are wrong; the area under risk over coverage (AURC) is
+small when the model knows what it does not know, whatever its confidences are in themselves.
+
+Legend: N answers, M bins.
+
+References:
+    Antol et al. 2015, VQA: Visual Question Answering (the measure).
+    Goyal et al. 2017, Making the V in VQA Matter (version 2).
+    The official code: GT-Vision-Lab/VQA, a013f00 (2021) and c4e6a0e (before).
+    Wu and Palmer 1994, Verb Semantics and Lexical Selection.
+    Malinowski and Fritz 2014, A Multi-World Approach to Question Answering about Real-World Scenes.
+    Malinowski, Rohrbach and Fritz 2015, Ask Your Neurons (consensus).
+    Guo et al. 2017, On Calibration of Modern Neural Networks (reliability, ECE).
+    Geifman and El-Yaniv 2017, Selective Classification for Deep Neural Networks (risk, coverage).
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .words import check_pairs
+
+YEARS = (2015, 2021)
+OFFICIAL, EXACT = "official VQA accuracy", "exact match"
+FULL = 3  # people who must agree
+VOTES = FULL + 1  # with fewer answers nobody can reach 1: one is always left out
+
+MARKS = ';/[]"{}()=+\\_-><@`,?!'  # neither the apostrophe nor the colon of times
+ARTICLES = ("a", "an", "the")
+NUMBERS = {
+    **{"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"},
+    **{"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"},
+}
+# The forms that are put right when exactly one apostrophe is missing. The list is that of the
+# evaluation, with its gaps; its entries with capitals never apply, for words are in lower case.
+APOSTROPHES = """
+'ow's'at 'twas ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't
+hadn't've hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am
+might've mightn't mightn't've must've mustn't needn't not've o'clock oughtn't shan't she'd've
+should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've
+someone'll someone's something'd something'd've something'll that's there'd there'd've there're
+there's they'd they'd've they'll they're they've wasn't we'd've we've weren't what'll what're
+what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're
+why's won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're
+you've
+"""
+CONTRACTIONS = {
+    word[:place] + word[place + 1 :]: word
+    for word in APOSTROPHES.split()
+    for place, letter in enumerate(word)
+    if letter == "'"
+} | {"somebody'd": "somebodyd"}  # the evaluation has this one the wrong way round
+
+_THOUSANDS = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")
+# The official code passes a flag of value 32 where the number of replacements belongs.
+_PERIODS = 32
+
+
+@lru_cache(maxsize=1 << 16)
+def normalise_answer(text: str) -> str:
+    """An answer as the official evaluation compares it.
+
+    Line breaks and tabs become blanks, punctuation becomes a blank (nothing where a blank is
+    beside it or a comma stands between digits), periods that begin no decimal go, letters become
+    lower case, number words up to ten become digits, articles go, and missing apostrophes are
+    put in. It is to be applied once: a second time may change the text again.
+
+    Args:
+        text: an answer; it may be empty, and one of articles and punctuation becomes empty.
+    """
+    words = _punctuation(_blanks(text)).lower().split()
+    digits = (NUMBERS.get(word, word) for word in words)
+    return " ".join(CONTRACTIONS.get(word, word) for word in digits if word not in ARTICLES)
+
+
+def vqa_accuracy(answers: Sequence[str], prediction: str, *, year: int = 2021) -> float:
+    """The official accuracy of one answer.
+
+    Args:
+        answers: what people answered, in general ten.
+        prediction: the answer to judge.
+        year: of the evaluation's rules, 2021 or 2015 (see `gazetell.metrics.answers`).
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        ValueError: no answers, or another year.
+    """
+    if not answers:
+        raise ValueError("no answers to compare with")
+    if year not in YEARS:
+        raise ValueError(f"year {year}; expected one of {', '.join(map(str, YEARS))}")
+    people = list(map(_blanks, answers)) if year == 2021 else list(answers)
+    agreed = len(set(people)) == 1
+    if not agreed:
+        people = list(map(normalise_answer if year == 2021 else _punctuation, people))
+    text = _blanks(prediction) if agreed and year == 2021 else normalise_answer(prediction)
+    matches = people.count(text)
+    # Summed one by one, as the official code does, so that sums of many questions are equal to it.
+    return sum(min(1, (matches - (one == text)) / FULL) for one in people) / len(people)
+
+
+def exact_match(answers: Sequence[str], prediction: str) -> float:
+    """1.0 if the prediction is one of the answers after `normalise_answer`, else 0.0."""
+    text = normalise_answer(prediction)
+    return float(any(normalise_answer(answer) == text for answer in answers))
+
+
+def answer_accuracy(answers: Sequence[str], prediction: str, *, year: int = 2021) -> float:
+    """The accuracy of one answer by the measure that fits the number of people's answers.
+
+    That is `vqa_accuracy` for four answers or more, `exact_match` for fewer. Errors are those of
+    `vqa_accuracy`.
+    """
+    if 0 < len(answers) < VOTES:
+        return exact_match(answers, prediction)
+    return vqa_accuracy(answers, prediction, year=year)
+
+
+def answer_measure(references: Mapping[str, Sequence[str]], *, year: int = 2021) -> str:
+    """What `score_answers` calls its measure: official, exact match, or both where they mix."""
+    few = sum(len(answers) < VOTES for answers in references.values())
+    official = OFFICIAL if year == 2021 else f"{OFFICIAL} of {year}"
+    if not few:
+        return official
+    return EXACT if few == len(references) else f"{official}, {EXACT} below {VOTES} answers"
+
+
+def answer_scores(
+    references: Mapping[str, Sequence[str]], predictions: Mapping[str, str], *, year: int = 2021
+) -> dict[str, float]:
+    """`answer_accuracy` of each question, in [0, 1], in the order of ``references``.
+
+    Arguments and errors are those of `score_answers`.
+    """
+    check_pairs(references, predictions, "question")
+    return {
+        question: answer_accuracy(answers, predictions[question], year=year)
+        for question, answers in references.items()
+    }
+
+
+def score_answers(
+    references: Mapping[str, Sequence[str]],
+    predictions: Mapping[str, str],
+    *,
+    question_types: Mapping[str, str | None] | None = None,
+    answer_types: Mapping[str, str | None] | None = None,
+    year: int = 2021,
+) -> dict[str, Any]:
+    """Score answers as the official VQA evaluation prints them.
+
+    Args:
+        references: people's answers to each question, at least one.
+        predictions: the answer to each of the same questions.
+        question_types: the type of each question ("what color is the", ...), where it has one.
+        answer_types: likewise of its answers ("yes/no", "number", "other").
+        year: of the official rules.
+
+    Returns:
+        ``accuracy``, ``per_answer_type`` and ``per_question_type`` (by name; empty without
+        types) in 0 to 100 with two digits, ``measure`` (its name) and ``questions`` (how many).
+
+    Raises:
+        ValueError: no questions, different questions in the two, or one without answers.
+    """
+    scores = answer_scores(references, predictions, year=year)
+    return {
+        "accuracy": _percent(list(scores.values())),
+        "measure": answer_measure(references, year=year),
+        "questions": len(scores),
+        "per_answer_type": _per_type(scores, answer_types),
+        "per_question_type": _per_type(scores, question_types),
+    }
+
+
+def _blanks(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def _punctuation(text: str) -> str:
+    """Marks to blanks or to nothing, judged by the text as it was before any was replaced."""
+    thousands = _THOUSANDS.search(text) is not None
+    table: dict[int, str] = {
+        ord(mark): "" if thousands or f"{mark} " in text or f" {mark}" in text else " "
+        for mark in MARKS
+        if mark in text
+    }
+    return _PERIOD.sub("", text.translate(table), count=_PERIODS)
+
+
+def _percent(scores: Sequence[float]) -> float:
+    return round(100 * float(sum(scores)) / len(scores), 2)
+
+
+def _per_type(
+    scores: Mapping[str, float], types: Mapping[str, str | None] | None
+) -> dict[str, float]:
+    """The accuracy of the questions of each type; those without a type are in none."""
+    groups: dict[str, list[float]] = {}
+    for question, score in scores.items():
+        type_ = (types or {}).get(question)
+        if type_ is not None:
+            groups.setdefault(type_, []).append(score)
+    return {type_: _percent(groups[type_]) for type_ in sorted(groups)}
+
+
+Similarity = Callable[[str, str], float]
+THRESHOLDS = (0.9, 0.0)
+FAR = 0.1  # weight of a similarity below the threshold
+
+
+@dataclass(frozen=True)
+class Wups:
+    """WUPS at some thresholds, which may not have been computed.
+
+    ``scores`` has a number in 0 to 100, with two digits, for each threshold; or None, and then
+    ``reason`` is one line that says why.
+    """
+
+    scores: dict[float, float | None]
+    reason: str | None = None
+
+
+def wups(
+    answers: Sequence[str], prediction: str, threshold: float, similarity: Similarity
+) -> float:
+    """WUPS of one answer.
+
+    Args:
+        answers: the right answers, at least one, each a set of items with commas between them.
+        prediction: the answer to judge, likewise.
+        threshold: similarities below it count a tenth.
+        similarity: of two normalised items, in [0, 1]; it is not asked about equal ones.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        ValueError: no answers.
+    """
+    if not answers:
+        raise ValueError("no answers to compare with")
+
+    def near(one: str, other: str) -> float:
+        likeness = 1.0 if one == other else similarity(one, other)
+        return likeness if likeness >= threshold else FAR * likeness
+
+    def alike(right: str) -> float:
+        # "chair, table" from a vocabulary that has lost its commas is right all the same.
+        if normalise_answer(right) == normalise_answer(prediction):
+            return 1.0
+        wanted, given = _items(right), _items(prediction)
+        if not wanted or not given:
+            return 0.0
+        return min(
+            prod(max(near(a, t) for t in wanted) for a in given),
+            prod(max(near(a, t) for a in given) for t in wanted),
+        )
+
+    return sum(alike(right) for right in answers) / len(answers)
+
+
+def score_wups(
+    references: Mapping[str, Sequence[str]],
+    predictions: Mapping[str, str],
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    similarity: Similarity | None = None,
+) -> Wups:
+    """The mean WUPS of the answers to some questions.
+
+    Args:
+        references: the right answers to each question, at least one.
+        predictions: the answer to each of the same questions.
+        thresholds: where to compute it.
+        similarity: of two items; by default `wordnet_similarity`, if it can be had.
+
+    Raises:
+        ValueError: no questions, different questions in the two, or one without answers.
+    """
+    check_pairs(references, predictions, "question")
+    if similarity is None:
+        found = wordnet_similarity()
+        if isinstance(found, str):
+            return Wups(dict.fromkeys(thresholds), found)
+        similarity = found
+    scores: dict[float, float | None] = {}
+    for threshold in thresholds:
+        each = [
+            wups(answers, predictions[question], threshold, similarity)
+            for question, answers in references.items()
+        ]
+        scores[threshold] = round(100 * sum(each) / len(each), 2)
+    return Wups(scores)
+
+
+def wordnet_similarity() -> Similarity | str:
+    """The similarity of Wu and Palmer in WordNet, or in one line why it cannot be had."""
+    try:
+        from nltk.corpus import wordnet
+    except ImportError as error:
+        return f"nltk cannot be imported ({error}); pip install 'gazetell[wups]'"
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        return "WordNet is not there (python -m nltk.downloader wordnet)"
+    except OSError as error:
+        return f"WordNet cannot be read ({error.strerror or error})"
+
+    @cache
+    def similarity(one: str, other: str) -> float:
+        # WordNet writes compounds with underscores.
+        first, second = (
+            wordnet.synsets(item.replace(" ", "_"), pos=wordnet.NOUN) for item in (one, other)
+        )
+        found = (a.wup_similarity(b) or 0.0 for a in first for b in second)
+        return max(found, default=0.0)
+
+    return similarity
+
+
+def _items(answer: str) -> list[str]:
+    """The different items of an answer, without empty ones."""
+    return list(dict.fromkeys(filter(None, map(normalise_answer, answer.split(",")))))
+
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Confidence and accuracy by bins of confidence.
+
+    Attributes:
+        edges: (M + 1,) from 0 to 1.
+        confidence: (M,) mean confidence in each bin, NaN in an empty one.
+        accuracy: (M,) mean correctness in each bin, NaN in an empty one.
+        count: (M,) answers in each bin.
+    """
+
+    edges: Floats
+    confidence: Floats
+    accuracy: Floats
+    count: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What is wrong among the i answers of highest confidence, for i = 1 to N.
+
+    Attributes:
+        threshold: (N,) the lowest confidence among them, falling.
+        coverage: (N,) their share, i / N.
+        risk: (N,) 1 - their mean correctness.
+        area: mean risk over all coverages, in [0, 1].
+    """
+
+    threshold: Floats
+    coverage: Floats
+    risk: Floats
+    area: float
+
+
+def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Reliability:
+    """Sort answers into bins of equal width by their confidence.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        correct: (N,) in [0, 1]; fractions are allowed, for people differ.
+        bins: M.
+
+    Raises:
+        ValueError: no answers, shapes that differ, a number outside [0, 1], or no bins.
+    """
+    sure, right = _checked(confidence, correct)
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; expected at least 1")
+    edges = np.linspace(0, 1, bins + 1)
+    # The bin whose upper edge is the first not below; 0 itself belongs to the first.
+    place = np.maximum(np.searchsorted(edges, sure, side="left") - 1, 0)
+    count = np.bincount(place, minlength=bins)
+    filled = np.where(count, count, np.nan)
+    return Reliability(
+        edges,
+        np.bincount(place, sure, minlength=bins) / filled,
+        np.bincount(place, right, minlength=bins) / filled,
+        count,
+    )
+
+
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
+    """How far confidence and accuracy lie apart, on average over answers (ECE), in [0, 1].
+
+    0 is a confidence that means what it says. Arguments and errors are those of `reliability`.
+    """
+    table = reliability(confidence, correct, bins)
+    gaps = np.abs(table.accuracy - table.confidence)
+    return float(np.nansum(gaps * table.count) / table.count.sum())
+
+
+def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
+    """How risk grows as the model answers more of the questions.
+
+    Answers of equal confidence have no order; each counts with their mean correctness, which is
+    what a draw among them would give. The result does not depend on the order of the input.
+    Arguments and errors are those of `reliability`.
+    """
+    sure, right = _checked(confidence, correct)
+    _, group, size = np.unique(-sure, return_inverse=True, return_counts=True)
+    means = np.bincount(group, right) / size  # by falling confidence
+    order = np.arange(1, len(sure) + 1)
+    # Sums of rounded means may pass 1 by a hair.
+    risk = np.clip(1 - np.cumsum(np.repeat(means, size)) / order, 0, 1)
+    return RiskCoverage(np.sort(sure)[::-1], order / len(sure), risk, float(risk.mean()))
+
+
+def _checked(confidence: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
+    sure, right = (np.asarray(values, dtype=np.float64) for values in (confidence, correct))
+    if sure.ndim != 1 or sure.shape != right.shape:
+        raise ValueError(f"shapes {sure.shape} and {right.shape}; expected two equal (N,)")
+    if not len(sure):
+        raise ValueError("no answers to judge")
+    for name, values in (("confidence", sure), ("correct", right)):
+        # Not "any outside": NaN compares as false either way.
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"{name} holds a number outside 0 to 1")
+    return sure, right
