@@ -31,7 +31,7 @@ def test_no_model_and_no_model_there(tmp_path):
     with pytest.raises(UsageError, match="expected --model"):
         serve()
     with pytest.raises(ModelError, match="nowhere"):
-        serve(model=(str(tmp_path / "nowhere"),))
+        serve(model=(str(tmp_path / "nowhere"),), options=ServeOptions(port=0))
     with pytest.raises(UsageError, match="--threads -1"):
         ServeOptions(threads=-1)
 
