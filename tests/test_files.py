@@ -2,11 +2,12 @@
 
 import gzip
 import lzma
+import os
 
 import pytest
 
-from gazetell.errors import DataError
-from gazetell.files import read_bytes, read_json, read_text, spreadsheet_text
+from gazetell.errors import DataError, WriteError
+from gazetell.files import read_bytes, read_json, read_text, spreadsheet_text, write_text
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n"])
@@ -35,3 +36,15 @@ def test_what_is_no_utf_8_is_named_by_its_line(tmp_path, end):
     path.write_bytes(b"one" + end + end + b"gr\xfcn")
     with pytest.raises(DataError, match=r"a\.txt:3: is not UTF-8 text"):
         read_text(path)
+
+
+def test_a_file_takes_the_place_of_a_file_alone(tmp_path):
+    pipe, link, file = tmp_path / "pipe", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(pipe)
+    with pytest.raises(WriteError, match="pipe: is a device or pipe"):
+        write_text(pipe, "a")
+    assert pipe.is_fifo()
+    link.symlink_to(file)
+    write_text(link, "a")
+    assert link.is_symlink()
+    assert file.read_text() == "a"

@@ -211,6 +211,15 @@ def test_wide_grey(values, expected):
     assert (image.getpixel((0, 0))[0], image.getpixel((1, 0))[0]) == expected
 
 
+def test_values_that_are_not_finite_are_told(caplog):
+    values = np.full((2, 2), np.nan, np.float32)
+    with pytest.raises(ImageError, match="holds no finite value"):
+        open_image(packed(Image.fromarray(values), "TIFF"))
+    values[0] = 1
+    open_image(packed(Image.fromarray(values), "TIFF"))
+    assert caplog.messages == ["picture: values that are not finite, taken as 0: 2 of 4"]
+
+
 def test_first_frame_of_an_animation():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for kind in ("GIF", "WEBP", "MPO", "AVIF"):

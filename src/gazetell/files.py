@@ -29,19 +29,23 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> WriteError:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it over ``path`` when the block succeeds.
 
-    The suffix of ``path`` is kept, so that libraries that choose a format by it work.
+    The suffix of ``path`` is kept, so that libraries that choose a format by it work. A link stays
+    one: what it points to is replaced.
 
     Raises:
-        WriteError: the file system refused (full disk, no permission, no such folder).
+        WriteError: the file system refused (full disk, no permission, no such folder), or there is
+            a device or pipe, which a file would take the place of.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise WriteError(f"{path}: is a device or pipe; expected a file")
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, target)
     except OSError as error:
-        raise write_error(target, error) from error
+        raise write_error(path, error) from error
     finally:
         # Where the folder is no folder there is nothing to remove, and the error above tells.
         with suppress(OSError):

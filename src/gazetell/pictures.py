@@ -172,7 +172,7 @@ def _decode(image: Image.Image, name: str, side: int | None, max_pixels: int) ->
         image.draft(None, (side, side))
     deep = ";16" in str(getattr(image, "tile", ""))
     image.load()
-    turn, rgb = _upright(image), _to_rgb(image, deep)
+    turn, rgb = _upright(image), _to_rgb(image, name, deep)
     if turn is not None:
         rgb = rgb.transpose(turn)
     # The orientation has been used up; left in place it would be applied again.
@@ -190,10 +190,10 @@ def _upright(image: Image.Image) -> Image.Transpose | None:
     return Image.Transpose[_UPRIGHT[value - 2]] if value in range(2, 9) else None
 
 
-def _to_rgb(image: Image.Image, deep: bool) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, deep: bool) -> Image.Image:
     """A loaded image as a new RGB image; ``deep`` for one that had 16 bits a colour."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+        return Image.fromarray(_eight_bits(image, name)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
@@ -206,9 +206,13 @@ def _to_rgb(image: Image.Image, deep: bool) -> Image.Image:
     return rgb
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
+def _eight_bits(image: Image.Image, name: str) -> np.ndarray:
     """Grey values of more than 8 bits as (height, width) uint8, see the module."""
     raw = np.asarray(image)
+    if odd := int(np.count_nonzero(~np.isfinite(raw))):
+        if odd == raw.size:
+            raise ImageError(f"{name}: holds no finite value")
+        log.warning("%s: values that are not finite, taken as 0: %d of %d", name, odd, raw.size)
     values = np.nan_to_num(raw.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low < 0:

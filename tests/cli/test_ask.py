@@ -116,6 +116,8 @@ def test_the_gaze(run, world, typed, name):
         ("ask --model ask", None, 2, "PICTURE"),
         ("ask a.png --model ask", "?!", 2, "question '?!': has no words"),
         ("ask - --model ask", None, 2, "expected questions beside it"),
+        ("ask a.png --model ask", "-", 2, "-: is no question"),
+        ("ask a.png --model ask --gaze a.png", "is it", 2, "a.png: is one of the pictures"),
         ("ask none.png --model ask", "is it", 4, "none.png"),
         ("ask a.png --model nowhere", "is it", 5, "nowhere: is no model folder"),
         ("ask a.png --model tell", "is it", 5, "use it with: gazetell caption"),

@@ -139,6 +139,13 @@ def test_an_interrupted_command(run, world, monkeypatch):
         ("caption a.png --model tell --gaze a.bmp", 2, ".bmp"),
         ("caption a.png data/images --model tell --gaze a.gif", 2, "one file for 22 pictures"),
         ("caption a.png --model tell --gaze ask/config", 2, "is a file; expected a folder"),
+        ("caption a.png --model tell --gaze a.png", 2, "a.png: is one of the pictures"),
+        ("caption a.png --model tell --gaze=", 2, "--gaze '': is empty"),
+        ("caption a.png --model tell --model tell/", 2, "model tell: is named twice"),
+        ("caption a.png --model tell --empty-model", 2, "--empty-model"),
+        ("evaluate tell --data data --out lstm", 2, "--out lstm: holds a model"),
+        ("vectors data --out data/captions.jsonl", 2, "is a file of the dataset"),
+        ("demo --out d --seed -1", 2, "--seed -1"),
         ("caption a.png --model tell --device toaster", 2, "toaster"),
         # Without effect.
         ("caption a.png --model tell --temperature 50", 2, "temperature: has no effect"),

@@ -115,7 +115,7 @@ def test_each_file_is_parsed_once(run, files, monkeypatch):
     for content in (captions(RIGHT, MIXED), answers(ANSWERED, WRONG_ANSWERS)):
         options = files(*content)
         read.clear()
-        assert run("score", *options, "--resamples", 10)[0] == 0
+        assert run("score", *options, "--resamples", 40)[0] == 0
         assert sorted(read) == sorted(options[1::2])
 
 
@@ -186,7 +186,7 @@ def test_a_subset_of_the_questions_and_of_both_models(run, files, caplog):
     assert (status, scores["accuracy"], scores["questions"], scores["left_out"]) == (0, 100, 3, 1)
     assert scores["per_question_type"] == {"how many": 100, "is": 100, "what": 100}
     rows = answers(few, WRONG_ANSWERS | {"4": "kite"})
-    status, out, _ = run("score", *files(*rows), "--subset", "--json", "--resamples", 10)
+    status, out, _ = run("score", *files(*rows), "--subset", "--json", "--resamples", 40)
     found = json.loads(out)
     assert (found["questions"], found["left_out"]) == (3, 1)
     assert found["metrics"]["accuracy"]["first"] == 100
@@ -230,7 +230,7 @@ ONE_ANSWER = [{"id": i, "answers": ["yes"]} for i in ANSWERS]
         (OF_CAPTIONS[:2], ["--seed", 0], "--seed: needs --against"),
         ((ONE_ANSWER, OF_ANSWERS[1]), ["--year", 2015], "--year: is for four answers a question"),
         (OF_ANSWERS, ["--year", 2016], "--year 2016: expected 2015 or 2021"),
-        (OF_ANSWERS, ["--resamples", 0], "--resamples 0: expected at least 1"),
+        (OF_ANSWERS, ["--resamples", 39], "--resamples 39: expected at least 40"),
         (OF_CAPTIONS, ["--seed", -1], "--seed -1: expected 0 or more"),
     ],
 )

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from gazetell import cli
+from gazetell.errors import UsageError
 from gazetell.models.precision import _say_once
 
 NAMES = [b"=1+2.png", b"gr\xfcn.png", b"two\nlines.png", "円.png".encode()]
@@ -120,3 +122,13 @@ def test_questions_that_are_not_utf_8_are_told_as_unknown_words(command, world, 
     status, out = command("ask a.png --model ask")
     assert status == 0
     assert out.endswith("unknown words: gr, \ufffd, n\n")
+
+
+def test_a_warning_of_a_library_is_one_line(run, world, monkeypatch):
+    def warn(*paths, **options):
+        for _ in range(2):
+            warnings.warn("two\n  lines", RuntimeWarning, stacklevel=1)
+        raise UsageError("no")
+
+    monkeypatch.setattr("gazetell.inference.predict.Captioner.load", warn)
+    assert run("caption a.png --model tell") == (2, "", "two lines\nerror: no\n")

@@ -438,3 +438,13 @@ def test_the_summary_of_a_dataset_of_questions(tmp_path):
     assert (again.questions, again.missing) == (5, ("c.png",))
     quarantine = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert len(quarantine) == 2
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "questions.jsonl"])
+def test_a_table_is_never_overwritten(tmp_path, name):
+    """The table that is read may bear the name of a file of the prepared folder."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"holds a {name} of its own; expected another folder"):
+        prepare(dataset(tmp_path, 3), tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "dataset.json").exists()

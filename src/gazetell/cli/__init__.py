@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import UNSET, App, CycloptsError, Parameter
 
 from .. import __version__
 from ..errors import GazetellError, UsageError
@@ -25,6 +25,7 @@ app = App(
     version=__version__,
     help="Looks at a picture, tells what it sees, answers questions, and shows where it looked.",
     help_epilogue=EXIT_STATUS,
+    default_parameter=Parameter(negative_iterable=()),  # no --empty-model and the like
     suppress_keyboard_interrupt=False,  # said in one line here
 )
 VERBS = {
@@ -55,10 +56,16 @@ for verb, text in VERBS.items():
 
 
 def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> None:
-    """Presets from ``--recipe``, for the verbs that have it; a hyphen is no value of an option."""
+    """Check all values, and fill in those of ``--recipe`` for the verbs that have it.
+
+    A lone hyphen is no value of an option. An empty value is mostly that of an unset variable, and
+    as a path it would be the current folder.
+    """
     for argument in arguments:
         if argument.name.startswith("--") and any(t.value == STDIN for t in argument.tokens):
             raise UsageError(f"{argument.name} -: standard input cannot be used here")
+        if any(not t.value and t.implicit_value is UNSET for t in argument.tokens):
+            raise UsageError(f"{argument.name} '': is empty; expected a value")
     if any(argument.name == "--recipe" and argument.tokens for argument in arguments):
         from .train import recipe_defaults
 

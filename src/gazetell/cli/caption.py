@@ -1,6 +1,7 @@
 """``gazetell caption`` and ``gazetell ask``."""
 
 import csv as tables
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,16 @@ from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
 from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_many, check_bound
 from ..pictures import image_files
-from .terminal import HERE, STDIN, Decoding, Here, is_gaze_file, one_line, report
+from .terminal import (
+    HERE,
+    STDIN,
+    Decoding,
+    Here,
+    is_gaze_file,
+    one_line,
+    refuse_pictures,
+    report,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,8 @@ def caption(
     if batch is not None and STDIN in pictures:
         raise UsageError("--batch: has no effect on the one picture of standard input")
     items = _items(pictures)
-    one_file = is_gaze_file(gaze, len(items), "pictures")
+    given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
+    one_file = is_gaze_file(gaze, given, len(items), "pictures")
     captioner = Captioner.load(*model, device=computing.device, precision=computing.precision)
     chosen = captioner.options(**decoding.given())
     if gaze is not None and not captioner.attentive:
@@ -88,7 +99,9 @@ def caption(
         if gaze is not None:
             # Short enough for every file system; the number tells pictures of one name apart.
             stem = "picture" if isinstance(item, bytes) else Path(name).stem[:50]
-            result.save_gaze(gaze if one_file else gaze / f"{number:04d}-{stem}.png")
+            target = gaze if one_file else gaze / f"{number:04d}-{stem}.png"
+            refuse_pictures(target, given)
+            result.save_gaze(target)
     if cut:
         report(f"cut at {chosen.max_length} words (--max-length): {cut} of {len(items)} captions")
     if odd:
@@ -161,7 +174,10 @@ def ask(
         raise UsageError("--top: has no effect with --json, which has the five likeliest answers")
     if picture == STDIN and not questions:
         raise UsageError("- takes standard input for the picture; expected questions beside it")
-    one_file = is_gaze_file(gaze, len(questions), "questions")
+    if STDIN in questions:
+        raise UsageError("-: is no question; without any they are read from standard input")
+    given = {os.path.realpath(picture)}
+    one_file = is_gaze_file(gaze, given, len(questions), "questions")
     answerer = Answerer.load(model, device=computing.device, precision=computing.precision)
     if gaze is not None and not answerer.attentive:
         raise UsageError(f"--gaze {gaze}: {model} has no attention to show")
@@ -179,7 +195,9 @@ def ask(
         text = dumps(answer.to_dict(), ensure_ascii=False) if json else _line(answer, top or 1)
         print(text, flush=True)
         if gaze is not None:
-            answer.save_gaze(gaze if one_file else gaze / f"{number - 1:04d}.png")
+            target = gaze if one_file else gaze / f"{number - 1:04d}.png"
+            refuse_pictures(target, given)
+            answer.save_gaze(target)
     if not number:
         report("no question on standard input")
     return status

@@ -81,6 +81,7 @@ def demo(
     ):
         if number is not None and number < least:
             raise UsageError(f"--{name} {number}: expected {least} or more")
+    train_options("scenes", seed=seed)  # refuses a seed before anything is made
     _clear(out, again)
     data, answerer, page = out / "scenes", out / "answerer", out / "report.html"
     total, progress = train_pictures + val_pictures + test_pictures, on_terminal()

@@ -64,6 +64,8 @@ def evaluate(
         raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; expected a folder")
+    if out is not None and (out / "config.json").exists():
+        raise UsageError(f"--out {out}: holds a model with a metrics.json; expected another folder")
     given: dict[str, dict[str, Any]] = {
         "captions": {
             "--beam": beam,

@@ -106,6 +106,8 @@ def vectors(
         seed: Of everything random.
     """
     dataset = Dataset.open(data)
+    if out.is_file() and out.resolve().parent == data.resolve():
+        raise UsageError(f"--out {out}: is a file of the dataset; expected another name")
     texts = [text for r in dataset.captions if r.split == "train" for text in r.captions]
     texts += [record.question for record in dataset.questions if record.split == "train"]
     if not texts:

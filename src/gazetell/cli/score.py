@@ -24,6 +24,7 @@ from ..metrics.answers import EXACT
 from .terminal import print_json
 
 LEVEL = 0.95  # of the interval of a difference
+LEAST = 40  # draws whose ends are that interval's
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,8 @@ def score(
         _refuse(given & {"resamples", "seed"}, "needs --against")
     else:
         _refuse(given & {"java", "wups"}, "is not compared; leave it out, or --against")
-    if resamples is not None and resamples < 1:
-        raise UsageError(f"--resamples {resamples}: expected at least 1")
+    if resamples is not None and resamples < LEAST:
+        raise UsageError(f"--resamples {resamples}: expected at least {LEAST}")
     if seed is not None and seed < 0:
         raise UsageError(f"--seed {seed}: expected 0 or more")
     if year not in (None, *YEARS):

@@ -12,7 +12,8 @@ import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,15 +51,20 @@ class _Output(io.TextIOWrapper):
 
 
 class _Warnings(logging.Handler):
-    """Warnings of the library as lines for people, each once; the service has a log of its own."""
+    """Warnings of this and other libraries as lines, each once; the service has its own log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = record.getMessage()
-        if line not in self.said and not record.name.startswith("gazetell.serve"):
+        if not record.name.startswith("gazetell.serve"):
+            self.show(record.getMessage())
+
+    def show(self, message: Warning | str, *_: Any) -> None:
+        """Stands for ``warnings.showwarning``, which would print a place in the source too."""
+        line = " ".join(str(message).split())
+        if line not in self.said:
             self.said.add(line)
             report(line)
 
@@ -80,8 +86,9 @@ def standard_streams() -> Iterator[None]:
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-    logger, warnings, before = logging.getLogger("gazetell"), _Warnings(), sys.stdout
-    logger.addHandler(warnings)
+    logger, lines, before = logging.getLogger("gazetell"), _Warnings(), sys.stdout
+    logger.addHandler(lines)
+    showwarning, warnings.showwarning = warnings.showwarning, lines.show
     try:
         if isinstance(before, io.TextIOWrapper):
             sys.stdout = _Output(
@@ -89,7 +96,8 @@ def standard_streams() -> Iterator[None]:
             )
         yield
     finally:
-        logger.removeHandler(warnings)
+        logger.removeHandler(lines)
+        warnings.showwarning = showwarning
         output, sys.stdout = sys.stdout, before
         if isinstance(output, _Output):
             try:
@@ -161,12 +169,12 @@ Own = Annotated[Decoding, Parameter(name="*")]
 HERE, OWN = Computing(), Decoding()
 
 
-def is_gaze_file(gaze: Path | None, count: int, what: str) -> bool:
+def is_gaze_file(gaze: Path | None, pictures: Collection[str], count: int, what: str) -> bool:
     """Whether ``--gaze`` names one file, and not a folder of files.
 
     Raises:
-        UsageError: a file of another format, one for several pictures or questions, or a file
-            where a folder is expected.
+        UsageError: a file of another format, one of the pictures (given by their real paths), one
+            for several pictures or questions, or a file where a folder is expected.
     """
     from ..inference.gaze import FORMATS
 
@@ -181,4 +189,11 @@ def is_gaze_file(gaze: Path | None, count: int, what: str) -> bool:
     if count != 1:
         many = f"{count} {what}" if count else f"typed {what}"
         raise UsageError(f"--gaze {gaze}: one file for {many}; expected a folder")
+    refuse_pictures(gaze, pictures)
     return True
+
+
+def refuse_pictures(gaze: Path, pictures: Collection[str]) -> None:
+    """Keep ``--gaze`` from writing over one of the pictures."""
+    if os.path.realpath(gaze) in pictures:
+        raise UsageError(f"--gaze {gaze}: is one of the pictures; expected another name")

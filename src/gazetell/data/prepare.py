@@ -34,6 +34,7 @@ from .records import SPLITS, Dataset, QuestionRecord
 from .text import unspaced_warning, word_counts
 
 Check = Literal["exists", "decode", "none"]
+RECORDS = ("captions.jsonl", "questions.jsonl")
 QUARANTINE = "quarantine.jsonl"
 MISSING = "picture is missing"
 FREQUENT = 5  # a word that training keeps by default occurs so often
@@ -173,7 +174,7 @@ def prepare(
 
     Raises:
         DataError: missing or unreadable pictures without ``skip``; nothing left to write.
-        UsageError: an unknown ``check_images``.
+        UsageError: an unknown ``check_images``; a folder with record files of something else.
         WriteError: the file system refused; an earlier prepared folder is left as it was.
     """
     if check_images not in get_args(Check):
@@ -202,6 +203,10 @@ def prepare(
     )
     if not dataset.captions and not dataset.questions:
         raise DataError(f"{dataset.name}: no picture is left; expected at least one")
+    # Without dataset.json such a file is somebody's own, perhaps the table that was read.
+    for name in () if (folder / "dataset.json").exists() else RECORDS:
+        if (folder / name).exists():
+            raise UsageError(f"{folder}: holds a {name} of its own; expected another folder")
     summary = _summary(dataset, folder, bad, reasons, digests)
     _write(dataset, folder, quarantine)
     return summary
@@ -409,7 +414,7 @@ def _write(dataset: Dataset, folder: Path, quarantine: list[BadRow]) -> None:
         if quarantine:
             write_jsonl(stage / QUARANTINE, map(asdict, quarantine))
         # dataset.json last: what it announces is there.
-        for name in ("captions.jsonl", "questions.jsonl", QUARANTINE, "dataset.json"):
+        for name in (*RECORDS, QUARANTINE, "dataset.json"):
             if (stage / name).exists():
                 os.replace(stage / name, folder / name)
             else:

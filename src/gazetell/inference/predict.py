@@ -192,6 +192,13 @@ def check_several(what: str, values: object) -> None:
         raise UsageError(f"{what} {values!r:.60}: expected a list of {what}")
 
 
+def check_members(paths: Sequence[Path]) -> None:
+    """Refuse a model that is named twice in an ensemble, which it would not change."""
+    names = [str(path).rstrip(os.sep) for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"model {twice}: is named twice; expected different ones")
+
+
 class Captioner(Model):
     """A loaded captioning model, or several that tell captions together; see ``load``.
 
@@ -231,6 +238,7 @@ class Captioner(Model):
         """``gazetell.load``, refusing answerers."""
         if not paths:
             raise UsageError("expected a model folder or hf://owner/name")
+        check_members(paths)
         models = [load_kind(path, CaptionerFolder) for path in paths]
         return cls(*models, device=device, precision=precision)
 
@@ -533,6 +541,7 @@ def load(
     """
     model = load_model(path)
     if isinstance(model, CaptionerFolder):
+        check_members((path, *others))
         members = [load_kind(other, CaptionerFolder) for other in others]
         return Captioner(model, *members, device=device, precision=precision)
     if others:

@@ -307,7 +307,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The checked ``config.json`` of a model folder."""
     path = folder / "config.json"
     if not path.is_file():
-        if (folder / "checkpoints").is_dir():
+        if (folder / "checkpoints").is_dir() and not (folder / "model.safetensors").exists():
             raise ModelError(
                 f"{folder}: its training is not finished; go on: gazetell train --resume {folder}"
             )
