@@ -181,17 +181,19 @@ def test_a_failed_download_says_what_to_fetch_and_which_option_takes_it(
     assert "\n" not in str(caught.value)
 
 
-def test_published_weights_bring_their_transform(network, state, monkeypatch, caplog):
+def test_published_weights_bring_their_transform(network, state, monkeypatch, caplog, capsys):
     asked = []
 
     def have(self, **options):
         asked.append((self.name, options["check_hash"]))
+        print("Downloading")
         return state
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", have)
     for name in ("IMAGENET1K_V1", "DEFAULT"):  # which is another one in another version
         transform = load_pretrained(network, NAME, name)
         assert transform == {"size": 224, "weights": "IMAGENET1K_V1", **IMAGENET}
+    assert capsys.readouterr() == ("", 2 * "Downloading\n")
     assert asked == [("IMAGENET1K_V1", True)] * 2
     assert same(network, state)
     assert caplog.messages == ["encoder weights DEFAULT are IMAGENET1K_V1 here"]

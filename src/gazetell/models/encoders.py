@@ -12,8 +12,10 @@ import hashlib
 import logging
 import math
 import re
+import sys
 import urllib.error
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -509,7 +511,8 @@ def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, An
         )
     entry = enum[weights]
     try:
-        state = entry.get_state_dict(progress=False, check_hash=True)
+        with redirect_stdout(sys.stderr):  # where torch prints that it downloads
+            state = entry.get_state_dict(progress=False, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise ModelError(
             f"weights {name} {weights} cannot be downloaded ({error}); fetch {entry.url} where "
