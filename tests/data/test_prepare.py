@@ -433,6 +433,9 @@ def test_the_summary_of_a_dataset_of_questions(tmp_path):
     (tmp_path / "c.png").unlink()
     shown = summarise(Dataset.open(tmp_path / "out"))
     assert "questions whose picture is missing: 2" in shown.warnings
+    # Shown as it is: nothing was left out of it.
+    assert "warning: pictures missing on disk: 1 (first: c.png)" in shown.remarks()
+    assert not any(line.startswith("left out") for line in shown.remarks())
     # Left out with their picture.
     again = prepare(mine, tmp_path / "out", bad=BadRows(skip=True))
     assert (again.questions, again.missing) == (5, ("c.png",))

@@ -88,7 +88,7 @@ def standard_streams() -> Iterator[None]:
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     logger, lines, before = logging.getLogger("gazetell"), _Warnings(), sys.stdout
     logger.addHandler(lines)
-    showwarning, warnings.showwarning = warnings.showwarning, lines.show
+    showwarning, warnings.showwarning = warnings.showwarning, lines.show  # type: ignore[assignment]
     try:
         if isinstance(before, io.TextIOWrapper):
             sys.stdout = _Output(

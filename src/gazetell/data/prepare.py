@@ -122,6 +122,7 @@ class Summary:
     notes: tuple[str, ...]  # what the reader left out rightly
     warnings: tuple[str, ...]  # what the user should look into
     asked: QuestionSurvey | None  # what the questions hold, if there are any
+    kept: bool = False  # whether missing pictures are in the dataset all the same
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as a JSON object."""
@@ -146,9 +147,12 @@ class Summary:
             "missing pictures": len(self.missing),
             "unreadable pictures": len(self.unreadable),
         }
-        left_out = {what: count for what, count in left_out.items() if count}
+        left_out = {what: count for what, count in left_out.items() if count and not self.kept}
         lines = [f"left out: {_listed(left_out)}; see {Path(self.folder) / QUARANTINE}"]
         lines = lines if left_out else []
+        if self.kept and self.missing:
+            first = f"first: {self.missing[0]}"
+            lines.append(f"warning: pictures missing on disk: {len(self.missing):,} ({first})")
         lines += [f"note: {note}" for note in self.notes]
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
@@ -215,7 +219,8 @@ def prepare(
 def summarise(dataset: Dataset) -> Summary:
     """Sum up a prepared dataset as it is, looking for its pictures on disk."""
     reasons, digests, _ = _check(dataset, "exists", 2)
-    return _summary(dataset, dataset.folder or dataset.root, BadRows(), reasons, digests)
+    folder = dataset.folder or dataset.root
+    return replace(_summary(dataset, folder, BadRows(), reasons, digests), kept=True)
 
 
 def _check(
