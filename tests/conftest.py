@@ -8,15 +8,20 @@ import pytest
 # Before torch is first imported. The tests are many small sums: threads that wait for each other
 # on a busy machine make them twenty times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Equal runs are equal to the bit on a CPU. CUDA_VISIBLE_DEVICES=0 pytest tries a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def same_on_every_cpu():
-    """``auto`` is float32, whatever this CPU multiplies fastest; bfloat16 is tested by name."""
+    """``auto`` is float32 on the CPU, whatever is fastest here; bfloat16 is tested by name."""
+    import torch
+
     from gazetell.models import precision
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "_cpu_flags", set)
+        patch.setattr(torch.backends.mps, "is_available", lambda: False)
         yield
 
 

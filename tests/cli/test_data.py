@@ -116,7 +116,7 @@ def test_what_is_left_out_is_told_on_standard_error(run, tmp_path):
         "note: val 0.1 of 1 pictures is 0.1; 0 taken",
         "warning: split val has no pictures",
         "warning: split test has no pictures",
-        "warning: the dataset has one picture only; it can be learnt by heart, not learnt",
+        "warning: the dataset has one picture only; a model would only memorise it",
     ]
 
 

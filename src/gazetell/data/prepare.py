@@ -288,7 +288,7 @@ def _summary(
     if others:
         warnings.append(f"records of splits that nothing reads: {_listed(others)}")
     if pictures == 1:
-        warnings.append("the dataset has one picture only; it can be learnt by heart, not learnt")
+        warnings.append("the dataset has one picture only; a model would only memorise it")
     warnings += _same_pictures(by_split, digests)
     if bare:
         warnings.append(f"pictures of train without a caption: {bare:,}")
