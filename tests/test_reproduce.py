@@ -152,11 +152,18 @@ def test_the_plans_that_come_along_are_sound(name, tmp_path, monkeypatch):
             assert row.init_from or options.encoder_weights == str(tmp_path / "file.safetensors")
 
 
+HEAD = 'title = "x"\nbeams = [1]\n'
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("title = ", "is not TOML"),
-        ('title = "x"', "is no plan: KeyError 'beams'"),
+        ('title = "x"', "is no plan: it lacks 'beams'"),
+        (f"{HEAD}[[row]]\nname = 5", "row 5 has a value of another type"),
+        (f'{HEAD}[[row]]\nname = "a"\nvectors = true', "row 'a' has a value of another type"),
+        (f'{HEAD}[[row]]\nname = "a"\nseeds = [0, 0]', "expected seeds that differ"),
+        (f'{HEAD}[[row]]\nname = "a"\n[[compare]]\nrows = ["a"]', "two different names"),
         (PLAN.replace('members = ["lstm"]', 'members = ["gru"]'), "needs 'gru'"),
         (PLAN.replace('init_from = "lstm"', 'init_from = "two lstm"'), "needs 'two lstm'"),
         (

@@ -9,7 +9,7 @@ over the pixel limit is refused before anything is decoded; no global setting of
 changed, so any number of threads may open pictures at once. Where files leave a choice:
 
 - The EXIF orientation is applied. Colour profiles are not; CMYK is converted without one.
-- Of several frames the first is taken; pages of a TIFF that are left out are told in a warning.
+- Of several pages or frames the first is taken; a warning tells of the others.
 - Transparent pixels (alpha, palette entries, key colours) are laid on white.
 - Grey values of more than 8 bits: the range is 0 to the smallest ``2^k - 1``, k >= 8, that holds
   every value, so that 12-bit values in a 16-bit file reach from black to white. Floating point
@@ -166,8 +166,9 @@ def _decode(image: Image.Image, name: str, side: int | None, max_pixels: int) ->
         raise PixelLimitError(
             f"{name}: is {width} x {height} pixels; expected at most {max_pixels:,} pixels in all"
         )
-    if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-        log.warning("%s: has %s pages; only the first is read", name, pages)
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        what = "pages" if image.format == "TIFF" else "frames"
+        log.warning("%s: has %s %s; only the first is read", name, frames, what)
     if side is not None and isinstance(image, ImageFile.ImageFile):
         image.draft(None, (side, side))
     deep = ";16" in str(getattr(image, "tile", ""))

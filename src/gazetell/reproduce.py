@@ -181,8 +181,14 @@ def read_plan(name: str) -> Plan:
         }
         beams = tuple(DecodingOptions(beam=beam).beam for beam in values.pop("beams"))
         plan = Plan(beams=beams, **parts, **values)
-    except (KeyError, TypeError, ValueError, GazetellError) as error:
-        raise DataError(f"{source}: is no plan: {type(error).__name__} {error}") from error
+        if wrong := [row for row in plan.rows if not _well_typed(row)]:
+            raise ValueError(f"row {wrong[0].name!r} has a value of another type than expected")
+        if any(len(pair.rows) != 2 or pair.rows[0] == pair.rows[1] for pair in plan.compare):
+            raise ValueError("compare: expected rows = two different names")
+    except KeyError as error:
+        raise DataError(f"{source}: is no plan: it lacks {error}") from error
+    except (TypeError, ValueError, GazetellError) as error:
+        raise DataError(f"{source}: is no plan: {error}") from error
     known: dict[str, Row] = {}
     for row in plan.rows:
         try:
@@ -195,6 +201,17 @@ def read_plan(name: str) -> Plan:
     return plan
 
 
+def _well_typed(row: Row) -> bool:
+    """Whether TOML gave what a row holds."""
+    texts = (row.name, *row.members, *filter(None, (row.recipe, row.init_from)))
+    numbers = (row.vectors, *row.seeds)
+    return (
+        all(isinstance(text, str) and text.strip() for text in texts)
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and isinstance(row.options, dict)
+    )
+
+
 def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     """Refuse what would be found out after hours, or never."""
     first = row.init_from
@@ -205,6 +222,8 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
         raise DataError("another row has the same name or folder")
     if not row.seeds or not plan.beams or "seed" in row.options:
         raise DataError("expected seeds, beams, and no seed among the options")
+    if len(set(row.seeds)) < len(row.seeds):
+        raise DataError("expected seeds that differ")
     if row.members:
         if row != Row(row.name, members=row.members):
             raise DataError("an ensemble has members and nothing else")

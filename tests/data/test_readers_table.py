@@ -137,6 +137,8 @@ def test_columns_that_are_called_otherwise(tmp_path):
         assert (plain(dataset), notes) == ([("a.jpg#1", "a.jpg", "Is it red?", ("yes",))], [])
     with pytest.raises(UsageError, match="a table is read for one of the two"):
         table(both, caption_column="caption", question_column="question")
+    with pytest.raises(UsageError, match="column 'image' is given for two things"):
+        table(both, image_column="image", caption_column="image")
 
 
 @pytest.mark.parametrize(

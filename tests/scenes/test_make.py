@@ -1,6 +1,7 @@
 """The generated folder: records, reproducibility, refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,13 +100,21 @@ def test_a_folder_of_something_else_is_refused_untouched(tmp_path: Path) -> None
     (other / "dataset.json").write_text(json.dumps({"kind": "coco"}))
     with pytest.raises(UsageError, match="other: holds something else"):
         generate(other, train=1)
+    mine = tmp_path / "mine"
+    (mine / "images").mkdir(parents=True)
+    (mine / "captions.jsonl").write_text("my own\n")
+    with pytest.raises(UsageError, match="mine: holds something else"):
+        generate(mine, train=1)
+    assert (mine / "captions.jsonl").read_text() == "my own\n"
+    shutil.rmtree(mine)
     with pytest.raises(UsageError, match=r"photo\.jpg: is a file"):
         generate(tmp_path / "photo.jpg", train=1)
     assert sorted(content(tmp_path)) == ["other/dataset.json", "photo.jpg"]
 
 
 def test_a_failed_write_leaves_no_data_set(tmp_path: Path) -> None:
-    # A folder lies where a picture must go.
+    # A folder lies where a picture must go, left by an interrupted run.
+    (tmp_path / "recipe.json").write_text("{}")
     (tmp_path / "images" / "scene-000002.png.d").mkdir(parents=True)
     (tmp_path / "images" / "scene-000002.png.d").rename(tmp_path / "images" / "scene-000002.png")
     with pytest.raises(WriteError, match="cannot be written"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import gazetell
 from gazetell import scenes
@@ -290,6 +291,17 @@ def test_a_run_that_dies_and_is_resumed_ends_as_if_it_had_not(name, tiny, tmp_pa
     assert tiny.rows(tmp_path / "whole") == tiny.rows(tmp_path / "died")
     ends = [load_model(tmp_path / run) for run in ("whole", "died")]
     assert getattr(ends[0], "temperature", 0) == getattr(ends[1], "temperature", 0)
+
+
+def test_one_process_at_a_time_writes_a_run_and_needs_its_best_epoch(tiny, tmp_path):
+    run = tmp_path / "run"
+    tiny.killed(run, when="epoch 3/")
+    with FileLock(run / ".lock"), pytest.raises(UsageError, match="another training is writing"):
+        tiny.resume(run)
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"half")
+    with pytest.raises(ModelError, match=r"best\.ckpt: cannot be read"):
+        tiny.resume(run)
+    assert not (run / "config.json").exists()
 
 
 @pytest.mark.timeout(180)

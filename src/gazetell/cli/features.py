@@ -56,7 +56,11 @@ def features(
     """
     if recipe and read_recipe(recipe).get("encoder_trainable", "none") != "none":
         raise UsageError(f"--recipe {recipe}: trains its encoder, whose features change")
-    for name, value, least in (("batch", batch, 1), ("workers", workers, 0)):
+    for name, value, least in (
+        ("batch", batch, 1),
+        ("workers", workers, 0),
+        ("seed", seed or 0, 0),
+    ):
         if value < least:
             raise UsageError(f"--{name} {value}: expected {least} or more")
     if seed is not None and encoder_weights != "none":

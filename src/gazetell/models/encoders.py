@@ -101,12 +101,15 @@ class EncoderConfig(Options):
     mean: tuple[float, float, float] | None = option(
         None,
         "Mean of each channel, of pixels in 0 to 1; the weights' own if not given.",
-        (lambda mean: len(mean) == 3, "three numbers"),
+        (lambda mean: len(mean) == 3 and all(map(math.isfinite, mean)), "three numbers"),
     )
     std: tuple[float, float, float] | None = option(
         None,
         "Standard deviation of each channel; the weights' own if not given.",
-        (lambda std: len(std) == 3 and min(std) > 0, "three numbers above 0"),
+        (
+            lambda std: len(std) == 3 and all(0 < value < math.inf for value in std),
+            "three numbers above 0",
+        ),
     )
     padding: str | None = option(
         None,
@@ -274,6 +277,8 @@ class Encoder(nn.Module):
         """Switch gradients off outside the trained stages and remember what stays in eval."""
         stages, trainable = _stages(self.trunk), self.config.trainable
         trained = len(stages) if trainable == "all" else _last_stages(trainable)
+        if trained > len(stages):
+            log.warning("last:%s: the encoder has %s stages; all are trained", trained, len(stages))
         frozen = stages[: max(len(stages) - trained, 0)]
         for stage in frozen:
             stage.requires_grad_(False)

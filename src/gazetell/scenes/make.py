@@ -198,7 +198,15 @@ def generate(
     for name, value, fine, expected in checks:
         if not fine:
             raise UsageError(f"{name}: expected {expected}, found {value}")
+    recipe = {
+        "version": VERSION,
+        "seed": seed,
+        **sizes,
+        "captions_per_image": captions_per_image,
+        "questions_per_image": questions_per_image,
+    }
     _clear(folder)
+    write_json(folder / "recipe.json", recipe)  # first: it tells whose folder this is
     splits = [name for name in SPLITS for _ in range(sizes[name])]
     jobs = [(folder, f"scene-{i:06d}", split, seed) for i, split in enumerate(splits)]
     told, asked, truth = [], [], []
@@ -215,14 +223,6 @@ def generate(
         ]  # fmt: skip
         truth.append({"id": name, **scene.to_dict()})
     write_jsonl(folder / "scenes.jsonl", truth)
-    recipe = {
-        "version": VERSION,
-        "seed": seed,
-        **sizes,
-        "captions_per_image": captions_per_image,
-        "questions_per_image": questions_per_image,
-    }
-    write_json(folder / "recipe.json", recipe)
     dataset = Dataset("scenes", "scenes", folder, tuple(told), tuple(asked), folder)
     dataset.save(folder)
     return dataset
@@ -255,8 +255,8 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Scene]:
 def _clear(folder: Path) -> None:
     """Refuse a folder of something else; remove what an earlier run left in ours.
 
-    Ours is one whose ``dataset.json`` says so or, after an interrupted run, one that holds
-    nothing but what this module writes.
+    Ours is one whose ``dataset.json`` says so or, after an interrupted run, one that has our
+    ``recipe.json`` and nothing but what this module writes.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; expected a new or empty folder")
@@ -266,7 +266,8 @@ def _clear(folder: Path) -> None:
             kind = read_json(about)
             ours = isinstance(kind, dict) and kind.get("kind") == "scenes"
         else:
-            ours = not folder.exists() or {path.name for path in folder.iterdir()} <= _OWN
+            present = {path.name for path in folder.iterdir()} if folder.exists() else set()
+            ours = not present or "recipe.json" in present <= _OWN
         if not ours:
             raise UsageError(f"{folder}: holds something else; expected a new or empty folder")
         about.unlink(missing_ok=True)

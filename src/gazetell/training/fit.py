@@ -36,6 +36,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -206,10 +207,12 @@ def _fit(
     report(f"the best epoch is chosen by {measure}")
     if device.type == "cuda" and torch.cuda.device_count() > 1:
         report(f"{torch.cuda.device_count()} GPUs are here; training uses one, {device}")
-    if run is not None:
-        # Not before: what fails up to here leaves no folder that holds a run.
-        write_json(out / "training.json", run)
-    with _stoppable(out, report):
+    with _claimed(out), _stoppable(out, report):
+        if run is not None:
+            if (out / "training.json").exists():
+                raise UsageError(f"{out}: another training has begun there in the meantime")
+            # Not before: what fails up to here leaves no folder that holds a run.
+            write_json(out / "training.json", run)
         module.open(_source(dataset, task, device, report, progress))
         early, best, last = _watchers(out, options)
         trainer = L.Trainer(
@@ -238,6 +241,8 @@ def _fit(
         begun = run is None and checkpoint.is_file()
         if begun:
             _read_checkpoint(checkpoint, module)
+            if any("val_loss" in row for _, row in read_jsonl(out / "metrics.jsonl")):
+                _read_checkpoint(checkpoint.with_name("best.ckpt"), module)  # before the work
         trainer.fit(module, ckpt_path=checkpoint if begun else None, weights_only=True)
         score = float("nan") if best.best_model_score is None else float(best.best_model_score)
         if not math.isfinite(score):
@@ -258,9 +263,29 @@ def _fit(
         with precision.autocast(device):
             model = task.folder(about, module.to(device).eval().validation(device), report)
         save_model(out, model)
-    value = f"{task.chosen_by} on val {score:.4f}" if score > 0 else f"loss on val {-score:.4f}"
+    value = f"{task.chosen_by} on val {score:.4f}"
+    if score <= 0:
+        why = "" if task.unfit else f"; it chose, since {task.chosen_by} stayed 0"
+        value = f"loss on val {abs(score):.4f}{why}"
     report(f"model written to {out}; best {value}")
     return model
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Let one process alone write a run folder; its lock goes when the process does."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(f"{out}: another training is writing this run") from error
+    except OSError as error:
+        raise write_error(out, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

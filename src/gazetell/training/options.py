@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 MODELS: ChainMap[str, Any] = ChainMap(ANSWERERS, CAPTIONERS)  # in this order captioners come first
 RECIPES = resources.files(__package__) / "recipes"
 COUNT = (lambda value: value >= 0, "0 or more")
+WORDS = (lambda value: 1 <= value <= 1000, "1 to 1000")
 RATE = (lambda value: 0 < value <= 1, "above 0, at most 1")
 
 
@@ -157,7 +158,7 @@ class TrainOptions(RunOptions, OptimiserOptions, EncoderOptions, StartOptions): 
 class CaptionOptions(TrainOptions):
     """Captions."""
 
-    max_length: int = option(20, "Most words of a caption, in training and decoding.", POSITIVE)
+    max_length: int = option(20, "Most words of a caption, in training and decoding.", WORDS)
     length_penalty: float = option(
         0.7,
         "Exponent of the length normalisation that the model decodes with.",

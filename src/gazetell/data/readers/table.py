@@ -91,6 +91,9 @@ def table(
     }
     if caption_column is not None and (question_column or answer_column) is not None:
         raise UsageError("caption_column and question_column: a table is read for one of the two")
+    named = [column for column in given.values() if column is not None]
+    if twice := [column for column in named if named.count(column) > 1]:
+        raise UsageError(f"column {twice[0]!r} is given for two things; expected one for each")
     collector = Collector(images or file.parent, bad, several=True)
     suffix = Path(unpacked(file.name)).suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
