@@ -55,7 +55,7 @@ from .models.captioners import CAPTIONERS
 from .models.decoding import DecodingOptions
 from .models.folder import read_config, update_metrics
 from .training import options as training
-from .training.fit import fingerprint, resume, train
+from .training.fit import resume, train
 from .training.options import TrainOptions, saved_options, train_options
 from .training.task import Report
 
@@ -332,7 +332,7 @@ class _Table:
             self.report(f"training {run.name}")
             train(self.data, run, options, report=self.report, progress=self.progress)
             return
-        about, key = read_json(run / "training.json"), fingerprint(self.dataset)
+        about, key = read_json(run / "training.json"), self.dataset.fingerprint()
         saved = saved_options(about["options"], str(run / "training.json")).to_dict()
         for name, value in options.to_dict().items():
             if value != saved.get(name):
@@ -362,7 +362,7 @@ class _Table:
         model: Any = None
         of = {
             "models": [read_config(run)["sha256"]["model.safetensors"] for run in runs],
-            "data": fingerprint(self.dataset),
+            "data": self.dataset.fingerprint(),
             "java": self.java,
         }
         about = {} if row.members else _making(runs[0])

@@ -10,6 +10,7 @@ Image paths are relative to ``root``; ``root`` is absolute or relative to the fo
 Everything after the readers (features, training, evaluation) reads only this.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -117,6 +118,13 @@ class Dataset:
     def path(self, record: CaptionRecord | QuestionRecord) -> Path:
         """Where a record's picture lies."""
         return self.root / record.image
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the records."""
+        digest = hashlib.sha256()
+        for record in (*self.captions, *self.questions):
+            digest.update(repr(record).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     def save(self, folder: str | os.PathLike[str], home: Path | None = None) -> None:
         """Write the prepared folder; ``dataset.json`` comes last, so a killed run leaves none.

@@ -16,7 +16,6 @@ where the score cannot tell a good model from a bad one.
 Shapes: ``B`` pictures, ``R`` regions, ``C`` channels.
 """
 
-import hashlib
 import logging
 import math
 import os
@@ -112,7 +111,7 @@ def train(
         raise UsageError(f"{out}: holds {present[0]} already; {said}")
     run = {
         "data": str(Path(data).resolve()),
-        "sha256": fingerprint(dataset),
+        "sha256": dataset.fingerprint(),
         "options": options.to_dict(),
         "command": shlex.join(["gazetell", *sys.argv[1:]]) if sys.argv else "",
         "gazetell": __version__,
@@ -140,7 +139,7 @@ def resume(
         options, dataset = saved_options(run["options"], str(file)), Dataset.open(run["data"])
     except (KeyError, TypeError) as error:
         raise ModelError(f"{file}: is malformed: {error}") from error
-    now = fingerprint(dataset)
+    now = dataset.fingerprint()
     if run.get("sha256", now) != now:
         raise ModelError(f"{out}: was begun on other records than {run['data']} holds; train anew")
     if (out / "config.json").is_file():
@@ -149,14 +148,6 @@ def resume(
     begun = (out / "checkpoints" / "last.ckpt").is_file()
     report(f"resuming {out}" + ("" if begun else " from the beginning: no checkpoint yet"))
     return _fit(dataset, out, options, report, progress)
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of the records of a dataset: a run goes on with these alone."""
-    digest = hashlib.sha256()
-    for record in (*dataset.captions, *dataset.questions):
-        digest.update(repr(record).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
 
 
 def _one_process() -> None:
