@@ -32,6 +32,7 @@ OWN = {
     *("scenes", "answerer", "report.html"),
     *("README.md", "config.json", "model.safetensors", "tokenizer.json", "metrics.json"),
     *("checkpoints", "evaluation", "metrics.jsonl", "tensorboard", "training.json"),
+    ".lock",
 }
 NOTES = (
     "A caption is judged true by a grammar that reads it back into claims (what there is, how "
