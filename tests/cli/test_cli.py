@@ -167,7 +167,7 @@ def test_an_interrupted_command(run, world, monkeypatch):
         ("train data --out new --recipe nosuch", 2, "--recipe nosuch"),
         ("train data --out new --encoder resnet9000", 2, "resnet9000"),
         ("train data --out new --architecture vqa", 2, "--architecture vqa"),
-        ("train data --out new --blind", 2, "--blind"),
+        ("train data --out new --passes 3", 2, "--passes"),
         ("features data --encoder resnet18 --encoder-weights a.pth", 5, "a.pth"),
         ("score --references r --predictions p", 3, "r: "),
         ("data flickr8k nowhere --out new", 3, "nowhere"),

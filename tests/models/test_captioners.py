@@ -133,6 +133,26 @@ def test_logits_and_attention_have_their_shapes(architecture):
 
 
 @every_architecture
+def test_the_blind_twin_sees_no_picture(architecture):
+    seeing, blind = (model(architecture, blind=blind) for blind in (False, True))
+    for each in (seeing, blind):  # as every model begins
+        if getattr(each.normalise, "bias", None) is not None:
+            nn.init.zeros_(each.normalise.bias)
+    logits, attention = blind.train()(grid(), words())
+    assert attention is None
+    assert blind.step(words()[:, 0], blind.start(grid()))[2] is None
+    logits.sum().backward()
+    trained = {n for n, p in blind.named_parameters() if p.grad is not None and p.grad.any()}
+    assert trained >= {"embed.weight"}
+    assert not trained & {f"{name}.weight" for name in ("normalise", "keys", "image", "regions")}
+    both = [each.eval() for each in (seeing, blind)]
+    assert torch.equal(both[1](grid(), words())[0], both[1](grid(seed=9), words())[0])
+    nothing = Grid.of(torch.zeros_like(grid().cells), 2, 3)
+    # The same model otherwise.
+    assert torch.allclose(both[1](grid(), words())[0], both[0](nothing, words())[0], atol=1e-12)
+
+
+@every_architecture
 def test_rows_do_not_see_each_other(architecture):
     captioner, pictures, tokens = model(architecture), grid(), words()
     together, _ = captioner(pictures, tokens)

@@ -268,6 +268,45 @@ def test_a_blind_twin_needs_no_pictures(tiny, tmp_path, trainable):
     assert found == pytest.approx(100 * top, abs=0.01)
 
 
+@pytest.mark.parametrize("architecture", CAPTIONERS)
+def test_a_captioner_learns_words_blind_and_goes_on_seeing(architecture, tiny, tmp_path):
+    shutil.copytree(tiny.data, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/images")
+    sizes = dict.fromkeys(("encoder", "encoder_weights", "encoder_size"))
+    blind = {"architecture": architecture, "blind": True, "encoder_trainable": "none", "epochs": 4}
+    said = tiny.train(tmp_path / "blind", data=tmp_path / "data", **sizes, **blind)
+    assert any("small-cnn" in line for line in said)
+    losses = [row["train_loss"] for row in tiny.rows(tmp_path / "blind")]
+    assert losses[-1] < losses[0]
+    images = sorted((tiny.data / "images").iterdir())[:2]
+    model = load(tmp_path / "blind")
+    one, other = model.captions(images)
+    assert one.words == other.words
+    assert one.attention is None
+    # Another encoder, with other channels: the words stay, what sees the picture is new.
+    second = dict.fromkeys(("embedding", "hidden", "min_frequency"))
+    second |= {"init_from": str(tmp_path / "blind"), "encoder_project": 24, "learning_rate": 1e-9}
+    said = tiny.train(tmp_path / "seeing", **second)
+    assert any("begins anew" in line for line in said)
+    seeing = load(tmp_path / "seeing")
+    ids = range(model.tokenizer.vocab_size)
+    assert seeing.tokenizer.words(ids) == model.tokenizer.words(ids)
+    before, after = (m.captioner.state_dict() for m in (model, seeing))
+    for name, weight in before.items():
+        columns = weight.shape[-1] - (
+            model.encoder.channels if weight.shape != after[name].shape else 0
+        )
+        if columns:
+            kept = [w[..., w.shape[-1] - columns :] for w in (weight, after[name])]
+            assert torch.allclose(*kept, atol=1e-4), name
+    with pytest.raises(UsageError, match="--encoder-from beside --init-from"):
+        tiny.second(tmp_path / "seeing", encoder_from=str(tmp_path / "seeing"))
+    lent = tiny.second(
+        tmp_path / "blind", encoder_from=str(tmp_path / "seeing"), encoder_trainable="none"
+    )
+    assert lent.encoder_size == 32
+
+
 # -- killed and resumed ------------------------------------------------------------------------
 
 RUNS = {

@@ -40,7 +40,7 @@ from gazetell.training.options import (
         ({"architecture": "lstm", "passes": 9}, "--passes 9: lstm has no such option.*dmn-plus"),
         ({"architecture": "rnn", "targets": "soft"}, "--targets soft: rnn.*bow-mlp, lstm-vqa, dmn"),
         ({"architecture": "bow-mlp", "reward": "cider"}, "--reward cider: bow-mlp.*lstm"),
-        ({"blind": True}, "--blind: attention-lstm has no such option"),
+        ({"blind": True, "attention_penalty": 1.0}, "--attention-penalty 1.0: has no effect"),
         # Without effect.
         ({"freeze_words": True}, "--freeze-words: would freeze random"),
         ({"samples": 3}, "--samples 3: expected --reward"),
@@ -57,7 +57,6 @@ from gazetell.training.options import (
             {"architecture": "bow-mlp", "targets": "soft", "label_smoothing": 0.1},
             "--label-smoothing 0.1: has no effect",
         ),
-        ({"init_from": "a", "encoder_from": "b"}, "--encoder-from beside --init-from"),
     ],
 )
 def test_what_does_not_fit_or_does_nothing_is_refused_by_name(given, named):

@@ -8,7 +8,7 @@
 
 The contract of all of them: ``start(grid) -> state``, then ``step(tokens, state) -> (logits, state,
 attention)`` to decode, or ``unroll(state, tokens, lengths) -> (outputs, attention)`` for teacher
-forcing, where ``head(outputs)`` are the logits. A new architecture is a class with ``start`` and
+forcing, where ``head(outputs)`` are the logits. A new architecture is a class with ``begin`` and
 ``advance``, its ``Options``, and an entry in ``CAPTIONERS``.
 
 What does not depend on the state is computed for all steps at once. The state is float32 at least,
@@ -45,6 +45,9 @@ class CaptionerOptions(Options):
         0.4, "Dropout on the word embeddings and on the output of a captioner.", SHARE
     )
     grid_dropout: float = option(0.0, "Dropout on the numbers of the normalised regions.", SHARE)
+    blind: bool = option(
+        False, "Hide the picture, which is replaced by zeros: the twin that knows words alone."
+    )
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,15 @@ Unrolled = tuple[Tensor, Tensor | None]  # the same of all steps, (B, T, ...)
 class CaptionModel(Network, ABC):
     """Base of the captioners: embeddings, the vocabulary layer, one step and all steps.
 
+    A blind one sees zeros and gives no attention; its weights of the picture stay untrained.
+
     Args:
         options: of the architecture.
         sizes: ``channels``, C of the encoder's grid; ``vocabulary``, V with special tokens.
     """
 
     Options: ClassVar[type[CaptionerOptions]] = CaptionerOptions
+    options: CaptionerOptions
     size_names = ("channels", "vocabulary")
 
     def __init__(self, options: CaptionerOptions, **sizes: int) -> None:
@@ -98,9 +104,18 @@ class CaptionModel(Network, ABC):
             nn.Dropout(options.dropout), nn.Linear(options.hidden, self.vocabulary)
         )
 
-    @abstractmethod
     def start(self, grid: Grid) -> State:
         """The state before the first word, for cells (B, R, C)."""
+        if not self.options.blind:
+            return self.begin(grid)
+        # All pictures are alike: one is enough.
+        none = Grid.of(torch.zeros_like(grid.cells[:1]), grid.height, grid.width)
+        rows = torch.zeros(len(grid.cells), dtype=torch.long, device=grid.cells.device)
+        return self.begin(none).select(rows)
+
+    @abstractmethod
+    def begin(self, grid: Grid) -> State:
+        """``start`` for a grid that may be seen."""
 
     def words(self, tokens: Tensor) -> Tensors:
         """What is known of words (M,) before the recurrence; by default x (M, E) alone."""
@@ -117,7 +132,7 @@ class CaptionModel(Network, ABC):
     def step(self, tokens: Tensor, state: State) -> Step:
         """Read a word (B,), give logits (B, V) of the next, the new state, attention (B, R)."""
         output, state, attention = self.advance(self.words(tokens), state)
-        return self.head(output), state, attention
+        return self.head(output), state, None if self.options.blind else attention
 
     def unroll(self, state: State, tokens: Tensor, lengths: Tensor | None = None) -> Unrolled:
         """Teacher forcing over tokens (B, T): outputs for ``head``, attention (B, T, R).
@@ -133,7 +148,7 @@ class CaptionModel(Network, ABC):
             for n, word in zip(active, words, strict=True):
                 output, state, attention = self.advance(word, state.first(n))
                 outputs.append(output)
-                if attention is not None:
+                if attention is not None and not self.options.blind:
                     attentions.append(attention)
         batch = len(tokens)
         gaze = stack_steps(attentions, batch) if attentions else None
@@ -189,10 +204,10 @@ class Pooled(CaptionModel):
 
     def __init__(self, options: CaptionerOptions, **sizes: int) -> None:
         super().__init__(options, **sizes)
-        self.normalise = nn.LayerNorm(self.channels)
+        self.normalise = nn.LayerNorm(self.channels).requires_grad_(not options.blind)
         self.image = nn.Linear(self.channels, self.states * options.hidden)
 
-    def start(self, grid: Grid) -> State:
+    def begin(self, grid: Grid) -> State:
         first = self.image(self.grid_dropout(self.normalise(grid.pooled)))  # (B, C) -> (B, H or 2H)
         return State(recurrent=widened(first).chunk(self.states, 1))
 
@@ -293,7 +308,7 @@ class AttentionLSTM(CaptionModel):
         hidden = options.hidden
         # Raw activations of a CNN differ widely in size; unnormalised, the attention saturates on
         # one cell within the first hundred steps and hardly learns to move from there.
-        self.normalise = nn.LayerNorm(self.channels)
+        self.normalise = nn.LayerNorm(self.channels).requires_grad_(not options.blind)
         self.keys = nn.Linear(self.channels, hidden)
         # The shares of the word, which is known for all steps at once, and of context and state.
         self.word_gates = nn.Linear(options.embedding, 4 * hidden)
@@ -302,7 +317,7 @@ class AttentionLSTM(CaptionModel):
         remember_at_first(self.word_gates.bias)
         self.compare, self.gather = Product(), Product()
 
-    def start(self, grid: Grid) -> State:
+    def begin(self, grid: Grid) -> State:
         keys = self.keys(self.grid_dropout(self.normalise(grid.cells)))  # (B, R, C) -> (B, R, H)
         mean = widened(keys).mean(1)
         return State(recurrent=(mean, mean), memory=(keys,))
@@ -393,7 +408,7 @@ class ShowAttendTell(CaptionModel):
         remember_at_first(self.word_gates.bias)
         self.head = DeepOutput(options, channels, self.vocabulary)
 
-    def start(self, grid: Grid) -> State:
+    def begin(self, grid: Grid) -> State:
         cells = self.grid_dropout(self.normalise(grid.cells))
         keys = self.regions(cells)  # (B, R, C) -> (B, R, A)
         first = widened(self.first(cells.mean(1))).chunk(2, 1)  # two of (B, H)

@@ -550,14 +550,14 @@ class Told(TorchDataset[Any]):
 
 
 class NoPictures:
-    """Grids of zeros (B, R, C) for a model that sees nothing: the pictures need not be there."""
+    """Zeros (B, R, 1) for a model that sees nothing: the pictures need not be there."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self.shape = encoder.height * encoder.width, encoder.trunk_channels
+        self.regions = encoder.height * encoder.width
 
     def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
         """See ``Source.load``."""
-        return torch.zeros(len(names), *self.shape, dtype=torch.float16)
+        return torch.zeros(len(names), self.regions, 1, dtype=torch.float16)
 
 
 def _source(
@@ -569,10 +569,9 @@ def _source(
 ) -> Source:
     """Cached grids of a frozen encoder, else the pictures themselves; nothing for a blind model."""
     options, encoder = task.options, task.encoder
-    if getattr(options, "blind", False):
+    if options.blind:
         return NoPictures(encoder)
-    learned = not encoder.frozen or options.init_from or options.encoder_from
-    if options.encoder_weights == "none" and not learned:
+    if encoder.frozen and not task.begun:
         report(
             f"the encoder {options.encoder} is random and stays so; expected --encoder-weights, "
             "--encoder-from or --encoder-trainable"

@@ -28,7 +28,7 @@ from ..errors import DataError, UsageError
 from ..files import read_text
 from ..models.answerers import ANSWERERS, answerer_config
 from ..models.captioners import CAPTIONERS, captioner_config
-from ..models.encoders import EncoderConfig
+from ..models.encoders import SMALL_CNN, EncoderConfig
 from ..models.folder import fetch, read_config
 from ..models.options import POSITIVE, SHARE, Options, all_options, flag, option, options_class
 
@@ -211,7 +211,7 @@ def _trained(options: Any) -> bool:
 
 
 def _sees(options: Any) -> bool:
-    return not getattr(options, "blind", False)
+    return not options.blind
 
 
 def _rewarded(options: Any) -> bool:
@@ -240,7 +240,10 @@ USED: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda o: not (_rewarded(o) or o.overfit) and getattr(o, "targets", "") != "soft",
         "has no effect with --reward, --targets soft and --overfit",
     ),
-    "attention_penalty": (lambda o: not _rewarded(o), "has no effect with --reward"),
+    "attention_penalty": (
+        lambda o: _sees(o) and not _rewarded(o),
+        "has no effect with --reward and --blind",
+    ),
 }
 
 
@@ -303,7 +306,12 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
         # Absolute, since the run may be resumed from another folder.
         if name in values and (name.endswith("_from") or Path(values[name]).exists()):
             values[name] = str(fetch(values[name]).resolve())
-    taken, giver = _taken(values)
+    givers = _taken(values)
+    taken = {name: value for name, (value, _) in givers.items()}
+    named = {"encoder", "encoder_from", "encoder_weights"} & (values.keys() | taken.keys())
+    if values.get("blind") and not named:
+        # A blind model looks through no encoder; this one is small and needs no weights.
+        values |= {"encoder": SMALL_CNN, "encoder_weights": "none"}
     architecture = {"architecture": StartOptions.architecture, **values, **taken}["architecture"]
     made = run_class(architecture)
     left: list[str] = []
@@ -317,9 +325,9 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
 
     for name in list(values):
         if name in taken and values[name] != taken[name]:
-            drop(name, f"{giver} has {taken[name]}, which is taken over")
+            drop(name, f"{givers[name][1]} has {taken[name]}, which is taken over")
         elif name in VOCABULARY and "init_from" in values:
-            drop(name, f"{giver} brings its own vocabulary")
+            drop(name, f"--init-from {values['init_from']} brings its own vocabulary")
         elif name not in _names(made):
             owners = ", ".join(other for other in MODELS if name in _names(run_class(other)))
             drop(name, f"{architecture} has no such option; expected one of {owners}")
@@ -423,22 +431,25 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def _taken(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The options that an earlier model sets, and how it is named in a message."""
+def _taken(values: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """The options that earlier models set, and how each model is named in a message."""
     first, second = values.get("init_from"), values.get("encoder_from")
-    if first and second:
-        raise UsageError("--encoder-from beside --init-from: that model brings its encoder")
-    if not first and not second:
-        return {}, ""
-    config = read_config(Path(first or second or ""))
-    encoder = EncoderConfig.from_dict(config["encoder"])
-    # What is trained and projected is this run's, unless the whole model goes on.
-    names = set(ENCODER) - {"trainable"} - ({"project"} if second else set())
-    taken = {f"encoder_{name}": getattr(encoder, name) for name in names}
-    taken["encoder"] = encoder.name
-    if not first:
-        return taken, f"--encoder-from {second}"
-    read = captioner_config if config["kind"] == "captioner" else answerer_config
-    model = read(config[config["kind"]])
-    own = _names(options_class(MODELS, model["architecture"])) - ANEW | {"architecture"}
-    return taken | {name: model[name] for name in own if name in model}, f"--init-from {first}"
+    taken: dict[str, tuple[Any, str]] = {}
+    if first:
+        config = read_config(Path(first))
+        read = captioner_config if config["kind"] == "captioner" else answerer_config
+        model = read(config[config["kind"]])
+        own = _names(options_class(MODELS, model["architecture"])) - ANEW | {"architecture"}
+        taken = {name: (model[name], f"--init-from {first}") for name in own if name in model}
+        if model.get("blind", False):
+            first = None  # it never looked through its encoder
+        elif second:
+            raise UsageError("--encoder-from beside --init-from: that model brings its encoder")
+    if first or second:
+        giver = f"--init-from {first}" if first else f"--encoder-from {second}"
+        encoder = EncoderConfig.from_dict(read_config(Path(first or second or ""))["encoder"])
+        # What is trained and projected is this run's, unless the whole model goes on.
+        names = set(ENCODER) - {"trainable"} - ({"project"} if second else set())
+        taken |= {f"encoder_{name}": (getattr(encoder, name), giver) for name in names}
+        taken["encoder"] = encoder.name, giver
+    return taken

@@ -21,7 +21,7 @@ from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
 from ..models.encoders import Encoder, Grid
 from ..models.folder import KINDS, ModelFolder, load_model
-from ..models.options import flag
+from ..models.options import Network, flag
 from .options import TrainOptions
 
 Report = Callable[[str], None]
@@ -68,14 +68,20 @@ class Task(ABC):
         self.options: Any = options
         self.training, self.validation = self._splits(dataset, report)
         earlier: Any = load_model(options.init_from) if options.init_from else None
-        self.encoder = self._encoder(earlier)
+        seen = None if earlier and earlier.network.options.blind else earlier
+        self.encoder = self._encoder(seen)
+        # Whether somebody trained the encoder.
+        self.begun = bool(seen or options.encoder_from or options.encoder_weights != "none")
         texts = self.texts()
         self.tokenizer = earlier.tokenizer if earlier else self._tokenizer(texts)
         sizes = {"channels": self.encoder.channels, "vocabulary": self.tokenizer.vocab_size}
         sizes |= self.sizes(earlier)
         self.network = type(self).build(options.architecture, **sizes, **options.model())
-        if earlier:
-            self.network.load_state_dict(earlier.network.state_dict())
+        if seen:
+            self.network.load_state_dict(seen.network.state_dict())
+        elif earlier:
+            self._take_language(earlier.network)
+            report(f"--init-from {options.init_from} is blind: what sees the picture begins anew")
         self._set_words(texts, report)
         self.training = self.learnable(report)
         self._tell_words(report)
@@ -142,7 +148,8 @@ class Task(ABC):
         if pictures.dtype == torch.uint8:
             return self.encoder(pictures)
         height, width = self.encoder.height, self.encoder.width
-        return self.encoder.project_grid(Grid.of(pictures.float(), height, width))
+        cells = pictures.float().expand(-1, -1, self.encoder.trunk_channels)
+        return self.encoder.project_grid(Grid.of(cells, height, width))
 
     def _splits(self, dataset: Dataset, report: Report) -> tuple[Sequence[Any], Sequence[Any]]:
         """Training and validation records; those of the first pictures where a limit is set."""
@@ -190,6 +197,24 @@ class Task(ABC):
         encoder = Encoder(options.encoder_config(), pretrained=False)
         encoder.trunk.load_state_dict(load_model(options.encoder_from).encoder.trunk.state_dict())
         return encoder
+
+    @torch.no_grad()
+    def _take_language(self, earlier: Network) -> None:
+        """Take the weights of a blind model, but those that multiply the picture's channels.
+
+        Those are told by their size, which the number of channels changes; where a weight
+        multiplies more than the picture, the picture's columns are the first.
+        """
+        sizes = {name: getattr(earlier, name) for name in earlier.size_names}
+        with torch.device("meta"):
+            wider = type(earlier)(earlier.options, **sizes | {"channels": earlier.channels + 1})
+        shapes = {name: each.shape for name, each in wider.state_dict().items()}
+        own = self.network.state_dict()
+        for name, weight in earlier.state_dict().items():
+            if weight.shape == shapes[name]:
+                own[name].copy_(weight)
+            else:
+                own[name][..., self.network.channels :] = weight[..., earlier.channels :]
 
     def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
         least, most = self.options.min_frequency, self.options.max_words or None
