@@ -21,7 +21,7 @@ from gazetell.data.records import Dataset
 from gazetell.features import build_cache
 from gazetell.models.encoders import Encoder, EncoderConfig
 from gazetell.models.precision import choose_device, choose_precision
-from gazetell.pictures import open_image, to_pixels
+from gazetell.pictures import open_image
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     encoder = Encoder(EncoderConfig(arguments.encoder, arguments.weights)).eval()
     encoder = encoder.to(device, memory_format=torch.channels_last)
     some = [
-        to_pixels(open_image(dataset.root / name), encoder.size)
+        encoder.frame.pixels(open_image(dataset.root / name))
         for name in names[: 4 * arguments.batch]
     ]
     ready = torch.from_numpy(np.stack(some)).split(arguments.batch)

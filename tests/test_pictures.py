@@ -20,12 +20,15 @@ from PIL import Image, ImageFile, ImageOps
 from gazetell import pictures
 from gazetell.errors import DataError, ImageError
 from gazetell.pictures import (
+    WHOLE,
+    Frame,
     PixelSource,
+    area_within,
     image_files,
     load_pictures,
     open_image,
+    random_crop,
     stack_pixels,
-    to_pixels,
 )
 
 # Pillow remarks on damaged metadata; what comes of the picture is what counts here.
@@ -432,14 +435,116 @@ def test_pictures_are_squashed_and_not_cropped():
     picture = np.zeros((50, 200, 3), np.uint8)
     picture[:, :100] = (255, 0, 0)  # left half red
     picture[:, 100:] = (0, 0, 255)
-    pixels = to_pixels(Image.fromarray(picture), 64)
+    pixels = Frame(64).pixels(Image.fromarray(picture))
     assert (pixels.shape, pixels.dtype) == ((3, 64, 64), np.uint8)
     assert pixels.flags.c_contiguous
     assert (pixels[0, :, :28] == 255).all()
     assert (pixels[2, :, 36:] == 255).all()
     assert (pixels[1] == 0).all()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    assert np.array_equal(to_pixels(Image.fromarray(noise), 64), noise.transpose(2, 0, 1))
+    assert np.array_equal(Frame(64).pixels(Image.fromarray(noise)), noise.transpose(2, 0, 1))
+
+
+FITS = ["squash", "crop", "pad"]
+FILL = (200, 10, 90)
+sides = st.integers(1, 400)
+shares = st.floats(0, 1)
+
+
+@pytest.mark.parametrize("fit", FITS)
+@settings(max_examples=60, deadline=None)
+@given(sides, sides, st.integers(1, 64), shares, shares)
+def test_a_point_goes_to_the_input_and_back(fit, width, height, side, x, y):
+    left, top, right, bottom = Frame(side, fit).seen((width, height))
+    across, down = (x - left) / (right - left), (y - top) / (bottom - top)
+    back = area_within((left, top, right, bottom), (across, down, 1, 1))
+    assert back == pytest.approx((x, y, right, bottom))
+    if fit != "squash":  # the shape is kept: a pixel of the input is a square of the picture
+        assert (right - left) * width == pytest.approx((bottom - top) * height)
+    if fit != "crop":  # all of the picture is in the input
+        assert -1e-9 <= across <= 1 + 1e-9
+        assert -1e-9 <= down <= 1 + 1e-9
+    else:
+        assert min(left, top) >= -1e-9
+        assert max(right, bottom) <= 1 + 1e-9
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((0.5, 0.5))
+
+
+@pytest.mark.parametrize("fit", FITS)
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 300), st.integers(20, 300), shares, shares)
+def test_a_square_is_found_where_the_frame_says(fit, width, height, x, y):
+    """A red square on grey, anywhere in a picture of any shape."""
+    side, size = min(width, height) // 5, 96
+    left, top = round(x * (width - side)), round(y * (height - side))
+    picture = Image.new("RGB", (width, height), (128, 128, 128))
+    picture.paste((255, 0, 0), (left, top, left + side, top + side))
+    frame = Frame(size, fit, (128, 128, 128))
+    red = frame.pixels(picture)[0] > 190
+    view = frame.seen(picture.size)
+    # The centre of each pixel of the input, as a place on the picture.
+    middles = (np.arange(size) + 0.5) / size
+    across = (view[0] + middles * (view[2] - view[0])) * width
+    down = (view[1] + middles * (view[3] - view[1])) * height
+    inside = (down[:, None] > top) & (down[:, None] < top + side)
+    inside = inside & (across > left) & (across < left + side)
+    # Apart from the square's own edge, blurred where the picture is enlarged.
+    assert (red ^ inside).sum() <= 4 * (inside.any(0).sum() + inside.any(1).sum()) + 8
+
+
+def test_what_lies_beside_a_crop_changes_nothing_of_it():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 100, 3), np.uint8)
+    other = noise.copy()
+    other[:, :30], other[:, 70:] = 0, 255
+    frame = Frame(24, "crop")
+    one, two = (frame.pixels(Image.fromarray(x)) for x in (noise, other))
+    assert np.array_equal(one, two)
+    assert np.array_equal(one, Frame(24).pixels(Image.fromarray(noise[:, 30:70])))
+
+
+@pytest.mark.parametrize("size", [(100, 50), (50, 100), (3, 1), (500, 1), (1, 1)])
+def test_padding_is_filled_on_both_sides(size):
+    pixels = Frame(64, "pad", FILL).pixels(Image.new("RGB", size, (0, 255, 0)))
+    filled = (pixels == np.array(FILL)[:, None, None]).all(0)
+    assert (pixels[1][~filled] == 255).all()
+    for axis, length in enumerate((size[1], size[0])):
+        (places,) = np.nonzero((~filled).any(1 - axis))
+        middle, half = 32, 32 * length / max(size)
+        assert abs(places.min() - (middle - half)) <= 1
+        assert abs(places.max() + 1 - (middle + half)) <= 1
+        assert len(places) == places.max() + 1 - places.min()
+
+
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("side", [None, 96])
+def test_every_fit_takes_pictures_upright(fit, side):
+    stored = gradient(160, 90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Frame(48, fit).pixels(open_image(packed(stored, "PNG", exif=exif), side=side))
+    upright = Frame(48, fit).pixels(stored.transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(turned, upright)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1 << 30))
+def test_random_crops_are_mild_and_of_their_seed(seed):
+    left, top, right, bottom = random_crop(np.random.default_rng(seed))
+    assert 0 <= left < right <= 1
+    assert 0 <= top < bottom <= 1
+    width, height = right - left, bottom - top
+    assert 0.6 - 1e-9 <= width * height <= 1
+    assert 3 / 4 - 1e-9 <= width / height <= 4 / 3 + 1e-9
+    assert random_crop(np.random.default_rng(seed)) == (left, top, right, bottom)
+    assert random_crop(np.random.default_rng(seed), area=(1, 1)) == WHOLE
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_a_crop_is_an_enlarged_part_of_the_input(fit):
+    picture, crop = gradient(300, 200), (0.25, 0.125, 0.75, 0.625)
+    large = Frame(128, fit, FILL).pixels(picture)[:, 16:80, 32:96]
+    found = Frame(64, fit, FILL).pixels(picture, crop)
+    assert np.abs(found.astype(int) - large).mean() < 3
 
 
 @pytest.fixture
@@ -462,7 +567,7 @@ def pixels_of(path):
 def test_pictures_are_loaded_in_their_order(folder, workers, batch):
     (folder / "1.png").write_bytes(b"no picture")
     paths = [folder / name for name in NAMES]
-    batches = list(load_pictures(paths, 6, batch=batch, workers=workers, with_preview=True))
+    batches = list(load_pictures(paths, Frame(6), batch=batch, workers=workers, with_preview=True))
     assert [len(loaded) for loaded in batches] == {1: [1, 1, 1], 2: [2, 1], 9: [3]}[batch]
     zero, one, two = (picture for loaded in batches for picture in loaded)
     assert "1.png: is no picture" in str(one)
@@ -481,7 +586,7 @@ def test_pictures_are_read_as_the_work_goes_on(folder):
             taken.append(name)
             yield folder / name
 
-    loaded = load_pictures(sources(), 6, batch=2)
+    loaded = load_pictures(sources(), Frame(6), batch=2)
     next(loaded)
     assert len(taken) == 4  # this batch and the next
 
@@ -489,7 +594,7 @@ def test_pictures_are_read_as_the_work_goes_on(folder):
 @pytest.mark.parametrize("memory", [1 << 20, 3 * 3 * 36 - 1])
 def test_pixels_come_from_memory_or_from_the_disk(folder, monkeypatch, memory):
     monkeypatch.setattr(pictures, "KEEP_BYTES", memory)
-    source = PixelSource(folder, NAMES, 6)
+    source = PixelSource(folder, NAMES, Frame(6))
     assert set(source.kept) == (set(NAMES) if memory == 1 << 20 else set())
     two, zero = (pixels_of(folder / name) for name in ("2.png", "0.png"))
     if source.kept:  # opened once
@@ -501,9 +606,23 @@ def test_pixels_come_from_memory_or_from_the_disk(folder, monkeypatch, memory):
     assert np.array_equal(found[2], zero)
 
 
+@pytest.mark.parametrize("memory", [1 << 20, 0])
+def test_crops_are_taken_of_the_file_and_then_mirrored(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(pictures, "KEEP_BYTES", memory)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    source = PixelSource(tmp_path, ["a.png"], Frame(32))
+    crops = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0), WHOLE]
+    mirrored = np.array([False, True, False])
+    found = source.load(["a.png"] * 3, mirrored, crops).numpy()
+    assert np.array_equal(found[0], noise[:32, :32].transpose(2, 0, 1))
+    assert np.array_equal(found[1], noise[32:, 32:].transpose(2, 0, 1)[:, :, ::-1])
+    assert np.array_equal(found[2], source.load(["a.png"], np.array([False]))[0].numpy())
+
+
 def test_an_unreadable_picture_is_named(folder):
     (folder / "1.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"1\.png"):
-        PixelSource(folder, NAMES, 6)
+        PixelSource(folder, NAMES, Frame(6))
     with pytest.raises(ImageError, match=r"7\.png"):
-        PixelSource(folder, [], 6).load(["7.png"], np.array([False]))
+        PixelSource(folder, [], Frame(6)).load(["7.png"], np.array([False]))

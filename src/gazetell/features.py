@@ -31,7 +31,7 @@ from .errors import DataError, ModelError, WriteError
 from .files import atomic_path, read_json, write_error, write_json
 from .models.encoders import Encoder, Grid
 from .models.precision import Precision, choose
-from .pictures import PictureSource, load_pictures, stack_pixels
+from .pictures import WHOLE_VIEW, PictureSource, View, load_pictures, stack_pixels
 
 log = logging.getLogger(__name__)
 FORMAT = 2
@@ -47,11 +47,13 @@ class Encoding:
         grid: of the CNN, before any projection; one picture.
         image: the picture, at most 640 px a side.
         encoder: fingerprint of the encoder that made the grid.
+        view: where the grid lies on the picture.
     """
 
     grid: Grid
     image: Image.Image
     encoder: str
+    view: View = WHOLE_VIEW
 
 
 Picture = PictureSource | Encoding
@@ -94,11 +96,16 @@ class Model:
             raise ModelError("the picture was encoded by a model with another encoder")
         sources = [image for image in images if not isinstance(image, Encoding)]
         new: Iterator[Encoding] = iter(())
-        size, batch = self.encoder.size, max(len(sources), 1)
-        for loaded in load_pictures(sources, size, batch=batch, with_preview=True):
+        frame, batch = self.encoder.frame, max(len(sources), 1)
+        for loaded in load_pictures(sources, frame, batch=batch, with_preview=True):
             grid = self.grid(stack_pixels(loaded))
             new = (
-                Encoding(grid.rows(n, n + 1), picture.preview, self.fingerprint)  # type: ignore[union-attr,arg-type]
+                Encoding(
+                    grid.rows(n, n + 1),
+                    picture.preview,  # type: ignore[union-attr,arg-type]
+                    self.fingerprint,
+                    self.encoder.view(picture.size),  # type: ignore[union-attr]
+                )
                 for n, picture in enumerate(loaded)
             )
         return [image if isinstance(image, Encoding) else next(new) for image in images]
@@ -128,7 +135,7 @@ def grids(model: Model, dataset: Dataset, images: Sequence[str], batch: int) -> 
             yield Grid.of(grid.cells.float().to(model.device), grid.height, grid.width)
     else:
         paths = [dataset.root / name for name in images]
-        for loaded in load_pictures(paths, model.encoder.size, batch=batch):
+        for loaded in load_pictures(paths, model.encoder.frame, batch=batch):
             yield model.grid(stack_pixels(loaded))
 
 
@@ -300,7 +307,7 @@ def build_cache(
     rest, done = iter(todo.items()), len(names) - len(todo)
     records: list[np.ndarray] = []
     paths = [dataset.root / name for name in todo]
-    for loaded in load_pictures(paths, encoder.size, batch=batch, workers=workers):
+    for loaded in load_pictures(paths, encoder.frame, batch=batch, workers=workers):
         records.append(_records(encoder, stack_pixels(loaded).to(device), precision, flip))
         count = sum(map(len, records))
         if count >= BLOCK or done + count == len(names):

@@ -1,6 +1,6 @@
 """The one way of a picture: from whatever a person has on disk to the input of a network.
 
-``open_image`` gives an upright 8-bit RGB image, ``to_pixels`` makes the network's input of it,
+``open_image`` gives an upright 8-bit RGB image, ``Frame`` makes the network's input of it,
 ``load_pictures`` does both for many pictures, ahead of their use, ``PixelSource`` serves training.
 
 Read are JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF, and HEIC where ``pillow-heif`` is installed. The
@@ -21,16 +21,18 @@ changed, so any number of threads may open pictures at once. Where files leave a
 import glob
 import io
 import logging
+import math
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -48,6 +50,10 @@ PREVIEW = 640
 KEEP_BYTES = 1 << 30
 
 PictureSource = bytes | str | os.PathLike[str] | Image.Image
+Fit = Literal["squash", "crop", "pad"]
+# Left, top, right and bottom, as shares of a width and a height from the left and the top.
+Area = tuple[float, float, float, float]
+WHOLE: Area = (0.0, 0.0, 1.0, 1.0)
 
 _HEIC_SUFFIXES = {".heic", ".heif", ".hif"}
 _HEIC_ADVICE = "HEIC is read where pillow-heif is installed: pip install 'gazetell[heic]'"
@@ -240,32 +246,137 @@ def preview(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def to_pixels(picture: Image.Image, size: int) -> np.ndarray:
-    """An RGB picture as a network's input: squashed to S x S, uint8 (3, S, S).
+def area_within(outer: Area, inner: Area) -> Area:
+    """An area of ``outer``, as shares of what ``outer`` is an area of."""
+    left, top, right, bottom = outer
+    width, height = right - left, bottom - top
+    return (
+        left + inner[0] * width,
+        top + inner[1] * height,
+        left + inner[2] * width,
+        top + inner[3] * height,
+    )
 
-    It is not cropped, so that the grid covers the whole picture.
+
+class View(NamedTuple):
+    """Where an encoder's input and its grid lie on a picture; what is beyond 0 to 1 is not on it.
+
+    Attributes:
+        seen: the area that the input shows.
+        cells: the area that the cells of the grid tile, each of the same size.
     """
-    if picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))
+
+    seen: Area = WHOLE
+    cells: Area = WHOLE
+
+
+WHOLE_VIEW = View()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture becomes the input of a network.
+
+    Attributes:
+        size: S, the side of the input in pixels.
+        fit: ``squash`` shows the whole picture, its width and height each scaled to S; ``crop``
+            keeps the shape, scales the shorter side to S and shows the middle of the longer one;
+            ``pad`` keeps the shape, scales the longer side to S and fills the rest.
+        fill: colour of the padding.
+    """
+
+    size: int
+    fit: Fit = "squash"
+    fill: tuple[int, int, int] = (128, 128, 128)
+
+    def seen(self, size: tuple[int, int]) -> Area:
+        """The area of a picture (width, height) that the input shows; of ``pad`` also beyond it."""
+        if self.fit == "squash":
+            return WHOLE
+        side = min(size) if self.fit == "crop" else max(size)
+        x, y = (side / length / 2 for length in size)
+        return 0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y
+
+    def view(self, size: tuple[int, int], cells: Area = WHOLE) -> View:
+        """The view of a picture (width, height); ``cells`` is the area of the grid in the input."""
+        seen = self.seen(size)
+        return View(seen, area_within(seen, cells))
+
+    def pixels(self, picture: Image.Image, crop: Area = WHOLE) -> np.ndarray:
+        """An RGB picture as uint8 (3, S, S); of ``crop``, an area of the input, enlarged to it."""
+        area, placed, lengths = area_within(self.seen(picture.size), crop), [], []
+        for low, high, length in zip(area[:2], area[2:], picture.size, strict=True):
+            inside = max(low, 0.0), min(high, 1.0)
+            begin = min(round(inside[0] * length), length - 1)
+            end = max(round(inside[1] * length), begin + 1)
+            first, last = (round(self.size * (x - low) / (high - low)) for x in inside)
+            first = min(first, self.size - 1)
+            placed.append((begin, end, first))
+            lengths.append(max(1, last - first))
+        (left, right, x), (top, bottom, y) = placed
+        if (left, top, right, bottom) != (0, 0, *picture.size):
+            # Cut before it is scaled: the filter would mix in what lies beside.
+            picture = picture.crop((left, top, right, bottom))
+        if picture.size != (width_height := (lengths[0], lengths[1])):
+            picture = picture.resize(width_height, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        if picture.size != (self.size, self.size):
+            canvas = Image.new("RGB", (self.size, self.size), self.fill)
+            canvas.paste(picture, (x, y))
+            picture = canvas
+        return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def random_crop(
+    random: np.random.Generator,
+    area: tuple[float, float] = (0.6, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Area:
+    """Draw an area of the input for ``Frame.pixels``, to train on.
+
+    As in Szegedy et al. 2015 (Going Deeper with Convolutions), but mild: most of what a caption
+    names should stay in sight.
+
+    Args:
+        random: decides alone; give one of seed, epoch and picture.
+        area: least and largest share of the input.
+        ratio: least and largest width to height, where the input's is 1.
+    """
+    share = random.uniform(*area)
+    # No wider and no higher than the input.
+    low, high = (np.log(np.clip(bound, share, 1 / share)) for bound in ratio)
+    shape = float(np.exp(random.uniform(low, high)))
+    width, height = min(1.0, (share * shape) ** 0.5), min(1.0, (share / shape) ** 0.5)
+    left, top = random.uniform(0, 1 - width), random.uniform(0, 1 - height)
+    return left, top, left + width, top + height
 
 
 class LoadedPicture(NamedTuple):
-    """A picture as a network's input (3, S, S), and its ``preview`` where that is wanted."""
+    """A picture as a network's input.
+
+    Attributes:
+        pixels: uint8 (3, S, S).
+        size: width and height as it was opened, upright.
+        preview: see ``preview``; None where it is not wanted.
+    """
 
     pixels: np.ndarray
+    size: tuple[int, int]
     preview: Image.Image | None
 
 
-def load_picture(source: PictureSource, size: int, with_preview: bool = False) -> LoadedPicture:
-    """Open a picture for an encoder of input side ``size``; errors as ``open_image``."""
-    picture = open_image(source, side=max(PREVIEW, size) if with_preview else size)
-    return LoadedPicture(to_pixels(picture, size), preview(picture) if with_preview else None)
+def load_picture(
+    source: PictureSource, frame: Frame, with_preview: bool = False, crop: Area = WHOLE
+) -> LoadedPicture:
+    """Open a picture for an encoder; ``crop`` as for ``Frame.pixels``, errors as ``open_image``."""
+    side = math.ceil(frame.size / min(crop[2] - crop[0], crop[3] - crop[1]))
+    picture = open_image(source, side=max(PREVIEW, side) if with_preview else side)
+    small = preview(picture) if with_preview else None
+    return LoadedPicture(frame.pixels(picture, crop), picture.size, small)
 
 
 def load_pictures(
     sources: Iterable[PictureSource],
-    size: int,
+    frame: Frame,
     *,
     batch: int,
     workers: int = 0,
@@ -275,7 +386,7 @@ def load_pictures(
 
     Args:
         sources: in any number; without workers they are read as the work goes on.
-        size: S, the encoder's input side.
+        frame: of the encoder.
         batch: pictures at a time.
         workers: processes that open them; 0 for two threads of this one.
         with_preview: also keep what is needed to show the pictures.
@@ -283,7 +394,7 @@ def load_pictures(
     Yields:
         For each picture what ``load_picture`` gives, or the error why it could not be opened.
     """
-    load = partial(_load_all, size=size, with_preview=with_preview)
+    load = partial(_load_all, frame=frame, with_preview=with_preview)
     if workers:
         from torch.utils.data import DataLoader
 
@@ -300,12 +411,12 @@ def load_pictures(
 
 
 def _load_all(
-    sources: Sequence[PictureSource], size: int, with_preview: bool
+    sources: Sequence[PictureSource], frame: Frame, with_preview: bool
 ) -> list[LoadedPicture | ImageError]:
     loaded: list[LoadedPicture | ImageError] = []
     for source in sources:
         try:
-            loaded.append(load_picture(source, size, with_preview))
+            loaded.append(load_picture(source, frame, with_preview))
         except ImageError as error:
             loaded.append(error)
     return loaded
@@ -331,27 +442,39 @@ class PixelSource:
     Args:
         root: folder of the pictures.
         names: all that will be asked for.
-        size: S.
+        frame: of the encoder.
     """
 
-    def __init__(self, root: Path, names: Sequence[str], size: int) -> None:
-        self.root, self.size = root, size
+    def __init__(self, root: Path, names: Sequence[str], frame: Frame) -> None:
+        self.root, self.frame = root, frame
         self.kept: dict[str, np.ndarray] = {}
-        if len(names) * 3 * size * size <= KEEP_BYTES:
-            loaded = load_pictures([root / name for name in names], size, batch=64)
+        if len(names) * 3 * frame.size**2 <= KEEP_BYTES:
+            loaded = load_pictures([root / name for name in names], frame, batch=64)
             pixels = (one for batch in loaded for one in stack_pixels(batch).numpy())
             self.kept = dict(zip(names, pixels, strict=True))
 
-    def load(self, names: Sequence[str], mirrored: np.ndarray) -> "Tensor":
-        """The pictures (B, 3, S, S), mirrored where ``mirrored`` (B,) says so."""
+    def load(
+        self, names: Sequence[str], mirrored: np.ndarray, crops: Sequence[Area] | None = None
+    ) -> "Tensor":
+        """The pictures (B, 3, S, S), mirrored where ``mirrored`` (B,) says so.
+
+        Args:
+            names: B of those above, or others in the folder.
+            mirrored: (B,) after cropping.
+            crops: an area of each one's input, as ``random_crop`` draws them; the file is then
+                opened anew, as large as the crop needs. None for the whole input.
+        """
         import torch
 
-        images = [self.kept[n] if n in self.kept else self._open(n) for n in names]
+        areas = [WHOLE] * len(names) if crops is None else crops
+        images = [self._pixels(name, area) for name, area in zip(names, areas, strict=True)]
         images = [x[:, :, ::-1] if m else x for x, m in zip(images, mirrored, strict=True)]
         return torch.from_numpy(np.stack(images))
 
-    def _open(self, name: str) -> np.ndarray:
-        return load_picture(self.root / name, self.size).pixels
+    def _pixels(self, name: str, crop: Area) -> np.ndarray:
+        if crop == WHOLE and name in self.kept:
+            return self.kept[name]
+        return load_picture(self.root / name, self.frame, crop=crop).pixels
 
 
 def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:

@@ -24,7 +24,7 @@ from gazetell.models.encoders import (
     _pad_as_tensorflow,
     encoder_names,
 )
-from gazetell.pictures import to_pixels
+from gazetell.pictures import Frame
 
 SIZE = 64
 
@@ -419,7 +419,7 @@ def test_a_bright_corner_lights_its_own_cell(corner, cell):
     picture = Image.new("RGB", (120, 80))
     row, column = corner
     picture.paste((255, 255, 255), (90 * column, 60 * row, 90 * column + 30, 60 * row + 20))
-    grid = encoder(torch.from_numpy(to_pixels(picture, SIZE))[None])
+    grid = encoder(torch.from_numpy(Frame(SIZE).pixels(picture))[None])
     assert (grid.height, grid.width) == (4, 4)
     assert int(grid.cells[0].sum(1).argmax()) == cell
 

@@ -15,6 +15,7 @@ from service import QUESTIONS, client_of, figure, is_problem, png, running, text
 
 from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
+from gazetell.pictures import Frame
 from gazetell.serve import engine
 from gazetell.serve.api import create_app
 from gazetell.serve.guard import ServeOptions
@@ -406,7 +407,7 @@ def test_a_picture_that_takes_too_long_to_open_is_a_timeout(models, monkeypatch,
     go = threading.Event()
     app = create_app({"m": models["tell"]}, ServeOptions(seconds=0.3))
     with client_of(app) as client, monkeypatch.context() as slowly:
-        slowly.setattr(engine, "to_pixels", lambda image, size: go.wait(60) and None)
+        slowly.setattr(Frame, "pixels", lambda *_: go.wait(60) and None)
         is_problem(post(client, picture), "timeout")
         go.set()
 

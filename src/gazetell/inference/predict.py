@@ -363,7 +363,7 @@ def caption_many(
     chosen = model.options(**options)
     queue, rest = tee(items)
     places = iter(count() if positions is None else positions)
-    for loaded in load_pictures(queue, model.encoder.size, batch=batch, with_preview=True):
+    for loaded in load_pictures(queue, model.encoder.frame, batch=batch, with_preview=True):
         rows = list(zip(islice(rest, len(loaded)), places, loaded, strict=False))
         good = [(place, x) for _, place, x in rows if not isinstance(x, ImageError)]
         captions: Iterator[Caption] = iter(())

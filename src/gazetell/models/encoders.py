@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from torchvision.models import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from ..errors import ModelError, UsageError
+from ..pictures import Frame, View
 from .options import POSITIVE, Options, option
 
 SMALL_CNN = "small-cnn"
@@ -125,6 +126,12 @@ class EncoderConfig(Options):
     project: int | None = option(
         None, "Project the grid to so many channels by a 1x1 convolution.", POSITIVE
     )
+    fit: Literal["squash", "crop", "pad"] = option(
+        "squash",
+        "How pictures meet the square input: squash (width and height each scaled to it), crop "
+        "(the shorter side fits, the middle is seen) or pad (the longer side fits, the rest is "
+        "filled with the mean colour).",
+    )
 
     def __post_init__(self) -> None:
         if self.name != SMALL_CNN and self.name not in encoder_names():
@@ -140,7 +147,7 @@ class EncoderConfig(Options):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From ``to_dict``'s values; lists become tuples.
+        """From ``to_dict``'s values; lists become tuples. Without a fit they are of squashed ones.
 
         Raises:
             ModelError: a field that this version does not know.
@@ -150,7 +157,7 @@ class EncoderConfig(Options):
         plain: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
-        return cls(**plain)
+        return cls(**{"fit": "squash"} | plain)
 
 
 class Encoder(nn.Module):
@@ -210,6 +217,16 @@ class Encoder(nn.Module):
         self._freeze()
 
     @property
+    def frame(self) -> Frame:
+        """How a picture becomes its input."""
+        red, green, blue = (round(255 * share) for share in self.config.mean or ())
+        return Frame(self.size, self.config.fit, (red, green, blue))
+
+    def view(self, size: tuple[int, int]) -> View:
+        """Where its input and its grid lie on a picture (width, height)."""
+        return self.frame.view(size)
+
+    @property
     def frozen(self) -> bool:
         """Whether no parameter of the trunk is trained, so that its grids can be cached."""
         return self.config.trainable == "none"
@@ -247,7 +264,9 @@ class Encoder(nn.Module):
     def fingerprint(self) -> str:
         """A hash of network, layer, transform and weights: equal means the same trunk grids."""
         # Where the weights came from and what is trained do not change the grids.
-        other = ("weights", "trainable", "project")
+        other = {"weights", "trainable", "project"}
+        if self.config.fit == "squash":  # as it was when there was no other
+            other.add("fit")
         identity = {k: v for k, v in self.config.to_dict().items() if k not in other}
         digest = hashlib.sha256(repr(sorted(identity.items())).encode())
         for name, tensor in sorted(self.trunk.state_dict().items()):

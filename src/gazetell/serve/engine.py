@@ -27,7 +27,7 @@ from cachetools import TTLCache
 
 from ..features import Model
 from ..models.encoders import Grid
-from ..pictures import PREVIEW, open_image, to_pixels
+from ..pictures import PREVIEW, open_image
 from .guard import Monitor, ServeOptions
 
 log = logging.getLogger("gazetell.serve")
@@ -128,9 +128,7 @@ class Engine:
         def opened() -> StoredPicture:
             side = max(PREVIEW, *(model.encoder.size for model in models))  # as captioning
             picture = open_image(image, side=side, max_pixels=self.options.max_pixels)
-            return StoredPicture(
-                {m.fingerprint: to_pixels(picture, m.encoder.size) for m in models}
-            )
+            return StoredPicture({m.fingerprint: m.encoder.frame.pixels(picture) for m in models})
 
         return await asyncio.get_running_loop().run_in_executor(self._openers, opened)
 

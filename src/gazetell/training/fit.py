@@ -581,7 +581,7 @@ def _source(
     # A quick try does not encode everything; a cache serves it where there is one.
     quick = (options.limit or options.overfit) and not folder.is_dir()
     if not encoder.frozen or options.features == "none" or quick:
-        return PixelSource(dataset.root, task.pictures(), encoder.size)
+        return PixelSource(dataset.root, task.pictures(), encoder.frame)
     with bar("features", progress) as update:
         return build_cache(
             dataset,
