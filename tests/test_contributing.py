@@ -3,7 +3,9 @@
 The endpoint's example stands in docs/serving.md; ``tests/serve`` runs it.
 """
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import gazetell
 from gazetell.data.records import Dataset
 from gazetell.errors import UsageError
 from gazetell.inference.predict import Captioner
@@ -66,16 +69,13 @@ def test_a_reader(tmp_path):
     for n in range(4):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{n}.jpg")
         (tmp_path / f"{n}.txt").write_text(f"a dog\nthe number {n}\n")
-    out = tmp_path / "out"
-    code = (
-        "from gazetell.data.readers import READERS\n"
-        "from gazetell.data.readers.rows import *; from gazetell.data.records import *\n"
-        "from gazetell.files import read_text; from pathlib import Path\n"
-        f"exec({example('reader')!r})\n"
-        f"import sys; sys.argv = 'gazetell data pairs {tmp_path} --val 1 --out {out}'.split()\n"
-        "from gazetell.cli import main; main()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    out, source = tmp_path / "out", tmp_path / "source"
+    # The sources as they are, and the example as one more file among them.
+    shutil.copytree(Path(gazetell.__file__).parent, source / "gazetell", copy_function=os.symlink)
+    (source / "gazetell/data/readers/pairs.py").write_text(example("reader"))
+    command = f"-m gazetell data pairs {tmp_path} --val 1 --out {out}".split()
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    subprocess.run([sys.executable, *command], check=True, env=environment)
     dataset = Dataset.open(out)
     assert [len(dataset.split(split)) for split in ("train", "val")] == [3, 1]
     assert dataset.captions[0].captions == ("a dog", "the number 0")

@@ -24,8 +24,8 @@ def test_a_verb_has_the_options_and_the_help_of_its_reader(run, verb):
     told = " ".join(out.replace("│", " ").split())
     reader = READERS[verb]
     assert inspect.getdoc(reader).splitlines()[0] in told
-    taken = set(inspect.signature(reader).parameters) - {"bad", "pictures", "progress"}
-    for option in taken | {"out", "skip_bad", "check", "json"}:
+    taken = set(inspect.signature(reader).parameters) - {"bad", "pictures", "progress", "prepared"}
+    for option in taken | {"out", "skip_bad", "without", "check", "json"}:
         assert f"--{option.replace('_', '-')} " in told
     assert "The prepared folder to write. [required]" in told
     assert "Args" not in told
@@ -189,3 +189,29 @@ def test_the_file_of_the_course(run, tmp_path):
     assert err.startswith(f"error: {file}: cannot be read")
     assert len(err.splitlines()) == 1
     assert not here[-1].exists()
+
+
+def test_datasets_merged_and_without_pictures_of_another(run, tmp_path):
+    for name, split, images in (("a", "train", "12"), ("a", "test", "3"), ("b", "train", "45")):
+        (tmp_path / f"{name}-{split}.csv").write_text("image,caption\n")
+        for image in images:
+            picture(tmp_path / f"{image}.jpg")
+            with (tmp_path / f"{name}-{split}.csv").open("a") as file:
+                file.write(f"{image}.jpg,a thing\n")
+        here = ["data", "table", tmp_path / f"{name}-{split}.csv", "--split", split]
+        assert run(*here, "--out", tmp_path / f"{name}-{split}")[0] == 0
+    status, _, err = run(*here, "--val", 1, "--out", tmp_path / "no")
+    told = "error: val 1.0: would do nothing, since every picture goes to one split\n"
+    assert (status, err) == (2, told)
+    first, second = tmp_path / "a-train", tmp_path / "b-train"
+    out = ["--out", tmp_path / "out"]
+    status, told, err = run("data", "merge", first, f"{second}:train", tmp_path / "a-test", *out)
+    assert (status, err.splitlines()[0]) == (0, "warning: split val has no pictures")
+    assert told.splitlines()[1] == "pictures   5 (train 4, val 0, test 1)"
+    without = ["--without", f"{tmp_path / 'out'}:test", "--without", first]
+    status, told, err = run("data", "merge", tmp_path / "out", *without, "--out", tmp_path / "less")
+    assert told.splitlines()[1] == "pictures   2 (train 2, val 0, test 0)"
+    assert err.splitlines()[:2] == [
+        f"note: pictures left out, since {tmp_path / 'out'} has them: 1",
+        f"note: pictures left out, since {first} has them: 2",
+    ]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from gazetell.data.readers import BadRow, BadRows
+from gazetell.data.readers.rows import BadRow, BadRows
 from gazetell.data.records import Dataset
 from gazetell.errors import DataError
 

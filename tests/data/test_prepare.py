@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from gazetell.data.prepare import prepare, summarise, survey
-from gazetell.data.readers import BadRows, table
+from gazetell.data.readers.rows import BadRows
+from gazetell.data.readers.table import table
 from gazetell.data.records import CaptionRecord, Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError, WriteError
 

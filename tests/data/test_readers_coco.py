@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gazetell.data.readers import BadRows, coco, karpathy
+from gazetell.data.readers.captions import coco, karpathy
+from gazetell.data.readers.rows import BadRows
 from gazetell.errors import DataError, UsageError
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gazetell.data.readers import BadRows, course
+from gazetell.data.readers.course import course
+from gazetell.data.readers.rows import BadRows
 from gazetell.data.text import Tokenizer
 from gazetell.errors import DataError, UsageError, WriteError
 from gazetell.metrics import score_captions

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gazetell.data.readers import BadRows, flickr8k, flickr30k
+from gazetell.data.readers.captions import flickr8k, flickr30k
+from gazetell.data.readers.rows import BadRows
 from gazetell.errors import DataError, UsageError
 
 LISTS = {
@@ -49,6 +50,20 @@ def test_the_official_form(tmp_path, images):
     # Texts in a folder of their own, and pictures elsewhere.
     dataset = flickr8k(tmp_path, images=folder / images)
     assert (len(dataset.captions), dataset.root) == (3, folder / images)
+
+
+def test_all_pictures_in_one_split_from_a_file_of_another_name(tmp_path):
+    folder = official(tmp_path)
+    with pytest.raises(UsageError, match="split test: would do nothing, since the split lists"):
+        flickr8k(folder, split="test")
+    for name in LISTS.values():
+        (folder / name).unlink()
+    other = (folder / "Flickr8k.token.txt").rename(folder / "Pascal1k.token.txt")
+    dataset = flickr8k(folder, captions=other, split="test")
+    assert (dataset.name, dataset.kind) == ("pascal1k", "flickr8k")
+    assert [one.split for one in dataset.captions] == ["test"] * 4
+    with pytest.raises(UsageError, match="val 1: would do nothing, since every picture goes to"):
+        flickr8k(folder, captions=other, split="test", val=1)
 
 
 def test_lists_and_captions_may_spell_a_picture_in_two_ways(tmp_path):

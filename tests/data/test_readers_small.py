@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gazetell.data.prepare import prepare
-from gazetell.data.readers import BadRows, daquar, easy_vqa
+from gazetell.data.readers.rows import BadRows
+from gazetell.data.readers.small import daquar, easy_vqa
 from gazetell.errors import DataError, UsageError
 
 PAIRS = [

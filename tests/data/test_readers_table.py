@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gazetell.data.readers import BadRows, table
+from gazetell.data.readers.rows import BadRows
+from gazetell.data.readers.table import table
 from gazetell.errors import DataError, UsageError
 
 ROWS = [("a.jpg", "A dog, running"), ("b.jpg", 'A "red" cat'), ("a.jpg", "כלב 😀")]

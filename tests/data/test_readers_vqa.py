@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gazetell.data.readers import BadRows, vqa, vqa_text, write_vqa_text
+from gazetell.data.readers.rows import BadRows
+from gazetell.data.readers.vqa import vqa, vqa_text, write_vqa_text
 from gazetell.data.records import Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError, WriteError
 

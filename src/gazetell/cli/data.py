@@ -11,8 +11,10 @@ from cyclopts import App, Parameter
 
 from ..data.prepare import Summary, summarise
 from ..data.prepare import prepare as prepare_dataset
-from ..data.readers import READERS, BadRows, write_vqa_text
-from ..data.records import Dataset
+from ..data.readers import READERS
+from ..data.readers.rows import BadRows
+from ..data.readers.vqa import write_vqa_text
+from ..data.records import Dataset, open_part
 from ..progress import bar
 from .terminal import on_terminal, print_json, report
 
@@ -30,11 +32,13 @@ class _Preparing:
     Attributes:
         skip_bad: Leave bad rows and pictures out and list them in OUT/quarantine.jsonl, instead of
             stopping at the first.
+        without: Leave out the pictures that this prepared dataset has, or FOLDER:SPLIT of it.
         check: Look for each picture (exists), open each (decode), or trust the files (none).
         json: Print the summary as one JSON object.
     """
 
     skip_bad: bool = False
+    without: tuple[str, ...] = ()
     check: Literal["exists", "decode", "none"] = "exists"
     json: bool = False
 
@@ -49,14 +53,15 @@ def _verb(reader: Callable[..., Dataset]) -> Callable[..., None]:
         common: Annotated[_Preparing, Parameter(name="*")] = _Preparing(),
         **options: Any,
     ) -> None:
-        bad = BadRows(skip=common.skip_bad)
+        bad, without = BadRows(skip=common.skip_bad), [open_part(text) for text in common.without]
         if "pictures" in taken:
             options["pictures"] = out / "images"
         with bar("pictures", on_terminal()) if "progress" in taken else nullcontext() as update:
             if "progress" in taken:
                 options["progress"] = update
             dataset = reader(*arguments, bad=bad, **options)
-        _show(prepare_dataset(dataset, out, check_images=common.check, bad=bad), common.json)
+        options = {"check_images": common.check, "without": without, "bad": bad}
+        _show(prepare_dataset(dataset, out, **options), common.json)
 
     given = ("bad", "pictures", "progress")
     own = [option for name, option in taken.items() if name not in given]

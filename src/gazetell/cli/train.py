@@ -11,7 +11,8 @@ from cyclopts import App, Group, Parameter
 from cyclopts.config import Dict
 
 from ..data.prepare import prepare
-from ..data.readers import BadRows, flickr8k
+from ..data.readers.captions import flickr8k
+from ..data.readers.rows import BadRows
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..reproduce import plan_names, read_plan

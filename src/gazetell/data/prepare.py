@@ -30,7 +30,7 @@ from ..metrics.answers import normalise_answer
 from ..pictures import open_image
 from .answers import coverage, modal_answer
 from .readers.rows import BadRow, BadRows
-from .records import SPLITS, Dataset, QuestionRecord
+from .records import SPLITS, Dataset, QuestionRecord, picture_keys
 from .text import unspaced_warning, word_counts
 
 Check = Literal["exists", "decode", "none"]
@@ -162,6 +162,7 @@ def prepare(
     folder: str | os.PathLike[str],
     *,
     check_images: Check = "exists",
+    without: Sequence[Dataset] = (),
     bad: BadRows | None = None,
     workers: int = 2,
 ) -> Summary:
@@ -172,6 +173,8 @@ def prepare(
         folder: where to write; made if need be, an earlier prepared dataset in it is replaced.
         check_images: "exists" looks for every picture on disk; "decode" opens every one as well
             and finds pictures of equal content; "none" trusts the dataset.
+        without: datasets whose pictures are left out, as those of a test that must not be seen;
+            ``picture_keys`` tells which are the same.
         bad: the ``BadRows`` given to the reader. With ``skip`` missing and unreadable pictures
             are left out, and all that was left out goes to ``quarantine.jsonl``.
         workers: threads that open pictures.
@@ -184,6 +187,13 @@ def prepare(
     if check_images not in get_args(Check):
         raise UsageError(f"check_images {check_images!r}: expected {', '.join(get_args(Check))}")
     folder, bad = Path(folder), bad or BadRows()
+    for other in without:
+        own, others = picture_keys((dataset, other))
+        theirs = set(others.values())
+        same = {image for image, key in own.items() if key in theirs}
+        where = other.folder or other.name
+        bad.notes.append(f"pictures left out, since {where} has them: {len(same):,}")
+        dataset = dataset.without(same)
     reasons, digests, total = _check(dataset, check_images, workers)
     missing, unreadable = _sorted_out(reasons)
     if reasons and not bad.skip:
@@ -200,11 +210,7 @@ def prepare(
         if record.image in reasons:
             row = json.dumps(asdict(record), ensure_ascii=False)
             quarantine.append(BadRow(str(dataset.path(record)), reasons[record.image], row))
-    dataset = replace(
-        dataset,
-        captions=tuple(record for record in dataset.captions if record.image not in reasons),
-        questions=tuple(record for record in dataset.questions if record.image not in reasons),
-    )
+    dataset = dataset.without(reasons)
     if not dataset.captions and not dataset.questions:
         raise DataError(f"{dataset.name}: no picture is left; expected at least one")
     # Without dataset.json such a file is somebody's own, perhaps the table that was read.

@@ -12,8 +12,8 @@ Everything after the readers (features, training, evaluation) reads only this.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,6 +119,12 @@ class Dataset:
         """Where a record's picture lies."""
         return self.root / record.image
 
+    def without(self, images: Container[str]) -> "Dataset":
+        """The dataset without the records of some pictures."""
+        captions = tuple(record for record in self.captions if record.image not in images)
+        questions = tuple(record for record in self.questions if record.image not in images)
+        return replace(self, captions=captions, questions=questions)
+
     def fingerprint(self) -> str:
         """SHA-256 of the records."""
         digest = hashlib.sha256()
@@ -171,6 +177,45 @@ class Dataset:
             raise DataError(f"{folder}: holds no records (captions.jsonl, questions.jsonl)")
         root = folder / about["root"]
         return cls(about["name"], about["kind"], root, captions, questions, folder)
+
+
+def open_part(text: str) -> Dataset:
+    """A prepared dataset, or one split of it: FOLDER or FOLDER:SPLIT.
+
+    Raises:
+        DataError: see ``Dataset.open``; or the split holds nothing.
+    """
+    folder, _, split = text.rpartition(":")
+    if split not in SPLITS or os.path.isdir(text):
+        return Dataset.open(text)
+    dataset = Dataset.open(folder)
+    captions = tuple(record for record in dataset.captions if record.split == split)
+    questions = tuple(record for record in dataset.questions if record.split == split)
+    if not captions and not questions:
+        raise DataError(f"{folder}: split {split!r} holds nothing")
+    return replace(dataset, captions=captions, questions=questions)
+
+
+def picture_keys(datasets: Sequence[Dataset]) -> list[dict[str, str]]:
+    """What tells the pictures of several datasets apart: from each one's images to their keys.
+
+    That is the path below the folder of pictures if they share it, else the file name alone.
+
+    Raises:
+        DataError: a file name that two folders of a dataset have, where it would have to do.
+    """
+    images = [dict.fromkeys(record.image for record in dataset.records) for dataset in datasets]
+    if len({dataset.root.resolve() for dataset in datasets}) == 1:
+        return [{image: image for image in one} for one in images]
+    for one, dataset in zip(images, datasets, strict=True):
+        first: dict[str, str] = {}
+        for image in one:
+            if (other := first.setdefault(Path(image).name, image)) != image:
+                raise DataError(
+                    f"{dataset.folder or dataset.name}: has {other} and {image}; expected file "
+                    "names that differ, to find the same pictures in another folder"
+                )
+    return [{image: Path(image).name for image in one} for one in images]
 
 
 def _row(record: CaptionRecord | QuestionRecord) -> dict[str, Any]:

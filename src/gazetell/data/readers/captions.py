@@ -192,43 +192,51 @@ _LISTS = {
 def flickr8k(
     folder: Path,
     *,
+    captions: Path | None = None,
     images: Path | None = None,
     val: float | None = None,
     test: float | None = None,
     seed: int = 0,
+    split: Literal["train", "val", "test"] | None = None,
     bad: BadRows | None = None,
 ) -> Dataset:
     """Flickr8k: Flickr8k.token.txt with its three picture lists, or captions.txt.
 
     Args:
         folder: Where the files lie, at most one folder down.
+        captions: A file of the same form, if its name is another, such as Pascal1k.token.txt.
         images: The folder of pictures, if it is not found below FOLDER.
         val: Pictures for validation where there are no lists: a number from 1, or a share; 1,000
             if not given.
         test: Pictures for testing, likewise.
         seed: Of that draw.
+        split: Without lists: every picture goes to this split, such as test, and none is drawn.
         bad: What to do with bad rows.
     """
-    table = needed(folder, ("Flickr8k.token.txt", "Flickr8k.token", "captions.txt"), bad)
+    known = ("Flickr8k.token.txt", "Flickr8k.token", "captions.txt")
+    table = captions or needed(folder, known, bad)
+    name = table.name.partition(".")[0].lower() if captions else "flickr8k"
     names = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "Flickr8k_images")
     collector = Collector(images or find_pictures(folder, names), bad)
     lists = {split: path for split, name in _LISTS.items() if (path := find(folder, [name]))}
     splits = split_lists(lists, collector.picture, collector.bad)
     if lists:
-        refuse("the split lists tell the splits", val=val, test=test)
-        if missing := [name for split, name in _LISTS.items() if split not in lists]:
+        refuse("the split lists tell the splits", val=val, test=test, split=split)
+        if missing := [text for split, text in _LISTS.items() if split not in lists]:
             raise DataError(f"{folder}: has split lists, but not {missing[0]}")
         if not splits:
             raise DataError(f"{lists['train']}: the split lists name no pictures")
-    _read_flickr(table, collector, splits)
-    dataset = collector.dataset("flickr8k", "flickr8k", table)
-    for name in sorted(splits.keys() - {record.image for record in dataset.captions}):
-        collector.bad.add(f"{table}", f"has no caption of {name}, which is in a split list", name)
-    if splits:
+    _read_flickr(table, collector, splits, split or "train")
+    dataset = collector.dataset(name, "flickr8k", table)
+    for image in sorted(splits.keys() - {record.image for record in dataset.captions}):
+        collector.bad.add(f"{table}", f"has no caption of {image}, which is in a split list", image)
+    if split:
+        refuse("every picture goes to one split", val=val, test=test)
+    if splits or split:
         return dataset
     collector.bad.notes.append(f"no split lists in {folder}: the splits are not those of papers")
     collector.draw(val=1000 if val is None else val, test=1000 if test is None else test, seed=seed)
-    return collector.dataset("flickr8k", "flickr8k", table)
+    return collector.dataset(name, "flickr8k", table)
 
 
 def flickr30k(
@@ -257,13 +265,13 @@ def flickr30k(
     table = needed(folder, tables, bad)
     names = ("flickr30k_images", "flickr30k-images", "Images")
     collector = Collector(images or find_pictures(folder, names), bad)
-    _read_flickr(table, collector, {})
+    _read_flickr(table, collector, {}, "train")
     collector.draw(val=val, test=test, seed=seed)
     return collector.dataset("flickr30k", "flickr30k", table)
 
 
-def _read_flickr(table: Path, collector: Collector, splits: dict[str, str]) -> None:
-    """Add the captions of the pictures that have a split, or of all if none has, as train."""
+def _read_flickr(table: Path, collector: Collector, splits: dict[str, str], whole: str) -> None:
+    """Add the captions of the pictures that have a split; if none has, of all, to ``whole``."""
     lines = read_text(table).split("\n")
     first = lines[0].strip()
     if not first:
@@ -291,7 +299,7 @@ def _read_flickr(table: Path, collector: Collector, splits: dict[str, str]) -> N
             if not name.strip():
                 raise BadValue("picture name is empty")
             image = collector.picture(name.strip())
-            split = splits.get(image) if splits else "train"
+            split = splits.get(image) if splits else whole
             if split is None:
                 unlisted.add(image)
             else:
@@ -317,3 +325,6 @@ def _fields(line: str, form: str) -> tuple[str, str, str]:
     if len(fields) != 2:
         raise BadValue(f"expected 2 fields, found {len(fields)}")
     return fields[0], "0", fields[1]
+
+
+READERS = {"coco": coco, "karpathy": karpathy, "flickr8k": flickr8k, "flickr30k": flickr30k}

@@ -235,3 +235,6 @@ def _write(
             raise DataError(f"{path}: is another picture; expected a new or empty folder {root}")
         if progress and (done % 50 == 0 or done == len(jobs)):
             progress(done, len(jobs))
+
+
+READERS = {"course": course}

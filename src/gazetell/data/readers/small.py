@@ -134,3 +134,6 @@ def easy_vqa(
                 collector.add(where, QuestionRecord(id, image, question, (answer,), split))
     collector.draw(val=val, seed=seed)
     return collector.dataset("easy-vqa", "easy-vqa", root)
+
+
+READERS = {"daquar": daquar, "easy-vqa": easy_vqa}

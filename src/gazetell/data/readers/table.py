@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import DataError, UsageError
 from ...files import read_bytes
@@ -54,6 +54,7 @@ def table(
     val: float | None = None,
     test: float | None = None,
     seed: int = 0,
+    split: Literal["train", "val", "test"] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
     bad: BadRows | None = None,
@@ -77,6 +78,7 @@ def table(
         val: Pictures for validation: a share of them, or a number from 1; 0.1 if not given.
         test: Pictures for testing, likewise.
         seed: Of the draw.
+        split: Every picture goes to this split, such as test, and none is drawn.
         delimiter: The character between fields, or tab; found by the header line if not given.
         encoding: Of the text; UTF-8, UTF-16 and Windows' code page 1252 are found.
         bad: What to do with bad rows.
@@ -103,17 +105,20 @@ def table(
             raise DataError(f"{file}:1: holds no rows; expected one JSON object a line")
         header = list(dict.fromkeys(key for _, row in rows for key in row))
         columns = _columns(header, given, str(file), file.name, collector.bad)
-        _add(rows, columns, collector)
+        _add(rows, columns, collector, split or "train")
     elif suffix in _DELIMITERS:
         text = _Delimited(file, _DELIMITERS[suffix], delimiter, encoding, given, collector.bad)
         columns = _columns(text.header, given, text.where, file.name, collector.bad)
-        _add(text.rows(columns["image"]), columns, collector)
+        _add(text.rows(columns["image"]), columns, collector, split or "train")
     else:
         expected = _WORKBOOK if suffix in _WORKBOOKS else "expected a .csv, .tsv or .jsonl file"
         raise DataError(f"{file}: {expected}")
     dataset = collector.dataset(file.name.partition(".")[0], "table", file)
     if "split" in columns:
-        refuse(f"column {columns['split']!r} tells the splits", val=val, test=test)
+        refuse(f"column {columns['split']!r} tells the splits", val=val, test=test, split=split)
+    if split:
+        refuse("every picture goes to one split", val=val, test=test)
+    if split or "split" in columns:
         return dataset
     collector.draw(val=0.1 if val is None else val, test=0.1 if test is None else test, seed=seed)
     return collector.dataset(dataset.name, "table", file)
@@ -160,14 +165,14 @@ def _columns(
     return columns
 
 
-def _add(rows: _Rows, columns: dict[str, str], collector: Collector) -> None:
-    """Add rows, or report what is wrong with them."""
+def _add(rows: _Rows, columns: dict[str, str], collector: Collector, whole: str) -> None:
+    """Add rows, all to the split ``whole`` if none tells its own; report what is wrong."""
     for where, row in rows:
         with collector.bad.catch(where, row):
             image, split, id = (row.get(columns.get(role, "")) for role in ("image", "split", "id"))
             if not isinstance(image, str) or not image.strip() or "\0" in image:
                 raise _unlike(columns["image"], image, "the name of a picture")
-            split = split_name(split) if "split" in columns else "train"
+            split = split_name(split) if "split" in columns else whole
             if split is None:
                 raise _unlike(columns["split"], row.get(columns["split"]), "train, val or test")
             known = isinstance(id, str | int) and not isinstance(id, bool) and str(id).strip()
@@ -365,3 +370,6 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, str]:
         told = f"Windows' code page 1252 (line {line} is not UTF-8)"
         text = content.decode("cp1252")
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"), told
+
+
+READERS = {"table": table}

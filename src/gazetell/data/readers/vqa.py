@@ -365,3 +365,6 @@ def write_vqa_text(dataset: Dataset, folder: Path) -> dict[str, int]:
         lines = "\n".join(" ".join(text.split()) for text in texts)
         write_text(folder / name, lines + "\n")
     return written
+
+
+READERS = {"vqa": vqa, "vqa-text": vqa_text}
