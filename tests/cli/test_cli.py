@@ -81,10 +81,9 @@ def test_caption_from_standard_input(run, world, monkeypatch):
     assert (status, out) == (0, run("caption a.png --model tell")[1])
 
 
-@pytest.mark.parametrize("suffix", [".png", ".html", ".gif"])
-def test_caption_saves_the_gaze(run, world, suffix):
-    assert run(f"caption a.png --model tell --gaze g{suffix}")[0] == 0
-    assert (world / f"g{suffix}").stat().st_size > 500
+def test_caption_saves_the_gaze(run, world):
+    assert run("caption a.png --model tell --gaze g.html")[0] == 0
+    assert (world / "g.html").stat().st_size > 500
 
 
 def test_pictures_of_one_name_keep_their_own_gaze(run, world):
@@ -106,21 +105,19 @@ def test_what_is_cut_or_named_twice_is_said(run, world):
     ]
 
 
-def test_no_memory_is_one_line(run, world, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (MemoryError, 1, "error: no memory is left; a smaller batch, beam or model needs less\n"),
+        (KeyboardInterrupt, 130, "interrupted\n"),
+    ],
+)
+def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, error, status, line):
     def fail(*paths, **options):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr("gazetell.inference.predict.Captioner.load", fail)
-    line = "error: no memory is left; a smaller batch, beam or model needs less\n"
-    assert run("caption a.png --model tell") == (1, "", line)
-
-
-def test_an_interrupted_command(run, world, monkeypatch):
-    def fail(*paths, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("gazetell.inference.predict.Captioner.load", fail)
-    assert run("caption a.png --model tell") == (130, "", "interrupted\n")
+    assert run("caption a.png --model tell") == (status, "", line)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +145,6 @@ def test_an_interrupted_command(run, world, monkeypatch):
         ("demo --out d --seed -1", 2, "--seed -1"),
         ("caption a.png --model tell --device toaster", 2, "toaster"),
         # Without effect.
-        ("caption a.png --model tell --temperature 50", 2, "temperature: has no effect"),
-        ("caption a.png --model tell --seed 0", 2, "seed: has no effect"),
-        ("caption a.png --model tell --beam 1 --length-penalty 1", 2, "length_penalty: has no"),
         ("caption - --model tell --batch 4", 2, "--batch: has no effect"),
         ("caption a.png --model lstm --gaze g.png", 2, "lstm has no attention"),
         ("caption a.png --model tell --gaze -", 2, "--gaze -: standard input"),
@@ -161,16 +155,10 @@ def test_an_interrupted_command(run, world, monkeypatch):
         ("train data --out tell", 2, "expected a new folder"),
         ("train --resume data", 5, "no run to resume"),
         ("train --resume tell --epochs 9", 2, "--resume takes the run folder alone"),
-        ("train data --out n --architecture lstm --passes 9", 2, "--passes 9"),
-        ("train data --out n --targets soft", 2, "--targets soft: attention-lstm"),
         ("train data --out n --recipe scenes --freeze-words", 2, "--freeze-w"),
-        ("train data --out new --recipe nosuch", 2, "--recipe nosuch"),
-        ("train data --out new --encoder resnet9000", 2, "resnet9000"),
-        ("train data --out new --architecture vqa", 2, "--architecture vqa"),
         ("train data --out new --passes 3", 2, "--passes"),
         ("features data --encoder resnet18 --encoder-weights a.pth", 5, "a.pth"),
         ("score --references r --predictions p", 3, "r: "),
-        ("data flickr8k nowhere --out new", 3, "nowhere"),
         ("data table nowhere.csv --out new", 3, "nowhere.csv"),
         ("models nowhere", 5, "nowhere"),
     ],
@@ -237,17 +225,6 @@ def test_a_flag_wins_over_the_recipe(run, world, recipe, options, expected, use)
 
 
 # -- other verbs -----------------------------------------------------------------------------
-
-
-def test_score(run, world):
-    captions = ['{"id": 1, "captions": ["a dog runs"]}', '{"id": 2, "captions": ["two cats"]}']
-    Path("r.jsonl").write_text("\n".join(captions))
-    Path("p.jsonl").write_text('{"id": "1", "caption": "A dog."}\n{"id": 2, "caption": "cats"}\n')
-    status, out, _ = run("score --references r.jsonl --predictions p.jsonl --json")
-    assert status == 0
-    scores = json.loads(out)
-    assert 0 < scores["bleu_1"] <= 1
-    assert scores["spice"] is None
 
 
 def test_features_prints_the_folder(run, world):

@@ -140,20 +140,6 @@ def test_a_table(run, tmp_path):
     assert "a table is read for one of the two" in err
 
 
-def test_flickr8k_without_its_lists(run, tmp_path):
-    rows = ["image,caption", *(f"{n}.png,a dog" for n in range(6))]
-    for n in range(6):
-        picture(tmp_path / f"Images/{n}.png")
-    (tmp_path / "captions.txt").write_text("\n".join(rows))
-    here = ["data", "flickr8k", tmp_path, "--out", tmp_path / "out"]
-    status, _, err = run(*here)
-    assert status == 2
-    assert "test 1000: only 6 pictures" in err
-    status, out, _ = run(*here, "--val", 2, "--test", 0.2, "--seed", 1)
-    assert status == 0
-    assert "(train 3, val 2, test 1)" in out
-
-
 def test_the_file_of_the_course(run, tmp_path):
     """Four training pictures, one with an unknown word, and six of val."""
     file, out = tmp_path / "coco.pt", tmp_path / "out"

@@ -88,14 +88,6 @@ def test_one_answer_a_question(run, files):
     assert (status, out) == (0, "accuracy   66.67  exact match, 3 questions\n")
 
 
-def test_the_older_rules(run, files):
-    _, out, _ = run("score", *files(*answers(ANSWERED)), "--year", 2015, "--json")
-    scores = json.loads(out)
-    assert scores["measure"] == "official VQA accuracy of 2015"
-    # Nobody's "two" became a 2 then.
-    assert scores["per_answer_type"]["number"] == 0
-
-
 def test_wups_without_wordnet(run, files, monkeypatch, caplog):
     for name in ("nltk", "nltk.corpus"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -180,38 +172,25 @@ def test_a_subset_of_the_pictures(run, files, caplog, json_):
 
 
 def test_a_subset_of_the_questions_and_of_both_models(run, files, caplog):
-    few = {"1": "yes", "3": "2", "4": "drum"}
-    status, out, _ = run("score", *files(*answers(few)), "--subset", "--json")
-    scores = json.loads(out)
-    assert (status, scores["accuracy"], scores["questions"], scores["left_out"]) == (0, 100, 3, 1)
-    assert scores["per_question_type"] == {"how many": 100, "is": 100, "what": 100}
-    rows = answers(few, WRONG_ANSWERS | {"4": "kite"})
+    rows = answers({"1": "yes", "3": "2", "4": "drum"}, WRONG_ANSWERS | {"4": "kite"})
     status, out, _ = run("score", *files(*rows), "--subset", "--json", "--resamples", 40)
     found = json.loads(out)
-    assert (found["questions"], found["left_out"]) == (3, 1)
+    assert (status, found["questions"], found["left_out"]) == (0, 3, 1)
     assert found["metrics"]["accuracy"]["first"] == 100
-    assert caplog.messages == ["left out, without a prediction: 1 of the questions"] * 2
+    assert caplog.messages == ["left out, without a prediction: 1 of the questions"]
 
 
 # -- figures that tell nothing, options without effect ---------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("references", "told"),
-    [
-        ({"1": ["a dog", "the dog"]}, "CIDEr of one picture is 0 by definition"),
-        ({"1": ["a dog"], "2": ["A dog!"]}, "the references of all pictures are alike"),
-        ({"1": ["一个红色的圆形"], "2": ["一个绿色的正方形"]}, "takes whole sentences for words"),
-        ({"1": ["a dog"], "2": ["a cat"]}, None),
-    ],
-)
-def test_a_figure_that_tells_nothing_is_told_of(run, files, caplog, references, told):
+@pytest.mark.parametrize("second", [None, "a cat"])
+def test_a_figure_that_tells_nothing_is_told_of(run, files, caplog, second):
+    references = {"1": ["a dog"]} | ({"2": [second]} if second else {})
     models = dict.fromkeys(references, "a dog")
     status, out, _ = run("score", *files(*captions(models, references=references)))
-    assert status == 0
-    assert out.splitlines()[5].startswith("cider")
-    assert len(caplog.messages) == bool(told)
-    assert (told or "") in caplog.text
+    assert (status, out.splitlines()[5].split()[0]) == (0, "cider")
+    assert ("CIDEr of one picture is 0 by definition" in caplog.text) is (second is None)
+    assert len(caplog.messages) == (second is None)
 
 
 OF_CAPTIONS, OF_ANSWERS = captions(RIGHT, MIXED), answers(ANSWERED, WRONG_ANSWERS)
@@ -247,13 +226,7 @@ def test_options_that_do_not_fit(run, files, rows, more, message):
         ((OF_CAPTIONS[0], OF_ANSWERS[1]), "references.jsonl holds captions"),
         ((OF_CAPTIONS[0], OF_CAPTIONS[1], OF_CAPTIONS[1][1:]), "against.jsonl: lacks 1 of the 8"),
         ((OF_CAPTIONS[0][1:], OF_CAPTIONS[1]), "references.jsonl: lacks 1 of the 8 pictures"),
-        ((OF_ANSWERS[0], []), "predictions.jsonl: holds no answers"),
-        ((OF_ANSWERS[0], [{"id": "1", "answer": 4}]), 'found the number 4 (write "4")'),
-        (captions(RIGHT, references={}), "references.jsonl: holds no captions"),
-        (
-            captions({"0": "x"}, {"0": "y"}, references={"0": ["a dog"]}),
-            "one of the pictures; expected at least two to compare on",
-        ),
+        (captions(*[{"0": "x"}] * 2, references={"0": ["a dog"]}), "at least two to compare on"),
     ],
 )
 def test_files_that_do_not_fit(run, files, rows, message):

@@ -48,18 +48,6 @@ def test_reliability_and_ece_against_loops(answers, bins):
     assert 0 <= ece <= 1
 
 
-def test_ece_by_hand():
-    # Bins of 0.5: {0.2: wrong, 0.4: right} and {0.9: right, 1.0: wrong}.
-    found = expected_calibration_error([0.2, 0.4, 0.9, 1.0], [0, 1, 1, 0], bins=2)
-    assert found == pytest.approx(0.5 * abs(0.5 - 0.3) + 0.5 * abs(0.5 - 0.95))
-    assert expected_calibration_error([0.7] * 10, [1] * 7 + [0] * 3) == pytest.approx(0)
-    assert expected_calibration_error([1.0] * 4, [0] * 4) == 1
-    # Edges belong to the lower bin.
-    found = reliability([0.0, 0.5, 1.0], [0, 1, 1], bins=2)
-    assert found.count.tolist() == [2, 1]
-    assert found.edges.tolist() == [0, 0.5, 1]
-
-
 @few
 @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from([0.0, 0.3, 1.0])), min_size=1))
 def test_risk_coverage_against_loops(answers):
@@ -78,22 +66,6 @@ def test_risk_coverage_against_loops(answers):
     np.testing.assert_allclose(found.risk, risks, atol=1e-9)
     assert found.area == pytest.approx(sum(risks) / len(risks), abs=1e-9)
     assert 0 <= found.area <= 1
-
-
-def test_risk_coverage_by_hand():
-    found = risk_coverage([0.1, 0.9, 0.5, 0.7], [0, 1, 0, 1])
-    assert found.threshold.tolist() == [0.9, 0.7, 0.5, 0.1]
-    np.testing.assert_allclose(found.coverage, [0.25, 0.5, 0.75, 1])
-    np.testing.assert_allclose(found.risk, [0, 0, 1 / 3, 0.5], atol=1e-12)
-    assert found.area == pytest.approx((1 / 3 + 0.5) / 4)
-    # The other way round it does not know what it does not know.
-    worse = risk_coverage([0.9, 0.1, 0.7, 0.5], [0, 1, 0, 1])
-    assert worse.area > found.area
-    assert worse.risk[-1] == pytest.approx(found.risk[-1])
-    # Equal confidences have no order.
-    for right in ([1, 0, 0, 1], [0, 0, 1, 1], [1, 1, 0, 0]):
-        found = risk_coverage([0.5] * 4, right)
-        np.testing.assert_allclose(found.risk, [0.5] * 4)
 
 
 @pytest.mark.parametrize("measure", [reliability, expected_calibration_error, risk_coverage])

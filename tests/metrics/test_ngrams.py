@@ -78,43 +78,9 @@ def test_rouge_is_its_definition(pictures):
     assert score == pytest.approx(sum(expected) / len(expected))
 
 
-@given(st.lists(st.lists(st.sampled_from("abcde"), min_size=4, max_size=9), min_size=1, max_size=4))
-def test_a_repeated_reference_scores_one(texts):
-    references = [[text, ["z"]] for text in texts]
-    assert bleu(texts, references)[0] == pytest.approx((1, 1, 1, 1))
-    assert rouge_l(texts, references)[0] == pytest.approx(1)
-
-
-@given(TEXTS, st.randoms(use_true_random=False))
-def test_order_does_not_matter(pictures, rng):
-    shuffled = [(candidate, rng.sample(texts, len(texts))) for candidate, texts in pictures]
-    rng.shuffle(shuffled)
-    first, second = (list(zip(*p, strict=True)) for p in (pictures, shuffled))
-    for metric in (bleu, rouge_l, cider_d):
-        assert metric(*first)[0] == pytest.approx(metric(*second)[0])
-
-
 @given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=40))
 def test_rouge_of_long_texts(a, b):
     assert rouge_l([a], [[b]])[0] == pytest.approx(naive_rouge(a, [b]))
-
-
-def test_bleu_counts_a_word_no_oftener_than_a_reference_has_it():
-    scores, _ = bleu([["the"] * 7], [[["the", "cat", "is", "on", "the", "mat"]]])
-    assert scores[0] == pytest.approx(2 / 7)
-
-
-def test_bleu_punishes_brevity_against_the_nearest_length():
-    references = [
-        [["a", "b", "c", "d", "e", "f"], ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]]
-    ]
-    scores, _ = bleu([["a", "b", "c", "d"]], references)
-    assert scores[3] == pytest.approx(math.exp(1 - 6 / 4))
-
-
-def test_rouge_takes_precision_and_recall_from_different_references():
-    score, _ = rouge_l([["a", "b"]], [[["a", "b", "c", "d"], ["a"]]])
-    assert score == pytest.approx(1.0)  # precision from the first, recall from the second
 
 
 def test_empty_candidates():
@@ -233,21 +199,6 @@ def test_cider_of_token_ids_is_that_of_words(pictures):
         [[number(text) for text in texts] for texts in references],
     )[1]
     np.testing.assert_allclose(ids, words, atol=1e-9)
-
-
-def test_a_repeated_reference_scores_ten():
-    texts = [["a", "brown", "dog", "runs", "fast"], ["two", "cats", "sleep", "all", "day"]]
-    score, each = cider_d(texts, [[text] for text in texts])
-    assert each == pytest.approx([10, 10])
-    assert score == pytest.approx(10)
-
-
-def test_cider_pays_repetition_only_without_clipping():
-    references = [[["a", "dog"]], [["a", "cat"]]]
-    repeated = [["dog"] * 6, ["a", "cat"]]
-    clipped = cider_d(repeated, references)[1][0]
-    plain = cider_d(repeated, references, plain=True)[1][0]
-    assert plain > 2 * clipped > 0
 
 
 def test_what_cider_gives_nothing():

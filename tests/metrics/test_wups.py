@@ -58,12 +58,7 @@ ROOM = 2 * 2 / (4 + 3)  # chair and table under furniture (2)
         ("chair, table", "chair", 0.0, min(1.0, 1.0 * ROOM)),
         ("chair", "chair, table", 0.9, min(1.0 * 0.1 * ROOM, 1.0)),
         # {sofa, table} against {chair, wall}: wall's nearest is table, under thing.
-        (
-            "chair, wall",
-            "sofa, table",
-            0.0,
-            min(SEATS * ROOM, SEATS * (2 * 1 / (3 + 2))),
-        ),
+        ("chair, wall", "sofa, table", 0.0, min(SEATS * ROOM, SEATS * (2 * 1 / (3 + 2)))),
         ("chair", "", 0.0, 0.0),
         ("chair", "the", 0.0, 0.0),
         # A vocabulary of normalised answers has lost the comma.
