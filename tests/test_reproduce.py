@@ -222,3 +222,11 @@ def test_an_ensemble_of_different_cnns_is_refused_before_the_work(text, fits, da
 def test_no_such_plan():
     with pytest.raises(UsageError, match="flickr8k"):
         read_plan("flickr9k")
+
+
+def test_weights_that_no_row_begins_with_are_refused(data, tmp_path):
+    """The recipe "scenes" has none to replace, and a second stage begins with the first's."""
+    told = "encoder_weights mine: has no effect: no row of the plan begins with"
+    with pytest.raises(UsageError, match=told):
+        reproduce(plan(tmp_path), data, tmp_path / "out", encoder_weights="mine", **SILENT)
+    assert not (tmp_path / "out").exists()

@@ -268,10 +268,20 @@ def reproduce(
         The figures, one for each run and beam.
 
     Raises:
-        UsageError: a run folder that was made with other options or data, or an ensemble of models
-            with different CNNs.
+        UsageError: a run folder that was made with other options or data, an ensemble of models
+            with different CNNs, or ``encoder_weights`` that replace none.
         DataError: no such split.
     """
+    trained = [row for row in plan.rows if not row.members]
+    if encoder_weights and all(
+        plan.planned(row, seed, encoder_weights) == plan.planned(row, seed, None)
+        for row in trained
+        for seed in row.seeds
+    ):
+        raise UsageError(
+            f"encoder_weights {encoder_weights}: has no effect: no row of the plan begins with "
+            "other published weights"
+        )
     plan.check_ensembles(encoder_weights)
     dataset = Dataset.open(data)
     dataset.split(split)

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import huggingface_hub
 import pytest
 
 from gazetell.inference.predict import load
@@ -146,6 +147,20 @@ def test_several_models_are_one(run, world):
     assert card(world / "tell")["members"] == 1
     single = run("caption a.png --model tell")
     assert run("caption a.png --model tell --model again") == single
+
+
+def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, monkeypatch):
+    fetched = {"someone/tell": world / "tell", "someone/ask": world / "ask"}
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: fetched[name])
+    before = {path: path.read_bytes() for path in (world / "tell").rglob("*")}
+    status, out, err = run("evaluate hf://someone/tell --data data --beam 2")
+    assert (status, out) == (0, run("evaluate tell --data data --beam 2 --out here")[1])
+    assert "predictions are not kept: hf://someone/tell is no folder here; --out keeps" in err
+    assert {path: path.read_bytes() for path in (world / "tell").rglob("*")} == before
+    status, *_ = run("evaluate hf://someone/ask --data data --out o --question-only blind")
+    assert (status, (world / "o/predictions.jsonl").is_file()) == (0, True)
+    told = run("evaluate hf://someone/tell --data data --split val --beam 2 --keep-best")
+    assert told == (2, "", "error: --keep-best: hf://someone/tell is no model folder here\n")
 
 
 @pytest.mark.parametrize(

@@ -135,9 +135,16 @@ def test_a_table(run, tmp_path):
         3,
         f"error: {table}:1: no column 'answer'; columns: image, ask, say\n",
     )
-    status, _, err = run(*here, "--question-column", "ask", "--caption-column", "say")
-    assert status == 2
-    assert "a table is read for one of the two" in err
+    both = ["--question-column", "ask", "--caption-column", "say"]
+    status, _, err = run(*here, *both)
+    told = "error: --caption-column and --question-column: a table is read for one of the two\n"
+    assert (status, err) == (2, told)
+    status, _, err = run(*here, "--split-column", "set")
+    told = f"--split-column set: {table}:1 has no such column; columns: image, ask, say"
+    assert (status, err) == (2, f"error: {told}\n")
+    status, _, err = run(*here, *both[:2], "--answer-column", "say", "--images", tmp_path / "no")
+    told = f"{tmp_path / 'no'}: is no folder; expected that of the pictures"
+    assert (status, err) == (3, f"error: {told}\n")
 
 
 def test_the_file_of_the_course(run, tmp_path):
@@ -187,7 +194,7 @@ def test_datasets_merged_and_without_pictures_of_another(run, tmp_path):
         here = ["data", "table", tmp_path / f"{name}-{split}.csv", "--split", split]
         assert run(*here, "--out", tmp_path / f"{name}-{split}")[0] == 0
     status, _, err = run(*here, "--val", 1, "--out", tmp_path / "no")
-    told = "error: val 1.0: would do nothing, since every picture goes to one split\n"
+    told = "error: --val 1.0: would do nothing, since every picture goes to one split\n"
     assert (status, err) == (2, told)
     first, second = tmp_path / "a-train", tmp_path / "b-train"
     out = ["--out", tmp_path / "out"]
@@ -201,3 +208,16 @@ def test_datasets_merged_and_without_pictures_of_another(run, tmp_path):
         f"note: pictures left out, since {tmp_path / 'out'} has them: 1",
         f"note: pictures left out, since {first} has them: 2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--captions 0", "--captions 0: expected 1 to 10 a picture"),
+        ("--train 0 --val 0 --test 0", "--train and --val and --test 0: expected at least one"),
+    ],
+)
+def test_errors_name_the_options_of_the_command_line(run, tmp_path, options, told):
+    status, _, err = run(f"data scenes --out {tmp_path / 'new'} {options}")
+    assert (status, f"error: {told}" in err) == (2, True)
+    assert not (tmp_path / "new").exists()

@@ -1,8 +1,28 @@
-"""A browser for the pages that are written to be looked at."""
+"""Loaded models, and a browser for the pages that are written to be looked at."""
 
 import shutil
 
 import pytest
+
+from gazetell.inference.predict import Answerer, Captioner
+
+EXACT = {"device": "cpu", "precision": "fp32"}
+
+
+@pytest.fixture
+def captioner(untrained):
+    return Captioner(untrained(seed=2), **EXACT)
+
+
+@pytest.fixture
+def build(untrained_answerer):
+    """A loaded answerer; options by name."""
+    return lambda **options: Answerer(untrained_answerer(**{"seed": 2} | options), **EXACT)
+
+
+@pytest.fixture
+def answerer(build):
+    return build()
 
 
 @pytest.fixture(scope="module")

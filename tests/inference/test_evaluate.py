@@ -19,8 +19,6 @@ from gazetell.inference.evaluate import caption_pointing, evaluate, evaluate_ans
 from gazetell.inference.figures import Pointing, Priors, bias
 from gazetell.inference.predict import Answerer, Caption, Captioner
 
-EXACT = {"device": "cpu", "precision": "fp32"}
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
@@ -30,22 +28,6 @@ def dataset(tmp_path_factory):
         **{"train": 10, "val": 2, "test": 7, "captions_per_image": 3, "questions_per_image": 5},
         seed=3,
     )
-
-
-@pytest.fixture
-def captioner(untrained):
-    return Captioner(untrained(seed=2), **EXACT)
-
-
-@pytest.fixture
-def build(untrained_answerer):
-    """A loaded answerer; options by name."""
-    return lambda **options: Answerer(untrained_answerer(**{"seed": 2} | options), **EXACT)
-
-
-@pytest.fixture
-def answerer(build):
-    return build()
 
 
 def percent(hits, records):

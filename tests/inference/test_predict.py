@@ -27,22 +27,6 @@ EXACT = {"device": "cpu", "precision": "fp32"}
 
 
 @pytest.fixture
-def captioner(untrained):
-    return Captioner(untrained(seed=2), **EXACT)
-
-
-@pytest.fixture
-def build(untrained_answerer):
-    """A loaded answerer; options by name."""
-    return lambda **options: Answerer(untrained_answerer(**{"seed": 2} | options), **EXACT)
-
-
-@pytest.fixture
-def answerer(build):
-    return build()
-
-
-@pytest.fixture
 def pictures(scenes_dataset):
     return [scenes_dataset.path(record) for record in scenes_dataset.captions[:9]]
 

@@ -125,11 +125,11 @@ def test_a_failed_write_leaves_no_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"train": -1}, "train: expected a number of pictures, found -1"),
+        ({"train": -1}, "train -1: expected 0 pictures or more"),
         ({"train": 0, "val": 0, "test": 0}, "at least one picture"),
-        ({"captions_per_image": 0}, "captions_per_image: expected 1 to 10, found 0"),
-        ({"questions_per_image": 13}, "questions_per_image: expected 0 to 12, found 13"),
-        ({"workers": 0}, "workers: expected at least 1, found 0"),
+        ({"captions_per_image": 0}, "captions 0: expected 1 to 10 a picture"),
+        ({"questions_per_image": 13}, "questions 13: expected 0 to 12 a picture"),
+        ({"workers": 0}, "workers 0: expected at least 1"),
     ],
 )
 def test_options_are_checked(options: dict, told: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error; ``EXIT_STATUS`
 help.
 """
 
+import re
 import sys
 import warnings
 from typing import Any
@@ -56,20 +57,16 @@ for verb, text in VERBS.items():
 
 
 def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> None:
-    """Check all values, and fill in those of ``--recipe`` for the verbs that have it.
+    """Refuse a lone hyphen and an empty value of an option.
 
-    A lone hyphen is no value of an option. An empty value is mostly that of an unset variable, and
-    as a path it would be the current folder.
+    An empty value is mostly that of an unset variable, and as a path it would be the current
+    folder.
     """
     for argument in arguments:
         if argument.name.startswith("--") and any(t.value == STDIN for t in argument.tokens):
             raise UsageError(f"{argument.name} -: standard input cannot be used here")
         if any(not t.value and t.implicit_value is UNSET for t in argument.tokens):
             raise UsageError(f"{argument.name} '': is empty; expected a value")
-    if any(argument.name == "--recipe" and argument.tokens for argument in arguments):
-        from .train import recipe_defaults
-
-        recipe_defaults(app, commands, arguments)
 
 
 app.config = (_check_arguments,)
@@ -97,6 +94,8 @@ def _status(tokens: list[str]) -> int:
         message, status = "error: " + " ".join(str(error).split()), UsageError.exit_code
     except GazetellError as error:
         message, status = f"error: {error}", error.exit_code
+        if isinstance(error, UsageError):
+            message = f"error: {_with_flags(str(error), tokens)}"
     except KeyboardInterrupt:
         message, status = "interrupted", 130
     except BrokenPipeError:
@@ -108,3 +107,24 @@ def _status(tokens: list[str]) -> int:
         message, status = "error: no memory is left; a smaller batch, beam or model needs less", 1
     report(message)
     return status
+
+
+def _with_flags(message: str, tokens: list[str]) -> str:
+    """A message of the library with the names of options as they are on the command line.
+
+    ``top_k 0: ...`` becomes ``--top-k 0: ...`` where the verb has that option. A word that is a
+    value on the command line is left as it is: it may be a folder's name.
+    """
+    names = {
+        name.removeprefix("--").replace("-", "_"): name
+        for argument in app.parse_commands(tokens)[1][-1].assemble_argument_collection()
+        for name in argument.names
+        if name.startswith("--")
+    }
+
+    def named(word: re.Match[str]) -> str:
+        return word[0] if word[0] in tokens else names.get(word[0], word[0])
+
+    head, colon, rest = message.partition(":")
+    head = re.sub(r"^\w+|(?<= and )\w+", named, head)
+    return head + re.sub(r"\b\w+_\w+\b|(?<= without )\w+$", named, colon + rest)

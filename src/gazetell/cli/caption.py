@@ -34,7 +34,7 @@ class Sampling(Decoding):
     Attributes:
         sample: Draw words at random instead of taking the best.
         temperature: Of sampling; below 1 is more careful.
-        top_k: Sample among so many likeliest words.
+        top_k: Sample among so many likeliest words; 0 for all.
         top_p: Sample among the likeliest words that reach this probability.
         seed: Of sampling.
     """

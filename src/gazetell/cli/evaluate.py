@@ -17,7 +17,7 @@ MOST_TYPES = 12  # with more types of questions the table is left to --json
 
 
 def evaluate(
-    *runs: Path,
+    *runs: str,
     data: Path,
     split: str = "test",
     beam: tuple[int, ...] = (),
@@ -28,7 +28,7 @@ def evaluate(
     java: bool = False,
     abstain_below: float = 0.0,
     evidence: bool = False,
-    question_only: Path | None = None,
+    question_only: str | None = None,
     json: bool = False,
     out: Path | None = None,
     computing: Here = HERE,
@@ -36,7 +36,8 @@ def evaluate(
     """Measure a trained model, or several together, on a split of a prepared dataset.
 
     Args:
-        runs: A model folder; several captioners are an ensemble, their probabilities averaged.
+        runs: A model folder, or hf://owner/name; several captioners are an ensemble, their
+            probabilities averaged.
         data: A prepared dataset.
         split: Of the dataset.
         beam: Of captions: beam of the search, 1 for greedy; the model's own if not given. Give it
@@ -53,7 +54,8 @@ def evaluate(
         question_only: Of answers: compare with this model, trained with --blind.
         json: Print one JSON object instead of lines; a list of them for several settings.
         out: Folder for predictions.jsonl and metrics.json; RUN/evaluation/SPLIT-beamK (SPLIT for
-            answers; the other options too) if not given.
+            answers; the other options too) if not given. Without it nothing is kept of a model
+            that lies in no folder of yours.
         computing: Where.
     """
     if not runs:
@@ -62,6 +64,9 @@ def evaluate(
         raise UsageError("--keep-best: expected one model and --split val; test is for the end")
     if keep_best and not (beam or length_penalty or max_length):
         raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
+    own = (Path(runs[0]) / "config.json").is_file()  # a folder that results may be written to
+    if keep_best and not own:
+        raise UsageError(f"--keep-best: {runs[0]} is no model folder here")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; expected a folder")
     if out is not None and (out / "config.json").exists():
@@ -112,8 +117,10 @@ def evaluate(
         for setting in settings:
             result = evaluate_captions(model, dataset, java=java, **shared, **setting)
             results[_name(result.figures, setting, limit)] = result
-    for name, result in results.items():
-        folder = out or runs[0] / "evaluation" / name
+    if out is None and not own:
+        report(f"predictions are not kept: {runs[0]} is no folder here; --out keeps them")
+    for name, result in results.items() if out or own else ():
+        folder = out or Path(runs[0]) / "evaluation" / name
         result.save(folder)
         report(f"predictions and figures in {folder}")
     figures = [result.figures for result in results.values()]
@@ -124,7 +131,7 @@ def evaluate(
         penalty, words = kept.length_penalty, kept.max_length
         report(f"kept: beam {kept.beam}, length penalty {penalty}, max length {words}")
     # The card tells of the model as it is, on the whole split.
-    if len(runs) == 1 and out is None and not limit and (len(figures) == 1 or keep_best):
+    if own and len(runs) == 1 and out is None and not limit and (len(figures) == 1 or keep_best):
         if max_length is not None and not keep_best:
             report("not on the model's card: measured with a --max-length that is not its own")
         else:

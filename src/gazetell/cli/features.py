@@ -1,34 +1,36 @@
 """``gazetell features`` and ``gazetell vectors``: what is computed once, before training."""
 
 import time
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from cyclopts import Parameter
 
 from ..data.records import Dataset
 from ..data.text import Tokenizer
 from ..data.vectors import Word2VecModel, train_word2vec, write_vectors
 from ..errors import DataError, UsageError
 from ..features import build_cache
-from ..models.encoders import Encoder, EncoderConfig
+from ..models.encoders import Encoder
 from ..models.precision import choose_device, choose_precision
 from ..progress import bar
-from ..training.options import read_recipe
+from ..training.options import EncoderOptions, train_options
 from .terminal import on_terminal, report
+from .train import given, given_class
+
+# What a run has of an encoder, but what it trains.
+TRAINED = ("encoder_trainable", "encoder_project")
+NAMES = [each.name for each in fields(EncoderOptions) if each.name not in TRAINED]
+Seen = given_class("Seen", [*NAMES, "flip"])
 
 
 def features(
     data: Path,
     *,
     recipe: str | None = None,
-    encoder: str = "regnet_x_400mf",
-    encoder_weights: str = "IMAGENET1K_V2",
-    encoder_layer: str | None = None,
-    encoder_size: int | None = None,
-    encoder_mean: tuple[float, float, float] | None = None,
-    encoder_std: tuple[float, float, float] | None = None,
-    encoder_padding: str | None = None,
-    flip: bool = False,
+    options: Annotated[Seen, Parameter(name="*")] = Seen(),  # type: ignore[valid-type]  # noqa: B008
     batch: int = 64,
     workers: int = 1,
     seed: int | None = None,
@@ -40,22 +42,13 @@ def features(
     Args:
         data: A prepared dataset.
         recipe: Take the encoder's options from a training recipe; any given beside it wins.
-        encoder: A torchvision CNN.
-        encoder_weights: A torchvision weights name, a .safetensors or .pth file, or none.
-        encoder_layer: The node whose output is the grid; the last spatial map if not given.
-        encoder_size: Input side in pixels; the weights' own if not given.
-        encoder_mean: Mean of each channel; the weights' own if not given.
-        encoder_std: Standard deviation of each channel; the weights' own if not given.
-        encoder_padding: stock, or same for weights converted from TensorFlow.
-        flip: Also encode each picture mirrored.
+        options: Of the encoder; with --flip each picture is also encoded mirrored.
         batch: Pictures a forward pass.
         workers: Processes that open pictures meanwhile.
         seed: Of the weights, where they are none; 0 if not given.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, bf16 or fp32.
     """
-    if recipe and read_recipe(recipe).get("encoder_trainable", "none") != "none":
-        raise UsageError(f"--recipe {recipe}: trains its encoder, whose features change")
     for name, value, least in (
         ("batch", batch, 1),
         ("workers", workers, 0),
@@ -63,24 +56,31 @@ def features(
     ):
         if value < least:
             raise UsageError(f"--{name} {value}: expected {least} or more")
-    if seed is not None and encoder_weights != "none":
-        raise UsageError(f"--seed: has no effect on weights {encoder_weights}")
+    run = train_options(recipe, **given(options))
+    config = replace(run.encoder_config(), project=None)
+    if config.trainable != "none":
+        raise UsageError(f"--recipe {recipe}: trains its encoder, whose features change")
+    if seed is not None and config.weights != "none":
+        raise UsageError(f"--seed: has no effect on weights {config.weights}")
     dataset = Dataset.open(data)
-    transform = (encoder_size, encoder_mean, encoder_std, encoder_padding)
-    config = EncoderConfig(encoder, encoder_weights, encoder_layer, *transform)
     # As a training run of this seed does: random weights then have one cache, not one a run.
     torch.manual_seed(seed or 0)
     network = Encoder(config)
     where = choose_device(device)
     chosen = choose_precision(where, precision)
     report(
-        f"{encoder} grid {network.height}x{network.width}x{network.trunk_channels}; "
+        f"{config.name} grid {network.height}x{network.width}x{network.trunk_channels}; "
         f"{where}, {chosen.name} ({chosen.reason})"
     )
     began = time.perf_counter()
     with bar("features", on_terminal()) as progress:
-        how = {"batch": batch, "workers": workers}
-        cache = build_cache(dataset, network, where, chosen, flip=flip, progress=progress, **how)
+        cache = build_cache(
+            *(dataset, network, where, chosen),
+            flip=run.flip,
+            batch=batch,
+            workers=workers,
+            progress=progress,
+        )
     seconds = time.perf_counter() - began
     report(f"{len(cache.rows)} pictures, {cache.size / 1e6:.0f} MB, {seconds:.0f} s")
     print(cache.folder)

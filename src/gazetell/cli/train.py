@@ -3,12 +3,12 @@
 The options of ``train`` are those of training and of all architectures.
 """
 
+from collections.abc import Iterable
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, Group, Parameter
-from cyclopts.config import Dict
+from cyclopts import Group, Parameter
 
 from ..data.prepare import prepare
 from ..data.readers.captions import flickr8k
@@ -19,7 +19,7 @@ from ..reproduce import plan_names, read_plan
 from ..reproduce import reproduce as make_table
 from ..training.fit import resume as resume_run
 from ..training.fit import train as train_run
-from ..training.options import flags, read_recipe, train_options
+from ..training.options import flags, train_options
 from .terminal import on_terminal, report
 
 GROUPS = {each.group: Group.create_ordered(each.group) for each in flags().values()}
@@ -33,9 +33,19 @@ def _field(name: str) -> tuple[str, Any, None]:
     return name, Annotated[each.type | None, shown], None
 
 
-# Cyclopts takes a class without a module of its own for a plain value.
-OWN = {"__module__": __name__}
-Given = make_dataclass("Given", [_field(name) for name in flags()], frozen=True, namespace=OWN)
+def given_class(name: str, names: Iterable[str]) -> type[Any]:
+    """A dataclass of options of a run, for a verb to take; see ``given``."""
+    # Cyclopts takes a class without a module of its own for a plain value.
+    own = {"__module__": __name__}
+    return make_dataclass(name, map(_field, names), frozen=True, namespace=own)
+
+
+def given(options: Any) -> dict[str, Any]:
+    """Those that were given."""
+    return {name: value for name, value in vars(options).items() if value is not None}
+
+
+Given = given_class("Given", flags())
 
 
 def train(
@@ -55,26 +65,16 @@ def train(
         resume: Go on with the run in this folder, with its own options.
         options: Options of the run.
     """
-    given = {name: value for name, value in vars(options).items() if value is not None}
+    chosen = given(options)
     if resume is not None:
-        if data is not None or out is not None or recipe is not None or given:
+        if data is not None or out is not None or recipe is not None or chosen:
             raise UsageError("--resume takes the run folder alone; its options stand in it")
         resume_run(resume, report=report, progress=on_terminal())
         return
     if data is None or out is None:
         raise UsageError("expected a prepared dataset and --out RUN, or --resume RUN")
-    chosen = train_options(recipe, **given)
-    train_run(data, out, chosen, report=report, progress=on_terminal())
-
-
-def recipe_defaults(app: App, commands: tuple[str, ...], arguments: Any) -> None:
-    """Fill the options of ``gazetell features`` that were not given with those of ``--recipe``."""
-    for argument in arguments if "features" in commands else ():
-        if argument.name == "--recipe" and argument.tokens:
-            values = read_recipe(argument.tokens[-1].value)
-            values = {k: v for k, v in values.items() if k == "flip" or "encoder" in k}
-            Dict(values, use_commands_as_keys=False, allow_unknown=True)(app, commands, arguments)
-            return
+    run = train_options(recipe, **chosen)
+    train_run(data, out, run, report=report, progress=on_terminal())
 
 
 def reproduce(

@@ -189,15 +189,15 @@ def generate(
     folder = Path(folder)
     sizes = dict(zip(SPLITS, (train, val, test), strict=True))
     checks = (
-        *((name, size, size >= 0, "a number of pictures") for name, size in sizes.items()),
-        ("train, val, test", 0, sum(sizes.values()) > 0, "at least one picture in all"),
-        ("captions_per_image", captions_per_image, 1 <= captions_per_image <= 10, "1 to 10"),
-        ("questions_per_image", questions_per_image, 0 <= questions_per_image <= 12, "0 to 12"),
+        *((name, size, size >= 0, "0 pictures or more") for name, size in sizes.items()),
+        ("train and val and test", 0, sum(sizes.values()) > 0, "at least one picture in all"),
+        ("captions", captions_per_image, 1 <= captions_per_image <= 10, "1 to 10 a picture"),
+        ("questions", questions_per_image, 0 <= questions_per_image <= 12, "0 to 12 a picture"),
         ("workers", workers, workers >= 1, "at least 1"),
     )
     for name, value, fine, expected in checks:
         if not fine:
-            raise UsageError(f"{name}: expected {expected}, found {value}")
+            raise UsageError(f"{name} {value}: expected {expected}")
     recipe = {
         "version": VERSION,
         "seed": seed,

@@ -95,7 +95,8 @@ def table(
         raise UsageError("caption_column and question_column: a table is read for one of the two")
     named = [column for column in given.values() if column is not None]
     if twice := [column for column in named if named.count(column) > 1]:
-        raise UsageError(f"column {twice[0]!r} is given for two things; expected one for each")
+        first, second = (f"{role}_column" for role, column in given.items() if column == twice[0])
+        raise UsageError(f"{first} and {second}: are both {twice[0]!r}; expected different ones")
     collector = Collector(images or file.parent, bad, several=True)
     suffix = Path(unpacked(file.name)).suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
@@ -151,7 +152,8 @@ def _columns(
         ["image", "question", "answer"] if asked or questions > captioned else ["image", "caption"]
     )
     columns = {}
-    for role in (*needed, "split", "id"):
+    # First the columns that were named: a slip in a name is told before what else is missing.
+    for role in sorted((*needed, "split", "id"), key=lambda role: given[role] is None):
         found = find(role, _NAMES[role])
         if found is not None:
             columns[role] = found
@@ -161,7 +163,10 @@ def _columns(
             no_header = any(_PICTURE.fullmatch(one) for one in header)
             hint = "; expected a header line first" if no_header else ""
             known = f"columns: {', '.join(header)}{hint}"
-            raise DataError(f"{where}: no column {given[role] or role!r}; {known}")
+            if given[role] is not None:
+                option = f"{role}_column {given[role]}"
+                raise UsageError(f"{option}: {where} has no such column; {known}")
+            raise DataError(f"{where}: no column {role!r}; {known}")
     return columns
 
 
