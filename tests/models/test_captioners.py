@@ -108,10 +108,30 @@ def additive_by_hand(p, cells, tokens):
     return logits, attention
 
 
+def up_down_by_hand(p, cells, tokens):
+    a = [normalised(cell) for cell in cells]
+    v = [add(times(p["values.weight"], region), p["values.bias"]) for region in a]
+    picture = times(p["picture_gates.weight"], mean(v))
+    h1, c1, h2, c2 = ([0.0] * H for _ in range(4))
+    logits, attention = [], []
+    for token in tokens:
+        word = add(times(p["word_gates.weight"], p["embed.weight"][token]), p["word_gates.bias"])
+        h1, c1 = lstm(add(word, picture, times(p["asking_gates.weight"], h2 + h1)), c1)
+        query = add(times(p["query.weight"], h1), p["query.bias"])
+        inner = [add(times(p["regions.weight"], region), query) for region in a]
+        alpha = softmax([dot(p["score"], [math.tanh(x) for x in row]) for row in inner])
+        drive = times(p["telling_gates.weight"], weighted(alpha, v) + h1 + h2)
+        h2, c2 = lstm(add(drive, p["telling_bias"]), c2)
+        logits.append(add(times(p["head.1.weight"], h2), p["head.1.bias"]))
+        attention.append(alpha)
+    return logits, attention
+
+
 BY_HAND = {
     **dict.fromkeys(("rnn", "lstm"), recurrent_by_hand),
     "attention-lstm": attention_lstm_by_hand,
     **dict.fromkeys(ADDITIVE, additive_by_hand),
+    "up-down": up_down_by_hand,
 }
 
 
@@ -321,15 +341,20 @@ def test_torchs_fused_modules_equal_the_equations(architecture, lengths, dtype, 
 def test_gates_remember_at_first_and_recurrent_weights_are_orthogonal(architecture):
     torch.manual_seed(0)
     fresh = build_captioner(architecture, channels=C, vocabulary=V, embedding=E, hidden=H)
+    weights = dict(fresh.named_parameters())
     if architecture == "lstm":
-        bias = fresh.recurrent.bias_ih_l0 + fresh.recurrent.bias_hh_l0
-        weight = fresh.recurrent.weight_hh_l0
+        pairs = [(weights["recurrent.bias_ih_l0"], weights["recurrent.weight_hh_l0"])]
+        assert not weights["recurrent.bias_hh_l0"].any()
+    elif architecture == "up-down":
+        pairs = [(weights["word_gates.bias"], weights["asking_gates.weight"])]
+        pairs.append((weights["telling_bias"], weights["telling_gates.weight"]))
     else:
-        bias = fresh.word_gates.bias
-        weight = (fresh.state_gates if architecture == "attention-lstm" else fresh.gates).weight
-    assert bias.tolist() == [0] * H + [1] * H + [0] * 2 * H  # i, f, g, o
-    weight = weight[:, -H:]  # (4H, H)
-    assert torch.allclose(weight.T @ weight, torch.eye(H), atol=1e-5)
+        name = "state_gates" if architecture == "attention-lstm" else "gates"
+        pairs = [(weights["word_gates.bias"], weights[f"{name}.weight"])]
+    for bias, weight in pairs:
+        assert bias.tolist() == [0] * H + [1] * H + [0] * 2 * H  # i, f, g, o
+        square = weight[:, -H:]  # (4H, H)
+        assert torch.allclose(square.T @ square, torch.eye(H), atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ADDITIVE)
@@ -387,7 +412,7 @@ def test_scale_and_offset_of_a_region_do_not_matter(architecture):
         (
             {"architecture": "transformer"},
             "--architecture transformer: expected one of rnn, lstm, attention-lstm, "
-            "show-attend-tell, dual-attention",
+            "show-attend-tell, dual-attention, up-down",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from gazetell.models.answerers import RegionGates
 from gazetell.models.encoders import Grid
 from gazetell.models.fused import Product, deferred, region_scores
 
-SHARING = ("attention-lstm", "show-attend-tell", "dual-attention")
+SHARING = ("attention-lstm", "show-attend-tell", "dual-attention", "up-down")
 LENGTHS = [None, [7, 7, 7, 7], [7, 5, 5, 2], [4, 2, 2, 0], [1, 1, 1, 1]]
 
 

@@ -5,6 +5,7 @@
 - ``attention-lstm``: LSTM with dot-product attention over the grid
 - ``show-attend-tell``: LSTM with additive attention, gated context, deep output
 - ``dual-attention``: the same with a second attention, over the word's embedding
+- ``up-down``: two LSTMs, one that asks where to look and one that says the word
 
 The contract of all of them: ``start(grid) -> state``, then ``step(tokens, state) -> (logits, state,
 attention)`` to decode, or ``unroll(state, tokens, lengths) -> (outputs, attention)`` for teacher
@@ -369,7 +370,7 @@ class DeepOutput(nn.Module):
 
 @dataclass(frozen=True)
 class ShowAttendTellOptions(CaptionerOptions):
-    """Options of ``ShowAttendTell`` and ``DualAttention``."""
+    """Options of ``ShowAttendTell``, ``DualAttention`` and ``UpDown``."""
 
     attention_width: int = option(256, "Width of the additive attention.", POSITIVE)
 
@@ -489,12 +490,77 @@ class DualAttention(ShowAttendTell):
         return word, self.word_gates(word)
 
 
+class UpDown(CaptionModel):
+    """Two LSTMs, one that asks where to look and one that says the word::
+
+        v_i = W_v LayerNorm(a_i) + b_v         h_0 = c_0 = 0 of both
+        h1_t, c1_t = LSTM_1([x_t ; mean_i v_i ; h2_{t-1}], h1_{t-1}, c1_{t-1})
+        e_ti = w . tanh(W_a LayerNorm(a_i) + W_s h1_t + b_s)      alpha_t = softmax(e_t)
+        z_t = sum_i alpha_ti v_i
+        h2_t, c2_t = LSTM_2([z_t ; h1_t], h2_{t-1}, c2_{t-1})
+        p(w_{t+1}) = softmax(W_o h2_t + b_o)
+
+    The first has read the last word before it asks, so that the gaze is that of the word to come.
+    The paper attends to detected objects; here the regions are the grid's, projected to H.
+
+    References:
+        Anderson et al. 2018, Bottom-Up and Top-Down Attention for Image Captioning and Visual
+        Question Answering, section 3.2.
+    """
+
+    Options = ShowAttendTellOptions
+
+    def __init__(self, options: ShowAttendTellOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        channels, hidden, width = self.channels, options.hidden, options.attention_width
+        self.normalise = nn.LayerNorm(channels, elementwise_affine=False)
+        self.values = nn.Linear(channels, hidden)
+        self.regions = nn.Linear(channels, width, bias=False)
+        self.query = nn.Linear(hidden, width)
+        self.score = nn.Parameter(torch.randn(width) / width**0.5)
+        self.word_gates = nn.Linear(options.embedding, 4 * hidden)
+        self.picture_gates = nn.Linear(hidden, 4 * hidden, bias=False)
+        self.asking_gates = nn.Linear(2 * hidden, 4 * hidden, bias=False)
+        self.telling_gates = nn.Linear(3 * hidden, 4 * hidden, bias=False)
+        self.telling_bias = nn.Parameter(torch.empty(4 * hidden))
+        for gates, bias in (
+            (self.asking_gates, self.word_gates.bias),
+            (self.telling_gates, self.telling_bias),
+        ):
+            nn.init.orthogonal_(gates.weight[:, -hidden:])
+            remember_at_first(bias)
+
+    def begin(self, grid: Grid) -> State:
+        cells = self.grid_dropout(self.normalise(grid.cells))  # (B, R, C)
+        values, keys = self.values(cells), self.regions(cells)  # (B, R, H) and (B, R, A)
+        first = torch.zeros_like(widened(values[:, 0]))  # (B, H)
+        return State((first,) * 4, (keys, values, self.picture_gates(values.mean(1))))
+
+    def words(self, tokens: Tensor) -> Tensors:
+        return (self.word_gates(*super().words(tokens)),)  # (M, 4H)
+
+    def advance(self, words: Tensors, state: State) -> Step:
+        (asking, first), (telling, second) = state.recurrent[:2], state.recurrent[2:]
+        keys, values, picture = state.memory
+        both = torch.cat((telling, asking), 1).to(values.dtype)
+        asking, first = lstm_update(words[0] + picture + self.asking_gates(both), first)
+        context, attention = attend_additively(self.query(asking), keys, values, self.score)
+        every = torch.cat((context, asking.to(context.dtype), telling.to(context.dtype)), 1)
+        gates = self.telling_gates(every) + self.telling_bias
+        telling, second = lstm_update(gates, second)
+        return telling, replace(state, recurrent=(asking, first, telling, second)), attention
+
+    def shared(self, state: State) -> dict[nn.Module, Tensor]:
+        return {gates: gates.weight for gates in (self.asking_gates, self.telling_gates)}
+
+
 CAPTIONERS: dict[str, type[CaptionModel]] = {
     "rnn": RNNCaptioner,
     "lstm": LSTMCaptioner,
     "attention-lstm": AttentionLSTM,
     "show-attend-tell": ShowAttendTell,
     "dual-attention": DualAttention,
+    "up-down": UpDown,
 }
 
 
