@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from gazetell.data.answers import AnswerVocabulary
-from gazetell.data.batches import CaptionData, QuestionData, pad_rows
+from gazetell.data.batches import CaptionData, QuestionData
 from gazetell.data.records import CaptionRecord, QuestionRecord
 from gazetell.data.text import Tokenizer
 
@@ -199,10 +199,3 @@ def test_each_question_stands_once_beside_its_picture(rows, targets, size, longe
             seen.append(number)
     assert Counter(seen) == Counter(range(len(records)))
     assert Counter(data.source.asked) == Counter({r.image for r in records})  # each read once
-
-
-def test_padding():
-    tokens, lengths = pad_rows([[5], [6, 7, 8], [9, 4]], pad=0)
-    assert tokens.tolist() == [[5, 0, 0], [6, 7, 8], [9, 4, 0]]
-    assert lengths.tolist() == [1, 3, 2]
-    assert tokens.dtype == lengths.dtype == torch.int64

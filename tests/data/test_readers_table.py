@@ -259,18 +259,14 @@ BAD_JSON = [
     ("captions", "[" * 100_000, "is not JSON"),
     ("captions", '{"image": "b.jpg"}', "caption is missing"),
     ("captions", '{"image": "b.jpg", "captions": []}', "caption is list; expected text"),
-    ("captions", '{"image": "b.jpg", "captions": ["fine", 3]}', "caption is int; expected text"),
     ("captions", '{"image": "\\ud83d.jpg", "caption": "x"}', "picture .* is no valid Unicode"),
     ("captions", '{"image": 5, "caption": "x"}', "image is 5; expected the name of a picture"),
     ("captions", {"split": "mine"}, "split is 'mine'; expected train, val or test"),
     ("captions", {"split": None}, "split is missing; expected train, val or test"),
     ("captions", {"nr": ""}, "nr is empty; expected an id"),
-    ("captions", {"nr": True}, "nr is True; expected an id"),
     ("captions", {"nr": 1}, "id '1' is already that of picture 'a.jpg'"),
     ("questions", {"question": "?!..."}, r"question has no words: '\?!\.\.\.'"),
     ("questions", {"answer": None}, "answer is missing"),
-    ("questions", {"answer": []}, "answer is list; expected text"),
-    ("questions", {"answer": ["yes", None]}, "answer is missing"),
     ("questions", {"nr": 1, "question": "Why?"}, "id '1' is that of another question at"),
 ]
 
