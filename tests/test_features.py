@@ -260,15 +260,17 @@ def test_each_encoder_root_and_precision_has_its_cache(encoder, pictures, datase
         cache_folder(dataset, encoder, FP32, flip=True),
         cache_folder(dataset, encoder, BF16, flip=False),
         cache_folder(dataset, make_encoder(seed=1), FP32, flip=False),
+        cache_folder(dataset, make_encoder(fit="crop"), FP32, flip=False),
+        cache_folder(dataset, make_encoder(fit="pad"), FP32, flip=False),
         cache_folder(inside, encoder, FP32, flip=False),
     ]
-    assert len({folder, *others}) == 5
+    assert len({folder, *others}) == 7
     questions = (QuestionRecord("q", "00.png", "what?", ("a",), "test"),)
     same = replace(dataset, captions=dataset.captions[::-1], questions=questions)
     assert cache_folder(same, make_encoder(), FP32, flip=False) == folder
     shutil.copytree(tmp_path / "images", tmp_path / "moved" / "images")
     moved = replace(inside, root=tmp_path / "moved" / "images", folder=tmp_path / "moved")
-    assert cache_folder(moved, encoder, FP32, flip=False).name == others[3].name
+    assert cache_folder(moved, encoder, FP32, flip=False).name == others[-1].name
 
 
 # -- damage ----------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ import random
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,15 @@ from .errors import DataError, ModelError, WriteError
 from .files import atomic_path, read_json, write_error, write_json
 from .models.encoders import Encoder, Grid
 from .models.precision import Precision, choose
-from .pictures import WHOLE_VIEW, PictureSource, View, load_pictures, stack_pixels
+from .pictures import (
+    WHOLE_VIEW,
+    Fit,
+    PictureSource,
+    View,
+    load_pictures,
+    picture_size,
+    stack_pixels,
+)
 
 log = logging.getLogger(__name__)
 FORMAT = 2
@@ -55,6 +64,11 @@ class Encoding:
     encoder: str
     view: View = WHOLE_VIEW
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What a caption or an answer keeps of it."""
+        return {"image": self.image, "view": self.view}
+
 
 Picture = PictureSource | Encoding
 
@@ -69,10 +83,21 @@ class Model:
         encoder: of the model.
         device: see ``choose_device``.
         precision: see ``choose_precision``.
+        fit: how pictures meet the input, see ``Frame``; as in training if not given. Another one
+            is told in a warning.
+
+    Attributes:
+        own_fit: that of its training.
     """
 
-    def __init__(self, encoder: Encoder, device: str, precision: str) -> None:
+    def __init__(
+        self, encoder: Encoder, device: str, precision: str, fit: Fit | None = None
+    ) -> None:
         self.device, self.precision = choose(device, precision)
+        self.own_fit = encoder.config.fit
+        if fit not in (None, self.own_fit):
+            encoder.config = replace(encoder.config, fit=fit)
+            log.warning("the fit of pictures is %s; the model learned with %s", fit, self.own_fit)
         self.encoder = encoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.fingerprint = encoder.fingerprint()
 
@@ -109,6 +134,11 @@ class Model:
                 for n, picture in enumerate(loaded)
             )
         return [image if isinstance(image, Encoding) else next(new) for image in images]
+
+    def view(self, image: PictureSource) -> View:
+        """Where the grid lies on a picture, whose header is read where that depends on it."""
+        squashed = self.encoder.config.fit == "squash"
+        return self.encoder.view((1, 1) if squashed else picture_size(image))
 
     def blank_grid(self) -> Grid:
         """A grid (1, R, C) of zeros, to try a model out."""

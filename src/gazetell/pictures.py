@@ -32,7 +32,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -42,6 +42,7 @@ from .errors import DataError, ImageError, PixelLimitError
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000
 # A picture is kept beside its caption or answer at no more than this many pixels a side.
@@ -73,6 +74,7 @@ _UPRIGHT = (
     *("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"),
     *("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"),
 )
+_ON_ITS_SIDE = {Image.Transpose[name] for name in _UPRIGHT[3:]}
 _PHOTOMETRIC = 262  # TIFF tag; 0 says that the value 0 is white
 
 
@@ -98,6 +100,25 @@ def open_image(
     """
     if side is not None and side < 1:
         raise ValueError(f"side is {side}; expected at least 1 pixel")
+    side = None if isinstance(source, Image.Image) else side
+    return _read(source, partial(_decode, side=side, max_pixels=max_pixels))
+
+
+def picture_size(source: PictureSource) -> tuple[int, int]:
+    """Width and height of a picture set upright; only its header is read. Errors: ``open_image``'s.
+
+    Without a limit on its pixels, since none is decoded.
+    """
+
+    def size(image: Image.Image, name: str) -> tuple[int, int]:
+        turned = _upright(image) in _ON_ITS_SIDE
+        return (image.height, image.width) if turned else image.size
+
+    return _read(source, size)
+
+
+def _read(source: PictureSource, read: Callable[[Image.Image, str], T]) -> T:
+    """What ``read`` makes of a picture whose header has been read, and of its name."""
     if not isinstance(source, bytes | bytearray | memoryview | str | os.PathLike | Image.Image):
         raise ImageError(
             f"picture: expected a path, bytes or a Pillow image, found {type(source).__name__}"
@@ -107,19 +128,17 @@ def open_image(
     try:
         if isinstance(source, Image.Image):
             kind = source.format or "Pillow"
-            return _decode(source, name, None, max_pixels)
+            return read(source, name)
         with _open_file(source) as file:
             prefix = file.read(64)
             kind, factory = _recognise(prefix, name)
             file.seek(0)
             with factory(file, "") as image:
-                return _decode(image, name, side, max_pixels)
+                return read(image, name)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise PixelLimitError(
-            f"{name}: is over the limit of {max_pixels:,} pixels ({error})"
-        ) from error
+        raise PixelLimitError(f"{name}: is over the limit of pixels ({error})") from error
     except Exception as error:
         # A damaged file makes Pillow's decoders raise almost anything: SyntaxError, struct.error,
         # zlib.error, KeyError, MemoryError, and OSError without a number.

@@ -18,6 +18,7 @@ from gazetell.features import build_cache, cache_folder
 from gazetell.inference.evaluate import caption_pointing, evaluate, evaluate_answers
 from gazetell.inference.figures import Pointing, Priors, bias
 from gazetell.inference.predict import Answerer, Caption, Captioner
+from gazetell.pictures import Frame
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,23 @@ BALL = Box(("red", "ball"), 0.5, 0.0, 1.0, 0.5)  # the upper right quarter: 4 of
 def test_a_word_points_into_its_box_or_not(cell, hit):
     pointed = caption_pointing([record(BALL)], [caption(["a", "ball"], [at(0, 0), at(*cell)])])
     assert pointed == Pointing(score=hit, chance=0.25, words=1)
+
+
+@pytest.mark.parametrize(
+    ("fit", "cell", "hit", "chance"),
+    [
+        ("crop", (1, 2), 1, 0.25),
+        ("crop", (3, 0), 0, 0.25),
+        ("pad", (1, 2), 1, 0.125),
+        ("pad", (0, 3), 0, 0.125),  # in the padding
+    ],
+)
+def test_a_word_points_by_what_was_seen_of_the_picture(fit, cell, hit, chance):
+    """Of a picture twice as wide as high a box in the middle of its upper right."""
+    box = Box(("ball",), 0.5, 0.0, 0.75, 0.5) if fit == "crop" else BALL
+    told = replace(caption(["ball"], [at(*cell)]), view=Frame(64, fit).view((200, 100)))
+    pointed = caption_pointing([record(box)], [told])
+    assert pointed == Pointing(score=hit, chance=chance, words=1)
 
 
 def test_there_is_no_score_without_boxes_or_gaze():

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageSequence
 from gazetell.errors import UsageError
 from gazetell.inference import gaze
 from gazetell.inference.gaze import Gaze, heat, overlay
+from gazetell.pictures import Frame, View
 
 
 def spike(rows, columns, row, column, floor=0.0):
@@ -50,11 +51,15 @@ def frames(content):
 # Heat
 
 
-def cubic(values, size):
+def cubic(values, size, cells=(0, 1), seen=(0, 1)):
     """Catmull-Rom through ``values`` at ``size`` pixel centres, one number at a time."""
     found = []
     for pixel in range(size):
-        place = (pixel + 0.5) * len(values) / size - 0.5
+        share = (pixel + 0.5) / size
+        if not seen[0] <= share <= seen[1]:
+            found.append(0 * values[0])
+            continue
+        place = (share - cells[0]) / (cells[1] - cells[0]) * len(values) - 0.5
         left = int(np.floor(place))
         a, b, c, d = (values[min(len(values) - 1, max(0, left + k))] for k in (-1, 0, 1, 2))
         t = place - left
@@ -67,14 +72,53 @@ def cubic(values, size):
     return np.array(found)
 
 
+# The middle of a wide picture; a tall one with padding; cells that begin half a cell late.
+SHIFTED = View(cells=(0.07, 0.07, 1.07, 1.07))
+VIEWS = [View(), Frame(64, "crop").view((200, 100)), Frame(64, "pad").view((50, 100)), SHIFTED]
+
+
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(
     ("shape", "size"), [((5, 8), (160, 75)), ((1, 6), (33, 64)), ((7, 7), (70, 7))]
 )
-def test_heat_is_a_cubic_through_the_cells(shape, size):
+def test_heat_is_a_cubic_through_the_cells(shape, size, view):
     grid = np.random.default_rng(0).random(shape) ** 3
-    across = np.stack([cubic(row, size[0]) for row in grid / max(grid.max(), 2 * grid.mean())])
-    expected = np.stack([cubic(column, size[1]) for column in across.T]).T
-    np.testing.assert_allclose(heat(grid, size), np.clip(expected, 0, 1), atol=1e-5)
+    columns, rows = ((view.cells[n::2], view.seen[n::2]) for n in (0, 1))
+    across = [cubic(row, size[0], *columns) for row in grid / max(grid.max(), 2 * grid.mean())]
+    expected = np.stack([cubic(column, size[1], *rows) for column in np.stack(across).T]).T
+    np.testing.assert_allclose(heat(grid, size, view), np.clip(expected, 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("size", [(240, 120), (90, 180)])
+@settings(max_examples=20, deadline=None)
+@given(x=st.floats(0, 1), y=st.floats(0, 1))
+def test_the_gaze_at_a_square_is_drawn_on_the_square(fit, size, x, y):
+    """A model whose attention is how red each cell of its input is."""
+    side, frame = 24, Frame(64, fit, (0, 0, 0))
+    shown = frame.seen(size)
+    # All of the square is seen, also where the picture is cropped.
+    low, high = (np.clip(shown[n : n + 2], 0, 1) * size for n in (0, 2))
+    left, top = np.rint(low + np.array((x, y)) * (high - low - side)).astype(int).tolist()
+    picture = Image.new("RGB", size)
+    picture.paste((255, 0, 0), (left, top, left + side, top + side))
+    attention = frame.pixels(picture)[0].reshape(16, 4, 16, 4).mean((1, 3))
+    level = heat(attention, size, frame.view(size))
+    row, column = np.unravel_index(level.argmax(), level.shape)
+    cell = (np.subtract(shown[2:], shown[:2]) * size) / 16  # pixels of the picture
+    assert abs(column + 0.5 - (left + side / 2)) <= side / 2 + 0.5 * cell[0]
+    assert abs(row + 0.5 - (top + side / 2)) <= side / 2 + 0.5 * cell[1]
+    lit = np.asarray(overlay(picture, attention, frame.view(size)))
+    assert lit[row, column, 0] > 200
+    unseen = heat(np.ones((8, 8)), size, frame.view(size)) == 0
+    assert unseen.mean() == pytest.approx(0.5 if fit == "crop" else 0)
+
+
+def test_weight_on_padding_leaves_the_picture_dim():
+    view = Frame(64, "pad").view((100, 50))
+    beside, on = spike(8, 8, 0, 4, floor=0.05), spike(8, 8, 4, 4, floor=0.05)
+    assert heat(beside, (100, 50), view).max() < 0.15
+    assert heat(on, (100, 50), view).max() > 0.95
 
 
 @settings(max_examples=40, deadline=None)
@@ -260,8 +304,9 @@ def test_a_fragment_fetches_nothing_and_two_do_not_clash():
 
 def test_a_fragment_carries_maps_picture_and_direction():
     words = ["دائرة", "حمراء"]
-    text = gaze_of(words).html(side=60)
+    text = gaze_of(words, view=View((0.25, 0, 0.75, 1), (0.3, 0, 0.8, 1))).html(side=60)
     (figure,) = Page(text).all("figure")
+    assert (figure["data-seen"], figure["data-cells"]) == ("0.25 0 0.75 1", "0.3 0 0.8 1")
     weights = np.frombuffer(base64.b64decode(figure["data-maps"]), "<f4").reshape(2, 7, 7)
     np.testing.assert_allclose(weights, maps(words), atol=1e-7)
     head, data = Page(text).all("img")[0]["src"].split(",")
@@ -277,6 +322,7 @@ def test_the_script_has_the_same_light_and_says_the_place(browser):
         spike(3, 11, 0, 0),
         np.full((2, 2), 0.25),
     ]
+    grids, views = zip(*((grid, view) for grid in grids for view in VIEWS), strict=True)
     names = [
         *("mostly upper left", "mostly upper", "mostly upper right"),
         *("mostly left", "mostly the middle", "mostly right"),
@@ -284,28 +330,40 @@ def test_the_script_has_the_same_light_and_says_the_place(browser):
     ]
     places = {name: spike(3, 3, n // 3, n % 3) for n, name in enumerate(names)}
     places |= {"spread over the picture": np.ones((4, 4))}
+    # Of a wide picture the middle third was seen, or it was padded above and below.
+    middle, padded = (0.33, 0, 0.67, 1), (0, -1, 1, 2)
     # A peak between two cells of a long grid.
     between = np.array([[0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]])
     code = base64.b64encode(gaze.template("gaze.js").encode()).decode()
     page = browser.new_page()
     found = page.evaluate(
-        """async ([code, grids, places]) => {
+        """async ([code, grids, views, places]) => {
           const { heat, veil, where } = await import("data:text/javascript;base64," + code);
           const size = (grid) => ({ height: grid.length, width: grid[0].length });
-          return [grids.map((grid) => heat(grid.flat(), size(grid))), veil,
-            places.map((grid) => where(grid.flat(), size(grid)))];
+          return [grids.map((grid, n) => heat(grid.flat(), { ...size(grid), ...views[n] })), veil,
+            places.map(([grid, cells]) => where(grid.flat(), { ...size(grid), cells }))];
         }""",
-        [code, [g.tolist() for g in grids], [g.tolist() for g in (*places.values(), between)]],
+        [
+            code,
+            [grid.tolist() for grid in grids],
+            [view._asdict() for view in views],
+            [
+                *([grid.tolist()] for grid in (*places.values(), between)),
+                *([spike(3, 3, *cell).tolist(), middle] for cell in ((0, 0), (2, 1))),
+                *([spike(3, 3, *cell).tolist(), padded] for cell in ((1, 2), (2, 1))),
+            ],
+        ],
     )
     page.close()
     veil = np.array(found[1]) / 255
-    for grid, levels in zip(grids, found[0], strict=True):
+    for grid, view, levels in zip(grids, views, found[0], strict=True):
         levels = np.array(levels).reshape(64, 64)
-        np.testing.assert_allclose(levels, heat(grid, (64, 64)), atol=1e-5)
+        np.testing.assert_allclose(levels, heat(grid, (64, 64), view), atol=1e-5)
         colour, opacity = np.split(veil[np.rint(levels * 255).astype(int)], [3], axis=2)
-        expected = np.asarray(overlay(Image.new("RGB", (64, 64), (128,) * 3), grid))
+        expected = np.asarray(overlay(Image.new("RGB", (64, 64), (128,) * 3), grid, view))
         np.testing.assert_allclose(opacity * colour * 255 + (1 - opacity) * 128, expected, atol=2)
-    assert found[2] == [*places, "mostly the middle"]
+    seen = ["mostly upper", "mostly lower", "mostly right", "mostly in the padding"]
+    assert found[2] == [*places, "mostly the middle", *seen]
 
 
 def test_a_page_is_played_with(browser, tmp_path):

@@ -78,6 +78,37 @@ def test_the_caption_is_what_decoding_says_of_the_squashed_picture(captioner, un
     assert np.allclose(caption.attention.reshape(-1, 16), expected.attention, atol=1e-3)
 
 
+@pytest.mark.parametrize("how", ["caption", "caption_many", "ask"])
+def test_another_fit_is_told_and_used(
+    untrained, untrained_answerer, captioner, pictures, caplog, how
+):
+    wide = Image.new("RGB", (128, 64))
+    wide.paste(Image.open(pictures[0]).resize((64, 64)), (32, 0))
+    data, middle = io.BytesIO(), wide.crop((32, 0, 96, 64))
+    wide.save(data, "PNG")
+    if how == "ask":
+        model = Answerer(untrained_answerer(seed=2), **EXACT, fit="crop")
+        found = model.ask(data.getvalue(), QUESTIONS[0])
+        expected = Answerer(untrained_answerer(seed=2), **EXACT).ask(middle, QUESTIONS[0])
+    else:
+        model = Captioner(untrained(seed=2), **EXACT, fit="crop")
+        ((_, many),) = caption_many(model, [data.getvalue()])
+        found = many if how == "caption_many" else model.caption(wide)
+        expected = captioner.caption(middle)
+    assert same(found, expected)
+    assert "the fit of pictures is crop; the model learned with squash" in caplog.text
+    assert len(caplog.records) == 1
+    assert found.view.seen == (0.25, 0, 0.75, 1)
+    assert expected.view.seen == (0, 0, 1, 1)
+    assert found.to_dict()["view"]["seen"] == [0.25, 0, 0.75, 1]
+    assert model.fingerprint != captioner.fingerprint
+
+
+def test_a_fit_that_does_not_exist_is_refused(untrained):
+    with pytest.raises(UsageError, match="fit stretch: expected one of squash, crop, pad"):
+        Captioner(untrained(), **EXACT, fit="stretch")
+
+
 def test_several_at_once_are_the_same_as_one_by_one(captioner, pictures):
     together = captioner.captions(pictures[:4])
     for path, caption in zip(pictures[:4], together, strict=True):

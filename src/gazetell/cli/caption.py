@@ -81,7 +81,7 @@ def caption(
     items = _items(pictures)
     given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
     one_file = is_gaze_file(gaze, given, len(items), "pictures")
-    captioner = Captioner.load(*model, device=computing.device, precision=computing.precision)
+    captioner = Captioner.load(*model, **vars(computing))
     chosen = captioner.options(**decoding.given())
     if gaze is not None and not captioner.attentive:
         raise UsageError(f"--gaze {gaze}: {' '.join(model)} has no attention to show")
@@ -178,7 +178,7 @@ def ask(
         raise UsageError("-: is no question; without any they are read from standard input")
     given = {os.path.realpath(picture)}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
-    answerer = Answerer.load(model, device=computing.device, precision=computing.precision)
+    answerer = Answerer.load(model, **vars(computing))
     if gaze is not None and not answerer.attentive:
         raise UsageError(f"--gaze {gaze}: {model} has no attention to show")
     for question in questions:

@@ -195,6 +195,7 @@ def _told(captions: Captions, dataset: Dataset, indices: Sequence[int]) -> list[
                 score=captions.scores[index],
                 verdict=told,
                 right=None if verdict is None else verdict.true,
+                view=caption.view,
             )
         )
     return examples
@@ -219,6 +220,7 @@ def _asked(answers: Answers, dataset: Dataset, model: Answerer) -> list[Example]
                 record.answers,
                 verdict="right" if right else "wrong",
                 right=right,
+                view=answer.view,
             )
         )
     return examples

@@ -36,7 +36,7 @@ def describe(
     if batch < 1:
         raise UsageError(f"--batch {batch}: expected 1 or more")
     check_out(folder, out)
-    captioner = Captioner.load(*model, device=computing.device, precision=computing.precision)
+    captioner = Captioner.load(*model, **vars(computing))
     done = describe_folder(
         captioner,
         folder,

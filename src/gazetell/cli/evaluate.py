@@ -85,8 +85,9 @@ def evaluate(
             "--question-only": question_only,
         },
     }
-    where = {"device": computing.device, "precision": computing.precision}
+    where = vars(computing)
     model = load(*runs, **where)
+    other_fit = "" if model.encoder.config.fit == model.own_fit else f"-{computing.fit}"
     does = "captions" if isinstance(model, Captioner) else "answers questions"
     for kind, options in given.items():
         for name, value in options.items():
@@ -103,7 +104,7 @@ def evaluate(
                 "with --blind"
             )
         shared |= {"abstain_below": abstain_below, "evidence": evidence, "question_only": twin}
-        name = f"{split}-first{limit}" if limit else split
+        name = (f"{split}-first{limit}" if limit else split) + other_fit
         results[name] = evaluate_answers(model, Dataset.open(data), **shared)
     else:
         settings = _settings(model, beam, length_penalty, max_length)
@@ -116,7 +117,7 @@ def evaluate(
                 raise UsageError(f"--keep-best: nothing to choose by: {problem}")
         for setting in settings:
             result = evaluate_captions(model, dataset, java=java, **shared, **setting)
-            results[_name(result.figures, setting, limit)] = result
+            results[_name(result.figures, setting, limit) + other_fit] = result
     if out is None and not own:
         report(f"predictions are not kept: {runs[0]} is no folder here; --out keeps them")
     for name, result in results.items() if out or own else ():
@@ -134,6 +135,8 @@ def evaluate(
     if own and len(runs) == 1 and out is None and not limit and (len(figures) == 1 or keep_best):
         if max_length is not None and not keep_best:
             report("not on the model's card: measured with a --max-length that is not its own")
+        elif other_fit:
+            report("not on the model's card: measured with a --fit that is not its own")
         else:
             update_metrics(runs[0], figures[best])
     if json:

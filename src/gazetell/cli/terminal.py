@@ -23,6 +23,7 @@ from cyclopts import Parameter
 
 from ..errors import UsageError
 from ..files import write_error
+from ..pictures import Fit
 
 STDIN = "<standard input>"  # what a lone hyphen on the command line becomes
 
@@ -132,15 +133,17 @@ def print_json(value: Any) -> None:
 
 @dataclass(frozen=True)
 class Computing:
-    """Where and how to compute.
+    """Where and how to compute, and how pictures meet the model's input.
 
     Attributes:
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
+        fit: squash, crop or pad (see --encoder-fit of gazetell train); as in training if not given.
     """
 
     device: str = "auto"
     precision: str = "auto"
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from ..metrics import (
     score_wups,
 )
 from ..models.encoders import Grid
+from ..pictures import View
 from ..progress import bar
 from .figures import Pointing, bias, pointing, save_plots
 from .predict import Answer, Answerer, Caption, Captioner, check_bound
@@ -127,8 +128,11 @@ def evaluate(
     with bar("captions", progress) as update:
         for grid in grids(model, dataset, [record.image for record in records], batch):
             began, first = time.perf_counter(), len(captions)
-            captions += model.decode(grid, chosen, range(first, first + len(grid.cells)))
+            told = model.decode(grid, chosen, range(first, first + len(grid.cells)))
             seconds += time.perf_counter() - began
+            for caption, record in zip(told, records[first:], strict=False):
+                view = model.view(dataset.path(record))
+                captions.append(replace(caption, view=view))
             update(len(captions), len(records))
     references = {record.id: record.captions for record in records}
     texts = [caption.text for caption in captions]
@@ -159,6 +163,7 @@ def evaluate(
         "split": split,
         "pictures": count,
         "members": model.members,
+        "fit": model.encoder.config.fit,
         "beam": chosen.beam,
         "length_penalty": chosen.length_penalty if chosen.beam > 1 else None,
         "max_length": chosen.max_length,
@@ -242,7 +247,7 @@ def caption_pointing(
     None where no word names a box or the model has no attention.
     """
     return pointing(
-        (gaze, [box for box in record.boxes if word in box.words])
+        (gaze, caption.view, [box for box in record.boxes if word in box.words])
         for record, caption in zip(records, captions, strict=True)
         if caption.attention is not None
         for word, gaze in zip(caption.words, caption.attention, strict=True)
@@ -291,7 +296,7 @@ def evaluate_answers(
             "question-only model takes two"
         )
     answers: list[Answer] = []
-    gazes: list[tuple[np.ndarray, Sequence[Box]]] = []  # (P, height, width)
+    gazes: list[tuple[np.ndarray, View, Sequence[Box]]] = []  # (P, height, width)
     changed = _Changed(model)
     seconds, first = 0.0, 0
     with bar("answers", progress) as update:
@@ -308,7 +313,8 @@ def evaluate_answers(
                 changed.ask(grid, questions, owner)
             for record, answer in zip(now, batch_answers, strict=True):
                 if answer.attention is not None and record.boxes:
-                    gazes.append((answer.attention, record.boxes))
+                    view = model.view(dataset.path(record))
+                    gazes.append((answer.attention, view, record.boxes))
                 answers.append(replace(answer, attention=None))
             update(len(answers), len(records))
     references = {record.id: record.answers for record in records}
@@ -330,7 +336,7 @@ def evaluate_answers(
     training = [r for r in dataset.questions if r.split == "train" and r.answers]
     one = evidence and len(images) == 1
     passes = range(len(gazes[0][0]) if gazes else 0)
-    pointed = [pointing((gaze[p], boxes) for gaze, boxes in gazes) for p in passes]
+    pointed = [pointing((gaze[p], *rest) for gaze, *rest in gazes) for p in passes]
     not_measured = {
         "ece": f"{len(answers)} answers; expected {CALIBRATION} or more" if few else None,
         "most frequent": None if training else "the dataset has no answered training questions",
@@ -348,6 +354,7 @@ def evaluate_answers(
         "per_question_type": official["per_question_type"],
         "dataset": dataset.name,
         "split": split,
+        "fit": model.encoder.config.fit,
         "questions": len(records),
         "pictures": len(images),
         "temperature": model.temperature,

@@ -19,6 +19,7 @@ from ..data.answers import AnswerVocabulary, modal_answer
 from ..data.records import Box, QuestionRecord
 from ..files import atomic_path
 from ..metrics import answer_accuracy, reliability, risk_coverage
+from ..pictures import View
 
 PREFIX = 2  # words that make the type of a question: "how many", "what color"
 INK, ACCENT, QUIET = "#262421", "#c2540a", "#969189"
@@ -40,15 +41,19 @@ class Pointing:
     words: int
 
 
-def pointing(gazes: Iterable[tuple[np.ndarray, Sequence[Box]]]) -> Pointing | None:
-    """The pointing score of some gazes (height, width) and their boxes; None if none has a box."""
+def pointing(gazes: Iterable[tuple[np.ndarray, View, Sequence[Box]]]) -> Pointing | None:
+    """The pointing score of gazes (height, width), each with its view of a picture and boxes there.
+
+    A peak on padding misses. None if no gaze has a box.
+    """
     hits, chances = [], []
-    for gaze, boxes in gazes:
+    for gaze, view, boxes in gazes:
         if not boxes:
             continue
         height, width = gaze.shape
-        y = (np.arange(height)[:, None] + 0.5) / height
-        x = (np.arange(width)[None, :] + 0.5) / width
+        left, top, right, bottom = view.cells
+        y = top + (np.arange(height)[:, None] + 0.5) / height * (bottom - top)
+        x = left + (np.arange(width)[None, :] + 0.5) / width * (right - left)
         inside = np.zeros(gaze.shape, bool)
         for box in boxes:
             inside |= (box.x0 <= x) & (x <= box.x1) & (box.y0 <= y) & (y <= box.y1)

@@ -1,7 +1,9 @@
 """Where the model looked for each word: a strip, a moving picture, a page to play with, a file.
 
 Attention as in Xu et al. 2015, "Show, Attend and Tell" (arXiv:1502.03044): for each word a weight
-for each cell of the grid, summing to 1. The maps cover the whole picture, row 0 on top. Heat is
+for each cell of the grid, summing to 1, row 0 on top. A ``View`` says where the cells lie on the
+picture. What a cropped picture did not show the model stays dark; weight on the padding of a padded
+one lies beside the picture and is not drawn, so that a gaze there leaves the picture dim. Heat is
 linear in attention, so that half the weight is half as hot:
 
     heat = attention / max(peak of this word, 2 / R)
@@ -35,7 +37,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from ..errors import UsageError
 from ..files import atomic_path
-from ..pictures import open_image
+from ..pictures import WHOLE_VIEW, View, open_image
 
 FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".html")  # of `Gaze.save`
 
@@ -54,15 +56,17 @@ log = logging.getLogger(__name__)
 # Light on a picture
 
 
-def heat(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def heat(attention_map: np.ndarray, size: tuple[int, int], view: View = WHOLE_VIEW) -> np.ndarray:
     """Spread one word's attention smoothly over a picture.
 
     Args:
         attention_map: (h, w) weights, row 0 on top. Their scale does not matter.
         size: (width, height) of the picture in pixels, as Pillow gives it.
+        view: where the map lies on the picture.
 
     Returns:
-        float32 (H, W) in [0, 1], linear in attention; see the head of this module.
+        float32 (H, W) in [0, 1], linear in attention, 0 where the model saw nothing; see the head
+        of this module.
 
     Raises:
         ValueError: not two axes, no cells, or a weight that is negative or not finite.
@@ -73,19 +77,34 @@ def heat(attention_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if not np.isfinite(grid).all() or grid.min() < 0:
         raise ValueError("expected attention weights that are finite and not negative")
     top = max(grid.max(), 2 * grid.mean()) or 1  # all zeros: a word without a gaze, no heat
-    (height, width), edge = grid.shape, 3
+    spans, box = [], np.zeros((2, 2))  # pixels that were seen; where they lie among the cells
+    for axis, length in enumerate(size):  # across, then down
+        seen, cells = view.seen[axis::2], view.cells[axis::2]
+        # The pixels whose centre was seen, at least one.
+        begin = max(math.ceil(seen[0] * length - 0.5), 0)
+        end = max(min(math.floor(seen[1] * length + 0.5), length), begin + 1)
+        spans.append(slice(begin, end))
+        ends = np.array([begin, end]) / length
+        box[:, axis] = (ends - cells[0]) / (cells[1] - cells[0]) * grid.shape[1 - axis]
     # Past the edge the cells at the edge go on, so that Pillow's window is full there too.
+    edge = 3 + math.ceil(max(0, -box.min(), (box[1] - grid.shape[::-1]).max()))
     padded = Image.fromarray(np.pad(grid / top, edge, mode="edge").astype(np.float32))
-    box = (edge, edge, edge + width, edge + height)
-    return np.clip(np.asarray(padded.resize(size, Image.Resampling.BICUBIC, box=box)), 0, 1)
+    found = np.zeros(size[::-1], np.float32)
+    part = (spans[0].stop - spans[0].start, spans[1].stop - spans[1].start)
+    place = tuple((box + edge).flatten().tolist())
+    found[spans[1], spans[0]] = padded.resize(part, Image.Resampling.BICUBIC, box=place)
+    return np.clip(found, 0, 1)
 
 
-def overlay(picture: Image.Image, attention_map: np.ndarray) -> Image.Image:
+def overlay(
+    picture: Image.Image, attention_map: np.ndarray, view: View = WHOLE_VIEW
+) -> Image.Image:
     """The picture dimmed where the model did not look, with a warm glow where it did.
 
     Args:
         picture: of any size; taken upright and laid on white, as models take it.
-        attention_map: (h, w) weights over the whole picture.
+        attention_map: (h, w) weights.
+        view: where they lie on the picture.
 
     Returns:
         An RGB picture of the same size.
@@ -94,7 +113,7 @@ def overlay(picture: Image.Image, attention_map: np.ndarray) -> Image.Image:
         ValueError: as `heat`.
     """
     picture = open_image(picture)
-    level = heat(attention_map, picture.size)[..., None]  # (H, W, 1)
+    level = heat(attention_map, picture.size, view)[..., None]  # (H, W, 1)
     glow = GLOW * level**0.8
     light = (1 - level) * EMBER + level * AMBER
     pixels = (1 - glow) * (SHADE + (1 - SHADE) * level) * np.asarray(picture) + glow * light
@@ -249,6 +268,7 @@ class Gaze:
         attention: (T, h, w), one map a word.
         title: a line above, for example the question.
         caption: the picture's alternative text on a page; by default the words.
+        view: where the maps lie on the picture.
 
     Raises:
         UsageError: the model has no attention.
@@ -260,6 +280,7 @@ class Gaze:
     attention: np.ndarray | None
     title: str = ""
     caption: str = ""
+    view: View = WHOLE_VIEW
 
     def __post_init__(self) -> None:
         if self.attention is None:
@@ -302,7 +323,7 @@ class Gaze:
             side: the longer side of a tile in pixels.
         """
         small = resized(self.picture, side)
-        tiles = [small, *(overlay(small, m) for m in self._maps)]
+        tiles = [small, *(overlay(small, m, self.view) for m in self._maps)]
         if columns is None:
             columns = math.ceil(len(tiles) / math.ceil(len(tiles) / 6))
         columns = min(max(1, columns), len(tiles))
@@ -344,7 +365,7 @@ class Gaze:
         below = above + small.height
         caption, height = _paragraph(self.words, size, width, below, margin)
         frames = []
-        for now, lit in enumerate([overlay(small, m) for m in self._maps] or [small]):
+        for now, lit in enumerate([overlay(small, m, self.view) for m in self._maps] or [small]):
             frame = Image.new("RGB", (width, height), PAPER)
             frame.paste(lit, ((width - small.width) // 2, above))
             draw = ImageDraw.Draw(frame)
@@ -385,6 +406,8 @@ class Gaze:
             kind=" gg-tiled" if tiles else "",
             height=maps.shape[1],
             width=maps.shape[2],
+            seen=" ".join(f"{x:.6g}" for x in self.view.seen),
+            cells=" ".join(f"{x:.6g}" for x in self.view.cells),
             maps=base64.b64encode(maps.astype("<f4").tobytes()).decode(),
             ratio=f"{picture.width / picture.height:.6g}",
             uri=picture_uri(picture, side),

@@ -19,7 +19,7 @@ from functools import cached_property
 from html import escape
 from itertools import count, islice, tee
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from ..features import Model, Picture
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
 from ..models.encoders import Grid
 from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, load_model
-from ..pictures import PREVIEW, load_pictures, stack_pixels
+from ..pictures import PREVIEW, WHOLE_VIEW, Fit, View, load_pictures, stack_pixels
 from .gaze import Gaze, picture_uri
 
 TOP = 5  # answers that an ``Answer`` tells
@@ -46,12 +46,21 @@ TYPES: dict[type, tuple[type, str]] = {
 Path = str | os.PathLike[str]
 
 
+class How(TypedDict, total=False):
+    """How a model computes and sees, see ``load``."""
+
+    device: str
+    precision: str
+    fit: Fit | None
+
+
 class _Result:
     """What a caption and an answer can do with their picture and their attention."""
 
     attention: np.ndarray | None
     image: Image.Image | None
     text: str
+    view: View
 
     def _shown(self) -> tuple[Sequence[str], str | None, str]:
         """A label for each map of the attention, a title above them, and the text as HTML."""
@@ -74,7 +83,7 @@ class _Result:
             raise ModelError(f"this {name} has no picture: it was made from features alone")
         labels, title, _ = self._shown()
         spoken = title or self.text
-        Gaze(self.image, labels, self.attention, title or "", spoken).save(path)
+        Gaze(self.image, labels, self.attention, title or "", spoken, self.view).save(path)
 
     def _repr_html_(self) -> str:
         """The text and the interactive gaze in a notebook."""
@@ -84,12 +93,18 @@ class _Result:
         if self.attention is None or not labels:
             return f'<img src="{picture_uri(self.image, PREVIEW)}" alt="">{text}'
         # Without a title the labels are the text.
-        gaze = Gaze(self.image, labels, self.attention, caption=title or self.text)
+        spoken = title or self.text
+        gaze = Gaze(self.image, labels, self.attention, caption=spoken, view=self.view)
         return (text if title else "") + gaze.html()
 
-    def _rounded(self) -> list[Any] | None:
+    def _looked(self) -> dict[str, Any]:
         maps = self.attention
-        return None if maps is None else np.round(maps.astype(float), 4).tolist()
+        return {
+            "attention": None if maps is None else np.round(maps.astype(float), 4).tolist(),
+            "view": {
+                name: np.round(area, 4).tolist() for name, area in self.view._asdict().items()
+            },
+        }
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,7 @@ class Caption(_Result):
             sentence, its end counted, also where it was cut.
         ended: False if the sentence was cut at the greatest length.
         image: the picture, at most 640 px a side.
+        view: where the maps lie on the picture.
     """
 
     text: str
@@ -113,6 +129,7 @@ class Caption(_Result):
     log_prob: float
     ended: bool = True
     image: Image.Image | None = field(default=None, repr=False, compare=False)
+    view: View = WHOLE_VIEW
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, the attention rounded to 4 digits."""
@@ -121,7 +138,7 @@ class Caption(_Result):
             "words": self.words,
             "log_prob": round(self.log_prob, 5),
             "ended": self.ended,
-            "attention": self._rounded(),
+            **self._looked(),
         }
 
     def _shown(self) -> tuple[Sequence[str], str | None, str]:
@@ -145,6 +162,7 @@ class Answer(_Result):
         abstained: the confidence lies below the bound that was asked for.
         without_picture: probability of the same answer when the picture is plain grey, if asked.
         image: the picture, at most 640 px a side.
+        view: where the maps lie on the picture.
     """
 
     question: str
@@ -157,6 +175,7 @@ class Answer(_Result):
     abstained: bool = False
     without_picture: float | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
+    view: View = WHOLE_VIEW
 
     @property
     def passes(self) -> list[str]:
@@ -176,7 +195,7 @@ class Answer(_Result):
             "words_cut": self.cut,
             "abstained": self.abstained,
             "without_picture": None if plain is None else round(plain, 5),
-            "attention": self._rounded(),
+            **self._looked(),
         }
 
     def _shown(self) -> tuple[Sequence[str], str | None, str]:
@@ -205,7 +224,7 @@ class Captioner(Model):
     Args:
         model: a model folder's content.
         others: of the same vocabulary and the same CNN: an ensemble.
-        device: as for ``load``, like ``precision``.
+        device: as for ``load``, like ``precision`` and ``fit``.
 
     Raises:
         ModelError: models that do not fit together.
@@ -217,13 +236,14 @@ class Captioner(Model):
         *others: CaptionerFolder,
         device: str = "auto",
         precision: str = "auto",
+        fit: Fit | None = None,
     ) -> None:
         for number, other in enumerate(others, 2):
             if other.tokenizer != model.tokenizer:
                 raise ModelError(f"model {number} of the ensemble has another vocabulary")
             if other.encoder.fingerprint() != model.encoder.fingerprint():
                 raise ModelError(f"model {number} of the ensemble has another encoder")
-        super().__init__(model.encoder, device, precision)
+        super().__init__(model.encoder, device, precision, fit)
         self.captioner = model.captioner.to(self.device).eval()
         # Of the others' encoders only the projections: the CNN is the same.
         members = [(m.encoder.project, m.captioner) for m in (model, *others)]
@@ -234,13 +254,13 @@ class Captioner(Model):
         self.about = model.about
 
     @classmethod
-    def load(cls, *paths: Path, device: str = "auto", precision: str = "auto") -> "Captioner":
+    def load(cls, *paths: Path, **how: Unpack[How]) -> "Captioner":
         """``gazetell.load``, refusing answerers."""
         if not paths:
             raise UsageError("expected a model folder or hf://owner/name")
         check_members(paths)
         models = [load_kind(path, CaptionerFolder) for path in paths]
-        return cls(*models, device=device, precision=precision)
+        return cls(*models, **how)
 
     def caption(self, image: Picture, **options: Any) -> Caption:
         """Tell what a picture shows.
@@ -265,7 +285,7 @@ class Captioner(Model):
         encodings = self.encode_all(images)
         captions = self.decode(Grid.join([encoding.grid for encoding in encodings]), chosen)
         pairs = zip(captions, encodings, strict=True)
-        return [replace(caption, image=encoding.image) for caption, encoding in pairs]
+        return [replace(caption, **encoding.shown) for caption, encoding in pairs]
 
     def n_best(self, image: Picture, count: int, **options: Any) -> list[Caption]:
         """The ``count`` best captions of a picture, best first; options as for ``caption``.
@@ -274,7 +294,7 @@ class Captioner(Model):
         """
         encoding = self.encode(image)
         captions = self.decode_best(encoding.grid, self.options(**options), count)[0]
-        return [replace(caption, image=encoding.image) for caption in captions]
+        return [replace(caption, **encoding.shown) for caption in captions]
 
     def options(self, **changes: Any) -> DecodingOptions:
         """The model's decoding options with some changed, checked as ``caption`` says."""
@@ -374,16 +394,22 @@ def caption_many(
             if isinstance(picture, ImageError):
                 yield item, picture
             else:
-                yield item, replace(next(captions), image=picture.preview)
+                view = model.encoder.view(picture.size)
+                yield item, replace(next(captions), image=picture.preview, view=view)
 
 
 class Answerer(Model):
     """A loaded model that answers questions; arguments as for ``Captioner``."""
 
     def __init__(
-        self, model: AnswererFolder, *, device: str = "auto", precision: str = "auto"
+        self,
+        model: AnswererFolder,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        fit: Fit | None = None,
     ) -> None:
-        super().__init__(model.encoder, device, precision)
+        super().__init__(model.encoder, device, precision, fit)
         self.answerer = model.answerer.to(self.device).eval()
         self.tokenizer, self.answers = model.tokenizer, model.answers
         self.temperature, self.sigmoid = model.temperature, model.sigmoid
@@ -391,9 +417,9 @@ class Answerer(Model):
         self.about = model.about
 
     @classmethod
-    def load(cls, path: Path, *, device: str = "auto", precision: str = "auto") -> "Answerer":
+    def load(cls, path: Path, **how: Unpack[How]) -> "Answerer":
         """``gazetell.load``, refusing a captioner."""
-        return cls(load_kind(path, AnswererFolder), device=device, precision=precision)
+        return cls(load_kind(path, AnswererFolder), **how)
 
     def ask(
         self, image: Picture, question: str, *, abstain_below: float = 0.0, evidence: bool = False
@@ -430,7 +456,7 @@ class Answerer(Model):
         answers = self.answer(
             encoding.grid, questions, owner, abstain_below=abstain_below, evidence=evidence
         )
-        return [replace(answer, image=encoding.image) for answer in answers]
+        return [replace(answer, **encoding.shown) for answer in answers]
 
     def answer(
         self,
@@ -523,17 +549,16 @@ def check_bound(value: float) -> None:
         raise UsageError(f"--abstain-below {value}: expected 0 to 1")
 
 
-def load(
-    path: Path, *others: Path, device: str = "auto", precision: str = "auto"
-) -> Captioner | Answerer:
+def load(path: Path, *others: Path, **how: Unpack[How]) -> Captioner | Answerer:
     """Load a trained model, or several captioners as an ensemble.
 
     Args:
         path: a model folder, or ``hf://owner/name`` for one on the Hugging Face hub.
         others: further captioners of the same vocabulary and CNN, whose word probabilities are
             averaged with the first one's.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``bf16`` or ``fp32``.
+        how: ``device`` (``auto``, ``cpu`` or ``cuda``), ``precision`` (``auto``, ``bf16`` or
+            ``fp32``), and ``fit`` (``squash``, ``crop`` or ``pad``, as in training if not given;
+            another one is told in a warning).
 
     Raises:
         ModelError: no model there, one whose pieces do not fit together, or answerers in an
@@ -543,7 +568,7 @@ def load(
     if isinstance(model, CaptionerFolder):
         check_members((path, *others))
         members = [load_kind(other, CaptionerFolder) for other in others]
-        return Captioner(model, *members, device=device, precision=precision)
+        return Captioner(model, *members, **how)
     if others:
         raise ModelError(f"{path}: answers questions; an ensemble is of captioners")
-    return Answerer(model, device=device, precision=precision)
+    return Answerer(model, **how)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..files import write_text
-from ..pictures import open_image
+from ..pictures import WHOLE_VIEW, View, open_image
 from .gaze import Gaze, fill, one_line, picture_uri, script, template
 
 SIDE = 480  # longer side of an embedded picture in pixels: some 50 kB each
@@ -39,6 +39,7 @@ class Example:
         score: the picture's own score (CIDEr, 1.0 is a hundred points), or None.
         verdict: what a check of the facts found, for example ``"false: no red circle"``.
         right: whether the verdict is a good one; None marks it as neither.
+        view: where the maps lie on the picture.
     """
 
     image: Image.Image | str | os.PathLike[str]
@@ -49,6 +50,7 @@ class Example:
     score: float | None = None
     verdict: str | None = None
     right: bool | None = None
+    view: View = WHOLE_VIEW
 
 
 def write_report(
@@ -181,7 +183,8 @@ def _card(example: Example, tiles: bool) -> str:
         seen = f'<figure class="plain">{image}{figure}</figure>'
     else:
         title = example.caption if tiles else ""
-        gaze = Gaze(picture, example.words, example.attention, title, example.caption)
+        maps = example.words, example.attention
+        gaze = Gaze(picture, *maps, title, example.caption, example.view)
         seen = gaze.html(tiles=tiles, assets=False, side=SIDE)
     marks = "" if example.score is None else f'<span class="mark">CIDEr {example.score:.2f}</span>'
     if example.verdict:

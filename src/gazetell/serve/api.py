@@ -44,6 +44,7 @@ from ..errors import ModelError, UsageError
 from ..inference.predict import Answer, Answerer, Caption, Captioner
 from ..models.decoding import DecodingOptions
 from ..models.encoders import Grid
+from ..pictures import WHOLE_VIEW, Area
 from .engine import Engine, StoredPicture, Work
 from .guard import CODES, Guard, Monitor, Problem, ProblemReply, ServeOptions, read, request_body
 
@@ -135,14 +136,6 @@ class AnswerRequest(PictureOrLookRequest):
 # Replies
 
 
-def _as_lists(maps: Any) -> Any:
-    """Maps (T, height, width) as ``Attention`` has them, 6 digits each."""
-    if not isinstance(maps, np.ndarray):
-        return maps
-    flat = np.round(maps.astype(float).reshape(len(maps), -1), 6)
-    return {"height": maps.shape[1], "width": maps.shape[2], "maps": flat.tolist()}
-
-
 class Reply(BaseModel):
     """A part of a reply, made of an object with attributes of these names."""
 
@@ -151,8 +144,12 @@ class Reply(BaseModel):
     @classmethod
     def of(cls, result: Caption | Answer, gaze: bool, **changes: Any) -> Self:
         """What a result says, without its attention if that was not asked for."""
-        hidden: dict[str, Any] = {} if gaze else {"attention": None}
-        return cls.model_validate(replace(result, **changes, **hidden))
+        maps, looked = result.attention, None
+        if gaze and maps is not None:
+            flat = np.round(maps.astype(float).reshape(len(maps), -1), 6)
+            looked = {"height": maps.shape[1], "width": maps.shape[2], "maps": flat.tolist()}
+            looked |= result.view._asdict()
+        return cls.model_validate(replace(result, **changes, attention=looked))  # type: ignore[arg-type]
 
 
 class Attention(Reply):
@@ -161,9 +158,11 @@ class Attention(Reply):
     height: int
     width: int
     maps: list[list[float]] = Field(description="height x width numbers each, row by row, sum 1.")
-
-
-Maps = Annotated[Attention | None, BeforeValidator(_as_lists)]
+    seen: Area = Field(
+        description="The area of the picture that the model saw: left, top, right, bottom as "
+        "shares of its width and height; below 0 and above 1 is padding."
+    )
+    cells: Area = Field(description="The area that the cells of a map tile, likewise.")
 
 
 class Timings(Reply):
@@ -182,7 +181,7 @@ class CaptionItem(Reply):
     words: list[str]
     log_prob: float = Field(description="Natural logarithm of its probability.")
     ended: bool = Field(description="False if it was cut at the greatest length.")
-    attention: Maps
+    attention: Attention | None
 
 
 class CaptionReply(Reply):
@@ -220,7 +219,7 @@ class AnswerItem(Reply):
     )
     abstained: bool
     without_picture: float | None
-    attention: Maps
+    attention: Attention | None
 
 
 class AnswerReply(Reply):
@@ -381,9 +380,11 @@ class Service:
         else:
             raise Problem("look_expired", "This look is not kept; send the picture again.")
         done = await self.engine.run(picture, work)
+        view = work.model.encoder.view(picture.shape) if work.model else WHOLE_VIEW
         total = time.monotonic() - begin
         took = {"open": opening, "wait": done.wait, "run": done.run, "total": total}
-        return done.result, Timings(**{name: round(1000 * s, 2) for name, s in took.items()})
+        found = [replace(result, view=view) for result in done.result]
+        return found, Timings(**{name: round(1000 * s, 2) for name, s in took.items()})
 
     def items(self) -> list[ModelItem]:
         """What is said of each model."""

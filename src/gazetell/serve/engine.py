@@ -39,10 +39,12 @@ class StoredPicture:
 
     Attributes:
         pixels: uint8 (3, S, S) for each encoder (by fingerprint) that has not encoded it yet.
+        shape: its width and height.
         grids: of one picture, for each encoder that has.
     """
 
     pixels: dict[str, np.ndarray]
+    shape: tuple[int, int] = (1, 1)
     grids: dict[str, Grid] = field(default_factory=dict)
 
     @property
@@ -128,7 +130,8 @@ class Engine:
         def opened() -> StoredPicture:
             side = max(PREVIEW, *(model.encoder.size for model in models))  # as captioning
             picture = open_image(image, side=side, max_pixels=self.options.max_pixels)
-            return StoredPicture({m.fingerprint: m.encoder.frame.pixels(picture) for m in models})
+            pixels = {m.fingerprint: m.encoder.frame.pixels(picture) for m in models}
+            return StoredPicture(pixels, picture.size)
 
         return await asyncio.get_running_loop().run_in_executor(self._openers, opened)
 

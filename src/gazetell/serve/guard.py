@@ -25,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ImageError, PixelLimitError, UsageError
+from ..pictures import Fit
 
 log = logging.getLogger("gazetell.serve")
 Asked = TypeVar("Asked", bound=BaseModel)
@@ -80,6 +81,7 @@ class ServeOptions:
         port: Port to listen on; 0 for any that is free.
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
+        fit: How pictures meet the models' input: squash, crop or pad; as in training if not given.
         threads: Of torch, on the CPU; 0 for its own choice.
         body: Largest request in MiB.
         pixels: Largest picture in millions of pixels, checked before it is decoded.
@@ -101,6 +103,7 @@ class ServeOptions:
     port: int = 8000
     device: str = "auto"
     precision: str = "auto"
+    fit: Fit | None = None
     threads: int = 0
     body: float = 10.0
     pixels: float = 40.0
@@ -120,7 +123,7 @@ class ServeOptions:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, option = getattr(self, field.name), field.name.replace("_", "-")
-            if isinstance(value, str):
+            if value is None or isinstance(value, str):
                 continue
             expected = "0 or more" if option in ("port", "threads", "gather") else "more than 0"
             if not math.isfinite(value) or value < 0 or (value == 0 and "0 or" not in expected):

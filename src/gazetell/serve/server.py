@@ -6,13 +6,14 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import torch
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import ModelError, UsageError
-from ..inference.predict import Answerer, Captioner, load
+from ..inference.predict import Answerer, Captioner, How, load
 from .api import create_app
 from .guard import ServeOptions
 
@@ -22,16 +23,13 @@ TOKEN = "GAZETELL_TOKEN"  # the environment variable of the bearer token
 GRACE = 5
 
 
-def load_models(
-    named: Sequence[str], *, device: str = "auto", precision: str = "auto"
-) -> dict[str, Captioner | Answerer]:
+def load_models(named: Sequence[str], **how: Unpack[How]) -> dict[str, Captioner | Answerer]:
     """Load models under the names that they are served by.
 
     Args:
         named: ``RUN`` or ``NAME=RUN``; a run is named after its folder. One that is named twice is
             loaded once.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``bf16`` or ``fp32``.
+        how: as for ``load``.
 
     Raises:
         UsageError: two of the same name.
@@ -47,9 +45,7 @@ def load_models(
         if name in places:
             raise UsageError(f"--model {text}: the name {name!r} is taken; expected NAME={path}")
         places[name] = path if path.startswith("hf://") else str(Path(path).resolve())
-    loaded = {
-        x: load(x, device=device, precision=precision) for x in dict.fromkeys(places.values())
-    }
+    loaded = {x: load(x, **how) for x in dict.fromkeys(places.values())}
     return {name: loaded[path] for name, path in places.items()}
 
 
@@ -70,7 +66,8 @@ def serve(
     """
     # What takes no time is checked before the models are loaded.
     token, bound = _token(report), _bound(options)
-    models = load_models(named, device=options.device, precision=options.precision)
+    how = {name: getattr(options, name) for name in ("device", "precision", "fit")}
+    models = load_models(named, **how)
     _check_effects(list(models.values()), options)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -13,11 +13,15 @@ export const veil = Array.from({ length: 256 }, (_, n) => {
   return [part(0), part(1), part(2), 255 * opacity];
 });
 
-// A cubic (Catmull-Rom) through rows of numbers, taken at GRAIN places.
-function along(rows) {
+// A cubic (Catmull-Rom) through rows of numbers, which lie from first to last of the picture's
+// length, taken at GRAIN places of it; 0 where the model saw nothing.
+function along(rows, [first, last], [begin, end]) {
   const row = (i) => rows[Math.min(rows.length - 1, Math.max(0, i))];
   return Array.from({ length: GRAIN }, (_, at) => {
-    const place = (at + 0.5) * rows.length / GRAIN - 0.5, i = Math.floor(place), t = place - i;
+    const share = (at + 0.5) / GRAIN;
+    if (share < begin || share > end) return rows[0].map(() => 0);
+    const place = (share - first) / (last - first) * rows.length - 0.5;
+    const i = Math.floor(place), t = place - i;
     const [a, b, c, d] = [row(i - 1), row(i), row(i + 1), row(i + 2)];
     return b.map((_, k) => (1 + 2 * t) * (1 - t) ** 2 * b[k] + t * t * (3 - 2 * t) * c[k]
       + t * (1 - t) ** 2 * (c[k] - a[k]) / 2 + t * t * (t - 1) * (d[k] - b[k]) / 2);
@@ -25,18 +29,22 @@ function along(rows) {
 }
 
 const transposed = (rows) => rows[0].map((_, k) => rows.map((row) => row[k]));
+const WHOLE = [0, 0, 1, 1];
+const across = ([left, , right]) => [left, right], down = ([, top, , bottom]) => [top, bottom];
 const mean = (map) => map.reduce((sum, weight) => sum + weight) / map.length;
 
-// GRAIN * GRAIN levels from 0 to 1 of a map, an array of height * width weights.
-export function heat(map, { height, width }) {
+// GRAIN * GRAIN levels from 0 to 1 of a map, an array of height * width weights. Of the picture the
+// model saw the area `seen`, and the cells tile the area `cells`: left, top, right, bottom.
+export function heat(map, { height, width, seen = WHOLE, cells = WHOLE }) {
   const top = Math.max(...map, 2 * mean(map)) || 1;
   const rows = Array.from({ length: height }, (_, r) => map.slice(r * width, (r + 1) * width));
-  const fine = along(transposed(along(transposed(rows)))).flat();
+  const columns = along(transposed(rows), across(cells), across(seen));
+  const fine = along(transposed(columns), down(cells), down(seen)).flat();
   return fine.map((level) => Math.min(1, Math.max(0, level / top)));
 }
 
 // In words: the ninth of the picture with the peak, weighed with the cells around it.
-export function where(map, { height, width }) {
+export function where(map, { height, width, cells = WHOLE }) {
   const peak = Math.max(...map), at = map.indexOf(peak);
   if (peak <= 2 * mean(map)) return "spread over the picture";
   let x = 0, y = 0, sum = 0;
@@ -45,8 +53,11 @@ export function where(map, { height, width }) {
     if (Math.abs(row - Math.floor(at / width)) > 1 || Math.abs(column - at % width) > 1) return;
     x += weight * (column + 0.5), y += weight * (row + 0.5), sum += weight;
   });
-  const third = (middle, size, names) => names[Math.min(2, Math.floor(3 * middle / sum / size))];
-  const names = [third(y, height, ["upper", "", "lower"]), third(x, width, ["left", "", "right"])];
+  const on = (middle, size, [from, to]) => from + (middle / sum / size) * (to - from);
+  const places = [on(y, height, down(cells)), on(x, width, across(cells))];
+  if (places.some((share) => share < 0 || share > 1)) return "mostly in the padding";
+  const third = (share, names) => names[Math.min(2, Math.floor(3 * share))];
+  const names = [third(places[0], ["upper", "", "lower"]), third(places[1], ["left", "", "right"])];
   return "mostly " + (names.filter(Boolean).join(" ") || "the middle");
 }
 
@@ -199,6 +210,7 @@ function start(root) {
   root.dataset.ready = "";
   const find = (selector) => root.querySelector(selector), play = find(".gg-play");
   const height = +root.dataset.height, width = +root.dataset.width;
+  const [seen, tiled] = [root.dataset.seen, root.dataset.cells].map((x) => x.split(" ").map(Number));
   const bytes = Uint8Array.from(atob(root.dataset.maps), (letter) => letter.charCodeAt(0));
   const weights = [...new Float32Array(bytes.buffer)]; // browsers run on little-endian machines
   const words = [...root.querySelectorAll(".gg-words button")], cells = height * width;
@@ -210,7 +222,7 @@ function start(root) {
       play.classList.toggle("gg-playing", playing);
       play.setAttribute("aria-label", playing ? "Stop" : "Show word after word");
     } });
-  words.forEach((word, n) => gaze.add(word, { maps, height, width }, n, `“${word.textContent}”`));
+  words.forEach((word, n) => gaze.add(word, { maps, height, width, seen, cells: tiled }, n, `“${word.textContent}”`));
   play.addEventListener("click", () => { if (gaze.playing) gaze.stop(); else gaze.play(words); });
   find(".gg-foot").hidden = !words.length;
   if (root.classList.contains("gg-tiled")) {
