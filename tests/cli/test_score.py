@@ -1,7 +1,6 @@
 """``gazetell score``: captions, answers, two models compared, a subset."""
 
 import json
-import sys
 
 import pytest
 
@@ -89,12 +88,11 @@ def test_one_answer_a_question(run, files):
 
 
 def test_wups_without_wordnet(run, files, monkeypatch, caplog):
-    for name in ("nltk", "nltk.corpus"):
-        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setenv("WNSEARCHDIR", "nowhere")
     status, out, _ = run("score", *files(*answers(ANSWERED)), "--wups", "--json")
     assert status == 0
     assert json.loads(out) == {**SCORES, "wups_0.9": None, "wups_0.0": None}
-    assert "WUPS not computed: nltk cannot be imported" in caplog.text
+    assert "WUPS not computed: WordNet is not there (no index.noun in nowhere)" in caplog.text
     _, out, _ = run("score", *files(*answers(ANSWERED)), "--wups")
     assert out.splitlines()[1:3] == ["wups_0.9  not computed", "wups_0.0  not computed"]
 

@@ -1,12 +1,11 @@
 """WUPS with a small taxonomy, by hand from its formula."""
 
-import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from gazetell.metrics import score_wups
-from gazetell.metrics.answers import wordnet_similarity, wups
+from gazetell.metrics.answers import WORDNETS, wordnet_similarity, wups
 
 # thing > furniture > seat > (chair > armchair, sofa), furniture > table, thing > wall
 PARENT = {
@@ -89,51 +88,96 @@ def test_score_wups():
         score_wups({}, {}, similarity=wu_palmer)
 
 
-class Meaning:
-    """A meaning of a word, as WordNet's: it may have no ancestor in common with another."""
+# A word, its meanings by the number of the line of each, and the lines: words, and of what the
+# meaning is a kind (or, for a city, an instance).
+LINES = [
+    (["entity"], []),
+    (["thing"], [0]),
+    (["furniture"], [1]),
+    (["seat"], [2]),
+    (["chair"], [3]),
+    (["armchair", "arm_chair"], [4]),
+    (["table"], [2]),
+    (["wall"], [1]),
+    (["bank", "wall"], [1]),
+    (["bank"], [3]),
+    (["london"], [1]),
+    (["dog", "domestic_dog"], [12, 13]),
+    (["canine"], [1]),
+    (["pet"], [14]),
+    (["animal"], [1]),
+    (["cat"], [14]),
+    (["knife"], [1]),
+    (["ghost"], []),
+]
 
-    def __init__(self, word):
-        self.word = word
 
-    def wup_similarity(self, other):
-        return wu_palmer(self.word, other.word) or None
-
-
-def stand_in(monkeypatch, ensure_loaded):
-    def synsets(word, pos):
-        assert pos == "n"
-        return [Meaning(one) for one in meanings.get(word, [])]
-
-    meanings = {"bank": ["wall", "seat"], "chair": ["chair"], "arm_chair": ["armchair"], "x": ["x"]}
-    wordnet = SimpleNamespace(NOUN="n", synsets=synsets, ensure_loaded=ensure_loaded)
-    monkeypatch.setitem(sys.modules, "nltk", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "nltk.corpus", SimpleNamespace(wordnet=wordnet))
-
-
-def test_the_nearest_meanings_count(monkeypatch):
-    stand_in(monkeypatch, lambda: None)
-    similarity = wordnet_similarity()
-    assert similarity("bank", "chair") == pytest.approx(2 * 3 / (3 + 4))
-    assert similarity("arm chair", "chair") == pytest.approx(NEAR)
-    assert similarity("bank", "unheard of") == 0
-    assert similarity("x", "chair") == 0
+@pytest.fixture
+def nouns(tmp_path, monkeypatch):
+    """WordNet's files with a few nouns, in the folder that the program looks in."""
+    licence, width = "  1 This software and database is ours.  \n", 120
+    places = [f"{len(licence) + width * number:08d}" for number in range(len(LINES))]
+    data, meanings = licence, {}
+    for place, (words, above) in zip(places, LINES, strict=True):
+        sign = "@i" if words == ["london"] else "@"
+        pointers = [*(f"{sign} {places[one]} n 0000" for one in above), "~ 00000000 n 0000"]
+        named = " ".join(f"{word} 0" for word in words)
+        line = f"{place} 06 n {len(words):02x} {named} {len(pointers):03d} {' '.join(pointers)}"
+        data += f"{line} | what it is".ljust(width - 1) + "\n"
+        for word in words:
+            meanings.setdefault(word, []).append(place)
+    index = "".join(
+        f"{word} n {len(found)} 2 @ ~ {len(found)} 1 {' '.join(found)}  \n"
+        for word, found in meanings.items()
+    )
+    (tmp_path / "data.noun").write_text(data)
+    (tmp_path / "index.noun").write_text(licence + index)
+    (tmp_path / "noun.exc").write_text("knives knife\nmanservants manservant\n")
+    monkeypatch.setenv("WNSEARCHDIR", str(tmp_path))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("one", "other", "expected"),
     [
-        (LookupError("\n****\nResource wordnet not found."), "python -m nltk.downloader wordnet"),
-        (OSError("No such file: index.sense"), "WordNet cannot be read (No such file"),
-        (None, "pip install 'gazetell[wups]'"),  # nltk is not there
+        ("chair", "table", 2 * 3 / (5 + 4)),
+        ("chair", "chairs", 1.0),
+        ("Chair", "arm chair", 2 * 5 / (5 + 6)),
+        # The nearest two meanings: a bank is a seat, too.
+        ("bank", "chair", 2 * 4 / (5 + 5)),
+        ("bank", "walls", 1.0),
+        ("london", "wall", 2 * 2 / (3 + 3)),
+        ("knives", "knife", 1.0),
+        # A dog is a canine as well as a pet, and only the pet is an animal, as the cat is.
+        ("dog", "cat", 2 * 3 / (5 + 4)),
+        ("chair", "ghost", 0.0),
+        ("chair", "unheard of", 0.0),
     ],
 )
-def test_not_computed_is_none_with_a_reason(monkeypatch, error, reason):
-    def missing():
-        raise error
+def test_the_nearness_of_nouns(nouns, one, other, expected):
+    similarity = wordnet_similarity()
+    assert similarity(one, other) == pytest.approx(expected, abs=1e-12)
+    assert similarity(other, one) == pytest.approx(expected, abs=1e-12)
+    found = score_wups({"1": [one]}, {"1": other}, thresholds=[0.0])
+    assert found.scores == {0.0: round(100 * expected, 2)}
 
-    stand_in(monkeypatch, missing)
-    if error is None:
-        monkeypatch.setitem(sys.modules, "nltk.corpus", None)
+
+@pytest.mark.skipif(not Path(WORDNETS[0]).is_dir(), reason="Debian's wordnet-base is not there")
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [("dog", "cat", 0.857143), ("chair", "table", 0.842105), ("sofas", "couch", 1.0)],
+)
+def test_whole_wordnet(one, other, expected):
+    """As nltk 3.9 gives them: ``Synset.wup_similarity`` of the nearest two meanings."""
+    assert wordnet_similarity()(one, other) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [("index.noun", "WordNet is not there (no index.noun in "), ("data.noun", "cannot be read (")],
+)
+def test_not_computed_is_none_with_a_reason(nouns, lost, reason):
+    (nouns / lost).unlink()
     found = score_wups({"1": ["x"]}, {"1": "y"})
     assert found.scores == {0.9: None, 0.0: None}
     assert reason in found.reason

@@ -14,7 +14,7 @@ from .terminal import print_json
 
 LIBRARIES = (
     *("torch", "torchvision", "lightning", "tokenizers", "pillow", "numpy", "scipy"),
-    *("pycocoevalcap", "gensim", "nltk", "pillow-heif"),
+    *("pycocoevalcap", "gensim", "pillow-heif"),
 )
 
 

@@ -59,7 +59,7 @@ def score(
         resamples: With AGAINST, how many times pictures or questions are drawn (1000).
         seed: With AGAINST, of the draws (0).
         java: Captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
-        wups: Answers: also WUPS at 0.9 and 0.0, where nltk and WordNet are there.
+        wups: Answers: also WUPS at 0.9 and 0.0, where WordNet is there.
         year: Answers: the rules of the official VQA evaluation, 2021 (as without this option) or
             2015 (before 2021).
         json: Print one JSON object instead of lines.

@@ -38,8 +38,9 @@ nearest two noun meanings in WordNet; 1 for equal items and 0 where a word is no
 strict (nearly synonyms only), 0.0 weights nothing down. With several right answers the mean over
 them is taken (average consensus of the second reference).
 
-WordNet comes through nltk if both are at hand; otherwise the score is "not computed", with the
-reason, never 0. Nothing is downloaded.
+WordNet's noun files are read from Debian's ``wordnet-base``, from what nltk has unpacked, or from
+the folder that the environment variable WNSEARCHDIR names. Where there are none the score is "not
+computed", with the reason, never 0. Nothing is downloaded.
 
 Items are compared after `normalise_answer`, so that an exact match is 1 here.
 That drops commas: an answer from a vocabulary of normalised answers is one item, and where it has
@@ -69,11 +70,13 @@ References:
     Geifman and El-Yaniv 2017, Selective Classification for Deep Neural Networks (risk, coverage).
 """
 
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -270,6 +273,12 @@ def _per_type(
 
 Similarity = Callable[[str, str], float]
 THRESHOLDS = (0.9, 0.0)
+WORDNETS = ("/usr/share/wordnet", os.path.expanduser("~/nltk_data/corpora/wordnet"))
+# From the endings of plurals to those of singulars, as in WordNet's own search.
+ENDINGS = {
+    **{"s": "", "ses": "s", "ves": "f", "xes": "x", "zes": "z", "ches": "ch", "shes": "sh"},
+    **{"men": "man", "ies": "y"},
+}.items()
 FAR = 0.1  # weight of a similarity below the threshold
 
 
@@ -360,27 +369,90 @@ def score_wups(
 
 def wordnet_similarity() -> Similarity | str:
     """The similarity of Wu and Palmer in WordNet, or in one line why it cannot be had."""
+    named = os.environ.get("WNSEARCHDIR")
+    places = [Path(named)] if named else list(map(Path, WORDNETS))
+    folder = next((place for place in places if (place / "index.noun").is_file()), None)
+    if folder is None:
+        missing = f"no index.noun in {', '.join(map(str, places))}"
+        return f"WordNet is not there ({missing}): install wordnet-base, or name WNSEARCHDIR"
     try:
-        from nltk.corpus import wordnet
-    except ImportError as error:
-        return f"nltk cannot be imported ({error}); pip install 'gazetell[wups]'"
-    try:
-        wordnet.ensure_loaded()
-    except LookupError:
-        return "WordNet is not there (python -m nltk.downloader wordnet)"
+        return cache(_Nouns(folder).similarity)
     except OSError as error:
-        return f"WordNet cannot be read ({error.strerror or error})"
+        return f"WordNet cannot be read ({error.filename}: {error.strerror})"
 
-    @cache
-    def similarity(one: str, other: str) -> float:
-        # WordNet writes compounds with underscores.
-        first, second = (
-            wordnet.synsets(item.replace(" ", "_"), pos=wordnet.NOUN) for item in (one, other)
-        )
-        found = (a.wup_similarity(b) or 0.0 for a in first for b in second)
-        return max(found, default=0.0)
 
-    return similarity
+class _Nouns:
+    """The nouns of WordNet 3 and what they are kinds of (``man 5 wndb``).
+
+    Meanings are their places in ``data.noun``. Where two common ancestors are equally deep, the
+    choice is that of nltk, by which DAQUAR is scored: its similarities are the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = (folder / "index.noun").read_text("utf-8").splitlines()
+        rows = (line.split() for line in index if not line.startswith(" "))  # not the licence
+        self._meanings = {row[0]: list(map(int, row[-int(row[2]) :])) for row in rows}
+        exceptions = (folder / "noun.exc").read_text("utf-8").splitlines()
+        self._irregular = {form: base for form, *base in map(str.split, exceptions)}
+        self._data = (folder / "data.noun").read_bytes()
+        self._ancestors = cache(self._find_ancestors)
+        self._above = cache(self._read_above)
+
+    def similarity(self, one: str, other: str) -> float:
+        """That of the nearest two meanings; 0 if a word has none."""
+        pairs = ((a, b) for a in self._of(one) for b in self._of(other))
+        return max((self._wu_palmer(a, b) for a, b in pairs), default=0.0)
+
+    def _of(self, word: str) -> list[int]:
+        """The meanings of a word and of what it may be the plural of."""
+        word = word.lower().replace(" ", "_")  # WordNet writes compounds with underscores
+        plural = [word[: -len(old)] + new for old, new in ENDINGS if word.endswith(old)]
+        forms = dict.fromkeys([word, *self._irregular.get(word, plural)])
+        return [meaning for form in forms for meaning in self._meanings.get(form, ())]
+
+    def _wu_palmer(self, one: int, other: int) -> float:
+        first, second = self._ancestors(one), self._ancestors(other)
+        common = first.keys() & second.keys()
+        if not common:
+            return 0.0
+        nearest = {meaning: self._depth(meaning, min) for meaning in common}
+        lowest = [meaning for meaning in common if nearest[meaning] == max(nearest.values())]
+        shared = one if one in lowest else min(lowest, key=self._name)
+        depth = self._depth(shared, max) + 1
+        lengths = (self._distance(meaning, shared) + depth for meaning in (one, other))
+        return 2 * depth / sum(lengths)
+
+    def _distance(self, one: int, other: int) -> int:
+        first, second = self._ancestors(one), self._ancestors(other)
+        return min(first[meaning] + second[meaning] for meaning in first.keys() & second.keys())
+
+    def _depth(self, meaning: int, of: Callable[[Iterable[int]], int]) -> int:
+        above = self._above(meaning)
+        return 1 + of(self._depth(one, of) for one in above) if above else 0
+
+    def _find_ancestors(self, meaning: int) -> dict[int, int]:
+        """All that a meaning is a kind of, itself included, and how far up it is."""
+        found, last = {meaning: 0}, [meaning]
+        while last:
+            last = [up for one in last for up in self._above(one) if up not in found]
+            found.update(dict.fromkeys(last, max(found.values()) + 1))
+        return found
+
+    def _line(self, meaning: int) -> list[str]:
+        line = self._data[meaning : self._data.index(b"\n", meaning)]
+        return line.decode().partition(" | ")[0].split()
+
+    def _read_above(self, meaning: int) -> list[int]:
+        """What a meaning is directly a kind or an instance of."""
+        fields = self._line(meaning)
+        pointers = fields[5 + 2 * int(fields[3], 16) :]
+        pairs = zip(pointers[::4], pointers[1::4], strict=True)
+        return [int(place) for sign, place in pairs if sign in ("@", "@i")]
+
+    def _name(self, meaning: int) -> str:
+        """As nltk names it: dog.n.01."""
+        lemma = self._line(meaning)[4].lower()
+        return f"{lemma}.n.{self._meanings[lemma].index(meaning) + 1:02d}"
 
 
 def _items(answer: str) -> list[str]:
