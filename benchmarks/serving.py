@@ -120,7 +120,8 @@ def service(options: Namespace) -> Iterator[tuple[int, int]]:
 
 def kinds(options: Namespace) -> dict[str, Any]:
     """For each kind of request: its path, its fields, and the same work offline."""
-    from gazetell.inference.predict import Answerer, Captioner, caption_many, load
+    from gazetell.inference.load import load
+    from gazetell.inference.predict import Answerer, Captioner, caption_many
 
     found: dict[str, Any] = {}
     for name in options.model:

@@ -124,6 +124,23 @@ def untrained_answerer(scenes_dataset):
     return build
 
 
+@pytest.fixture(scope="session")
+def whole_pretrained(untrained, untrained_answerer, tmp_path_factory) -> Path:
+    """A folder with ``photo``, a pair of untrained models; not to be written to."""
+    from gazetell.models.folder import save_pair
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    save_pair(folder / "photo", untrained(seed=2), untrained_answerer(seed=2), half=True)
+    return folder
+
+
+@pytest.fixture
+def photo(whole_pretrained, monkeypatch) -> Path:
+    """The folder of ``photo``, as if it came with gazetell."""
+    monkeypatch.setattr("gazetell.models.folder.PRETRAINED", whole_pretrained)
+    return whole_pretrained / "photo"
+
+
 @pytest.fixture
 def model_folder(untrained, tmp_path) -> Path:
     """The folder of an untrained model, the test's own to damage."""

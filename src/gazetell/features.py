@@ -18,6 +18,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,11 @@ class Model:
             encoder.config = replace(encoder.config, fit=fit)
             log.warning("the fit of pictures is %s; the model learned with %s", fit, self.own_fit)
         self.encoder = encoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.fingerprint = encoder.fingerprint()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the encoder; computed when it is first needed, since it reads all weights."""
+        return self.encoder.fingerprint()
 
     def encode(self, image: Picture) -> Encoding:
         """Encode a picture once, for a caption and any number of questions.

@@ -112,7 +112,6 @@ def test_the_gaze(run, world, typed, name):
 @pytest.mark.parametrize(
     ("command", "question", "status", "said"),
     [
-        ("ask a.png", "is it", 2, "--model"),
         ("ask --model ask", None, 2, "PICTURE"),
         ("ask a.png --model ask", "?!", 2, "question '?!': has no words"),
         ("ask - --model ask", None, 2, "expected questions beside it"),

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from gazetell import cli
+from gazetell.training.options import train_options
 
 
 def test_help_does_not_import_torch():
@@ -35,6 +36,83 @@ def test_each_verb_has_help(run, verb):
     status, out, _ = run(f"{verb} --help")
     assert status == 0
     assert f"gazetell {verb}" in out
+
+
+# -- the model that comes with gazetell ------------------------------------------------------
+
+SAID = "no model was named: photo is used, which comes with gazetell\n"
+
+
+def test_without_a_model_photo_is_used_and_said(run, world, photo):
+    for command in ("caption a.png", "ask a.png is-it", "describe data/images --out a.csv"):
+        named = run(f"{command} --model {photo} --device cpu".replace("a.csv", "b.csv"))
+        status, out, err = run(command)
+        assert (status, out) == (0, named[1])
+        assert err.startswith(SAID)
+        assert run(f"{command} --model photo --device cpu".replace("a.csv", "c.csv"))[0] == 0
+    assert Path("a.csv").read_text() == Path("b.csv").read_text() == Path("c.csv").read_text()
+
+
+def test_a_missing_model_is_one_line(run, world, monkeypatch, tmp_path):
+    monkeypatch.setattr("gazetell.models.folder.PRETRAINED", tmp_path)
+    commands = ("caption a.png", "ask a.png is-it", "describe data --out a.csv", "serve")
+    for command in (*commands, "caption a.png --model photo", "models photo"):
+        status, out, err = run(command)
+        assert (status, out) == (5, "")
+        assert err == (
+            "error: photo: this installation of gazetell has no such model; expected a model "
+            "folder, as gazetell train writes\n"
+        )
+    assert json.loads(run("doctor --json")[1])["model photo"].startswith("not in this")
+
+
+def test_photo_is_described_and_measured_without_writing_into_it(run, world, photo):
+    before = {path: path.read_bytes() for path in photo.rglob("*.*")}
+    _, cards, _ = run("models photo")
+    assert "# attention-lstm on" in cards
+    assert "# dmn-plus on" in cards
+    status, out, err = run("evaluate photo --data data --beam 1 --json")
+    assert (status, json.loads(out)["beam"]) == (0, 1)
+    assert "data: has captions and questions; expected photo/answerer for those" in err
+    assert "predictions are not kept: photo is no folder here; --out keeps them" in err
+    status, out, err = run("evaluate photo/answerer --data data --json --out kept")
+    assert (status, json.loads(out)["questions"]) == (0, 15)
+    (world / "data/captions.jsonl").unlink()
+    assert json.loads(run("evaluate photo --data data --json")[1]) | {
+        "answers_per_second": 0
+    } == json.loads(out) | {"answers_per_second": 0}
+    assert sorted(path.name for path in (world / "kept").glob("*.json*"))
+    assert {path: path.read_bytes() for path in photo.rglob("*.*")} == before
+
+
+def test_export_writes_half_the_size_and_pairs(run, world):
+    status, out, err = run("export tell --out half")
+    assert (status, out) == (0, "")
+    assert err == "half: 1.0 MB\n"
+    assert run("caption a.png --model half")[0] == 0
+    assert run("export ask tell --out both")[0] == 0
+    assert run("ask a.png is-it --model both")[0] == 0
+    status, out, _ = run("evaluate both --data data --beam 1")
+    assert status == 0
+    assert (world / "both/captioner/evaluation/test-beam1/metrics.json").is_file()
+    for command, said in (
+        ("export tell --out both", "--out both: exists already"),
+        ("export tell tell --out new", "expected one model folder, or a captioner's and"),
+        ("export --out new", "expected one model folder, or a captioner's and"),
+        ("export tell plain --out new", "have different encoders"),
+    ):
+        assert said in run(command)[2]
+        assert not (world / "new").exists()
+
+
+def test_training_starts_from_photo(photo, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = train_options(init_from="photo")
+    assert options.init_from == str((photo / "captioner").resolve())
+    options = train_options(init_from="photo", architecture="dmn-plus")
+    assert options.init_from == str((photo / "answerer").resolve())
+    options = train_options(encoder_from="photo", architecture="lstm-vqa")
+    assert (options.encoder, options.encoder_size) == ("small-cnn", 64)
 
 
 # -- caption ---------------------------------------------------------------------------------
@@ -126,7 +204,6 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("captoin", 2, "caption"),
         ("caption a.png --model tell --beem 3", 2, "--beam"),
         ("caption --model tell", 2, "expected pictures"),
-        ("caption a.png", 2, "--model"),
         ("caption nothing.png --model tell", 3, "nothing.png"),
         ("caption a.png --model nowhere", 5, "nowhere: is no model folder"),
         ("caption a.png --model ask", 5, "use it with: gazetell ask"),
@@ -245,9 +322,10 @@ def test_features_that_nobody_can_use_are_refused(run, world):
     assert (status, err) == (2, "error: --batch 0: expected 1 or more\n")
 
 
-def test_models_lists(run):
+def test_models_lists(run, photo):
     status, out, _ = run("models --json")
     lists = json.loads(out)
+    assert lists["models"] == ["photo"]
     assert status == 0
     assert "attention-lstm" in lists["captioners"]
     encoders = {"regnet_x_400mf", "resnet152", "vgg16", "mobilenet_v2", "small-cnn"}

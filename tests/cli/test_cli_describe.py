@@ -63,7 +63,6 @@ def test_options_reach_the_search(run, home):
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["pictures", "--out", "c.csv"], 2, "--model"),
         (["pictures", *MODEL], 2, "--out"),
         (["pictures", *MODEL, "--out", "c.pdf"], 2, ".csv, .jsonl, .html"),
         (["pictures", *MODEL, "--out", "c.csv", "--batch", 0], 2, "--batch 0"),

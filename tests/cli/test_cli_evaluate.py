@@ -6,7 +6,7 @@ import shutil
 import huggingface_hub
 import pytest
 
-from gazetell.inference.predict import load
+from gazetell.inference.load import load
 
 
 def names(folder):

@@ -27,9 +27,14 @@ def test_names_that_do_not_do(model_folder, named):
         load_models([text.format(m=model_folder) for text in named])
 
 
-def test_no_model_and_no_model_there(tmp_path):
-    with pytest.raises(UsageError, match="expected --model"):
-        serve()
+def test_a_pair_is_served_as_two_models(photo):
+    for named in ([], ["photo"], [str(photo)]):
+        assert list(load_models(named)) == ["photo/captioner", "photo/answerer"]
+    found = load_models([f"mine={photo}"])
+    assert found["mine/answerer"].fingerprint == found["mine/captioner"].fingerprint
+
+
+def test_no_model_there(tmp_path):
     with pytest.raises(ModelError, match="nowhere"):
         serve(model=(str(tmp_path / "nowhere"),), options=ServeOptions(port=0))
     with pytest.raises(UsageError, match="--threads -1"):

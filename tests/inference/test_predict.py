@@ -16,7 +16,8 @@ import gazetell
 from gazetell.data.text import Tokenizer
 from gazetell.errors import ImageError, ModelError, UsageError
 from gazetell.inference.evaluate import evaluate_answers
-from gazetell.inference.predict import Answer, Answerer, Caption, Captioner, caption_many, load
+from gazetell.inference.load import load
+from gazetell.inference.predict import Answer, Answerer, Caption, Captioner, caption_many
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.decoding import decode
 from gazetell.models.folder import fetch, save_model
@@ -495,14 +496,77 @@ def test_a_model_is_loaded_by_what_it_is(untrained, untrained_answerer, pictures
         (lambda: Captioner.load(ask), ModelError, "is an answerer; use it with: gazetell ask"),
         (lambda: load(ask, ask), ModelError, "an ensemble is of captioners"),
         (lambda: load(tell, ask), ModelError, "is an answerer"),
-        (lambda: Captioner.load(), UsageError, "expected a model folder"),
     ):
         with pytest.raises(error, match=said):
             call()
 
 
+def test_a_pair_tells_and_answers_about_a_picture_that_is_encoded_once(photo, pictures, caplog):
+    model = gazetell.load(**EXACT)
+    assert isinstance(model, gazetell.Pair)
+    assert "no model was named: photo is used" in caplog.text
+    caplog.clear()
+    picture = model.encode(pictures[0])
+    tell, ask = Captioner.load(photo, **EXACT), Answerer.load("photo", **EXACT)
+    assert same(model.caption(picture), tell.caption(pictures[0]))
+    asked = model.ask(picture, "is there a star?"), ask.ask(pictures[0], "is there a star?")
+    assert asked[0].to_dict() == asked[1].to_dict()
+    assert same(load("photo/captioner", **EXACT).caption(picture), model.caption(picture))
+    assert "no model was named" not in caplog.text
+    assert isinstance(load(photo / "answerer", **EXACT), Answerer)
+
+
+def test_a_pair_has_one_encoder(untrained, untrained_answerer):
+    models = Captioner(untrained(seed=0), **EXACT), Answerer(untrained_answerer(seed=1), **EXACT)
+    with pytest.raises(ModelError, match="different encoders"):
+        gazetell.Pair(*models)
+
+
+def test_a_folder_named_photo_is_ones_own(photo, model_folder, monkeypatch, caplog, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo").mkdir()
+    assert fetch("photo") == photo
+    assert "photo: the model of gazetell; the folder here has none" in caplog.text
+    model_folder.rename(tmp_path / "photo" / "captioner")
+    assert fetch("photo/captioner") == Path("photo/captioner")
+    assert "the model in this folder is used" in caplog.text
+    assert fetch("photo") == photo  # half a pair is none
+    assert load(**EXACT).caption  # without a name never the folder here
+
+
+def test_a_missing_model_is_told_in_a_line(monkeypatch, tmp_path):
+    monkeypatch.setattr("gazetell.models.folder.PRETRAINED", tmp_path)
+    for call in (load, Captioner.load, Answerer.load, lambda: load("photo")):
+        with pytest.raises(ModelError, match="photo: this installation of gazetell has no such"):
+            call()
+
+
+@pytest.mark.parametrize("architecture", ["attention-lstm", "show-attend-tell", "lstm"])
+def test_weights_that_were_converted_once_say_the_same(untrained, pictures, architecture):
+    """To the bit what autocast makes of float32 weights in each step."""
+    model = Captioner(untrained(architecture=architecture), device="cpu", precision="bf16")
+    assert model.captioner.embed.weight.dtype == torch.float32  # the model keeps its own
+    said = [model.caption(pictures[0], beam=beam) for beam in (1, 3)]
+    model.converted = model.decoder
+    for beam, caption in zip((1, 3), said, strict=True):
+        assert model.caption(pictures[0], beam=beam).to_dict() == caption.to_dict()
+
+
+@pytest.mark.parametrize("architecture", ["bow-mlp", "lstm-vqa", "dmn-plus"])
+def test_converted_answerers_answer_the_same(untrained_answerer, pictures, architecture):
+    folder = untrained_answerer(architecture=architecture)
+    model = Answerer(folder, device="cpu", precision="bf16")
+    said = model.ask(pictures[0], "is there a star?")
+    assert model.answerer.head is not model.converted.head
+    model.converted = model.answerer
+    plain = model.ask(pictures[0], "is there a star?")
+    # The first pass of dmn-plus adds halves of its weights, which it then does in bfloat16.
+    assert said.confidence == pytest.approx(plain.confidence, rel=0.05)
+    assert said.text == plain.text
+
+
 def test_public_names():
-    names = {"Answer", "Answerer", "Caption", "Captioner", "__version__", "load"}
+    names = {"Answer", "Answerer", "Caption", "Captioner", "Pair", "__version__", "load"}
     assert set(dir(gazetell)) == names
     assert all(getattr(gazetell, name) for name in names)
     with pytest.raises(AttributeError, match="Painter"):

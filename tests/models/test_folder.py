@@ -26,6 +26,7 @@ from gazetell.models.folder import (
     load_model,
     read_config,
     save_model,
+    save_pair,
     update_decoding,
     update_metrics,
 )
@@ -136,6 +137,63 @@ def test_a_projection_comes_back_and_no_path_of_this_machine_is_kept(build, tmp_
     assert read_config(tmp_path / "m")["encoder"]["weights"] == "my weights.safetensors"
     for path in (tmp_path / "m").glob("*[!s]"):  # all but the weights
         assert str(tmp_path) not in path.read_text()
+
+
+# -- half the size, and pairs ----------------------------------------------------------------
+
+
+def test_half_precision_rounds_once(build, tmp_path):
+    model = build("captioner")
+    variances = model.encoder.trunk[1].running_var.fill_(1e-9).clone()  # nothing in float16
+    save_model(tmp_path / "m", model)
+    save_model(tmp_path / "half", model, half=True)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("m", "half")]
+    assert sizes[1] < 0.52 * sizes[0]
+    half = load_model(tmp_path / "half")
+    assert {x.dtype for x in half.network.state_dict().values()} == {torch.float32}
+    assert torch.equal(half.encoder.trunk[1].running_var, variances)
+    assert torch.allclose(numbers(half), numbers(model), atol=0.05, rtol=0.01)
+    save_model(tmp_path / "again", half, half=True)
+    again = load_model(tmp_path / "again")
+    assert again.encoder.fingerprint() == half.encoder.fingerprint()
+    assert torch.equal(numbers(again), numbers(half))
+    model.captioner.embed.weight.data[0, 0] = 1e5
+    with pytest.raises(ModelError, match=r"captioner.embed.weight: .* too large for float16"):
+        save_model(tmp_path / "m", model, half=True)
+
+
+def test_a_pair_keeps_its_encoder_once(build, tmp_path):
+    captioner, answerer = build("captioner", about=ABOUT), build("answerer", metrics={"a": 1})
+    answerer.encoder.project = torch.nn.Linear(128, 128)  # each projection is its model's own
+    answerer.encoder.config = replace(answerer.encoder.config, project=128)
+    folder = tmp_path / "pair"
+    save_pair(folder, captioner, answerer)
+    trunk = load_file(folder / "encoder.safetensors")
+    assert {name.split(".")[1] for name in trunk} == {"trunk"}
+    for model in (captioner, answerer):
+        own = load_file(folder / model.kind / "model.safetensors")
+        assert not [name for name in own if name in trunk]
+        again = load_kind(folder, type(model))
+        assert torch.equal(numbers(again), numbers(model))
+        assert (again.about, again.metrics) == (model.about, model.metrics)
+        update_metrics(folder / model.kind, {"split": "test"})
+        assert load_model(folder / model.kind).metrics == {"split": "test"}
+    refused(folder, "holds two models", str(folder / "captioner"), str(folder / "answerer"))
+    with pytest.raises(ModelError, match="different encoders"):
+        save_pair(tmp_path / "two", captioner, build("answerer", seed=1))
+
+
+@pytest.mark.parametrize("damage", ["missing", "another"])
+def test_a_pair_whose_encoder_is_damaged_is_named(build, tmp_path, damage):
+    save_pair(tmp_path / "pair", build("captioner"), build("answerer"))
+    path = tmp_path / "pair" / "encoder.safetensors"
+    if damage == "missing":
+        path.unlink()
+        refused(tmp_path / "pair" / "answerer", "encoder.safetensors", "is missing")
+    else:
+        save_pair(tmp_path / "other", build("captioner", seed=1), build("answerer", seed=1))
+        shutil.copy(tmp_path / "other" / "encoder.safetensors", path)
+        refused(tmp_path / "pair" / "answerer", "does not belong to config.json")
 
 
 def test_the_configuration_comes_last(folder_of, monkeypatch):

@@ -42,11 +42,18 @@ VERBS = {
     "ask": "Answer questions about a picture, with a confidence.",
     "serve": "Serve models: a REST API, and a page where people look and ask.",
     "describe": "Alt text for a folder: caption it into a table, or a sheet to review.",
+    "export": "Write a model, or a captioner and an answerer as one, in half the size.",
     "models": "List architectures, encoders and recipes, or describe a trained model.",
     "doctor": "Show versions, devices, and what can be used here.",
 }
 # The module of a verb that has none of its own.
-MODULES = {"vectors": "features", "reproduce": "train", "ask": "caption", "models": "doctor"}
+MODULES = {
+    "vectors": "features",
+    "reproduce": "train",
+    "ask": "caption",
+    "models": "doctor",
+    "export": "doctor",
+}
 for verb, text in VERBS.items():
     # "data" is a group of verbs of its own; it brings its help along.
     if verb == "data":

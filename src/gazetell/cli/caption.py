@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
 from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_many, check_bound
+from ..models.folder import PHOTO
 from ..pictures import image_files
 from .terminal import (
     HERE,
@@ -48,7 +49,7 @@ class Sampling(Decoding):
 
 def caption(
     *pictures: str,
-    model: tuple[str, ...],
+    model: tuple[str, ...] = (),
     decoding: Annotated[Sampling, Parameter(name="*")] = Sampling(),
     json: bool = False,
     csv: bool = False,
@@ -60,7 +61,8 @@ def caption(
 
     Args:
         pictures: Files, folders, globs, or - for one picture from standard input.
-        model: A model folder, or hf://owner/name; given several times, an ensemble.
+        model: A model folder, or hf://owner/name; given several times, an ensemble. If not
+            given, photo, which comes with gazetell.
         decoding: How to search.
         json: One JSON object a line, with words, log-probability and attention.
         csv: Rows of picture, caption and log-probability, with a header. A text that a
@@ -84,7 +86,7 @@ def caption(
     captioner = Captioner.load(*model, **vars(computing))
     chosen = captioner.options(**decoding.given())
     if gaze is not None and not captioner.attentive:
-        raise UsageError(f"--gaze {gaze}: {' '.join(model)} has no attention to show")
+        raise UsageError(f"--gaze {gaze}: {' '.join(model) or PHOTO} has no attention to show")
     failed, cut, odd = [], 0, 0
     write = _writer(json, csv, len(items) > 1)
     captions = caption_many(captioner, items, batch=batch or 16, **decoding.given())
@@ -145,7 +147,7 @@ def ask(
     picture: str,
     /,
     *questions: str,
-    model: str,
+    model: str | None = None,
     abstain_below: float = 0.0,
     evidence: bool = False,
     top: int | None = None,
@@ -158,7 +160,7 @@ def ask(
     Args:
         picture: A file, or - for standard input.
         questions: In words; without any, they are read from standard input, one a line.
-        model: A model folder, or hf://owner/name.
+        model: A model folder, or hf://owner/name; photo, which comes with gazetell, if not given.
         abstain_below: Say "not sure" where the confidence is lower.
         evidence: Also tell how much the confidence falls without the picture.
         top: How many answers to show, 1 if not given.
@@ -180,7 +182,7 @@ def ask(
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
     answerer = Answerer.load(model, **vars(computing))
     if gaze is not None and not answerer.attentive:
-        raise UsageError(f"--gaze {gaze}: {model} has no attention to show")
+        raise UsageError(f"--gaze {gaze}: {model or PHOTO} has no attention to show")
     for question in questions:
         answerer.read_question(question)
     encoded = answerer.encode(sys.stdin.buffer.read() if picture == STDIN else picture)

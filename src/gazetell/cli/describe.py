@@ -12,8 +12,8 @@ from .terminal import HERE, OWN, Here, Own, on_terminal, report
 def describe(
     folder: Path,
     *,
-    model: tuple[str, ...],
     out: Path,
+    model: tuple[str, ...] = (),
     again: bool = False,
     decoding: Own = OWN,
     batch: int = 16,
@@ -25,9 +25,10 @@ def describe(
 
     Args:
         folder: Of pictures, at any depth.
-        model: A model folder, or hf://owner/name; given several times, an ensemble.
         out: A .csv or .jsonl table, or an .html sheet to review and edit the captions on, least
             sure first. OUT.done.jsonl beside it keeps what is done.
+        model: A model folder, or hf://owner/name; given several times, an ensemble. If not
+            given, photo, which comes with gazetell.
         again: Begin anew, whatever is there.
         decoding: How to search.
         batch: Pictures a forward pass.

@@ -1,4 +1,4 @@
-"""``gazetell doctor`` and ``gazetell models``: what there is."""
+"""``gazetell doctor``, ``models`` and ``export``: what there is, and giving it on."""
 
 import importlib.metadata
 import os
@@ -9,8 +9,9 @@ import urllib.request
 from pathlib import Path
 
 from .. import __version__
+from ..errors import UsageError
 from ..files import read_text
-from .terminal import print_json
+from .terminal import print_json, report
 
 LIBRARIES = (
     *("torch", "torchvision", "lightning", "tokenizers", "pillow", "numpy", "scipy"),
@@ -27,6 +28,7 @@ def doctor(*, online: bool = False, json: bool = False) -> None:
     """
     import torch
 
+    from ..models.folder import PHOTO, PRETRAINED, has_model
     from ..models.precision import choose_device, choose_precision
 
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
@@ -41,6 +43,8 @@ def doctor(*, online: bool = False, json: bool = False) -> None:
     chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "?"
     facts["device"] = f"{device.type} ({chip}), {torch.get_num_threads()} of {os.cpu_count()} cores"
     facts["precision"] = f"{precision.name}: {precision.reason}"
+    there = has_model(PRETRAINED / PHOTO)
+    facts[f"model {PHOTO}"] = "there" if there else "not in this installation; expected --model"
     facts["java"] = _java()
     facts["disk"] = f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB free in {Path.cwd()}"
     facts["published weights"] = _weights(online)
@@ -83,23 +87,27 @@ def models(run: str | None = None, *, json: bool = False) -> None:
     """List architectures, encoders and recipes, or describe a trained model.
 
     Args:
-        run: A model folder, or hf://owner/name.
+        run: A model folder, hf://owner/name, or photo, which comes with gazetell.
         json: Print one JSON object instead of lines.
     """
     if run is not None:
-        from ..models.folder import fetch, load_model, read_config
+        from ..models.folder import KINDS, fetch, is_pair, load_model, read_config
 
         folder = fetch(run)
-        model = load_model(folder)
+        parts = [folder / kind for kind in KINDS] if is_pair(folder) else [folder]
+        configs = [read_config(part) | {"metrics": load_model(part).metrics} for part in parts]
         if json:
-            print_json(read_config(folder) | {"metrics": model.metrics})
-        else:
-            card = read_text(folder / "README.md")
-            print(card.split("---\n", 2)[-1].strip())
+            print_json(configs[0] if len(configs) == 1 else configs)
+            return
+        cards = [part / "README.md" for part in parts]
+        if len(parts) > 1 and (folder / "README.md").is_file():
+            cards = [folder / "README.md"]  # of both
+        print("\n\n".join(read_text(card).split("---\n", 2)[-1].strip() for card in cards))
         return
     from ..models.answerers import ANSWERERS
     from ..models.captioners import CAPTIONERS
     from ..models.encoders import SMALL_CNN, encoder_names
+    from ..models.folder import PHOTO, PRETRAINED, has_model
     from ..training.options import recipe_names
 
     lists = {
@@ -107,9 +115,36 @@ def models(run: str | None = None, *, json: bool = False) -> None:
         "answerers": list(ANSWERERS),
         "encoders": [SMALL_CNN, *encoder_names()],
         "recipes": recipe_names(),
+        "models": [PHOTO] if has_model(PRETRAINED / PHOTO) else [],
     }
     if json:
         print_json(lists)
         return
     for title, names in lists.items():
         print(f"{title}: {' '.join(names)}")
+
+
+def export(*runs: Path, out: Path) -> None:
+    """Write a trained model in half the size, or a captioner and an answerer as one model.
+
+    Weights are kept in float16. Two models must have the same encoder, which is kept once; a
+    picture is then encoded once for both.
+
+    Args:
+        runs: A model folder, or those of a captioner and of an answerer.
+        out: The folder to write; must be new.
+    """
+    from ..models.folder import AnswererFolder, CaptionerFolder, load_model, save_model, save_pair
+
+    if out.exists():
+        raise UsageError(f"--out {out}: exists already; expected a new folder")
+    models = sorted((load_model(run) for run in runs), key=lambda model: model.kind, reverse=True)
+    match models:
+        case [model]:
+            save_model(out, model, half=True)
+        case [CaptionerFolder() as captioner, AnswererFolder() as answerer]:
+            save_pair(out, captioner, answerer, half=True)
+        case _:
+            raise UsageError("expected one model folder, or a captioner's and an answerer's")
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    report(f"{out}: {size / 1e6:.1f} MB")

@@ -8,9 +8,10 @@ from ..data.records import Dataset
 from ..errors import UsageError
 from ..inference.evaluate import Evaluation, evaluate_answers, scored_records
 from ..inference.evaluate import evaluate as evaluate_captions
-from ..inference.predict import Answerer, Captioner, load
+from ..inference.load import Pair, load
+from ..inference.predict import Answerer, Captioner
 from ..metrics import cider_problem
-from ..models.folder import update_decoding, update_metrics
+from ..models.folder import fetch, has_model, update_decoding, update_metrics
 from .terminal import HERE, Decoding, Here, on_terminal, print_json, report
 
 MOST_TYPES = 12  # with more types of questions the table is left to --json
@@ -36,8 +37,8 @@ def evaluate(
     """Measure a trained model, or several together, on a split of a prepared dataset.
 
     Args:
-        runs: A model folder, or hf://owner/name; several captioners are an ensemble, their
-            probabilities averaged.
+        runs: A model folder, hf://owner/name, or photo, which comes with gazetell; several
+            captioners are an ensemble, their probabilities averaged.
         data: A prepared dataset.
         split: Of the dataset.
         beam: Of captions: beam of the search, 1 for greedy; the model's own if not given. Give it
@@ -64,7 +65,7 @@ def evaluate(
         raise UsageError("--keep-best: expected one model and --split val; test is for the end")
     if keep_best and not (beam or length_penalty or max_length):
         raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
-    own = (Path(runs[0]) / "config.json").is_file()  # a folder that results may be written to
+    own = has_model(Path(runs[0]))  # a folder that results may be written to
     if keep_best and not own:
         raise UsageError(f"--keep-best: {runs[0]} is no model folder here")
     if out is not None and out.exists() and not out.is_dir():
@@ -86,7 +87,12 @@ def evaluate(
         },
     }
     where = vars(computing)
-    model = load(*runs, **where)
+    model, dataset = load(*runs, **where), Dataset.open(data)
+    if isinstance(model, Pair):
+        if dataset.captions and dataset.questions:
+            report(f"{data}: has captions and questions; expected {runs[0]}/answerer for those")
+        model = model.captioner if dataset.captions else model.answerer
+    home = fetch(runs[0], "captioner" if isinstance(model, Captioner) else "answerer")
     other_fit = "" if model.encoder.config.fit == model.own_fit else f"-{computing.fit}"
     does = "captions" if isinstance(model, Captioner) else "answers questions"
     for kind, options in given.items():
@@ -105,12 +111,11 @@ def evaluate(
             )
         shared |= {"abstain_below": abstain_below, "evidence": evidence, "question_only": twin}
         name = (f"{split}-first{limit}" if limit else split) + other_fit
-        results[name] = evaluate_answers(model, Dataset.open(data), **shared)
+        results[name] = evaluate_answers(model, dataset, **shared)
     else:
         settings = _settings(model, beam, length_penalty, max_length)
         if out is not None and len(settings) > 1:
             raise UsageError("--out: expected one beam and one length penalty")
-        dataset = Dataset.open(data)
         if keep_best:
             references = {r.id: r.captions for r in scored_records(dataset, split, limit)}
             if problem := cider_problem(references):
@@ -121,14 +126,14 @@ def evaluate(
     if out is None and not own:
         report(f"predictions are not kept: {runs[0]} is no folder here; --out keeps them")
     for name, result in results.items() if out or own else ():
-        folder = out or Path(runs[0]) / "evaluation" / name
+        folder = out or home / "evaluation" / name
         result.save(folder)
         report(f"predictions and figures in {folder}")
     figures = [result.figures for result in results.values()]
     best = max(range(len(figures)), key=lambda n: figures[n]["metrics"].get("cider") or 0.0)
     if keep_best and isinstance(model, Captioner):
         kept = model.options(**settings[best])
-        update_decoding(runs[0], kept)
+        update_decoding(home, kept)
         penalty, words = kept.length_penalty, kept.max_length
         report(f"kept: beam {kept.beam}, length penalty {penalty}, max length {words}")
     # The card tells of the model as it is, on the whole split.
@@ -138,7 +143,7 @@ def evaluate(
         elif other_fit:
             report("not on the model's card: measured with a --fit that is not its own")
         else:
-            update_metrics(runs[0], figures[best])
+            update_metrics(home, figures[best])
     if json:
         print_json(figures[0] if len(figures) == 1 else figures)
         return

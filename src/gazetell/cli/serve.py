@@ -4,7 +4,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import UsageError
 from ..serve.guard import ServeOptions
 from ..serve.server import serve as run
 from .terminal import report
@@ -21,9 +20,8 @@ def serve(
 
     Args:
         model: A model folder, hf://owner/name, or NAME=either; given several times, all are
-            served, and the first captioner and the first answerer are the defaults.
+            served, and the first captioner and the first answerer are the defaults. If not
+            given, photo, which comes with gazetell.
         options: Address, device, limits.
     """
-    if not model:
-        raise UsageError("expected --model, a model folder or hf://owner/name")
     run(model, options, report=report)

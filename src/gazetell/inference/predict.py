@@ -6,9 +6,6 @@ caption.text, caption.words, caption.attention, caption.log_prob
 caption.save_gaze("gaze.png")
 answer = gazetell.load("runs/vqa").ask("photo.jpg", "Which animal is this?")
 answer.text, answer.confidence, answer.top, answer.attention
-
-Shapes: ``B`` pictures, ``N`` questions, ``R`` regions, ``C`` channels, ``T`` words, ``A`` answers,
-``P`` passes.
 """
 
 import math
@@ -31,7 +28,7 @@ from ..errors import ImageError, ModelError, UsageError
 from ..features import Model, Picture
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
 from ..models.encoders import Grid
-from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, load_model
+from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, named_or_photo
 from ..pictures import PREVIEW, WHOLE_VIEW, Fit, View, load_pictures, stack_pixels
 from .gaze import Gaze, picture_uri
 
@@ -238,16 +235,18 @@ class Captioner(Model):
         precision: str = "auto",
         fit: Fit | None = None,
     ) -> None:
+        cnn = model.encoder.fingerprint() if others else ""
         for number, other in enumerate(others, 2):
             if other.tokenizer != model.tokenizer:
                 raise ModelError(f"model {number} of the ensemble has another vocabulary")
-            if other.encoder.fingerprint() != model.encoder.fingerprint():
+            if other.encoder.fingerprint() != cnn:
                 raise ModelError(f"model {number} of the ensemble has another encoder")
         super().__init__(model.encoder, device, precision, fit)
         self.captioner = model.captioner.to(self.device).eval()
         # Of the others' encoders only the projections: the CNN is the same.
         members = [(m.encoder.project, m.captioner) for m in (model, *others)]
         self.decoder = Ensemble(members).to(self.device).eval()
+        self.converted: Any = self.precision.converted(self.decoder)
         self.members = len(members)
         self.tokenizer: Tokenizer = model.tokenizer
         self.decoding: DecodingOptions = model.decoding
@@ -256,10 +255,8 @@ class Captioner(Model):
     @classmethod
     def load(cls, *paths: Path, **how: Unpack[How]) -> "Captioner":
         """``gazetell.load``, refusing answerers."""
-        if not paths:
-            raise UsageError("expected a model folder or hf://owner/name")
         check_members(paths)
-        models = [load_kind(path, CaptionerFolder) for path in paths]
+        models = [load_kind(path, CaptionerFolder) for path in named_or_photo(paths)]
         return cls(*models, **how)
 
     def caption(self, image: Picture, **options: Any) -> Caption:
@@ -315,8 +312,8 @@ class Captioner(Model):
         """Whether captions come with attention."""
         with torch.inference_mode(), self.precision.autocast(self.device):
             start = torch.tensor([self.tokenizer.start], device=self.device)
-            state = self.decoder.start(self.blank_grid())
-            return self.decoder.step(start, state)[2] is not None
+            state = self.converted.start(self.blank_grid())
+            return self.converted.step(start, state)[2] is not None
 
     def decode(
         self, grid: Grid, options: DecodingOptions, positions: Sequence[int] | None = None
@@ -339,7 +336,7 @@ class Captioner(Model):
         words = self.tokenizer
         with self.precision.autocast(self.device):
             decoded = n_best(
-                self.decoder,
+                self.converted,
                 grid,
                 options,
                 count,
@@ -411,15 +408,17 @@ class Answerer(Model):
     ) -> None:
         super().__init__(model.encoder, device, precision, fit)
         self.answerer = model.answerer.to(self.device).eval()
+        self.converted = self.precision.converted(self.answerer)
         self.tokenizer, self.answers = model.tokenizer, model.answers
         self.temperature, self.sigmoid = model.temperature, model.sigmoid
         self.max_question = model.max_question
         self.about = model.about
 
     @classmethod
-    def load(cls, path: Path, **how: Unpack[How]) -> "Answerer":
+    def load(cls, path: Path | None = None, **how: Unpack[How]) -> "Answerer":
         """``gazetell.load``, refusing a captioner."""
-        return cls(load_kind(path, AnswererFolder), **how)
+        (chosen,) = named_or_photo(() if path is None else (path,))
+        return cls(load_kind(chosen, AnswererFolder), **how)
 
     def ask(
         self, image: Picture, question: str, *, abstain_below: float = 0.0, evidence: bool = False
@@ -512,7 +511,7 @@ class Answerer(Model):
         tokens, lengths = pad_rows([question.ids for question in questions], self.tokenizer.pad)
         rows = [rows.to(self.device) for rows in (tokens, lengths, owner)]
         with self.precision.autocast(self.device):
-            logits, attention = self.answerer(self.encoder.project_grid(grid), *rows)
+            logits, attention = self.converted(self.encoder.project_grid(grid), *rows)
         return logits.float().cpu(), None if attention is None else attention.float().cpu()
 
     def read_question(self, text: str) -> Question:
@@ -547,28 +546,3 @@ def check_bound(value: float) -> None:
     """Refuse a bound on the confidence outside 0 to 1, with a UsageError."""
     if not isinstance(value, Real) or not 0 <= value <= 1:
         raise UsageError(f"--abstain-below {value}: expected 0 to 1")
-
-
-def load(path: Path, *others: Path, **how: Unpack[How]) -> Captioner | Answerer:
-    """Load a trained model, or several captioners as an ensemble.
-
-    Args:
-        path: a model folder, or ``hf://owner/name`` for one on the Hugging Face hub.
-        others: further captioners of the same vocabulary and CNN, whose word probabilities are
-            averaged with the first one's.
-        how: ``device`` (``auto``, ``cpu`` or ``cuda``), ``precision`` (``auto``, ``bf16`` or
-            ``fp32``), and ``fit`` (``squash``, ``crop`` or ``pad``, as in training if not given;
-            another one is told in a warning).
-
-    Raises:
-        ModelError: no model there, one whose pieces do not fit together, or answerers in an
-            ensemble.
-    """
-    model = load_model(path)
-    if isinstance(model, CaptionerFolder):
-        check_members((path, *others))
-        members = [load_kind(other, CaptionerFolder) for other in others]
-        return Captioner(model, *members, **how)
-    if others:
-        raise ModelError(f"{path}: answers questions; an ensemble is of captioners")
-    return Answerer(model, **how)

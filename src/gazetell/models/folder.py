@@ -5,19 +5,23 @@
 ``answers.json`` where it answers questions, ``metrics.json``, ``README.md`` (the model card). No
 pickle. ``config.json`` is written last and holds the checksums of the others, so files of two
 models are never taken for one.
+
+A pair is a folder with two of these, ``captioner`` and ``answerer``, on one encoder. Its weights
+stand once, in ``encoder.safetensors`` beside them. ``photo``, which comes with gazetell, is a pair.
 """
 
 import hashlib
+import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
@@ -28,7 +32,11 @@ from .captioners import CaptionModel, build_captioner, captioner_config
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig
 
+log = logging.getLogger(__name__)
 FORMAT = 1
+SHARED = "../encoder.safetensors"  # of both models of a pair
+PHOTO = "photo"
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that come with gazetell
 
 
 class Card(NamedTuple):
@@ -158,26 +166,32 @@ KINDS: dict[str, type[CaptionerFolder] | type[AnswererFolder]] = {
 Folder = TypeVar("Folder", bound=ModelFolder)
 
 
-def save_model(folder: str | os.PathLike[str], model: ModelFolder) -> None:
+def save_model(
+    folder: str | os.PathLike[str], model: ModelFolder, *, half: bool = False, shared: bool = False
+) -> None:
     """Write a model folder.
 
+    Args:
+        folder: made if it is not there.
+        model: to write.
+        half: keep the weights in float16, which halves the files; reading gives float32.
+        shared: leave the CNN's weights out, which ``save_pair`` has written beside the folder.
+
     Raises:
+        ModelError: a weight that is too large for float16.
         WriteError: the folder cannot be written; an older model in it stays whole until the first
             new file is in place, and is refused by its checksums after that.
     """
     folder = Path(folder)
-    modules = {model.kind: model.network, "encoder": model.encoder}
-    state = {
-        f"{prefix}.{key}": tensor.detach().cpu().contiguous()
-        for prefix, module in modules.items()
-        for key, tensor in module.state_dict().items()
-    }
-    with atomic_path(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(save(state))
+    state = nn.ModuleDict({model.kind: model.network, "encoder": model.encoder}).state_dict()
+    if shared:
+        state = {name: x for name, x in state.items() if not name.startswith("encoder.trunk.")}
+    _write_weights(folder / "model.safetensors", state, half)
     for name in model.vocabularies:
         getattr(model, name).save(folder / f"{name}.json")
     write_json(folder / "metrics.json", model.metrics)
     encoder = model.encoder.config
+    files = [*model.files(), SHARED] if shared else model.files()
     config = {
         "format": FORMAT,
         "kind": model.kind,
@@ -185,10 +199,45 @@ def save_model(folder: str | os.PathLike[str], model: ModelFolder) -> None:
         "encoder": replace(encoder, weights=Path(encoder.weights).name).to_dict(),
         **{name: _plain(getattr(model, name)) for name in model.settings},
         "about": model.about,
-        "sha256": {name: _sha256(folder / name) for name in model.files()},
+        "sha256": {name: _sha256(folder / name) for name in files},
     }
     write_text(folder / "README.md", model_card(config, model.metrics))
     write_json(folder / "config.json", config)
+
+
+def save_pair(
+    folder: str | os.PathLike[str],
+    captioner: CaptionerFolder,
+    answerer: AnswererFolder,
+    *,
+    half: bool = False,
+) -> None:
+    """Write a captioner and an answerer, whose CNN is the same, as a pair.
+
+    Raises:
+        ModelError: two CNNs, or a weight that is too large for float16.
+        WriteError: as for ``save_model``.
+    """
+    if captioner.encoder.fingerprint() != answerer.encoder.fingerprint():
+        raise ModelError("captioner and answerer have different encoders; expected the same CNN")
+    trunk = nn.ModuleDict({"encoder": nn.ModuleDict({"trunk": captioner.encoder.trunk})})
+    _write_weights(Path(folder) / Path(SHARED).name, trunk.state_dict(), half)
+    for model in (captioner, answerer):
+        save_model(Path(folder) / model.kind, model, half=half, shared=True)
+
+
+def _write_weights(path: Path, state: dict[str, Tensor], half: bool) -> None:
+    kept = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        # Biases and the statistics of batch norm are few, and a variance may be too small.
+        if half and tensor.is_floating_point() and tensor.dim() > 1:
+            tensor = tensor.half()
+            if not tensor.isfinite().all():
+                raise ModelError(f"{name}: has numbers that are too large for float16")
+        kept[name] = tensor
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(kept))
 
 
 def _plain(value: Any) -> Any:
@@ -199,8 +248,8 @@ def _plain(value: Any) -> Any:
 
 
 def load_kind(path: str | os.PathLike[str], kind: type[Folder]) -> Folder:
-    """``load_model``, refusing a model of another kind with a ModelError."""
-    model = load_model(path)
+    """``load_model``, of a pair the one of that kind; a ModelError for a model of another kind."""
+    model = load_model(fetch(path, kind.kind))
     if not isinstance(model, kind):
         article = "an" if model.kind == "answerer" else "a"
         raise ModelError(f"{path}: is {article} {model.kind}; use it with: {model.verb}")
@@ -208,7 +257,7 @@ def load_kind(path: str | os.PathLike[str], kind: type[Folder]) -> Folder:
 
 
 def load_model(path: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder:
-    """Read a model folder, or fetch one: ``hf://owner/name``.
+    """Read a model folder; see ``fetch`` for what else ``path`` may be.
 
     Raises:
         ModelError: no model there, a missing, truncated or foreign file, or another version's.
@@ -216,7 +265,8 @@ def load_model(path: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder
     folder = fetch(path)
     config = read_config(folder)
     made = KINDS[config["kind"]]
-    for name in made.files():
+    files = [*made.files(), *({SHARED} & config["sha256"].keys())]
+    for name in files:
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: is missing; the model folder is incomplete")
         if _sha256(folder / name) != config["sha256"].get(name):
@@ -237,7 +287,8 @@ def load_model(path: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder
         raise ModelError(f"{folder / 'config.json'}: is malformed: {error}") from error
     model = made(**fields, encoder=encoder, about=config["about"])
     _check_sizes(folder, model)
-    _load_weights(folder / "model.safetensors", {model.kind: model.network, "encoder": encoder})
+    weights = [folder / name for name in files if name.endswith(".safetensors")]
+    _load_weights(weights, {model.kind: model.network, "encoder": encoder})
     return model
 
 
@@ -258,19 +309,21 @@ def _check_sizes(folder: Path, model: ModelFolder) -> None:
         )
 
 
-def _load_weights(path: Path, modules: dict[str, nn.Module]) -> None:
-    """Load the tensors of a file into the modules they are prefixed with, strictly."""
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: cannot be read: {error}") from error
+def _load_weights(paths: Sequence[Path], modules: dict[str, nn.Module]) -> None:
+    """Load the tensors of files into the modules they are prefixed with, strictly."""
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        try:
+            state |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: cannot be read: {error}") from error
     try:
         nn.ModuleDict(modules).load_state_dict(state)
     except RuntimeError as error:
         detail = str(error).strip().splitlines()[-1].strip()[:200]
-        raise ModelError(f"{path}: does not fit config.json: {detail}") from error
+        raise ModelError(f"{paths[0]}: does not fit config.json: {detail}") from error
     if broken := next((name for name, x in state.items() if not x.isfinite().all()), None):
-        raise ModelError(f"{path}: {broken} has numbers that are not finite")
+        raise ModelError(f"{paths[0]}: {broken} has numbers that are not finite")
 
 
 def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
@@ -287,13 +340,33 @@ def update_decoding(folder: str | os.PathLike[str], decoding: DecodingOptions) -
     write_json(folder / "config.json", read_config(folder) | {"decoding": asdict(decoding)})
 
 
-def fetch(path: str | os.PathLike[str]) -> Path:
-    """The local folder of a model, fetched from the hub where ``path`` is ``hf://owner/name``."""
+def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:
+    """The local folder of a model.
+
+    Args:
+        path: a folder, ``hf://owner/name`` on the Hugging Face hub, or ``photo``, the model that
+            comes with gazetell (also ``photo/captioner`` and ``photo/answerer``).
+        kind: ``captioner`` or ``answerer``: of a pair that model's folder.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
     if not isinstance(path, str | os.PathLike):
-        raise UsageError(f"model {path!r}: expected a model folder or hf://owner/name")
-    name = os.fspath(path)
-    if not name.startswith("hf://"):
-        return Path(name)
+        raise UsageError(f"model {path!r}: expected a model folder, hf://owner/name or {PHOTO}")
+    name, folder = os.fspath(path), Path(path)
+    if name.startswith("hf://"):
+        folder = _from_hub(name)
+    elif folder.as_posix() in (PHOTO, *(f"{PHOTO}/{each}" for each in KINDS)):
+        if has_model(folder):
+            log.warning("%s: the model in this folder is used, not the one of gazetell", name)
+        else:
+            if folder.exists():
+                log.warning("%s: the model of gazetell; the folder here has none", name)
+            folder = shipped(name)
+    return folder / kind if kind and is_pair(folder) else folder
+
+
+def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "README.md"]
@@ -303,10 +376,43 @@ def fetch(path: str | os.PathLike[str]) -> Path:
         raise ModelError(f"{name}: cannot be fetched: {error}") from error
 
 
+def shipped(name: str = PHOTO) -> Path:
+    """The folder of a model that comes with gazetell; ModelError where it does not."""
+    folder = PRETRAINED / name
+    if not has_model(folder):
+        raise ModelError(
+            f"{name}: this installation of gazetell has no such model; expected a model folder, "
+            "as gazetell train writes"
+        )
+    return folder
+
+
+def named_or_photo(paths: Sequence[str | os.PathLike[str]]) -> Sequence[str | os.PathLike[str]]:
+    """The models that somebody named; without any ``photo``, which is said."""
+    if paths:
+        return paths
+    photo = shipped()
+    log.warning("no model was named: %s is used, which comes with gazetell", PHOTO)
+    return (photo,)
+
+
+def is_pair(folder: Path) -> bool:
+    """Whether a folder holds a captioner and an answerer."""
+    return all((folder / kind / "config.json").is_file() for kind in KINDS)
+
+
+def has_model(folder: Path) -> bool:
+    """Whether a folder holds a model, or a pair of them."""
+    return (folder / "config.json").is_file() or is_pair(folder)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The checked ``config.json`` of a model folder."""
     path = folder / "config.json"
     if not path.is_file():
+        if is_pair(folder):
+            expected = " or ".join(str(folder / kind) for kind in KINDS)
+            raise ModelError(f"{folder}: holds two models; expected {expected}")
         if (folder / "checkpoints").is_dir() and not (folder / "model.safetensors").exists():
             raise ModelError(
                 f"{folder}: its training is not finished; go on: gazetell train --resume {folder}"

@@ -2,10 +2,12 @@
 
 import logging
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from functools import cache
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from ..errors import UsageError
 
@@ -24,6 +26,20 @@ class Precision(NamedTuple):
     def autocast(self, device: torch.device) -> AbstractContextManager[None]:
         """Run matrix products and convolutions in this format."""
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def converted(self, network: nn.Module) -> nn.Module:
+        """A network for inference whose linear layers have their weights in this format.
+
+        Autocast alone converts float32 weights in each step of decoding anew. The results are the
+        same. In bfloat16 it is a copy: the network keeps its weights.
+        """
+        if self.dtype == torch.float32:
+            return network
+        copied = deepcopy(network)
+        for module in copied.modules():
+            if isinstance(module, nn.Linear):
+                module.to(self.dtype)
+        return copied
 
 
 def choose(device: str = "auto", precision: str = "auto") -> tuple[torch.device, Precision]:

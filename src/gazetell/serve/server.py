@@ -13,7 +13,9 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import ModelError, UsageError
-from ..inference.predict import Answerer, Captioner, How, load
+from ..inference.load import Pair, load
+from ..inference.predict import Answerer, Captioner, How
+from ..models.folder import fetch, named_or_photo
 from .api import create_app
 from .guard import ServeOptions
 
@@ -28,7 +30,8 @@ def load_models(named: Sequence[str], **how: Unpack[How]) -> dict[str, Captioner
 
     Args:
         named: ``RUN`` or ``NAME=RUN``; a run is named after its folder. One that is named twice is
-            loaded once.
+            loaded once. Without any, ``photo``. The models of a pair are served as
+            ``NAME/captioner`` and ``NAME/answerer``.
         how: as for ``load``.
 
     Raises:
@@ -36,7 +39,7 @@ def load_models(named: Sequence[str], **how: Unpack[How]) -> dict[str, Captioner
         ModelError: no model there.
     """
     places: dict[str, str] = {}
-    for text in named:
+    for text in map(str, named_or_photo(named)):
         name, equals, path = text.partition("=")
         if not equals or Path(text).is_dir():  # a folder may have "=" in its name
             name, path = Path(text).resolve().name, text
@@ -44,9 +47,17 @@ def load_models(named: Sequence[str], **how: Unpack[How]) -> dict[str, Captioner
             raise UsageError(f"--model {text}: expected RUN or NAME=RUN")
         if name in places:
             raise UsageError(f"--model {text}: the name {name!r} is taken; expected NAME={path}")
-        places[name] = path if path.startswith("hf://") else str(Path(path).resolve())
+        places[name] = path if path.startswith("hf://") else str(fetch(path).resolve())
     loaded = {x: load(x, **how) for x in dict.fromkeys(places.values())}
-    return {name: loaded[path] for name, path in places.items()}
+    served: dict[str, Captioner | Answerer] = {}
+    for name, path in places.items():
+        model = loaded[path]
+        if isinstance(model, Pair):
+            served[f"{name}/captioner"] = model.captioner
+            served[f"{name}/answerer"] = model.answerer
+        else:
+            served[name] = model
+    return served
 
 
 def serve(

@@ -302,10 +302,12 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
     if unknown := sorted(given.keys() - flags().keys()):
         raise UsageError(f"{flag(unknown[0])}: there is no such option")
     values = plain((read_recipe(recipe) if recipe else {}) | given)
+    # Of a folder with both: the one of the architecture's kind.
+    kind = "answerer" if values.get("architecture") in ANSWERERS else "captioner"
     for name in ("init_from", "encoder_from", "word_vectors", "encoder_weights"):
         # Absolute, since the run may be resumed from another folder.
         if name in values and (name.endswith("_from") or Path(values[name]).exists()):
-            values[name] = str(fetch(values[name]).resolve())
+            values[name] = str(fetch(values[name], kind).resolve())
     givers = _taken(values)
     taken = {name: value for name, (value, _) in givers.items()}
     named = {"encoder", "encoder_from", "encoder_weights"} & (values.keys() | taken.keys())
