@@ -4,9 +4,6 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
@@ -187,27 +184,6 @@ def test_a_stopped_pass_goes_on(encoder, dataset, whole, blocks, extra):
     (folder / f"{blocks:05d}.npy").write_bytes(extra)  # written, but not yet counted
     assert counted(dataset, encoder)[0] == (min(blocks * BLOCK + BLOCK, COUNT), COUNT)
     assert content(FeatureCache(folder, dataset.root)) == whole
-
-
-KILLED = """
-import os, signal, sys
-sys.path[:0] = sys.argv[3:]
-from pathlib import Path
-import test_features as test
-test.features.BLOCK = test.BLOCK
-def progress(done, total):
-    if done == 8:
-        os.kill(os.getpid(), signal.SIGKILL)
-dataset = test.dataset_of(Path(sys.argv[1]), Path(sys.argv[2]))
-test.build(dataset, test.make_encoder(), progress=progress)
-"""
-
-
-def test_a_killed_process_loses_no_block(encoder, pictures, dataset, whole, tmp_path):
-    command = [sys.executable, "-c", KILLED, pictures, tmp_path, os.path.dirname(__file__)]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    assert counted(dataset, encoder) == [(11, 11)]
-    assert content(build(dataset, encoder)) == whole
 
 
 # -- pictures that change --------------------------------------------------------------------

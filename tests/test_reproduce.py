@@ -42,6 +42,10 @@ bleu = "1 / 2 / 3 / 4"
 
 # Here another seed draws another encoder, and an ensemble needs one and the same.
 ONE_SEED = PLAN.replace("seeds = [0, 1]", "seeds = [0]")
+WITH_CIDER, WITH_VECTORS = (
+    ONE_SEED.replace('members = ["lstm"]', f'members = ["lstm", "lstm, {name}"]')
+    for name in ("CIDEr", "vectors")
+)
 SILENT = {"report": lambda line: None, "show": lambda line: None}
 
 
@@ -166,10 +170,7 @@ HEAD = 'title = "x"\nbeams = [1]\n'
         (f'{HEAD}[[row]]\nname = "a"\n[[compare]]\nrows = ["a"]', "two different names"),
         (PLAN.replace('members = ["lstm"]', 'members = ["gru"]'), "needs 'gru'"),
         (PLAN.replace('init_from = "lstm"', 'init_from = "two lstm"'), "needs 'two lstm'"),
-        (
-            PLAN.replace("epochs = 1, embedding", "epoch = 1, embedding"),
-            "--epoch: there is no",
-        ),
+        (PLAN.replace("epochs = 1, embedding", "epoch = 1, embedding"), "--epoch: there is no"),
         (PLAN.replace('"two lstm"', '"LSTM"'), "row 'LSTM': another row has the same name or fold"),
         (PLAN.replace('rows = ["lstm, CIDEr"', 'rows = ["gru"'), "compares 'gru'"),
         (PLAN.replace("seeds = [0, 1]", "sead = [0, 1]"), "sead"),
@@ -193,20 +194,10 @@ def test_a_plan_that_is_wrong_is_refused_before_the_work(text, expected, tmp_pat
     [
         (PLAN, False),  # each seed draws a CNN
         (ONE_SEED, True),
-        (ONE_SEED.replace('members = ["lstm"]', 'members = ["lstm", "lstm, CIDEr"]'), True),
-        (ONE_SEED.replace('members = ["lstm"]', 'members = ["lstm", "lstm, vectors"]'), True),
-        (
-            ONE_SEED.replace('["lstm"]', '["lstm", "lstm, vectors"]').replace(
-                "32, freeze_words", "64, freeze_words"
-            ),
-            False,
-        ),
-        (
-            ONE_SEED.replace('["lstm"]', '["lstm", "lstm, CIDEr"]').replace(
-                'reward = "cider"', 'encoder_trainable = "all", reward = "cider"'
-            ),
-            False,
-        ),
+        (WITH_CIDER, True),
+        (WITH_VECTORS, True),
+        (WITH_VECTORS.replace("32, freeze_words", "64, freeze_words"), False),
+        (WITH_CIDER.replace("reward =", 'encoder_trainable = "all", reward ='), False),
     ],
 )
 def test_an_ensemble_of_different_cnns_is_refused_before_the_work(text, fits, data, tmp_path):

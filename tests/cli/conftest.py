@@ -13,10 +13,11 @@ from gazetell.models.folder import save_model
 def run(capfd, monkeypatch):
     """Call ``gazetell ...``; give exit status, standard output, standard error.
 
-    The first argument may be several words; those behind it are taken as they are.
+    The first argument may be several words; those behind it are taken as they are. Another exit
+    status than ``status`` fails the test.
     """
 
-    def call(command, *more):
+    def call(command, *more, status=None):
         words = [*str(command).split(), *map(str, more)]
         monkeypatch.setattr(sys, "argv", ["gazetell", *words])
         with pytest.raises(SystemExit) as stop:
@@ -24,7 +25,9 @@ def run(capfd, monkeypatch):
         out, err = capfd.readouterr()
         # Said by the first command of a process alone, which may be any of the tests.
         lines = [line for line in err.splitlines(keepends=True) if "computing on " not in line]
-        return stop.value.code or 0, out, "".join(lines)
+        code = stop.value.code or 0
+        assert status in (code, None), err
+        return code, out, "".join(lines)
 
     return call
 

@@ -27,8 +27,7 @@ def test_an_answer_is_one_line(run, world):
 
 
 def test_several_questions_and_several_answers(run, world):
-    status, out, _ = run("ask a.png --model ask --top 3", "is there a zebra?", "is " * 33)
-    assert status == 0
+    _, out, _ = run("ask a.png --model ask --top 3", "is there a zebra?", "is " * 33, status=0)
     first, second = out.splitlines()
     for line in (first, second):
         chances = [float(chance) for _, chance in LINE.findall(line)]
@@ -78,8 +77,7 @@ def test_a_person_is_prompted(run, world, monkeypatch):
 
 def test_a_picture_from_standard_input(run, world, typed):
     typed((world / "a.png").read_bytes())
-    status, out, _ = run("ask - --model ask", "is there a star")
-    assert status == 0
+    _, out, _ = run("ask - --model ask", "is there a star", status=0)
     assert out == run("ask a.png --model ask", "is there a star")[1]
 
 

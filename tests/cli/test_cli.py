@@ -33,12 +33,9 @@ def test_help_does_not_import_torch():
 
 @pytest.mark.parametrize("verb", [*cli.VERBS])
 def test_each_verb_has_help(run, verb):
-    status, out, _ = run(f"{verb} --help")
-    assert status == 0
+    _, out, _ = run(f"{verb} --help", status=0)
     assert f"gazetell {verb}" in out
 
-
-# -- the model that comes with gazetell ------------------------------------------------------
 
 SAID = "no model was named: photo is used, which comes with gazetell\n"
 
@@ -115,17 +112,13 @@ def test_training_starts_from_photo(photo, monkeypatch, tmp_path):
     assert (options.encoder, options.encoder_size) == ("small-cnn", 64)
 
 
-# -- caption ---------------------------------------------------------------------------------
-
-
 def test_caption_prints_the_caption_alone(run, world):
     status, out, err = run("caption a.png --model tell")
     assert (status, len(out.splitlines()), err) == (0, 1, "")
 
 
 def test_caption_json(run, world):
-    status, out, _ = run("caption a.png --model tell --json --beam 2")
-    assert status == 0
+    _, out, _ = run("caption a.png --model tell --json --beam 2", status=0)
     row = json.loads(out)
     assert row["caption"].split() == row["words"]
     assert len(row["attention"]) == len(row["words"])
@@ -168,8 +161,7 @@ def test_pictures_of_one_name_keep_their_own_gaze(run, world):
     for folder in ("a", "b"):
         (world / folder).mkdir()
         Image.new("RGB", (40, 30), "red").save(world / folder / f"{'x' * 200}.png")
-    status, out, _ = run("caption a b --model tell --gaze gaze")
-    assert status == 0
+    _, out, _ = run("caption a b --model tell --gaze gaze", status=0)
     assert len({line.split("\t")[0] for line in out.splitlines()}) == 2
     assert len(list((world / "gaze").iterdir())) == 2
 
@@ -253,9 +245,6 @@ def test_a_mistake_is_one_line(run, world, command, status, said):
     assert sorted(world.iterdir()) == before
 
 
-# -- the way from a table to a model ---------------------------------------------------------
-
-
 def test_from_a_table_to_a_model(run, world):
     """What a user with a table does, with one bad row."""
     names = sorted(os.listdir("data/images"))
@@ -265,21 +254,18 @@ def test_from_a_table_to_a_model(run, world):
     status, _, err = run(prepare)
     assert status == 3
     assert f"mine.csv:{len(rows) + 2}" in err
-    status, text, _ = run(f"{prepare} --skip-bad --json")
-    assert status == 0
+    _, text, _ = run(f"{prepare} --skip-bad --json", status=0)
     assert json.loads(text)["bad_rows"] == 1
     assert Path("mine/quarantine.jsonl").is_file()
-    status, text, _ = run("data show mine")
-    assert status == 0
+    _, text, _ = run("data show mine", status=0)
     assert "21" in text
-    status, _, err = run(
+    _, _, err = run(
         "train mine --out run --encoder small-cnn --encoder-weights none --encoder-trainable all "
-        "--encoder-size 32 --hidden 16 --embedding 8 --epochs 1 --min-frequency 1 --eval-every 1"
+        "--encoder-size 32 --hidden 16 --embedding 8 --epochs 1 --min-frequency 1 --eval-every 1",
+        status=0,
     )
-    assert status == 0, err
     assert "epoch 1/1" in err
-    status, text, _ = run("caption a.png --model run")
-    assert status == 0
+    _, text, _ = run("caption a.png --model run", status=0)
     assert text.strip()
 
 
@@ -292,25 +278,20 @@ def test_from_a_table_to_a_model(run, world):
 )
 def test_a_flag_wins_over_the_recipe(run, world, recipe, options, expected, use):
     small = "--epochs 1 --hidden 16 --encoder-size 32"
-    status, _, err = run(f"train data --out run --recipe {recipe} {small} {options}")
-    assert status == 0, err
+    _, _, err = run(f"train data --out run --recipe {recipe} {small} {options}", status=0)
     assert "best " in err
     kept = json.loads(Path("run/training.json").read_text())["options"]
     assert kept["hidden"] == 16
     assert {name: kept[name] for name in expected} == expected
-    status, out, _ = run(f"{use} --model run")
-    assert status == 0
+    _, out, _ = run(f"{use} --model run", status=0)
     assert out.strip()
 
 
-# -- other verbs -----------------------------------------------------------------------------
-
-
 def test_features_prints_the_folder(run, world):
-    status, out, _ = run(
-        "features data --encoder squeezenet1_1 --encoder-weights none --encoder-size 64"
+    _, out, _ = run(
+        "features data --encoder squeezenet1_1 --encoder-weights none --encoder-size 64",
+        status=0,
     )
-    assert status == 0
     assert Path(out.strip()).parent == Path("data/features")
 
 

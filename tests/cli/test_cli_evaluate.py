@@ -18,8 +18,7 @@ def card(folder):
 
 
 def test_captions(run, world):
-    status, out, err = run("evaluate tell --data data --beam 2 --json")
-    assert status == 0
+    _, out, err = run("evaluate tell --data data --beam 2 --json", status=0)
     figures = json.loads(out)
     assert {"bleu_1", "bleu_4", "rouge_l", "cider", "cider_d", "meteor"} <= set(figures["metrics"])
     assert figures["metrics"]["meteor"] is None
@@ -27,7 +26,7 @@ def test_captions(run, world):
     assert names(world / "tell/evaluation/test-beam2") == ["metrics.json", "predictions.jsonl"]
     assert "tell/evaluation/test-beam2" in err
     assert card(world / "tell") == figures
-    status, lines, _ = run("evaluate tell --data data --beam 2 --out other")
+    _, lines, _ = run("evaluate tell --data data --beam 2 --out other", status=0)
     assert f"cider        {figures['metrics']['cider']:.4f}" in lines.splitlines()
     assert names(world / "other") == ["metrics.json", "predictions.jsonl"]
     _, text, _ = run("models tell")
@@ -36,10 +35,10 @@ def test_captions(run, world):
 
 
 def test_answers(run, world):
-    status, out, err = run(
-        "evaluate ask --data data --evidence --abstain-below 0.2 --question-only blind"
+    _, out, err = run(
+        "evaluate ask --data data --evidence --abstain-below 0.2 --question-only blind",
+        status=0,
     )
-    assert status == 0
     assert [line[:17].strip() for line in out.splitlines()] == [
         *("accuracy", "answer type", "question type", "most frequent", "by first words"),
         *("question only", "ceiling", "grey picture", "other picture", "answering only"),
@@ -62,8 +61,7 @@ def test_answers(run, world):
 
 
 def test_evaluate_json_and_score_agree(run, world):
-    status, out, _ = run("evaluate plain --data data --json --out new")
-    assert status == 0
+    _, out, _ = run("evaluate plain --data data --json --out new", status=0)
     figures = json.loads(out)
     assert figures == card(world / "new")
     assert not (world / "plain/evaluation").exists()
@@ -71,15 +69,15 @@ def test_evaluate_json_and_score_agree(run, world):
     lines = (world / "data/questions.jsonl").read_text().splitlines(keepends=True)
     test = [line for line in lines if json.loads(line)["split"] == "test"]
     (world / "test.jsonl").write_text("".join(test))
-    status, out, _ = run("score --references test.jsonl --predictions new/predictions.jsonl --json")
-    assert status == 0
+    _, out, _ = run(
+        "score --references test.jsonl --predictions new/predictions.jsonl --json", status=0
+    )
     assert json.loads(out)["accuracy"] == figures["metrics"]["accuracy"]
 
 
 @pytest.mark.parametrize("model", ["tell", "ask"])
 def test_a_limited_evaluation_stays_off_the_card(run, world, model):
-    status, out, _ = run(f"evaluate {model} --data data --limit 2")
-    assert status == 0
+    _, out, _ = run(f"evaluate {model} --data data --limit 2", status=0)
     assert "2" in out
     assert card(world / model) == {}
     folder = "test-beam3-first2" if model == "tell" else "test-first2"
@@ -95,8 +93,7 @@ def test_a_row_a_setting_and_the_best_is_kept(run, world):
     (bare,) = [json.loads(line) for line in lines if '"val"' in line][:1]
     bare |= {"id": "bare", "captions": []}
     (world / "data/captions.jsonl").write_text("\n".join([*lines, json.dumps(bare)]))
-    status, out, err = run(command, "--json")
-    assert status == 0
+    _, out, err = run(command, "--json", status=0)
     assert err.count("without captions or answers, left out: 1") == 1  # not once a setting
     rows = json.loads(out)
     # Of beam 1 once: a length penalty has no effect on it.
@@ -107,8 +104,7 @@ def test_a_row_a_setting_and_the_best_is_kept(run, world):
     before = load(world / "tell").decoding
     assert not card(world / "tell")  # none of them is the model's own
 
-    status, out, err = run(command, "--keep-best")
-    assert status == 0
+    _, out, err = run(command, "--keep-best", status=0)
     best = max(row["metrics"]["cider"] for row in rows)
     assert sum("best CIDEr" in line for line in out.splitlines()) >= 1
     kept = load(world / "tell").decoding
@@ -126,8 +122,7 @@ def test_a_row_a_setting_and_the_best_is_kept(run, world):
 def test_what_was_measured_is_what_is_kept(run, world):
     """The greatest length too: else the card would tell of captions that the model never gives."""
     command = "evaluate tell --data data --split val --max-length 4"
-    status, _, err = run(command)
-    assert status == 0
+    _, _, err = run(command, status=0)
     assert "not on the model's card" in err
     assert not card(world / "tell")
     assert run(command, "--keep-best")[0] == 0
@@ -139,8 +134,7 @@ def test_what_was_measured_is_what_is_kept(run, world):
 def test_several_models_are_one(run, world):
     shutil.copytree(world / "tell", world / "again")
     _, alone, _ = run("evaluate tell --data data --beam 2 --json")
-    status, out, _ = run("evaluate tell again --data data --beam 2 --json")
-    assert status == 0
+    _, out, _ = run("evaluate tell again --data data --beam 2 --json", status=0)
     assert json.loads(out)["members"] == 2
     assert json.loads(out)["metrics"] == json.loads(alone)["metrics"]  # twice the same
     assert (world / "tell/evaluation/test-beam2-ensemble2/predictions.jsonl").is_file()

@@ -35,8 +35,7 @@ def test_what_is_no_demo_is_never_deleted(run, tmp_path, names):
 
 def test_a_small_demo(run, tmp_path):
     out = tmp_path / "demo"
-    status, said, _ = run("demo", "--out", out, *TINY, "--test-pictures", 3)
-    assert status == 0
+    _, said, _ = run("demo", "--out", out, *TINY, "--test-pictures", 3, status=0)
     assert "true captions" in said
     assert "None" not in said
     page = (out / "report.html").read_text(encoding="utf-8")

@@ -89,8 +89,7 @@ def test_one_answer_a_question(run, files):
 
 def test_wups_without_wordnet(run, files, monkeypatch, caplog):
     monkeypatch.setenv("WNSEARCHDIR", "nowhere")
-    status, out, _ = run("score", *files(*answers(ANSWERED)), "--wups", "--json")
-    assert status == 0
+    _, out, _ = run("score", *files(*answers(ANSWERED)), "--wups", "--json", status=0)
     assert json.loads(out) == {**SCORES, "wups_0.9": None, "wups_0.0": None}
     assert "WUPS not computed: WordNet is not there (no index.noun in nowhere)" in caplog.text
     _, out, _ = run("score", *files(*answers(ANSWERED)), "--wups")
@@ -107,9 +106,6 @@ def test_each_file_is_parsed_once(run, files, monkeypatch):
         read.clear()
         assert run("score", *options, "--resamples", 40)[0] == 0
         assert sorted(read) == sorted(options[1::2])
-
-
-# -- two models ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", ["captions", "answers"])
@@ -131,8 +127,7 @@ def test_a_comparison_is_what_the_library_says(run, files, content):
 
 
 def test_lines_say_whether_it_is_a_difference(run, files):
-    status, out, _ = run("score", *files(*captions(RIGHT, MIXED)))
-    assert status == 0
+    _, out, _ = run("score", *files(*captions(RIGHT, MIXED)), status=0)
     head, *lines = out.splitlines()
     assert head.split()[:3] == ["predictions", "against", "difference"]
     names = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
@@ -148,9 +143,6 @@ def test_lines_say_whether_it_is_a_difference(run, files):
     assert out.splitlines()[1].split()[:4] == ["accuracy", "90.00", "0.00", "+90.00"]
 
 
-# -- a subset --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("json_", [False, True])
 def test_a_subset_of_the_pictures(run, files, caplog, json_):
     few = {i: RIGHT[i] for i in ("5", "1")}
@@ -159,8 +151,7 @@ def test_a_subset_of_the_pictures(run, files, caplog, json_):
     assert (status, out) == (3, "")
     assert "predictions.jsonl: lacks 6 of the 8 pictures" in err
     assert "--subset scores the pictures that have a prediction" in err
-    status, out, _ = run("score", *options, "--subset", *(["--json"] if json_ else []))
-    assert status == 0
+    _, out, _ = run("score", *options, "--subset", *(["--json"] if json_ else []), status=0)
     assert caplog.messages == ["left out, without a prediction: 6 of the pictures"]
     expected = score_captions({i: CAPTIONS[i] for i in few}, few)
     if json_:
@@ -176,9 +167,6 @@ def test_a_subset_of_the_questions_and_of_both_models(run, files, caplog):
     assert (status, found["questions"], found["left_out"]) == (0, 3, 1)
     assert found["metrics"]["accuracy"]["first"] == 100
     assert caplog.messages == ["left out, without a prediction: 1 of the questions"]
-
-
-# -- figures that tell nothing, options without effect ---------------------------------------
 
 
 @pytest.mark.parametrize("second", [None, "a cat"])

@@ -65,9 +65,6 @@ def everything(data, order=range(5)):
     return [part.tolist() for part in data.__getitems__(list(order))]
 
 
-# -- what captions and questions do alike ----------------------------------------------------
-
-
 @BOTH
 def test_a_batch_holds_every_text_of_its_pictures(data):
     batch = data().__getitems__([2, 0, 4])
@@ -140,9 +137,6 @@ def test_what_is_cut_and_what_has_no_word(data, caplog):
     assert caplog.messages == [told]
 
 
-# -- captions --------------------------------------------------------------------------------
-
-
 def test_captions_are_sorted_by_falling_length():
     batch = captions().__getitems__([0, 1, 2, 3, 4])
     assert batch.records.tolist() == [0, 1, 2, 3, 4]
@@ -164,8 +158,6 @@ def test_a_picture_without_captions_is_only_encoded():
     assert batch.tokens.shape == (0, 2)
     assert batch.lengths.shape == batch.owner.shape == (0,)
 
-
-# -- questions -------------------------------------------------------------------------------
 
 some_questions = st.lists(st.sampled_from("abcde"), min_size=1, max_size=6).map(" ".join)
 some_answers = st.lists(st.sampled_from(["red", "yes", "2"]), min_size=1, max_size=10)

@@ -215,9 +215,6 @@ def test_files_that_cannot_be_read(tmp_path, name, data, message):
         RowFile.read(tmp_path / name)
 
 
-# -- matching --------------------------------------------------------------------------------
-
-
 def said(**texts):
     return Texts("p.jsonl", {name: [text] for name, text in texts.items()})
 

@@ -211,9 +211,6 @@ def test_files_that_are_no_tokenizer(tmp_path):
         Tokenizer.load(path)
 
 
-# -- scripts without blanks ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -271,9 +268,6 @@ def test_a_warning_where_sentences_are_words(texts, scripts, caplog):
     assert len(caplog.messages) == bool(scripts)
 
 
-# -- unknown words ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "unknown"),
     [
@@ -296,9 +290,6 @@ def test_unknown_words(text, unknown):
     pairs = zip(ids, written, strict=True)
     unread = (word for number, word in pairs if number == words.unk)
     assert list(dict.fromkeys(unread)) == unknown
-
-
-# -- questions as they are asked -------------------------------------------------------------
 
 
 def test_the_words_of_a_question():

@@ -252,8 +252,6 @@ def test_coverage(file, tokenizer):
     )
 
 
-# -- word2vec --------------------------------------------------------------------------------
-
 ANIMALS, VEHICLES = ["dog", "cat", "horse"], ["car", "bus", "truck"]
 CORPUS = [
     *(f"a hungry {word} eats grass in the green field" for word in ANIMALS for _ in range(60)),

@@ -304,27 +304,16 @@ def edit(path, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
+DONE = r"out\.csv\.done\.jsonl"
 CHANGES = {
     "model": (r"out\.csv: was begun with another model", None),
     "options": (r"begun with beam 3 \(now 1\), max_length 20 \(now 7\)", None),
     "folder": (r"begun with the folder pictures", None),
-    "foreign": (
-        r"is there, and not from gazetell describe",
-        lambda out: (out.parent / "out.csv.done.jsonl").unlink(),
-    ),
-    "edited": (r"was changed since gazetell wrote it; rename it", lambda out: edit(out, "a", "A")),
-    "damaged": (
-        r"out\.csv\.done\.jsonl:1: is damaged",
-        lambda out: edit(out.parent / "out.csv.done.jsonl", '{"format"', '{\n{"format"'),
-    ),
-    "line": (
-        r"out\.csv\.done\.jsonl:2: is damaged",
-        lambda out: edit(out.parent / "out.csv.done.jsonl", '"caption": ', '"other": '),
-    ),
-    "version": (
-        r"is no journal of this version",
-        lambda out: edit(out.parent / "out.csv.done.jsonl", '"format": 1', '"format": 99'),
-    ),
+    "foreign": (r"is there, and not from gazetell describe", lambda out, done: done.unlink()),
+    "edited": (r"was changed since gazetell wrote it; rename", lambda out, _: edit(out, "a", "A")),
+    "damaged": (DONE + ":1: is damaged", lambda _, done: edit(done, '{"format"', '{\n{"format"')),
+    "line": (DONE + ":2: is damaged", lambda _, done: edit(done, '"caption": ', '"other": ')),
+    "version": (r"is no journal of this version", lambda _, done: edit(done, '": 1,', '": 99,')),
 }
 
 
@@ -335,7 +324,7 @@ def test_what_somebody_may_want_to_keep_is_not_overwritten(
     out, (said, damage) = tmp_path / "out.csv", CHANGES[change]
     describe(model, folder, out)
     if damage:
-        damage(out)
+        damage(out, tmp_path / "out.csv.done.jsonl")
     model = load(untrained, 3) if change == "model" else model
     folder = folder / "a" if change == "folder" else folder
     options = {"beam": 1, "max_length": 7} if change == "options" else {}

@@ -16,7 +16,7 @@ from gazetell.data.records import Box, CaptionRecord, Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder
 from gazetell.inference.evaluate import caption_pointing, evaluate, evaluate_answers
-from gazetell.inference.figures import Pointing, Priors, bias
+from gazetell.inference.figures import Pointing, bias
 from gazetell.inference.predict import Answerer, Caption, Captioner
 from gazetell.pictures import Frame
 
@@ -61,14 +61,6 @@ def at(row, column):
 
 
 BALL = Box(("red", "ball"), 0.5, 0.0, 1.0, 0.5)  # the upper right quarter: 4 of 16 cells
-
-
-@pytest.mark.parametrize(
-    ("cell", "hit"), [((0, 3), 1), ((1, 2), 1), ((2, 3), 0), ((0, 1), 0), ((3, 0), 0)]
-)
-def test_a_word_points_into_its_box_or_not(cell, hit):
-    pointed = caption_pointing([record(BALL)], [caption(["a", "ball"], [at(0, 0), at(*cell)])])
-    assert pointed == Pointing(score=hit, chance=0.25, words=1)
 
 
 @pytest.mark.parametrize(
@@ -508,20 +500,6 @@ TRAINING = [
     asked("is it red", "no"),
     asked("How many dogs", "2"),
 ]
-
-
-def test_priors_by_hand():
-    priors = Priors(TRAINING)
-    assert priors.answer("what COLOUR are they") == "blue"
-    assert priors.answer("what time") == "blue"  # "what time" is new, "what" is not
-    assert priors.answer("how") == "2"
-    assert priors.answer("why") == priors.answer("") == "no"
-    assert not Priors([]).best
-    assert not Priors([asked("what is it", "the")]).best  # nothing is left of that answer
-    # Ties go by the alphabet; a question of one word counts once.
-    assert Priors([asked("a", "pear"), asked("b", "fig")]).answer("") == "fig"
-    known = [asked("why", "fig"), asked("why not", "pear"), asked("why me", "pear")]
-    assert Priors(known).answer("why") == "pear"
 
 
 def test_bias_by_hand():

@@ -142,16 +142,12 @@ def test_options(captioner, pictures):
     [
         ({"beam": 0}, "beam 0"),
         ({"sample": True, "beam": 2}, "expected beam 1"),
-        ({"sample": True, "top_p": 7}, "top_p 7"),
         ({"beem": 3}, "beem: is no option; expected beam, "),
         ({"beam": "3"}, "beam '3': expected a whole number"),
-        ({"beam": 2.5}, "beam 2.5: expected a whole number"),
         ({"length_penalty": None}, "length_penalty None: expected a number"),
         ({"sample": "yes"}, "sample 'yes': expected True or False"),
         # What has no effect is refused.
-        ({"temperature": 50}, "temperature: has no effect"),
         ({"sample": False, "top_k": 5}, "top_k: has no effect"),
-        ({"beam": 1, "length_penalty": 1.0}, "length_penalty: has no effect"),
         ({"sample": True, "length_penalty": 1.0}, "length_penalty: has no effect"),
     ],
 )
@@ -259,13 +255,6 @@ def test_alone_together_and_in_a_batch_are_the_same(build, scenes_dataset, archi
         assert same(model.ask(path, record.question), answer)
         among = model.ask_all(path, [QUESTIONS[0], record.question, "why " * 9])
         assert same(among[1], answer)
-
-
-def test_unknown_words_are_listed(answerer, scenes_dataset, pictures):
-    answer = answerer.ask(pictures[0], "Is there a Zebra, a red zebra or a Qualle there? Zebra!")
-    assert answer.unknown == ["Zebra", "zebra", "Qualle"]
-    known = scenes_dataset.questions_of("train")[0].question
-    assert answerer.ask(pictures[0], known).unknown == []
 
 
 @pytest.mark.parametrize(
@@ -571,14 +560,6 @@ def test_public_names():
     assert all(getattr(gazetell, name) for name in names)
     with pytest.raises(AttributeError, match="Painter"):
         gazetell.Painter  # noqa: B018
-
-
-def test_sixteen_bits_say_much_the_same(captioner, untrained, pictures):
-    rough = Captioner(untrained(seed=2), device="cpu", precision="bf16")
-    caption = rough.caption(pictures[0], beam=1, max_length=4)
-    assert caption.attention.dtype == np.float32
-    expected = captioner.caption(pictures[0], beam=1, max_length=4)
-    assert caption.log_prob == pytest.approx(expected.log_prob, abs=0.5)
 
 
 def test_a_model_on_the_hub_is_fetched_once(model_folder, monkeypatch, pictures):

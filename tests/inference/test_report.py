@@ -181,9 +181,6 @@ def test_a_dozen_noisy_pictures_stay_under_four_megabytes(tmp_path):
     assert (tmp_path / "report.html").stat().st_size < 4_000_000
 
 
-# Curves
-
-
 def points(svg, kind):
     """Where the drawn points of each curve of a class lie."""
     paths = re.findall(rf'<path class="{kind}" d="M([\d. L]+)"', svg)

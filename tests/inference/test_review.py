@@ -34,9 +34,6 @@ def data(text):
     return json.loads(found)
 
 
-# What it holds
-
-
 def test_the_sheet_is_complete_in_itself_and_least_sure_first():
     given = rows(5)
     text = review_sheet("pictures", [given[3], given[0], given[4], given[2], given[1]], key="k")
@@ -64,9 +61,6 @@ def test_a_thumbnail_is_small_and_keeps_its_shape():
     found = describe._row("a.png", "1-1", made, Path("sheet.html"))
     assert (found["width"], found["height"]) == (320, 80)
     assert len(found["thumb"]) < 6000
-
-
-# What a person does with it
 
 
 @pytest.fixture

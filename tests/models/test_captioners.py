@@ -34,13 +34,9 @@ from torch import nn
 from gazetell.errors import ModelError, UsageError
 from gazetell.models.captioners import (
     CAPTIONERS,
-    CaptionModel,
-    State,
-    active_rows,
     build_captioner,
     captioner_config,
 )
-from gazetell.models.decoding import DecodingOptions, decode
 from gazetell.models.encoders import Grid
 
 every_architecture = pytest.mark.parametrize("architecture", CAPTIONERS)
@@ -173,15 +169,6 @@ def test_the_blind_twin_sees_no_picture(architecture):
 
 
 @every_architecture
-def test_rows_do_not_see_each_other(architecture):
-    captioner, pictures, tokens = model(architecture), grid(), words()
-    together, _ = captioner(pictures, tokens)
-    for b in range(B):
-        alone, _ = captioner(Grid.of(pictures.cells[b : b + 1], 2, 3), tokens[b : b + 1])
-        assert torch.allclose(alone[0], together[b], atol=1e-12, rtol=0)
-
-
-@every_architecture
 @pytest.mark.parametrize("lengths", [[7, 7, 5, 1], [7, 7, 7, 7], [4, 2, 2, 0], [1, 1, 1, 1]])
 def test_only_real_words_are_computed(architecture, lengths):
     captioner, tokens = model(architecture), words()
@@ -204,23 +191,6 @@ def test_lengths_that_rise_are_refused(architecture, lengths):
     captioner = model(architecture)
     with pytest.raises(ValueError, match="longest first"):
         captioner.unroll(captioner.start(grid()), words(), torch.tensor(lengths))
-
-
-def test_the_rows_that_still_have_a_word_are_counted():
-    assert active_rows(torch.tensor([4, 2, 2, 0]), 4, 5) == [3, 3, 1, 1, 0]
-    assert active_rows(None, 4, 2) == [4, 4]
-
-
-def test_a_state_is_selected_and_reordered():
-    recurrent, memory = torch.arange(6.0).view(3, 2), torch.arange(12.0).view(3, 2, 2)
-    state = State((recurrent, recurrent + 100), (memory,))
-    rows = torch.tensor([2, 0, 0, 1])
-    chosen = state.select(rows)
-    assert torch.equal(chosen.recurrent[1], recurrent[[2, 0, 0, 1]] + 100)
-    assert torch.equal(chosen.memory[0], memory[[2, 0, 0, 1]])
-    moved = state.reorder(torch.tensor([1, 1, 2]))
-    assert torch.equal(moved.recurrent[0], recurrent[[1, 1, 2]])
-    assert moved.memory[0] is memory
 
 
 @every_architecture
@@ -263,37 +233,6 @@ def test_sixteen_bits_come_close(architecture):
 
 
 @every_architecture
-def test_it_learns_a_few_captions_by_heart(architecture):
-    torch.manual_seed(0)
-    start, end, pad = 1, 2, 0
-    lengths = torch.tensor([6, 6, 5, 5, 4, 4, 3, 2])
-    tokens = torch.randint(3, 20, (8, 7))
-    tokens[:, 0] = start
-    for b, length in enumerate(lengths.tolist()):
-        tokens[b, length] = end
-        tokens[b, length + 1 :] = pad
-    pictures = Grid.of(torch.randn(8, 4, 10), 2, 2)
-    sizes = {"channels": 10, "vocabulary": 20, "embedding": 16, "hidden": 32}
-    captioner = build_captioner(architecture, **sizes, dropout=0.0)
-    optimizer = torch.optim.Adam(captioner.parameters(), 1e-2)
-    real = tokens[:, 1:] != pad
-    for _ in range(150):
-        outputs, _ = captioner.unroll(captioner.start(pictures), tokens[:, :-1], lengths)
-        loss = nn.functional.cross_entropy(captioner.head(outputs[real]), tokens[:, 1:][real])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert float(loss.detach()) < 0.02
-    captioner.eval()
-    for beam in (1, 3):
-        options = DecodingOptions(beam=beam, max_length=10)
-        found = decode(captioner, pictures, options, start=start, end=end, banned=(pad,))
-        expected = [row[1:n].tolist() for row, n in zip(tokens, lengths.tolist(), strict=True)]
-        assert [caption.tokens for caption in found] == expected
-        assert all(caption.ended for caption in found)
-
-
-@every_architecture
 def test_unrolling_equals_stepping_in_results_and_gradients(architecture):
     captioner, tokens = model(architecture), words()
     pull = torch.randn(B, T, V, dtype=torch.float64), torch.randn(B, T, R, dtype=torch.float64)
@@ -316,27 +255,6 @@ def test_unrolling_equals_stepping_in_results_and_gradients(architecture):
         assert torch.allclose(one, other, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("architecture", ["rnn", "lstm"])
-@pytest.mark.parametrize("lengths", [None, [7, 7, 5, 1], [4, 1, 0, 0]])
-@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
-def test_torchs_fused_modules_equal_the_equations(architecture, lengths, dtype, close):
-    captioner, tokens = model(architecture).to(dtype), words()
-    lengths = torch.tensor([T] * B if lengths is None else lengths)
-    real = torch.arange(T) < lengths.unsqueeze(1)
-    outputs, gradients = [], []
-    for unroll in (type(captioner).unroll, CaptionModel.unroll):
-        pictures = grid()._replace(pooled=grid().pooled.to(dtype).requires_grad_())
-        states, _ = unroll(captioner, captioner.start(pictures), tokens, lengths)
-        weights = [p for n, p in captioner.named_parameters() if not n.startswith("head")]
-        loss = states[real].square().sum()
-        gradients.append(torch.autograd.grad(loss, [pictures.pooled, *weights]))
-        outputs.append(states)
-    assert torch.allclose(*outputs, atol=close, rtol=0)
-    for one, other in zip(*gradients, strict=True):
-        assert one.any()
-        assert torch.allclose(one, other, atol=close * 100, rtol=close * 100)
-
-
 @pytest.mark.parametrize("architecture", list(CAPTIONERS)[1:])
 def test_gates_remember_at_first_and_recurrent_weights_are_orthogonal(architecture):
     torch.manual_seed(0)
@@ -355,44 +273,6 @@ def test_gates_remember_at_first_and_recurrent_weights_are_orthogonal(architectu
         assert bias.tolist() == [0] * H + [1] * H + [0] * 2 * H  # i, f, g, o
         square = weight[:, -H:]  # (4H, H)
         assert torch.allclose(square.T @ square, torch.eye(H), atol=1e-5)
-
-
-@pytest.mark.parametrize("architecture", ADDITIVE)
-def test_behind_a_closed_gate_the_picture_does_not_matter(architecture):
-    captioner, tokens = model(architecture), words()
-    state, other = captioner.start(grid(seed=1)), captioner.start(grid(seed=9))
-
-    def outputs(memory):
-        given, attention = captioner.unroll(State(state.recurrent, memory), tokens)
-        return captioner.head(given), attention
-
-    assert not torch.allclose(outputs(state.memory)[0], outputs(other.memory)[0], atol=1e-3)
-    with torch.no_grad():
-        captioner.gate.bias.fill_(-1e4)
-    (one, gaze), (two, elsewhere) = (outputs(x.memory) for x in (state, other))
-    assert torch.equal(one, two)
-    assert not torch.allclose(gaze, elsewhere, atol=1e-3)  # it attends, and lets nothing through
-
-
-def test_an_even_attention_over_components_is_show_attend_tell():
-    dual, single = model("dual-attention"), model("show-attend-tell", seed=3)
-    names = single.state_dict().keys()
-    single.load_state_dict({n: p for n, p in dual.state_dict().items() if n in names})
-    assert not torch.allclose(dual(grid(), words())[0], single(grid(), words())[0], atol=1e-3)
-    with torch.no_grad():
-        dual.components.weight.zero_()
-        dual.components.bias.fill_(2)
-    for one, other in zip(dual(grid(), words()), single(grid(), words()), strict=True):
-        assert torch.allclose(one, other, atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize("architecture", ADDITIVE)
-def test_scale_and_offset_of_a_region_do_not_matter(architecture):
-    captioner, tokens = model(architecture), words()
-    cells = grid().cells * 50  # far above the epsilon of the normalisation
-    moved = cells * torch.arange(1, R + 1).view(R, 1) + 100
-    one, other = (captioner(Grid.of(x, 2, 3), tokens)[0] for x in (cells, moved))
-    assert torch.allclose(one, other, atol=1e-3)
 
 
 @pytest.mark.parametrize(

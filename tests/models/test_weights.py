@@ -75,9 +75,6 @@ def test_densenet_files_with_the_old_names_fit(tmp_path):
     assert same(network, state)
 
 
-# -- what is refused -------------------------------------------------------------------------
-
-
 class Trap:
     """A pickle that runs code when it is opened."""
 
@@ -147,9 +144,6 @@ def test_malformed_metadata_are_named(tmp_path, key, value):
     file = save(TENSOR, tmp_path / "net.safetensors", {key: value})
     with pytest.raises(ModelError, match=r"net\.safetensors: metadata are malformed"):
         read_state_dict(file)
-
-
-# -- published weights -----------------------------------------------------------------------
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(network):

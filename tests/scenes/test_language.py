@@ -75,8 +75,6 @@ MIX = scene(
     ("where", "caption", "reason"),
     [
         (TWO, "a red circle", None),
-        (TWO, "A red circle, to the left of a blue square.", None),
-        (TWO, "there is a circle left of a square in the picture", None),
         (TWO, "the big circle is on the left and the tiny square is on the right", None),
         (TWO, "in the image there are two shapes", None),
         (TWO, "a circle and a blue object on a striped background", None),
@@ -84,57 +82,32 @@ MIX = scene(
         (TWO, "one object that is red", "not understood: 'that is red'"),
         (TWO, "a large circle over a square", "not so: a large circle over a square"),
         (TWO, "a red circle to the right of a blue square", "to the right of a blue square"),
-        (TWO, "a red circle left of a red circle", "not so"),
         (TWO, "a red circle and a red circle", "no choice of things"),
-        (TWO, "a red circle and a shape and a shape", "no choice of things"),
-        (TWO, "a red square", "a red square: there is none"),
         (TWO, "two red circles", "two red circles: there is 1"),
         (TWO, "one shape", "one shape: there are 2"),
-        (TWO, "circles", "circles: there is 1"),
-        (TWO, "a small red circle", "there is none"),
         (TWO, "a red circle on a plain background", "the background is striped, not plain"),
-        (TWO, "a red circle in the corner", "not understood: 'in the corner'"),
         (TWO, "a red circles", "not understood"),
-        (TWO, "two red circle", "not understood"),
         (TWO, "a red circle above", "not understood: 'above'"),
-        (TWO, "a red circle is", "not understood: 'is'"),
         (TWO, "a red circle and", "not understood: 'and'"),
-        (TWO, "there is", "not understood: it ends too soon"),
         (TWO, "", "not understood: it ends too soon"),
         (TWO, "a dog on a striped background", "not understood: 'a dog on a'"),
-        (TWO, "circle red a", "not understood"),
-        (TWO, "a red red circle", "not understood"),
         (PAIR, "two red rings above a blue star", None),
-        (PAIR, "two small red rings and one large blue star", None),
-        (PAIR, "rings above a star", None),
         (PAIR, "a red ring and a red ring", None),
-        (PAIR, "two red rings with a red ring on the left", None),
-        (PAIR, "three shapes with a ring on the left and a ring on the right", None),
         (PAIR, "a ring to the left of a ring", None),
         (PAIR, "three shapes and a ring", "no choice of things"),
-        (PAIR, "a red ring and two rings", "no choice of things"),
         (PAIR, "the red ring", "the red ring: there are 2"),
         (PAIR, "two rings on the left", "not so: two rings on the left"),
-        (PAIR, "a star over two rings", "not so: a star over two rings"),
-        (PAIR, "three rings above a star", "three rings: there are 2"),
-        (PAIR, "a large and a small red ring", "there is none"),
         (PAIR, "two red rings one above the other", "not so"),
         (MIX, "a blue ring between a red ring and a red star", None),
-        (MIX, "a ring between a ring and a star", None),
-        (MIX, "a blue ring between two red objects", None),
         (MIX, "a red ring between a blue ring and a star", "not so: a red ring between"),
         (MIX, "one large and three small shapes", None),
-        (MIX, "three small and one large shape", None),
         (MIX, "one large and two small shapes", "two small shapes: there are 3"),
-        (MIX, "large and three small shapes", "large shapes: there is 1"),
         (MIX, "large and a small red object", None),
         (MIX, "four shapes where a red ring is on the left and a star is on the right", None),
         (MIX, "a red ring and a blue ring to the left of a star", None),
-        (MIX, "a red ring and a star to the left of a blue ring", "not so"),
         # Each claim holds of one of the rings, but not both of the same.
         (MIX, "a ring on the left and a ring above a cross", "not so"),
         (MIX, "a ring to the left of a ring to the left of a star", None),
-        (MIX, "a cross in the top half of the image", None),
         (APART, "a ring on the left", None),
         (APART, "a ring below a star", None),
         (APART, "the ring on the left", "the ring: there are 2"),
@@ -223,11 +196,3 @@ def test_the_judge_rejects_broken_sentences() -> None:
         text = " ".join(rng.choices(words, k=rng.randrange(1, 12)))
         assert isinstance(judge(text, one).true, bool)
     assert not judge("<unk> \x00 é 🙂", SCENES[0])
-
-
-def test_captions_without_adjectives_stay_true() -> None:
-    adjectives = "|".join(["large", "big", "small", "tiny"])
-    for one, caption in ALL[::7]:
-        if " and a " not in caption and not re.search(rf"({adjectives}) and", caption):
-            plain = re.sub(rf"\b({adjectives}) ", "", caption)
-            assert judge(plain, one), (plain, one)

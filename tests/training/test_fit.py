@@ -619,12 +619,7 @@ def test_what_is_left_out_of_questions_is_counted(tiny, tmp_path):
         ({"architecture": "bow-mlp"}, None, of_val(answers=()), "split 'val' has no answers"),
         ({"architecture": "bow-mlp"}, None, lambda r: None, "holds no questions.*attention-lstm"),
         ({}, lambda r: None, None, "holds no pictures with captions.*one of bow-mlp"),
-        (
-            {"reward": "cider"},
-            lambda r: replace(r, captions=("a",)),
-            None,
-            "--reward cider: .*CID",
-        ),
+        ({"reward": "cider"}, lambda r: replace(r, captions=("a",)), None, "--reward cider: .*CID"),
         ({"architecture": "bow-mlp"}, None, of_val(answers=("xyz",)), "no validation question has"),
     ],
 )
