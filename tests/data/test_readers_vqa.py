@@ -211,16 +211,8 @@ def test_files_that_are_missing_or_of_another_form(tmp_path):
         vqa(tmp_path, val=files["train"], val_annotations=files["train"])
     with pytest.raises(DataError, match=r"a\.json: has no list 'questions'"):
         vqa(tmp_path, test=files["train_annotations"])
-    packed = put(tmp_path / "q.json.gz", {"questions": [GOOD]})
-    for content, told in (
-        (packed.read_bytes()[:-12], "truncated or damaged gzip"),
-        (b"[]", "expected a JSON object, found list"),
-        (gzip.compress(b"{"), "is not JSON"),
-        (gzip.compress(b"\xff\xfe\x00\x01"), "is not UTF-8 text"),
-    ):
-        packed.write_bytes(content)
-        with pytest.raises(DataError, match=told):
-            vqa(tmp_path, test=packed)
+    with pytest.raises(DataError, match="expected a JSON object, found list"):
+        vqa(tmp_path, test=put(tmp_path / "q.json.gz", []))
 
 
 def test_pictures_are_found_by_their_number(tmp_path):

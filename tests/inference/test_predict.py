@@ -1,6 +1,5 @@
 """Using models: one picture or many, alone or in a batch, from wherever they come, with gaze."""
 
-import io
 import json
 import math
 from dataclasses import replace
@@ -366,12 +365,8 @@ def test_one_is_no_list_of_several(captioner, answerer):
 def test_the_gaze_is_saved(captioner, answerer, pictures, call, tmp_path):
     result = call(captioner, answerer, pictures[2])
     labels = result.words if isinstance(result, Caption) else result.passes
-    for suffix, begins in ((".png", b"\x89PNG"), (".gif", b"GIF89a"), (".webp", b"RIFF")):
-        result.save_gaze(tmp_path / "new folder" / f"g{suffix}")
-        content = (tmp_path / "new folder" / f"g{suffix}").read_bytes()
-        assert content.startswith(begins)
-        if suffix == ".gif":
-            assert Image.open(io.BytesIO(content)).n_frames == len(labels)
+    result.save_gaze(tmp_path / "new folder" / "g.gif")
+    assert Image.open(tmp_path / "new folder" / "g.gif").n_frames == len(labels)
     result.save_gaze(tmp_path / "g.html")
     assert all(label in (tmp_path / "g.html").read_text() for label in labels)
     for bad, error, said in (

@@ -1,7 +1,6 @@
 """The answerers: what holds for all of them, and each against its equations."""
 
 import itertools
-import json
 from typing import Literal
 
 import pytest
@@ -13,7 +12,6 @@ from tiny_answerers import (
     A,
     B,
     C,
-    E,
     H,
     N,
     T,
@@ -30,8 +28,8 @@ from tiny_answerers import (
 )
 from tiny_captioners import add, dot, lstm, mean, normalised, sigmoid, softmax, times, weighted
 
-from gazetell.errors import ModelError, UsageError
-from gazetell.models.answerers import ANSWERERS, answerer_config, build_answerer
+from gazetell.errors import UsageError
+from gazetell.models.answerers import ANSWERERS, build_answerer
 from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.encoders import Grid
 from gazetell.models.options import all_options
@@ -289,37 +287,6 @@ def test_the_image_vector_starts_as_strong_whatever_normalises_it():
             seen = (built.encode_grid(pictures) - built.image.bias).detach()
             assert 0.4 < float(seen.square().mean().sqrt()) < 0.75
             assert float(seen.tanh().abs().mean()) < 0.6  # far from the tanh's ends
-
-
-@pytest.mark.parametrize(("architecture", "options"), VARIANTS, ids=IDS)
-def test_the_configuration_builds_the_same_answerer(architecture, options):
-    answerer = model(architecture, blind=True, **options)
-    values = json.loads(json.dumps(answerer.config))
-    assert values.items() >= {"architecture": architecture, "blind": True, **options}.items()
-    again = build_answerer(**answerer_config(values))
-    assert again.config == values
-    again.load_state_dict(answerer.state_dict())
-    assert again.embed.weight.shape == (V, E)
-
-
-def test_the_configuration_of_an_earlier_version_is_read():
-    sizes = {"channels": C, "vocabulary": V, "answers": A, "embedding": E, "hidden": H}
-    earlier = {**sizes, "layers": 2, "width": 7, "dropout": 0.5, "grid_dropout": 0.25}
-    earlier |= {"word_dropout": 0.125, "fusion": "product", "pooling": "mean", "normalise": "l2"}
-    earlier |= {"passes": 2, "gate": 6, "memory": "gru", "attention": "soft", "question": "lstm"}
-    earlier |= {"positions": True, "blind": True}
-    expected = {
-        "bow-mlp": {"layers": 2, "width": 7, "pooling": "mean"},
-        "lstm-vqa": {"hidden": H, "layers": 2, "width": 7, "fusion": "product"},
-        "dmn-plus": {"passes": 2, "attention_width": 6, "attention_kind": "soft", "memory": "gru"},
-    }
-    common = {"embedding": E, "dropout": 0.5, "word_dropout": 0.125, "blind": True}
-    for architecture, own in expected.items():
-        values = answerer_config({"architecture": architecture, **earlier})
-        built = build_answerer(**values).config
-        assert built.items() >= {**common, **own}.items()
-        with pytest.raises(ModelError, match=r"unknown fields: \['depth'\]"):
-            answerer_config({"architecture": architecture, **earlier, "depth": 3})
 
 
 @pytest.mark.parametrize(

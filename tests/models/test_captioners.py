@@ -31,7 +31,7 @@ from tiny_captioners import (
 )
 from torch import nn
 
-from gazetell.errors import ModelError, UsageError
+from gazetell.errors import UsageError
 from gazetell.models.captioners import (
     CAPTIONERS,
     build_captioner,
@@ -310,15 +310,3 @@ def test_the_configuration_builds_the_same_captioner(architecture):
     again = build_captioner(**captioner_config(values)).double().eval()
     again.load_state_dict(captioner.state_dict())
     assert torch.equal(again(grid(), words())[0], captioner(grid(), words())[0])
-
-
-def test_the_configuration_of_an_earlier_version_is_read():
-    earlier = {"architecture": "lstm", "channels": 5, "vocabulary": 9, "embedding": 3, "hidden": 4}
-    earlier |= {"attention": 512, "dropout": 0.1, "grid_dropout": 0.2}
-    captioner = build_captioner(**captioner_config(earlier))
-    assert (captioner.options.dropout, captioner.options.grid_dropout) == (0.1, 0.2)
-    values = captioner_config({**earlier, "architecture": "dual-attention"})
-    assert values["attention_width"] == 512
-    for extra in ({"layers": 2}, {"gaits": 1}):
-        with pytest.raises(ModelError, match=f"unknown fields: .'{next(iter(extra))}'"):
-            captioner_config({**earlier, **extra})
