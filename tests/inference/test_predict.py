@@ -1,5 +1,6 @@
 """Using models: one picture or many, alone or in a batch, from wherever they come, with gaze."""
 
+import io
 import json
 import math
 from dataclasses import replace

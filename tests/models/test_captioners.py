@@ -32,11 +32,7 @@ from tiny_captioners import (
 from torch import nn
 
 from gazetell.errors import UsageError
-from gazetell.models.captioners import (
-    CAPTIONERS,
-    build_captioner,
-    captioner_config,
-)
+from gazetell.models.captioners import CAPTIONERS, build_captioner, captioner_config
 from gazetell.models.encoders import Grid
 
 every_architecture = pytest.mark.parametrize("architecture", CAPTIONERS)
