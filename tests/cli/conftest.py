@@ -32,6 +32,22 @@ def run(capfd, monkeypatch):
     return call
 
 
+@pytest.fixture
+def mistake(run, tmp_path):
+    """A command that ends with this status and one line of error, and leaves all as it was."""
+
+    def call(status, said, command, *more):
+        before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+        _, out, err = run(command, *more, status=status)
+        assert out == ""
+        assert said in err
+        assert err.startswith("error: ")
+        assert len(err.strip().splitlines()) == 1
+        assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*")) == before
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def whole_world(untrained, untrained_answerer, tmp_path_factory):
     """Scenes with questions and untrained models; not to be written to."""

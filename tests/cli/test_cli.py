@@ -234,15 +234,9 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("models nowhere", 5, "nowhere"),
     ],
 )
-def test_a_mistake_is_one_line(run, world, command, status, said):
+def test_a_mistake_is_one_line(mistake, world, command, status, said):
     (world / "ask/config").touch()
-    before = sorted(world.iterdir())
-    found, out, err = run(command)
-    assert (found, out) == (status, ""), err
-    assert said in err
-    assert len(err.strip().splitlines()) == 1
-    assert err.startswith("error: ")
-    assert sorted(world.iterdir()) == before
+    mistake(status, said, command)
 
 
 def test_from_a_table_to_a_model(run, world):

@@ -186,11 +186,5 @@ def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, mo
         ("tell --data data --out -", 2, "--out -: standard input"),
     ],
 )
-def test_a_mistake_is_one_line_and_changes_nothing(run, world, command, status, said):
-    before = {path: path.read_bytes() for path in world.rglob("*.json")}
-    found, out, err = run(f"evaluate {command}")
-    assert (found, out) == (status, ""), err
-    assert said in err
-    assert len(err.strip().splitlines()) == 1
-    assert err.startswith("error: ")
-    assert {path: path.read_bytes() for path in world.rglob("*.json")} == before
+def test_a_mistake_is_one_line_and_changes_nothing(mistake, world, command, status, said):
+    mistake(status, said, f"evaluate {command}")

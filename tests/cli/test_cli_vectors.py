@@ -64,19 +64,14 @@ def test_vectors_of_the_training_captions(run, dataset, tmp_path):
         (["--min-frequency", 9], 3, "no word occurs 9 times in the training captions"),
     ],
 )
-def test_bad_options(run, dataset, tmp_path, options, status, message):
-    out = tmp_path / "v.txt"
-    code, printed, err = run("vectors", dataset("a dog", "a cat"), "--out", out, *options)
-    assert (code, printed) == (status, "")
-    assert message in err
-    assert len(err.splitlines()) == 1
-    assert not out.exists()
+def test_bad_options(mistake, dataset, tmp_path, options, status, message):
+    data = dataset("a dog", "a cat")
+    mistake(status, message, "vectors", data, "--out", tmp_path / "v.txt", *options)
 
 
-def test_no_captions(run, dataset, tmp_path):
-    status, _, err = run("vectors", dataset(), "--out", tmp_path / "v.txt")
-    assert status == 3
-    assert "split 'train' has no captions and no questions" in err
+def test_no_captions(mistake, dataset, tmp_path):
+    told = "split 'train' has no captions and no questions"
+    mistake(3, told, "vectors", dataset(), "--out", tmp_path / "v.txt")
 
 
 def test_the_file_cannot_be_written(run, dataset, tmp_path):

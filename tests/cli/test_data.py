@@ -68,7 +68,7 @@ def test_vqa_and_its_text_files_there_and_back(run, official, tmp_path):
     )
 
 
-def test_files_of_vqa_by_name(run, official, tmp_path):
+def test_files_of_vqa_by_name(run, mistake, official, tmp_path):
     questions = official / "OpenEnded_mscoco_val2014_questions.json"
     answers = official / "mscoco_val2014_annotations.json"
     here = ["data", "vqa", official, "--out", tmp_path / "out"]
@@ -78,8 +78,7 @@ def test_files_of_vqa_by_name(run, official, tmp_path):
         (["--val", questions], "--val: expected --val-annotations with it"),
         (["--test-annotations", answers], "--test-annotations: expected --test with it"),
     ):
-        status, out, err = run(*here, *options)
-        assert (status, out, err) == (2, "", f"error: {told}\n")
+        mistake(2, f"error: {told}\n", *here, *options)
 
 
 def test_unanswered_questions_are_told(run, tmp_path):
@@ -95,7 +94,7 @@ def test_unanswered_questions_are_told(run, tmp_path):
     assert err == "questions without an answer, left out: 1\n"
 
 
-def test_what_is_left_out_is_told_on_standard_error(run, tmp_path):
+def test_what_is_left_out_is_told_on_standard_error(run, mistake, tmp_path):
     folder = tmp_path / "daquar"
     picture(folder / "images/image1.jpg")
     picture(folder / "images/image2.jpg")
@@ -104,10 +103,7 @@ def test_what_is_left_out_is_told_on_standard_error(run, tmp_path):
     pairs = "what is in the image1 ?\nlamp\nwhat is in the image2 ?\n"
     (folder / "all_qa_pairs.txt").write_text(pairs)
     here = ["data", "daquar", folder, "--out", tmp_path / "out"]
-    status, out, err = run(*here)
-    assert (status, out) == (3, "")
-    assert err.endswith("all_qa_pairs.txt:3: the last question has no line of answer\n")
-    assert not (tmp_path / "out").exists()
+    mistake(3, "all_qa_pairs.txt:3: the last question has no line of answer\n", *here)
     _, _, err = run(*here, "--skip-bad", "--json", status=0)
     assert err.splitlines() == [
         f"left out: bad rows 1; see {tmp_path}/out/quarantine.jsonl",
@@ -118,7 +114,7 @@ def test_what_is_left_out_is_told_on_standard_error(run, tmp_path):
     ]
 
 
-def test_a_table(run, tmp_path):
+def test_a_table(run, mistake, tmp_path):
     picture(tmp_path / "a.png")
     table = tmp_path / "t.csv"
     table.write_text("image;ask;say\nA.png;Is it?;yes\na.png;Is it?;no\n")
@@ -127,18 +123,14 @@ def test_a_table(run, tmp_path):
     assert "answers    2 a question; 1 different in train" in out
     assert "note: t.csv: read as ';' between fields; --encoding or --delimiter if wrong\n" in err
     assert "note: pictures found although slash, letter case or Unicode form differ: 1 " in err
-    status, _, err = run(*here, "--question-column", "ask")
-    assert (status, err) == (3, f"error: {table}:1: no column 'answer'; columns: image, ask, say\n")
-    both = ["--question-column", "ask", "--caption-column", "say"]
-    status, _, err = run(*here, *both)
-    told = "error: --caption-column and --question-column: a table is read for one of the two\n"
-    assert (status, err) == (2, told)
-    status, _, err = run(*here, "--split-column", "set")
-    told = f"--split-column set: {table}:1 has no such column; columns: image, ask, say"
-    assert (status, err) == (2, f"error: {told}\n")
-    status, _, err = run(*here, *both[:2], "--answer-column", "say", "--images", tmp_path / "no")
-    told = f"{tmp_path / 'no'}: is no folder; expected that of the pictures"
-    assert (status, err) == (3, f"error: {told}\n")
+    asked, both = ["--question-column", "ask"], "--caption-column and --question-column"
+    mistake(3, f"error: {table}:1: no column 'answer'; columns: image, ask, say\n", *here, *asked)
+    told = f"error: {both}: a table is read for one of the two\n"
+    mistake(2, told, *here, *asked, "--caption-column", "say")
+    told = f"error: --split-column set: {table}:1 has no such column; columns: image, ask, say\n"
+    mistake(2, told, *here, "--split-column", "set")
+    told = f"error: {tmp_path / 'no'}: is no folder; expected that of the pictures\n"
+    mistake(3, told, *here, *asked, "--answer-column", "say", "--images", tmp_path / "no")
 
 
 def test_the_file_of_the_course(run, tmp_path):
@@ -162,7 +154,7 @@ def test_the_file_of_the_course(run, tmp_path):
     assert "train with a minimum frequency of at least 2" in err
 
 
-def test_datasets_merged_and_without_pictures_of_another(run, tmp_path):
+def test_datasets_merged_and_without_pictures_of_another(run, mistake, tmp_path):
     for name, split, images in (("a", "train", "12"), ("a", "test", "3"), ("b", "train", "45")):
         (tmp_path / f"{name}-{split}.csv").write_text("image,caption\n")
         for image in images:
@@ -171,9 +163,8 @@ def test_datasets_merged_and_without_pictures_of_another(run, tmp_path):
                 file.write(f"{image}.jpg,a thing\n")
         here = ["data", "table", tmp_path / f"{name}-{split}.csv", "--split", split]
         assert run(*here, "--out", tmp_path / f"{name}-{split}")[0] == 0
-    status, _, err = run(*here, "--val", 1, "--out", tmp_path / "no")
     told = "error: --val 1.0: would do nothing, since every picture goes to one split\n"
-    assert (status, err) == (2, told)
+    mistake(2, told, *here, "--val", 1, "--out", tmp_path / "no")
     first, second = tmp_path / "a-train", tmp_path / "b-train"
     out = ["--out", tmp_path / "out"]
     status, told, err = run("data", "merge", first, f"{second}:train", tmp_path / "a-test", *out)

@@ -6,21 +6,15 @@ TINY = ["--train-pictures", 12, "--val-pictures", 2, "--epochs", 1, "--answer-ep
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("option", "number", "least"),
     [
-        ["--train-pictures", 0],
-        ["--val-pictures", -1],
-        ["--test-pictures", 1],
-        ["--epochs", 0],
-        ["--answer-epochs", 0],
+        *(("--train-pictures", 0, 1), ("--val-pictures", -1, 1), ("--test-pictures", 1, 2)),
+        *(("--epochs", 0, 1), ("--answer-epochs", 0, 1)),
     ],
 )
-def test_a_number_that_cannot_work_is_refused_before_the_work(run, tmp_path, arguments):
-    status, _, err = run("demo", "--out", tmp_path / "demo", *arguments)
-    least = 2 if arguments[0] == "--test-pictures" else 1
-    assert status == 2
-    assert err == f"error: {arguments[0]} {arguments[1]}: expected {least} or more\n"
-    assert not (tmp_path / "demo").exists()
+def test_a_number_that_cannot_work_is_refused(mistake, tmp_path, option, number, least):
+    told = f"error: {option} {number}: expected {least} or more\n"
+    mistake(2, told, "demo", "--out", tmp_path / "demo", option, number)
 
 
 @pytest.mark.parametrize("names", [["training.json"], ["scenes/a.png", "mine.txt"]])

@@ -199,11 +199,8 @@ ONE_ANSWER = [{"id": i, "answers": ["yes"]} for i in ANSWERS]
         (OF_CAPTIONS, ["--seed", -1], "--seed -1: expected 0 or more"),
     ],
 )
-def test_options_that_do_not_fit(run, files, rows, more, message):
-    status, out, err = run("score", *files(*rows), *more)
-    assert (status, out) == (2, "")
-    assert err.startswith(f"error: {message}")
-    assert len(err.splitlines()) == 1
+def test_options_that_do_not_fit(mistake, files, rows, more, message):
+    mistake(2, f"error: {message}", "score", *files(*rows), *more)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +212,5 @@ def test_options_that_do_not_fit(run, files, rows, more, message):
         (captions(*[{"0": "x"}] * 2, references={"0": ["a dog"]}), "at least two to compare on"),
     ],
 )
-def test_files_that_do_not_fit(run, files, rows, message):
-    status, out, err = run("score", *files(*rows))
-    assert (status, out) == (3, "")
-    assert message in err
-    assert len(err.splitlines()) == 1
+def test_files_that_do_not_fit(mistake, files, rows, message):
+    mistake(3, message, "score", *files(*rows))
