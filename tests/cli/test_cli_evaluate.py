@@ -60,6 +60,22 @@ def test_answers(run, world):
     assert run("ask a.png --model ask", "is it")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "name"), [("tell --beam 2", "test-beam2-crop"), ("ask", "test-crop")]
+)
+def test_another_fit_is_told_and_measured_apart(run, world, model, name):
+    status, out, err = run(f"evaluate {model} --data data --fit crop --json")
+    assert status == 0
+    assert "the fit of pictures is crop; the model learned with squash\n" in err
+    assert "not on the model's card: measured with a --fit that is not its own\n" in err
+    figures, folder = json.loads(out), model.split()[0]
+    assert figures["fit"] == "crop"
+    assert card(world / folder / "evaluation" / name) == figures
+    assert card(world / folder) == {}
+    assert "fit" not in run(f"evaluate {model} --data data --fit squash")[2]
+    assert card(world / folder)["fit"] == "squash"
+
+
 def test_evaluate_json_and_score_agree(run, world):
     _, out, _ = run("evaluate plain --data data --json --out new", status=0)
     figures = json.loads(out)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from service import QUESTIONS, client_of, figure, is_problem, png, running, text, wait_until
 
-from gazetell.inference.predict import Captioner
+from gazetell.inference.predict import Answerer, Captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.pictures import Frame
 from gazetell.serve import engine
@@ -68,6 +68,23 @@ def test_a_caption_is_what_the_library_says(client, models, picture, form):
     assert caption["ended"] is expected.ended
     same_maps(caption["attention"], expected.attention)
     assert found["timings"]["total"] >= found["timings"]["run"] > 0
+
+
+def test_a_gaze_says_where_it_lies_on_the_picture(untrained, untrained_answerer):
+    """A model of another fit, and what was sent once for both."""
+    models = {
+        "crop": Captioner(untrained(), fit="crop"),
+        "pad": Answerer(untrained_answerer(), fit="pad"),
+    }
+    wide = png(200, 100)
+    with client_of(create_app(models)) as client:
+        look = client.post("/v1/look", files={"image": wide}).json()["look"]
+        for sent in ({"image": text(wide)}, {"look": look}):
+            told = client.post("/v1/caption", json=sent).json()["captions"][0]["attention"]
+            asked = client.post("/v1/answer", json=sent | {"question": "is it red?"})
+            asked = asked.json()["answers"][0]
+            assert told["seen"] == told["cells"] == [0.25, 0, 0.75, 1]
+            assert asked["attention"]["seen"] == [0, -0.5, 1, 1.5]
 
 
 def test_several_captions_are_the_best_of_the_beam(client, models, picture):
