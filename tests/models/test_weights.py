@@ -55,13 +55,13 @@ def test_a_local_file(network, state, tmp_path, name, prefix):
 
 
 def test_a_file_brings_its_transform_and_what_the_user_says_wins(network, state, tmp_path):
-    metadata = {"size": "96", "mean": "0.5, 0.25,0.125", "std": "1,2,4.5", "padding": "same"}
+    metadata = {"size": "96", "mean": "0.5, 0.25,0.125", "std": "1,2,4.5", "padding": "stock"}
     file = save(state, tmp_path / "net.safetensors", metadata | {"source": "a converter"})
     transform = load_pretrained(network, NAME, str(file))
     mean, std = (0.5, 0.25, 0.125), (1.0, 2.0, 4.5)
-    assert transform == {"size": 96, "mean": mean, "std": std, "padding": "same"}
-    config = Encoder(EncoderConfig(NAME, str(file), size=64, padding="stock")).config
-    assert (config.size, config.mean, config.std, config.padding) == (64, mean, std, "stock")
+    assert transform == {"size": 96, "mean": mean, "std": std}
+    config = Encoder(EncoderConfig(NAME, str(file), size=64)).config
+    assert (config.size, config.mean, config.std) == (64, mean, std)
     plain = Encoder(EncoderConfig(NAME, str(save(state, tmp_path / "plain.safetensors")))).config
     assert (plain.size, plain.mean, plain.std) == (224, *IMAGENET.values())  # nobody said
 
@@ -137,12 +137,17 @@ def test_weights_that_do_not_fit_are_refused(network, state, tmp_path, change, s
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("size", "large"), ("mean", "0.5,0.5"), ("mean", "0.5;0.5;0.5"), ("std", ""),
-     ("padding", "valid")],
-)  # fmt: skip
+    [("size", "large"), ("mean", "0.5,0.5"), ("mean", "0.5;0.5;0.5"), ("std", "")],
+)
 def test_malformed_metadata_are_named(tmp_path, key, value):
     file = save(TENSOR, tmp_path / "net.safetensors", {key: value})
     with pytest.raises(ModelError, match=r"net\.safetensors: metadata are malformed"):
+        read_state_dict(file)
+
+
+def test_weights_that_want_tensorflows_padding_are_refused(tmp_path):
+    file = save(TENSOR, tmp_path / "net.safetensors", {"padding": "same"})
+    with pytest.raises(ModelError, match=r"net\.safetensors: padding same: .*TensorFlow"):
         read_state_dict(file)
 
 

@@ -173,7 +173,7 @@ def test_a_second_stage_takes_over_and_says_what_of_a_recipe_is_left(captioner, 
     assert (chosen.architecture, chosen.hidden, chosen.embedding) == ("attention-lstm", 16, 12)
     assert (chosen.encoder, chosen.encoder_size, chosen.dropout) == ("small-cnn", 32, 0.2)
     (said,) = (record.getMessage() for record in caplog.records)
-    assert said.endswith(": embedding, min_frequency, encoder, encoder_weights")
+    assert said.endswith(": embedding, min_frequency, encoder")
 
 
 def test_an_encoder_is_taken_over(captioner, caplog):

