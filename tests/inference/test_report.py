@@ -155,16 +155,6 @@ def test_pictures_may_be_paths(tmp_path):
     assert not (tmp_path / "s.html").exists()
 
 
-def test_commands_can_be_copied(tmp_path):
-    page = Page(report(tmp_path / "report.html"))
-    assert [data for tag, data in page.texts if tag == "code"] == [
-        "gazetell train scenes --out run",
-        "gazetell caption photo.jpg --model run",
-    ]
-    assert len([a for a in page.all("button") if a.get("class") == "copy"]) == 2
-    assert ("p", "Caption a picture") in page.texts
-
-
 def test_an_empty_run_leaves_sections_out(tmp_path):
     lists = ("history", "examples", "best", "worst", "commands", "notes")
     nothing = {name: [] for name in lists}

@@ -11,7 +11,7 @@ import threading
 import httpx
 import pytest
 import torch
-from service import QUESTIONS, client_of, figure, is_problem, png, running, text, wait_until
+from service import QUESTIONS, client_of, figure, is_problem, png, text, wait_until
 
 from gazetell.inference.predict import Answerer, Captioner
 from gazetell.models.decoding import DecodingOptions
@@ -113,14 +113,6 @@ def test_answers_are_what_the_library_says(client, models, picture, form):
         assert answer["abstained"] is (right.confidence < 0.5)
     assert found["answers"][1]["unknown_words"] == ["zebra"]
     assert found["answers"][2]["words_cut"] == 2
-
-
-def test_a_single_question_to_a_model_by_name(client, models, picture):
-    sent = {"image": text(picture), "question": QUESTIONS[0], "model": "other"}
-    found = client.post("/v1/answer", json=sent).json()
-    assert found["model"] == "other"
-    same_answer(found["answers"][0], models["other"].ask(picture, QUESTIONS[0]))
-    assert found["answers"][0]["attention"] is None  # lstm-vqa has none
 
 
 def test_a_handle_answers_as_the_picture_does(client, picture):
@@ -462,16 +454,6 @@ def test_who_left_is_dropped_from_the_queue(slow, picture, pool):
         assert first.result().status_code == 200
         assert post(client, picture).status_code == 200
         assert len(slow.pictures) == 3
-
-
-def test_what_was_taken_in_is_answered_before_the_service_stops(slow, picture, pool):
-    with httpx.Client(timeout=60) as client, running(create_app({"m": slow.model})) as url:
-        sent = {"files": {"image": picture}}
-        tasks = [pool.submit(httpx.post, f"{url}/v1/caption", **sent, timeout=60) for _ in range(3)]
-        metrics = f"{url}/metrics"
-        wait_until(lambda: "gazetell_queue 3.0" in client.get(metrics).text)
-        threading.Timer(0.5, slow.go.release, (10,)).start()
-    assert [task.result().status_code for task in tasks] == [200] * 3
 
 
 # Models that fail
