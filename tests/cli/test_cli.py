@@ -282,10 +282,8 @@ def test_a_flag_wins_over_the_recipe(run, world, recipe, options, expected, use)
 
 
 def test_features_prints_the_folder(run, world):
-    _, out, _ = run(
-        "features data --encoder squeezenet1_1 --encoder-weights none --encoder-size 64",
-        status=0,
-    )
+    command = "features data --encoder squeezenet1_1 --encoder-weights none --encoder-size 64"
+    _, out, _ = run(command, status=0)
     assert Path(out.strip()).parent == Path("data/features")
 
 

@@ -35,10 +35,8 @@ def test_captions(run, world):
 
 
 def test_answers(run, world):
-    _, out, err = run(
-        "evaluate ask --data data --evidence --abstain-below 0.2 --question-only blind",
-        status=0,
-    )
+    command = "evaluate ask --data data --evidence --abstain-below 0.2 --question-only blind"
+    _, out, err = run(command, status=0)
     assert [line[:17].strip() for line in out.splitlines()] == [
         *("accuracy", "answer type", "question type", "most frequent", "by first words"),
         *("question only", "ceiling", "grey picture", "other picture", "answering only"),
@@ -85,9 +83,8 @@ def test_evaluate_json_and_score_agree(run, world):
     lines = (world / "data/questions.jsonl").read_text().splitlines(keepends=True)
     test = [line for line in lines if json.loads(line)["split"] == "test"]
     (world / "test.jsonl").write_text("".join(test))
-    _, out, _ = run(
-        "score --references test.jsonl --predictions new/predictions.jsonl --json", status=0
-    )
+    command = "score --references test.jsonl --predictions new/predictions.jsonl --json"
+    _, out, _ = run(command, status=0)
     assert json.loads(out)["accuracy"] == figures["metrics"]["accuracy"]
 
 

@@ -33,18 +33,8 @@ SMALL = ("--size", 8, "--epochs", 2)
 def test_vectors_of_the_training_captions(run, dataset, tmp_path):
     captions = ["A dog runs.", "a dog sleeps", "the dog", "a cat"]
     data, out = dataset(*captions), tmp_path / "new" / "vectors.txt.gz"
-    _, printed, err = run(
-        "vectors",
-        data,
-        "--out",
-        out,
-        *SMALL,
-        "--min-frequency",
-        1,
-        "--model",
-        "cbow",
-        status=0,
-    )
+    options = (*SMALL, "--min-frequency", 1, "--model", "cbow")
+    _, printed, err = run("vectors", data, "--out", out, *options, status=0)
     assert printed == f"{out}\n"
     told, line = err.splitlines()
     assert told == "10 running words teach little: the vectors are close to random"

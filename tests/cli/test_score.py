@@ -8,9 +8,7 @@ from gazetell.data import predictions as module
 from gazetell.metrics import compare_answers, compare_captions, score_captions
 
 ANIMALS = ("dog", "cat", "horse", "cow", "sheep", "bird", "goat", "pig")
-CAPTIONS = {
-    str(i): [f"a {animal} runs", f"one {animal} is running"] for i, animal in enumerate(ANIMALS)
-}
+CAPTIONS = {str(i): [f"a {one} runs", f"one {one} is running"] for i, one in enumerate(ANIMALS)}
 RIGHT = {i: texts[0] for i, texts in CAPTIONS.items()}
 WRONG = dict.fromkeys(CAPTIONS, "two people sit on chairs")
 MIXED = {i: (RIGHT if int(i) % 2 else WRONG)[i] for i in CAPTIONS}

@@ -27,15 +27,7 @@ def test_the_modal_answer():
 
 
 def test_most_frequent_first_and_ties_by_text():
-    records = [
-        asked("b"),
-        asked("A cat"),
-        asked("c"),
-        asked("c."),
-        asked(),
-        asked("the"),
-        asked("d"),
-    ]
+    records = [asked(*said) for said in (["b"], ["A cat"], ["c"], ["c."], [], ["the"], ["d"])]
     assert AnswerVocabulary.train(records).answers == ("c", "b", "A cat", "d")
     small = AnswerVocabulary.train(records, size=2)
     assert (small.answers, len(small)) == (("c", "b"), 2)
@@ -125,9 +117,8 @@ def best_by_trying(records, train, size: int) -> float:
     for one in sorted(counts, key=lambda one: (-counts[one], one))[:size]:
         written = Counter(text for text, modal in said if modal == one == normalise_answer(text))
         kept.append(max(sorted(written), key=written.__getitem__))
-    return sum(
-        max(answer_accuracy(record.answers, one) for one in kept) for record in records
-    ) / len(records)
+    best = (max(answer_accuracy(record.answers, one) for one in kept) for record in records)
+    return sum(best) / len(records)
 
 
 @pytest.mark.parametrize("people", [1, 2, 10])

@@ -14,13 +14,8 @@ from gazetell.data.batches import CaptionData, QuestionData
 from gazetell.data.records import CaptionRecord, QuestionRecord
 from gazetell.data.text import Tokenizer
 
-TEXTS = [
-    ("a", "a b", "a b c d e", "b c", "c d e"),
-    ("e d c b", "b"),
-    ("c c c c c c c c", "a e", "d"),
-    (),
-    ("b a",),
-]
+FIRST = ("a", "a b", "a b c d e", "b c", "c d e")
+TEXTS = [FIRST, ("e d c b", "b"), ("c " * 7 + "c", "a e", "d"), (), ("b a",)]
 WORDS = Tokenizer.train(["a b c d e"], min_frequency=1)
 ANSWERS = AnswerVocabulary(["red", "blue", "yes", "no"])
 
@@ -45,10 +40,9 @@ def captions(texts=TEXTS, **options):
 def questions(texts=TEXTS, **options):
     """The same texts as questions, several of a picture; the last of them comes first."""
     rows = [(n, text) for n, group in enumerate(texts) for text in group or ("d",)]
-    records = [
-        QuestionRecord(str(i), f"{n}.png", text, ("red", "no"), "train")
-        for i, (n, text) in enumerate(rows)
-    ]
+    records = []
+    for i, (n, text) in enumerate(rows):
+        records.append(QuestionRecord(str(i), f"{n}.png", text, ("red", "no"), "train"))
     return QuestionData(records, WORDS, ANSWERS, Numbers(), **options)
 
 

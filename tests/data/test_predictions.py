@@ -75,9 +75,7 @@ def test_answers(tmp_path, end):
     assert said == {"7": "", "b": "été"}
     more = {"question_type": "is", "answer_type": "yes/no", "multiple_choice_answer": "yes"}
     annotations = [votes(12, "yes", "no", "yes", **more), votes(3, "2")]
-    found = references(
-        tmp_path / f"a.JSON{end}", {"info": {}, "annotations": annotations}, content="answers"
-    )
+    found = references(tmp_path / f"a.JSON{end}", {"annotations": annotations}, content="answers")
     assert found.texts == {"12": ["yes", "no", "yes"], "3": ["2"]}
     assert found.question_types == {"12": "is", "3": None}
     assert found.answer_types == {"12": "yes/no", "3": None}

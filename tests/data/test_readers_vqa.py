@@ -355,9 +355,8 @@ def test_files_of_the_tutorials_in_their_other_forms(written):
     again = vqa_text(written, images=root, bad=bad)
     assert [one.id for one in again.questions] == ["10", "11", "20", "30"]
     assert again.questions[0].question == "Is it red?"
-    assert bad.notes[0] == (
-        "questions_test-dev2015.txt: not read, since questions_test2015.txt is there"
-    )
+    told = "questions_test-dev2015.txt: not read, since questions_test2015.txt is there"
+    assert bad.notes[0] == told
     (written / "questions_test2015.txt").unlink()
     dev = vqa_text(written, images=root).questions_of("test")
     assert [one.image for one in dev] == ["test2015/COCO_test2015_000000000007.jpg"]

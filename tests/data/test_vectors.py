@@ -247,9 +247,7 @@ def test_coverage(file, tokenizer):
     ]
     content = "".join(f"{word} 1 2\n" for word in tokenizer.vocabulary)
     report = coverage(vectors_for(file(content), tokenizer), tokenizer, CAPTIONS)
-    assert report.endswith(
-        "5 of the 5 words of the vocabulary (100.0%) and 100.0% of the running words"
-    )
+    assert report.endswith("of the vocabulary (100.0%) and 100.0% of the running words")
 
 
 ANIMALS, VEHICLES = ["dog", "cat", "horse"], ["car", "bus", "truck"]

@@ -146,9 +146,7 @@ def test_a_bad_picture_spoils_no_other_and_is_tried_again(model, folder, tmp_pat
     (folder / "lost.png").symlink_to(folder / "nowhere.png")
     done = describe(model, folder, out)
     assert (done.pictures, done.captioned) == (6, 4)
-    assert [name in str(e) for name, e in zip(("1.png", "lost"), done.failed, strict=True)] == [
-        True
-    ] * 2
+    assert all(name in str(e) for name, e in zip(("1.png", "lost"), done.failed, strict=True))
     assert names_on(out) == NAMES[1:]
     assert "2 pictures are not on this sheet" in out.read_text()
     (folder / "a/1.png").write_bytes(good)

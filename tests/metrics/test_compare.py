@@ -21,9 +21,8 @@ from gazetell.metrics import (
 
 METRICS = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
 GOLDEN = Path(__file__).parents[1] / "golden" / "captions_scores.json"
-CASES = [
-    case for case in json.loads(GOLDEN.read_text(encoding="utf-8")) if len(case["predictions"]) > 1
-]
+GOLDEN_CASES = json.loads(GOLDEN.read_text(encoding="utf-8"))
+CASES = [case for case in GOLDEN_CASES if len(case["predictions"]) > 1]
 VOCABULARY = [f"word{letter}" for letter in "abcdefghijklmnop"]
 
 

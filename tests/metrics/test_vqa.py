@@ -18,9 +18,8 @@ from gazetell.metrics import (
     vqa_accuracy,
 )
 
-GOLDEN = json.loads(
-    (Path(__file__).parents[1] / "golden" / "vqa_scores.json").read_text(encoding="utf-8")
-)
+FILE = Path(__file__).parents[1] / "golden" / "vqa_scores.json"
+GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def people(case):

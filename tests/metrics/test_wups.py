@@ -80,10 +80,8 @@ def test_score_wups():
     predictions = {"3": "sofa", "2": "table", "1": "armchair"}
     found = score_wups(references, predictions, similarity=wu_palmer)
     assert found.reason is None
-    assert found.scores == {
-        0.9: round(100 * (0.1 * NEAR + 2) / 3, 2),
-        0.0: round(100 * (NEAR + 2) / 3, 2),
-    }
+    strict, loose = (round(100 * (share * NEAR + 2) / 3, 2) for share in (0.1, 1))
+    assert found.scores == {0.9: strict, 0.0: loose}
     with pytest.raises(ValueError, match="no questions"):
         score_wups({}, {}, similarity=wu_palmer)
 

@@ -43,6 +43,11 @@ def tables(batch, steps, vocabulary, seed, sharpness=2.0):
     return torch.randn(batch, steps, vocabulary, vocabulary, generator=random) * sharpness
 
 
+def decoded(table, options, **more):
+    """The captions of all pictures."""
+    return decode(Toy(table), grid(len(table)), options, start=START, end=END, **more)
+
+
 def probability(table, words):
     """Log-probability of words and <end> under one picture's table."""
     last, total = START, 0.0
@@ -84,7 +89,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, penalty, minimum, 
         no_repeat_ngram=ngram,
     )
     found = n_best(Toy(table), grid(2), options, 5, start=START, end=END)
-    first = decode(Toy(table), grid(2), options, start=START, end=END)
+    first = decoded(table, options)
     for captions, best, one in zip(found, first, table, strict=True):
         expected = exhaustive(one, options, vocabulary)[:5]
         assert [tuple(caption.tokens) for caption in captions] == [words for _, words in expected]
@@ -99,7 +104,7 @@ def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, penalty, minimum, 
 def test_damaged_weights_give_captions_without_a_probability(options):
     table = torch.full((2, 4, 5, 5), math.nan)
     options = DecodingOptions(**options, max_length=3)
-    captions = decode(Toy(table), grid(2), options, start=START, end=END)
+    captions = decoded(table, options)
     assert [math.isnan(caption.log_prob) for caption in captions] == [True, True]
 
 
@@ -131,9 +136,7 @@ def test_beam_equals_a_textbook_beam(seed, beam, penalty):
     vocabulary, longest = 9, 6
     table = tables(3, longest + 1, vocabulary, seed)
     options = DecodingOptions(beam=beam, max_length=longest, length_penalty=penalty)
-    for caption, one in zip(
-        decode(Toy(table), grid(3), options, start=START, end=END), table, strict=True
-    ):
+    for caption, one in zip(decoded(table, options), table, strict=True):
         score, words = naive_beam(one, beam, options, vocabulary)
         assert tuple(caption.tokens) == words
         assert caption.score == pytest.approx(score, abs=1e-4)
@@ -144,9 +147,7 @@ def test_beam_equals_a_textbook_beam(seed, beam, penalty):
 def test_greedy_takes_the_best_word_each_time(seed):
     table = tables(4, 8, 7, seed)
     options = DecodingOptions(beam=1, min_length=0, max_length=7)
-    for caption, one in zip(
-        decode(Toy(table), grid(4), options, start=START, end=END), table, strict=True
-    ):
+    for caption, one in zip(decoded(table, options), table, strict=True):
         words, last = [], START
         for t in range(7):
             scores = one[t, last].clone()
@@ -163,9 +164,7 @@ def test_greedy_takes_the_best_word_each_time(seed):
 @pytest.mark.parametrize("beam", [1, 4])
 def test_each_word_keeps_its_own_gaze(beam):
     options = DecodingOptions(beam=beam, max_length=6)
-    for b, caption in enumerate(
-        decode(Toy(tables(5, 7, 8, seed=3)), grid(5), options, start=START, end=END)
-    ):
+    for b, caption in enumerate(decoded(tables(5, 7, 8, seed=3), options)):
         assert caption.attention.shape == (len(caption.tokens), 2)
         assert caption.attention[:, 0].tolist() == list(range(len(caption.tokens)))
         assert set(caption.attention[:, 1].tolist()) <= {float(b)}
@@ -177,9 +176,7 @@ def test_a_caption_that_is_cut_has_the_probability_of_its_end_too(beam, ending):
     table = tables(2, 6, 6, seed=1)
     table[..., END] = ending
     options = DecodingOptions(beam=beam, max_length=5)
-    for caption, one in zip(
-        decode(Toy(table), grid(2), options, start=START, end=END), table, strict=True
-    ):
+    for caption, one in zip(decoded(table, options), table, strict=True):
         assert len(caption.tokens) == 5
         assert not caption.ended
         if ending == -60:
@@ -192,9 +189,7 @@ def test_a_caption_that_must_end_has_the_probability_of_its_end_too(beam):
     table = tables(4, 11, 6, seed=8)
     table[..., END] = -20.0
     options = DecodingOptions(beam=beam, min_length=9, max_length=10, no_repeat_ngram=1)
-    for caption, one in zip(
-        decode(Toy(table), grid(4), options, start=START, end=END), table, strict=True
-    ):
+    for caption, one in zip(decoded(table, options), table, strict=True):
         assert sorted(caption.tokens) == [2, 3, 4, 5]  # there are no other words
         assert caption.log_prob == pytest.approx(probability(one, caption.tokens), abs=1e-3)
         assert caption.log_prob < -15
@@ -206,7 +201,7 @@ def test_banned_words_and_lengths(beam):
     table = tables(8, 12, 9, seed=2)
     table[..., 4] += 20.0  # the banned word would win everywhere
     options = DecodingOptions(beam=beam, min_length=3, max_length=6)
-    for caption in decode(Toy(table), grid(8), options, start=START, end=END, banned=(4,)):
+    for caption in decoded(table, options, banned=(4,)):
         assert 3 <= len(caption.tokens) <= 6
         assert not {START, END, 4} & set(caption.tokens)
 

@@ -63,12 +63,8 @@ def test_all_kinds_of_statement_occur() -> None:
 TWO = scene("large red circle 25 50", "small blue square 75 45", background="striped")
 PAIR = scene("small red ring 25 20", "small red ring 70 25", "large blue star 50 75")
 APART = scene("small red ring 20 30", "small blue ring 80 75", "small pink star 50 50")
-MIX = scene(
-    "small red ring 20 50",
-    "small blue ring 50 55",
-    "large red star 80 45",
-    "small pink cross 50 15",
-)
+RINGS = "small red ring 20 50", "small blue ring 50 55"
+MIX = scene(*RINGS, "large red star 80 45", "small pink cross 50 15")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,7 @@ from gazetell.scenes import Question, Scene, questions, sample_scene
 from gazetell.scenes.world import COLOURS, SHAPES
 
 SCENES = [sample_scene(random.Random(f"questions {index}")) for index in range(1500)]
-ASKED = [
-    (scene, question)
-    for index, scene in enumerate(SCENES)
-    for question in questions(scene, 6, index)
-]
+ASKED = [(one, asked) for n, one in enumerate(SCENES) for asked in questions(one, 6, n)]
 SINGULAR = {**{shape + "s": shape for shape in SHAPES}, "crosses": "cross", "objects": "object"}
 
 

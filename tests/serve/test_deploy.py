@@ -38,9 +38,8 @@ def test_the_image_starts_the_service():
     for line in re.findall(r"^COPY (.*) \S+$", steps, re.M):
         for name in line.split():
             assert (ROOT / name).exists(), name
-    assert parsed(
-        shlex.split(re.search(r"(gazetell) (--model .*)$", text, re.M).expand(r"\1 serve \2"))
-    )
+    command = re.search(r"(gazetell) (--model .*)$", text, re.M).expand(r"\1 serve \2")
+    assert parsed(shlex.split(command))
 
 
 def unit():
@@ -62,8 +61,7 @@ def test_systemd_finds_nothing_wrong(tmp_path):
     text = (DEPLOY / "gazetell.service").read_text()
     copy = tmp_path / "gazetell.service"
     copy.write_text(text.replace("/opt/gazetell/bin/gazetell", "/bin/true"))
-    found = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", copy], capture_output=True, text=True
-    )
+    command = ["systemd-analyze", "verify", "--man=no", copy]
+    found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "gazetell.service" not in found.stderr

@@ -80,9 +80,8 @@ class Tiny:
     def rows(self, run):
         """The history without the times."""
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return [
-            {k: v for k, v in row.items() if k not in ("seconds", "reward_share")} for row in rows
-        ]
+        times = ("seconds", "reward_share")
+        return [{k: v for k, v in row.items() if k not in times} for row in rows]
 
     def weights(self, run):
         """All weights of the model of a run."""

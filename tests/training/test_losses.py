@@ -59,11 +59,8 @@ def test_the_loss_of_captions_is_the_mean_over_words_and_the_penalty(architectur
     captioner = build_captioner(architecture, **sizes).eval()
     grid = Grid.of(torch.randn(2, R, 6), 2, 2)
     logits, attention = captioner(Grid.of(grid.cells[owner], 2, 2), tokens[:, :-1], lengths)
-    nats = [
-        -float(logits[n, t].log_softmax(0)[word])
-        for n, row in enumerate(rows)
-        for t, word in enumerate(row[1:])
-    ]
+    places = [(n, t, word) for n, row in enumerate(rows) for t, word in enumerate(row[1:])]
+    nats = [-float(logits[n, t].log_softmax(0)[word]) for n, t, word in places]
     plain = float(caption_loss(captioner, grid, batch, tokenizer.pad))
     assert plain == pytest.approx(sum(nats) / len(nats), rel=1e-5)
     penalised = float(caption_loss(captioner, grid, batch, tokenizer.pad, penalty=0.5))

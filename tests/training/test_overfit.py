@@ -17,12 +17,8 @@ from gazetell.models.encoders import Grid
 BOUNDS = {"rnn": 0.5, "lstm": 4, "attention-lstm": 9, "show-attend-tell": 9, "dual-attention": 9}
 BOUNDS["up-down"] = 15  # two LSTMs in a row learn later
 # Width of the state and the attention; those that the exercise has not must do with half.
-HIDDEN = {
-    **dict.fromkeys(BOUNDS, 512),
-    "show-attend-tell": 256,
-    "dual-attention": 256,
-    "up-down": 256,
-}
+HALF = ("show-attend-tell", "dual-attention", "up-down")
+HIDDEN = dict.fromkeys(BOUNDS, 512) | dict.fromkeys(HALF, 256)
 CAPTIONS, BATCH, WORDS, VOCABULARY, CHANNELS, SIDE = 50, 25, 16, 1004, 400, 4
 PAD, START, END, SPECIAL = 0, 1, 2, 4
 
