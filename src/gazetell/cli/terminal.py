@@ -133,7 +133,7 @@ def print_json(value: Any) -> None:
 
 @dataclass(frozen=True)
 class Computing:
-    """Where and how to compute, and how pictures meet the model's input.
+    """Where and how to compute, and how pictures are fitted to the input.
 
     Attributes:
         device: auto, cpu or cuda.

@@ -141,7 +141,7 @@ class EncoderConfig(Options):
     )
     fit: Literal["squash", "crop", "pad"] = option(
         "squash",
-        "How pictures meet the square input: squash (width and height each scaled to it), crop "
+        "How pictures are fitted to the square input: squash (width and height each scaled to it), crop "
         "(the shorter side fits, the middle is seen) or pad (the longer side fits, the rest is "
         "filled with the mean colour).",
     )
