@@ -27,6 +27,7 @@ from gazetell.pictures import (
     image_files,
     load_pictures,
     open_image,
+    picture_size,
     random_crop,
     stack_pixels,
 )
@@ -82,6 +83,7 @@ def test_orientation_is_applied_once(orientation, kind, side):
     tagged.getexif()[0x0112] = orientation
     upright = ImageOps.exif_transpose(tagged)
     image = open_image(data, side=side)
+    assert picture_size(data) == picture_size(upright) == upright.size
     again = open_image(image)
     assert again.tobytes() == image.tobytes()
     assert difference(image, upright.resize(image.size, Image.Resampling.BOX)) < 6
@@ -624,5 +626,7 @@ def test_an_unreadable_picture_is_named(folder):
     (folder / "1.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"1\.png"):
         PixelSource(folder, NAMES, Frame(6))
+    with pytest.raises(ImageError, match=r"1\.png: is empty"):
+        picture_size(folder / "1.png")
     with pytest.raises(ImageError, match=r"7\.png"):
         PixelSource(folder, [], Frame(6)).load(["7.png"], np.array([False]))

@@ -84,8 +84,8 @@ class Model:
         encoder: of the model.
         device: see ``choose_device``.
         precision: see ``choose_precision``.
-        fit: how pictures are fitted to the input, see ``Frame``; as in training if not given. Another one
-            is told in a warning.
+        fit: how pictures are fitted to the input, see ``Frame``; as in training if not given.
+            Another one is told in a warning.
 
     Attributes:
         own_fit: that of its training.

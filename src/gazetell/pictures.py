@@ -105,12 +105,11 @@ def open_image(
 
 
 def picture_size(source: PictureSource) -> tuple[int, int]:
-    """Width and height of a picture set upright; only its header is read. Errors: ``open_image``'s.
-
-    Without a limit on its pixels, since none is decoded.
-    """
+    """Width and height of a picture set upright, from its header. Errors: ``open_image``'s."""
 
     def size(image: Image.Image, name: str) -> tuple[int, int]:
+        if image.format == "TIFF":
+            image.load()  # Pillow sets TIFFs upright by itself, their size earlier or then
         turned = _upright(image) in _ON_ITS_SIDE
         return (image.height, image.width) if turned else image.size
 

@@ -141,9 +141,9 @@ class EncoderConfig(Options):
     )
     fit: Literal["squash", "crop", "pad"] = option(
         "squash",
-        "How pictures are fitted to the square input: squash (width and height each scaled to it), crop "
-        "(the shorter side fits, the middle is seen) or pad (the longer side fits, the rest is "
-        "filled with the mean colour).",
+        "How pictures are fitted to the square input: squash (width and height each scaled to "
+        "it), crop (the shorter side fits, the middle is seen) or pad (the longer side fits, the "
+        "rest is filled with the mean colour).",
     )
 
     def __post_init__(self) -> None:

@@ -81,7 +81,7 @@ class ServeOptions:
         port: Port to listen on; 0 for any that is free.
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
-        fit: How pictures are fitted to the models' input: squash, crop or pad; as in training if not given.
+        fit: How pictures are fitted: squash, crop or pad; as in training if not given.
         threads: Of torch, on the CPU; 0 for its own choice.
         body: Largest request in MiB.
         pixels: Largest picture in millions of pixels, checked before it is decoded.
