@@ -4,29 +4,11 @@ import itertools
 from typing import Literal
 
 import pytest
+import sums
 import torch
 import torch.nn.functional as F
-from tiny_answerers import (
-    IDS,
-    VARIANTS,
-    A,
-    B,
-    C,
-    H,
-    N,
-    T,
-    V,
-    affine,
-    config,
-    follows,
-    grid,
-    gru,
-    length_one,
-    model,
-    questions,
-    tanh,
-)
-from tiny_captioners import add, dot, lstm, mean, normalised, sigmoid, softmax, times, weighted
+from sums import add, affine, dot, length_one, mean, normalised, softmax, tanh, times, weighted
+from tiny_answerers import EVERY, A, B, C, H, N, T, V, config, follows, grid, model, questions
 
 from gazetell.errors import UsageError
 from gazetell.models.answerers import ANSWERERS, build_answerer
@@ -34,7 +16,6 @@ from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.encoders import Grid
 from gazetell.models.options import all_options
 
-EVERY = pytest.mark.parametrize(("architecture", "options"), VARIANTS, ids=IDS)
 NORMALISED = {"l2": length_one, "layer": normalised, "none": list}
 
 
@@ -63,7 +44,7 @@ def dmn_by_hand(passes, width):
         for end, order in (("_l0", 1), ("_l0_reverse", -1)):
             h = [0.0] * H
             for i in range(len(facts))[::order]:
-                h = gru(p, "fusion", facts[i], h, end)
+                h = sums.gru(p, "fusion", facts[i], h, end)
                 fused[i] = add(fused[i], h)
         q = question(p, words)
         m, gaze = q, []
@@ -71,7 +52,7 @@ def dmn_by_hand(passes, width):
             g = softmax([score(p, t, fact, q, m) for fact in fused])
             c = weighted(g, fused) if "reader.state" not in p else attend(p, t, fused, g, passes)
             if "memory_cell.weight_ih" in p:
-                m = gru(p, "memory_cell", c, m)
+                m = sums.gru(p, "memory_cell", c, m)
             else:
                 m = [max(x, 0.0) for x in affine(p, f"memories.{t}", m + c + q)]
             gaze.append(in_snake(g, width))  # back into reading order
@@ -92,10 +73,10 @@ def question(p, words):
         x = p["embed.weight"][word]
         if len(p["question.bias_ih_l0"]) == 4 * H:
             w, b = "question.weight_", "question.bias_"
-            sums = add(times(p[f"{w}ih_l0"], x), times(p[f"{w}hh_l0"], h), p[f"{b}ih_l0"])
-            h, c = lstm(add(sums, p[f"{b}hh_l0"]), c)
+            drive = add(times(p[f"{w}ih_l0"], x), times(p[f"{w}hh_l0"], h), p[f"{b}ih_l0"])
+            h, c = sums.lstm(add(drive, p[f"{b}hh_l0"]), c)
         else:
-            h = gru(p, "question", x, h, "_l0")
+            h = sums.gru(p, "question", x, h, "_l0")
     return h
 
 
@@ -114,7 +95,7 @@ def attend(p, t, facts, gates, passes):
     u_r, u = p["reader.state"][t][:H], p["reader.state"][t][H:]
     h = [0.0] * H
     for fact, g in zip(facts, gates, strict=True):
-        r = [sigmoid(x) for x in add(times(w_r, fact), times(u_r, h), b_r)]
+        r = [sums.sigmoid(x) for x in add(times(w_r, fact), times(u_r, h), b_r)]
         inner = [x * y for x, y in zip(r, times(u, h), strict=True)]
         candidate = tanh(add(times(w, fact), inner, b))
         h = [g * x + (1 - g) * y for x, y in zip(candidate, h, strict=True)]
@@ -147,8 +128,8 @@ def test_stacked_lstms_follow_their_equations(fusion, layers):
             w, b = f"lstms.{layer}.weight_", f"lstms.{layer}.bias_"
             h, c, states = [0.0] * H, [0.0] * H, []
             for x in below:
-                sums = add(times(p[f"{w}ih_l0"], x), times(p[f"{w}hh_l0"], h))
-                h, c = lstm(add(sums, p[f"{b}ih_l0"], p[f"{b}hh_l0"]), c)
+                drive = add(times(p[f"{w}ih_l0"], x), times(p[f"{w}hh_l0"], h))
+                h, c = sums.lstm(add(drive, p[f"{b}ih_l0"], p[f"{b}hh_l0"]), c)
                 states.append(h)
             below = [add(x, h) for x, h in zip(below, states, strict=True)] if layer else states
         s = affine(p, "words", below[-1])

@@ -5,30 +5,8 @@ import math
 
 import pytest
 import torch
-from tiny_captioners import (
-    WITH_ATTENTION,
-    B,
-    C,
-    E,
-    H,
-    R,
-    T,
-    V,
-    add,
-    dot,
-    follows,
-    grid,
-    layer_norm,
-    lstm,
-    mean,
-    model,
-    normalised,
-    sigmoid,
-    softmax,
-    times,
-    weighted,
-    words,
-)
+from sums import add, dot, layer_norm, lstm, mean, normalised, sigmoid, softmax, times, weighted
+from tiny_captioners import WITH_ATTENTION, B, C, E, H, R, T, V, follows, grid, model, words
 from torch import nn
 
 from gazetell.errors import UsageError

@@ -1,9 +1,8 @@
-"""Tiny answerers in float64, what they are given, and the sums of their equations by hand."""
+"""Tiny answerers in float64, and what they are given."""
 
-import math
-
+import pytest
 import torch
-from tiny_captioners import add, dot, sigmoid, times
+from tiny_captioners import numbers
 
 from gazetell.models.answerers import ANSWERERS, build_answerer
 from gazetell.models.encoders import Grid
@@ -21,6 +20,7 @@ VARIANTS = [
     ("dmn-plus", {"attention_kind": "soft", "memory": "gru", "passes": 2}),
 ]
 IDS = [" ".join((name, *map(str, options.values()))) for name, options in VARIANTS]
+EVERY = pytest.mark.parametrize(("architecture", "options"), VARIANTS, ids=IDS)
 
 
 def config(architecture, hidden=H, width=WIDTH, attention_width=GATE, **options):
@@ -57,11 +57,6 @@ def questions(seed=2, count=N, steps=T):
     return tokens, lengths, torch.randint(0, B, (count,), generator=random)
 
 
-def numbers(answerer):
-    """All weights as lists of Python floats."""
-    return {name: tensor.tolist() for name, tensor in answerer.state_dict().items()}
-
-
 def follows(answerer, by_hand, pictures):
     """Whether the answerer gives what ``by_hand(p, picture's cells, words)`` does."""
     tokens, lengths, owner = questions()
@@ -71,37 +66,7 @@ def follows(answerer, by_hand, pictures):
     for n in range(N):
         words = tokens[n, : lengths[n]].tolist()
         scores, gaze = by_hand(p, pictures.cells[owner[n]].tolist(), words)
-        assert torch.allclose(
-            logits[n], torch.tensor(scores, dtype=torch.float64), atol=1e-10, rtol=0
-        )
+        assert torch.allclose(logits[n], logits.new_tensor(scores), atol=1e-10, rtol=0)
         if gaze is not None:
-            assert torch.allclose(
-                attention[n], torch.tensor(gaze, dtype=torch.float64), atol=1e-10, rtol=0
-            )
+            assert torch.allclose(attention[n], attention.new_tensor(gaze), atol=1e-10, rtol=0)
     return True
-
-
-def affine(p, name, x):
-    """W x + b of a linear layer."""
-    return add(times(p[f"{name}.weight"], x), p[f"{name}.bias"])
-
-
-def tanh(x):
-    return [math.tanh(value) for value in x]
-
-
-def length_one(x):
-    return [value / math.sqrt(dot(x, x)) for value in x]
-
-
-def gru(p, name, x, h, end=""):
-    """One step of torch's GRU, gates r, z, n; ``end`` as in ``l0_reverse``."""
-    from_x = add(times(p[f"{name}.weight_ih{end}"], x), p[f"{name}.bias_ih{end}"])
-    from_h = add(times(p[f"{name}.weight_hh{end}"], h), p[f"{name}.bias_hh{end}"])
-    new = []
-    for j in range(H):
-        r = sigmoid(from_x[j] + from_h[j])
-        z = sigmoid(from_x[H + j] + from_h[H + j])
-        n = math.tanh(from_x[2 * H + j] + r * from_h[2 * H + j])
-        new.append((1 - z) * n + z * h[j])
-    return new

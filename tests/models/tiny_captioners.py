@@ -1,6 +1,4 @@
-"""Tiny captioners in float64, what they are given, and the sums of their equations by hand."""
-
-import math
+"""Tiny captioners in float64, and what they are given."""
 
 import torch
 
@@ -54,50 +52,3 @@ def follows(captioner, by_hand):
         if attention is not None:
             assert torch.allclose(attention[b], gaze, atol=1e-10, rtol=0)
     return True
-
-
-def sigmoid(x):
-    return 1 / (1 + math.exp(-x))
-
-
-def softmax(scores):
-    total = sum(math.exp(score) for score in scores)
-    return [math.exp(score) / total for score in scores]
-
-
-def dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def add(*vectors):
-    return [sum(values) for values in zip(*vectors, strict=True)]
-
-
-def times(matrix, x):
-    return [dot(row, x) for row in matrix]
-
-
-def mean(vectors):
-    return [sum(values) / len(vectors) for values in zip(*vectors, strict=True)]
-
-
-def weighted(weights, vectors):
-    return [dot(weights, values) for values in zip(*vectors, strict=True)]
-
-
-def normalised(x):
-    """Layer normalisation without learned scale."""
-    centre = sum(x) / len(x)
-    variance = sum((value - centre) ** 2 for value in x) / len(x)
-    return [(value - centre) / math.sqrt(variance + 1e-5) for value in x]
-
-
-def layer_norm(weight, bias, x):
-    return [w * value + b for w, value, b in zip(weight, normalised(x), bias, strict=True)]
-
-
-def lstm(gates, c):
-    """h and c after one step, from the affine sums of the gates i, f, g and o."""
-    i, f, g, o = (gates[n * H : (n + 1) * H] for n in range(4))
-    c = [sigmoid(f[j]) * c[j] + sigmoid(i[j]) * math.tanh(g[j]) for j in range(H)]
-    return [sigmoid(o[j]) * math.tanh(c[j]) for j in range(H)], c
