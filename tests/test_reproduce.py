@@ -113,6 +113,71 @@ def test_a_table_is_made_once_and_goes_on_where_it_was(data, tmp_path, monkeypat
         reproduce(chosen, tmp_path / "less", out, **SILENT)
 
 
+STAGES = """
+title = "Stages"
+data = "scenes"
+beams = [1]
+[[row]]
+name = "words"
+data = "texts"
+on = []
+recipe = "scenes"
+options = {architecture = "lstm", blind = true, epochs = 1, embedding = 8, hidden = 12}
+[[row]]
+name = "captioner"
+init_from = "words"
+on = ["scenes", "few:val"]
+recipe = "scenes"
+options = {encoder_trainable = "none", epochs = 1}
+[[row]]
+name = "answerer"
+encoder_from = "captioner"
+recipe = "scenes-vqa"
+options = {architecture = "lstm-vqa", encoder_trainable = "none", epochs = 1, hidden = 12}
+[[row]]
+name = "answerer, blind"
+recipe = "scenes-vqa"
+options = {architecture = "lstm-vqa", blind = true, epochs = 1, hidden = 12}
+[[compare]]
+rows = ["answerer", "answerer, blind"]
+"""
+
+
+def test_stages_on_several_datasets_and_questions_beside_captions(tmp_path):
+    folder = tmp_path / "data"
+    made = scenes.generate(
+        folder / "scenes", train=12, val=4, test=5, questions_per_image=3, seed=1
+    )
+    Dataset("texts", "table", made.root, made.captions).save(folder / "texts")
+    few = tuple(record for record in made.captions if record.split == "val")[:2]
+    Dataset("few", "table", made.root, few).save(folder / "few")
+    shown, out = [], tmp_path / "out"
+    quiet = {"report": lambda line: None, "show": shown.append}
+    entries = reproduce(plan(tmp_path, STAGES), folder, out, **quiet)
+    told = [(entry["row"], entry["on"], entry["beam"]) for entry in entries]
+    assert told == [
+        ("captioner", "scenes", 1),
+        ("captioner", "few:val", 1),
+        ("answerer", "scenes", 0),
+        ("answerer, blind", "scenes", 0),
+    ]
+    assert entries[1]["figures"]["pictures"] == 2
+    assert [text.startswith("| model") for text in shown] == [1, 0, 1, 0, 1, 0, 0]
+    runs = out / "runs"
+    assert load_model(runs / "answerer-seed0").encoder.config == (
+        load_model(runs / "captioner-seed0").encoder.config
+    )
+    assert (runs / "captioner-seed0/evaluation/few-val-beam1/metrics.json").is_file()
+    text = (out / "results.md").read_text()
+    assert "Measured on few:val:" in text
+    assert "| answerer | answerer, blind | scenes |  | accuracy |" in text
+    assert all(line(entry) in text for entry in entries)
+    assert reproduce(plan(tmp_path, STAGES), folder, out, **SILENT) == entries
+    asked = STAGES.replace('encoder_from = "captioner"', 'on = ["few:val"]')
+    with pytest.raises(DataError, match=r"few: split 'val' has no questions"):
+        reproduce(plan(tmp_path, asked.split("[[compare]]")[0]), folder, out, **SILENT)
+
+
 def test_a_split_that_is_not_there_is_told_before_the_work(data, tmp_path):
     with pytest.raises(DataError, match="split 'dev'"):
         reproduce(plan(tmp_path, ONE_SEED), data, tmp_path / "out", split="dev")
@@ -124,7 +189,7 @@ def entry(row, seed, beam, bleu, cider):
     metrics |= {"bleu_4": bleu, "cider": cider, "meteor": None}
     figures = {"metrics": metrics, "decoding_pictures_per_second": 1234.5}
     making = {"parameters": 5_240_000, "training_seconds": 90.0, "captions_per_second": 600.0}
-    return {"row": row, "seed": seed, "beam": beam, "figures": figures, **making}
+    return {"row": row, "seed": seed, "on": "", "beam": beam, "figures": figures, **making}
 
 
 def test_a_page_has_rows_spread_and_differences(tmp_path):
@@ -135,11 +200,13 @@ def test_a_page_has_rows_spread_and_differences(tmp_path):
     )
     value = {"difference": 0.012, "low": 0.001, "high": 0.02, "significant": True}
     none = {"difference": 0.012, "low": -0.001, "high": 0.02, "significant": False}
-    difference = {"rows": ["a", "b"], "beam": 3, "metrics": {"bleu_4": value, "cider": none}}
+    metrics = {"bleu_4": value, "cider": none}
+    difference = {"rows": ["a", "b"], "on": "", "beam": 3, "metrics": metrics}
     text = page(plan(tmp_path), found, [difference])
     # Standard deviations of 20, 22 and of 50, 54.
     assert "- lstm, beam 1, 2 seeds: BLEU-4 21.0 ± 1.4, CIDEr 52.0 ± 2.8" in text
-    assert "| a | b | 3 | **+1.2 [+0.1, +2.0]** | +1.2 [-0.1, +2.0]: none shown |" in text
+    assert "| a | b |  | 3 | BLEU-4 | **+1.2 [+0.1, +2.0]** |" in text
+    assert "| a | b |  | 3 | CIDEr | +1.2 [-0.1, +2.0]: none shown |" in text
     assert "| Somebody 2015 | 1 / 2 / 3 / 4 |  |  |" in text
 
 
@@ -181,7 +248,17 @@ HEAD = 'title = "x"\nbeams = [1]\n'
         (PLAN.replace('members = ["lstm"]', 'members = ["lstm"]\nseeds = [1]'), "nothing else"),
         (PLAN.replace("{reward =", "{hidden = 9, reward ="), "hidden comes from lstm"),
         (PLAN.replace('init_from = "lstm"', 'init_from = "lstm"\nseeds = [2]'), "no run of each"),
-        (PLAN.replace('"lstm", enc', '"bow-mlp", enc').replace("hidden = 12, ", ""), "answers"),
+        (PLAN.replace('"lstm", enc', '"bow-mlp", enc').replace("hidden = 12, ", ""), "bow-mlp has"),
+        (f'{STAGES}[[row]]\nname = "two"\nmembers = ["answerer"]', "ensemble is of captioners"),
+        (STAGES.replace("epochs = 1, hidden = 12}", "epochs = 1}\nvectors = 8", 1), "made of capt"),
+        (PLAN.replace("vectors = 8", 'encoder_from = "gru"'), "needs 'gru'"),
+        (PLAN.replace("vectors = 8", "on = [5]"), "has a value of another type"),
+        (
+            PLAN.replace('rows = ["lstm, CIDEr"', 'rows = ["lstm, vectors"').replace(
+                "vectors = 8", "vectors = 8\non = []"
+            ),
+            "nothing measures both",
+        ),
     ],
 )
 def test_a_plan_that_is_wrong_is_refused_before_the_work(text, expected, tmp_path):

@@ -21,10 +21,20 @@ A plan is a TOML file with a title, the beams, and the rows of the table::
     [[row]]
     name = "both"
     members = ["lstm", "lstm, CIDEr"]       # all their runs as an ensemble
+    [[row]]
+    name = "answerer"                       # captions and answers are tables of their own
+    recipe = "coco-vqa"
+    encoder_from = "lstm"                   # the CNN of that row's run, as --encoder-from
+    data = "vqa"                            # trained on this dataset
+    on = ["vqa:val"]                        # and measured on these; [] is a stage, not measured
     [[compare]]
     rows = ["lstm", "lstm, CIDEr"]          # paired bootstrap of their first runs
     [[published]]
     name = "..."                            # a row of the paper's figures, as text
+
+Datasets are folders below the one that is given, ``FOLDER:SPLIT`` is one split; ``data`` and ``on``
+above the rows are those of all rows. Without ``data`` the given folder is the dataset, without
+``on`` a row is measured on what it is trained on.
 
 The folder of a table::
 
@@ -43,14 +53,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from .data.records import Dataset
+from .data.records import SPLITS, Dataset
 from .data.text import Tokenizer
 from .data.vectors import train_word2vec, write_vectors
 from .errors import DataError, GazetellError, UsageError
 from .files import read_json, read_jsonl, write_json, write_text
-from .inference.evaluate import evaluate
-from .inference.predict import Captioner
-from .metrics import compare_captions
+from .inference.evaluate import evaluate, evaluate_answers
+from .inference.predict import Answerer, Captioner
+from .metrics import compare_answers, compare_captions
 from .models.captioners import CAPTIONERS
 from .models.decoding import DecodingOptions
 from .models.folder import read_config, update_metrics
@@ -73,6 +83,9 @@ class Row:
     init_from: str | None = None
     vectors: int = 0
     members: tuple[str, ...] = ()
+    encoder_from: str | None = None
+    data: str | None = None
+    on: tuple[str, ...] | None = None
 
     def run_name(self, seed: int) -> str:
         """The folder of the run with a seed."""
@@ -83,7 +96,7 @@ class Row:
         """What the run with a seed is made of; ``more`` are the paths of what it begins with."""
         options: Any = train_options(self.recipe, **{**self.options, "seed": seed, **more})
         published = options.encoder_weights != "none" and not options.encoder_from
-        if not encoder_weights or not published or self.init_from:
+        if not encoder_weights or not published or self.encoder_from or "init_from" in more:
             return options
         path = Path(encoder_weights)
         return replace(options, encoder_weights=str(path.resolve()) if path.exists() else str(path))
@@ -115,6 +128,24 @@ class Plan:
     rows: tuple[Row, ...]
     compare: tuple[Pair, ...] = ()
     published: tuple[Published, ...] = ()
+    data: str = ""
+    on: tuple[str, ...] = ()
+
+    def data_of(self, row: Row) -> str:
+        """The dataset that a row is trained on."""
+        return self.data if row.data is None else row.data
+
+    def on_of(self, row: Row) -> tuple[str, ...]:
+        """The datasets that a row is measured on; for an ensemble those of its first member."""
+        if row.on is None and row.members:
+            return self.on_of(self.row(row.members[0]))
+        return (self.on or (self.data_of(row),)) if row.on is None else row.on
+
+    def answers(self, row: Row) -> bool:
+        """Whether a row answers questions."""
+        if row.members:
+            return False
+        return self.planned(row, row.seeds[0], None).architecture not in CAPTIONERS
 
     def row(self, name: str) -> Row:
         """The row of a name."""
@@ -150,8 +181,9 @@ class Plan:
         options = self.planned(row, seed, encoder_weights)
         if options.encoder_trainable != "none":
             return row.name, seed
-        if row.init_from:
-            return self._cnn(self.row(row.init_from), seed, encoder_weights)
+        for earlier in filter(None, (row.init_from, row.encoder_from)):
+            if not self.planned(self.row(earlier), seed, None).blind:
+                return self._cnn(self.row(earlier), seed, encoder_weights)
         # Each run may project the grid in its own way: that is no part of the CNN.
         config = replace(options.encoder_config(), project=None)
         return options.encoder_from, config, seed if config.weights == "none" else None
@@ -198,12 +230,18 @@ def read_plan(name: str) -> Plan:
         known[row.name] = row
     if unknown := [name for pair in plan.compare for name in pair.rows if name not in known]:
         raise DataError(f"{source}: compares {unknown[0]!r}, which is no row")
+    for first, second in (map(plan.row, pair.rows) for pair in plan.compare):
+        alike = plan.answers(first) == plan.answers(second)
+        if not alike or not set(plan.on_of(first)) & set(plan.on_of(second)):
+            told = f"{first.name!r} with {second.name!r}, and nothing measures both"
+            raise DataError(f"{source}: compares {told}")
     return plan
 
 
 def _well_typed(row: Row) -> bool:
     """Whether TOML gave what a row holds."""
-    texts = (row.name, *row.members, *filter(None, (row.recipe, row.init_from)))
+    earlier = (row.recipe, row.init_from, row.encoder_from)
+    texts = (row.name, *row.members, *filter(None, (*earlier, row.data)), *(row.on or ()))
     numbers = (row.vectors, *row.seeds)
     return (
         all(isinstance(text, str) and text.strip() for text in texts)
@@ -215,7 +253,7 @@ def _well_typed(row: Row) -> bool:
 def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     """Refuse what would be found out after hours, or never."""
     first = row.init_from
-    for name in (*row.members, *([first] if first else [])):
+    for name in (*row.members, *filter(None, (first, row.encoder_from))):
         if name not in above:
             raise DataError(f"needs {name!r}, which is no row above")
     if row.run_name(0) in {other.run_name(0) for other in above.values()}:
@@ -225,18 +263,23 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     if len(set(row.seeds)) < len(row.seeds):
         raise DataError("expected seeds that differ")
     if row.members:
-        if row != Row(row.name, members=row.members):
+        if row != Row(row.name, members=row.members, on=row.on):
             raise DataError("an ensemble has members and nothing else")
+        if wrong := [name for name in row.members if plan.answers(above[name])]:
+            raise DataError(f"{wrong[0]} answers questions; an ensemble is of captioners")
         return
-    if first and (above[first].members or set(row.seeds) - set(above[first].seeds)):
-        raise DataError(f"{first!r} has no run of each of its seeds")
+    for name in filter(None, (first, row.encoder_from)):
+        if above[name].members or set(row.seeds) - set(above[name].seeds):
+            raise DataError(f"{name!r} has no run of each of its seeds")
     options = plan.planned(row, row.seeds[0], None)
     brought = training.taken_over(options) if first else {"word_vectors"} if row.vectors else set()
+    if first and plan.planned(above[first], row.seeds[0], None).blind:
+        brought = {name for name in brought if not name.startswith("encoder")}
     wrong = sorted(row.options.keys() & brought) or ["vectors"] * bool(first and row.vectors)
     if wrong:
         raise DataError(f"{wrong[0]} comes from {first or 'the vectors'}")
-    if options.architecture not in CAPTIONERS:
-        raise DataError(f"{options.architecture} answers questions; a table is of captions")
+    if row.vectors and plan.answers(row):
+        raise DataError("vectors are made of captions, and it answers questions")
 
 
 def reproduce(
@@ -255,47 +298,50 @@ def reproduce(
 
     Args:
         plan: see ``read_plan``.
-        data: a prepared dataset.
+        data: a prepared dataset, or the folder of those that the plan names.
         out: the folder of the table; a killed run goes on where it was.
         encoder_weights: instead of the recipes' own, where these cannot be downloaded.
-        split: that is measured.
+        split: that is measured where the plan names none.
         java: also METEOR.
         report: takes lines about the work.
         show: takes the rows of the table as they come.
         progress: show progress bars on standard error.
 
     Returns:
-        The figures, one for each run and beam.
+        The figures, one for each run, dataset and beam.
 
     Raises:
         UsageError: a run folder that was made with other options or data, an ensemble of models
             with different CNNs, or ``encoder_weights`` that replace none.
-        DataError: no such split.
+        DataError: no such dataset or split.
     """
     trained = [row for row in plan.rows if not row.members]
+    runs = [(row, seed) for row in trained for seed in row.seeds]
     if encoder_weights and all(
-        plan.planned(row, seed, encoder_weights) == plan.planned(row, seed, None)
-        for row in trained
-        for seed in row.seeds
+        plan.planned(*run, encoder_weights) == plan.planned(*run, None) for run in runs
     ):
         raise UsageError(
             f"encoder_weights {encoder_weights}: has no effect: no row of the plan begins with "
             "other published weights"
         )
     plan.check_ensembles(encoder_weights)
-    dataset = Dataset.open(data)
-    dataset.split(split)
-    table = _Table(
-        plan, Path(data), Path(out), dataset, encoder_weights, split, java, report, progress
-    )
+    used = {plan.data_of(row) for row in trained}
+    used |= {_place(name, split)[0] for row in plan.rows for name in plan.on_of(row)}
+    opened = {name: Dataset.open(Path(data) / name) for name in sorted(used)}
+    for row in plan.rows:
+        for name, chosen in (_place(name, split) for name in plan.on_of(row)):
+            (opened[name].questions_of if plan.answers(row) else opened[name].split)(chosen)
+    rest = (opened, encoder_weights, split, java, report, progress)
+    table = _Table(plan, Path(data), Path(out), *rest)
     entries: list[dict[str, Any]] = []
-    show(HEADER)
     for entry in table.entries():
         entries.append(entry)
+        if _kind(entry) != (_kind(entries[-2]) if entries[1:] else None):
+            show(HEADERS[_kind(entry)[1]])
         show(line(entry))
         write_json(table.out / "results.json", entries)
         write_text(table.out / "results.md", page(plan, entries, []))
-    differences = [table.compare(entries, pair.rows) for pair in plan.compare]
+    differences = [one for pair in plan.compare for one in table.compare(entries, pair.rows)]
     write_text(table.out / "results.md", page(plan, entries, differences))
     report(f"the table is in {table.out / 'results.md'}")
     return entries
@@ -308,7 +354,7 @@ class _Table:
     plan: Plan
     data: Path
     out: Path
-    dataset: Dataset
+    opened: dict[str, Dataset]
     encoder_weights: str | None
     split: str
     java: bool
@@ -316,7 +362,6 @@ class _Table:
     progress: bool
 
     def run(self, row: Row, seed: int) -> Path:
-        """The folder of a run."""
         return self.out / "runs" / row.run_name(seed)
 
     def entries(self) -> Iterator[dict[str, Any]]:
@@ -333,16 +378,19 @@ class _Table:
     def train(self, row: Row, seed: int) -> None:
         """Train, go on with, or leave a finished run."""
         more, run = {}, self.run(row, seed)
-        if row.init_from:
-            more["init_from"] = str(self.run(self.plan.row(row.init_from), seed))
+        for name in ("init_from", "encoder_from"):
+            if earlier := getattr(row, name):
+                more[name] = str(self.run(self.plan.row(earlier), seed))
+        name = self.plan.data_of(row)
+        data, dataset = self.data / name, self.opened[name]
         if row.vectors:
             more["word_vectors"] = self.vectors(row)
         options = row.train_options(seed, self.encoder_weights, **more)
         if not (run / "training.json").is_file():
             self.report(f"training {run.name}")
-            train(self.data, run, options, report=self.report, progress=self.progress)
+            train(data, run, options, report=self.report, progress=self.progress)
             return
-        about, key = read_json(run / "training.json"), self.dataset.fingerprint()
+        about, key = read_json(run / "training.json"), dataset.fingerprint()
         saved = saved_options(about["options"], str(run / "training.json")).to_dict()
         for name, value in options.to_dict().items():
             if value != saved.get(name):
@@ -351,67 +399,90 @@ class _Table:
                     "delete it or name another --out"
                 )
         if about.get("sha256", key) != key:
-            raise UsageError(f"{run}: was made on other records than those of {self.data}")
+            raise UsageError(f"{run}: was made on other records than those of {data}")
         if not (run / "config.json").is_file():
             resume(run, report=self.report, progress=self.progress)
 
     def vectors(self, row: Row) -> str:
         """Word vectors of the training captions, made once."""
         least = self.plan.planned(row, row.seeds[0], None).min_frequency
-        path = self.out / f"vectors-{row.vectors}-frequency{least}.txt"
+        of = f"{self.plan.data_of(row)}-" if row.data else ""
+        path = self.out / f"vectors-{of}{row.vectors}-frequency{least}.txt"
         if not path.is_file():
             self.report(f"training word vectors, {path.name}")
-            captions = [caption for r in self.dataset.split("train") for caption in r.captions]
+            records = self.opened[self.plan.data_of(row)].split("train")
+            captions = [caption for record in records for caption in record.captions]
             tokenizer = Tokenizer.train(captions, min_frequency=least)
             words, matrix, _ = train_word2vec(captions, tokenizer, size=row.vectors)
             write_vectors(path, words, matrix)
         return str(path)
 
     def measured(self, row: Row, seed: int, *runs: Path) -> Iterator[dict[str, Any]]:
-        """Figures at each beam, made anew only where models, data or metrics are others."""
+        """Figures on each dataset at each beam, made anew only where what they are of differs."""
         model: Any = None
-        of = {
-            "models": [read_config(run)["sha256"]["model.safetensors"] for run in runs],
-            "data": self.dataset.fingerprint(),
-            "java": self.java,
-        }
+        answers, own = self.plan.answers(row), _place(self.plan.data_of(row), self.split)
         about = {} if row.members else _making(runs[0])
         ensemble = f"-{row.run_name(0).removesuffix('-seed0')}" if row.members else ""
-        for beam in self.plan.beams:
-            folder = runs[0] / "evaluation" / f"{self.split}-beam{beam}{ensemble}"
-            path = folder / "of.json"
-            if not path.is_file() or read_json(path) != of:
-                model = model or Captioner.load(*runs)
-                asked: dict[str, Any] = {"split": self.split, "java": self.java, "beam": beam}
-                result = evaluate(model, self.dataset, progress=self.progress, **asked)
-                result.save(folder)
-                write_json(path, of)
-                if not row.members and beam == model.decoding.beam:
-                    update_metrics(runs[0], result.figures)
-            where = {"folder": str(folder.relative_to(self.out)), "beam": beam}
-            figures = read_json(folder / "metrics.json")
-            yield {"row": row.name, "seed": seed, **where, "figures": figures, **about}
+        models = [read_config(run)["sha256"]["model.safetensors"] for run in runs]
+        for on in self.plan.on_of(row):
+            place, split = _place(on, self.split)
+            dataset = self.opened[place]
+            of = {"models": models, "data": dataset.fingerprint(), "java": self.java}
+            for beam in (0,) if answers else self.plan.beams:
+                how = (place.replace("/", "-"), split, f"beam{beam}" if beam else "")
+                folder = runs[0] / "evaluation" / f"{'-'.join(filter(None, how))}{ensemble}"
+                if not (folder / "of.json").is_file() or read_json(folder / "of.json") != of:
+                    model = model or (Answerer if answers else Captioner).load(*runs)
+                    asked: dict[str, Any] = {"split": split, "progress": self.progress}
+                    asked |= {} if answers else {"java": self.java, "beam": beam}
+                    measure: Any = evaluate_answers if answers else evaluate
+                    result = measure(model, dataset, **asked)
+                    result.save(folder)
+                    write_json(folder / "of.json", of)
+                    same = answers or beam == model.decoding.beam
+                    if not row.members and same and (place, split) == own:
+                        update_metrics(runs[0], result.figures)
+                where = {"folder": str(folder.relative_to(self.out)), "on": on, "beam": beam}
+                about |= {"figures": read_json(folder / "metrics.json")}
+                yield {"row": row.name, "seed": seed, **where, **about}
 
-    def compare(self, entries: list[dict[str, Any]], pair: tuple[str, str]) -> dict[str, Any]:
-        """The paired bootstrap of the first runs of two rows, at the beam that serves both best.
-
-        The beam is the one with the highest CIDEr of the two rows together.
+    def compare(
+        self, entries: Sequence[dict[str, Any]], pair: tuple[str, str]
+    ) -> Iterator[dict[str, Any]]:
+        """The paired bootstrap of the first runs of two rows, on each dataset that both have;
+        of captions at the beam with the highest CIDEr of the two together.
         """
-        of = [{e["beam"]: e for e in reversed(entries) if e["row"] == name} for name in pair]
+        answers = self.plan.answers(self.plan.row(pair[0]))
+        said, score = ("answer", compare_answers) if answers else ("caption", compare_captions)
+        for on in dict.fromkeys(entry["on"] for entry in entries):
+            own = [entry for entry in reversed(entries) if entry["on"] == on]
+            of = [{e["beam"]: e for e in own if e["row"] == name} for name in pair]
+            if not all(of):
+                continue
+            cider = dict.fromkeys(of[0], 0.0)
+            for beam, entry in (item for runs in of for item in runs.items()):
+                cider[beam] += entry["figures"]["metrics"].get("cider") or 0.0
+            beam = max(cider, key=cider.__getitem__)
+            files = [self.out / runs[beam]["folder"] / "predictions.jsonl" for runs in of]
+            first, second = ({row["id"]: row[said] for _, row in read_jsonl(f)} for f in files)
+            place, split = _place(on, self.split)
+            of_split: Any = Dataset.questions_of if answers else Dataset.split
+            records = of_split(self.opened[place], split)
+            texts = {r.id: r.answers if answers else r.captions for r in records}
+            compared = score({id: texts[id] for id in first}, first, second)
+            metrics = {name: asdict(value) for name, value in compared.items()}
+            yield {"rows": list(pair), "on": on, "beam": beam, "metrics": metrics}
 
-        def cider(beam: int) -> float:
-            return sum(runs[beam]["figures"]["metrics"]["cider"] or 0.0 for runs in of)
 
-        beam = max(of[0], key=cider)
-        references = {r.id: r.captions for r in self.dataset.split(self.split) if r.captions}
-        files = [self.out / runs[beam]["folder"] / "predictions.jsonl" for runs in of]
-        first, second = ({row["id"]: row["caption"] for _, row in read_jsonl(f)} for f in files)
-        metrics = compare_captions(references, first, second)
-        return {
-            "rows": list(pair),
-            "beam": beam,
-            "metrics": {name: asdict(value) for name, value in metrics.items()},
-        }
+def _place(name: str, split: str) -> tuple[str, str]:
+    """The folder and the split that a name of a plan means."""
+    folder, _, own = name.rpartition(":")
+    return (folder, own) if own in SPLITS else (name, split)
+
+
+def _kind(entry: dict[str, Any]) -> tuple[str, bool]:
+    """Entries of one kind make a table: those of a dataset, of captions or of answers."""
+    return entry["on"], "accuracy" in entry["figures"]["metrics"]
 
 
 def _making(run: Path) -> dict[str, Any]:
@@ -419,11 +490,12 @@ def _making(run: Path) -> dict[str, Any]:
     about = read_config(run)["about"]
     rows = [row for _, row in read_jsonl(run / "metrics.jsonl")]
     seconds = sum(row["seconds"] for row in rows)
+    learnt = "captions" if "captions" in about else "questions"
     return {
         "parameters": about["parameters"],
         "epochs": len(rows),
         "training_seconds": round(seconds, 1),
-        "captions_per_second": round(about["captions"] * len(rows) / max(seconds, 1e-9), 1),
+        f"{learnt}_per_second": round(about[learnt] * len(rows) / max(seconds, 1e-9), 1),
     }
 
 
@@ -433,30 +505,47 @@ COLUMNS = {
     **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
     **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"},
 }
-MAIN = ("bleu_4", "cider")
-MAKING = ("parameters", "training", "captions/s", "pictures/s")
-NAMES = ("model", "seed", "beam", *COLUMNS.values(), *MAKING)
-HEADER = f"| {' | '.join(NAMES)} |\n|{'---|' * len(NAMES)}"
+# What is compared, and by how much it is multiplied to be in 0 to 100.
+MAIN = {"bleu_4": ("BLEU-4", 100), "cider": ("CIDEr", 100), "accuracy": ("accuracy", 1)}
+ANSWERS = {name: name for name in ("accuracy", "yes/no", "number", "other")}
+ANSWERS |= {"ece": "ECE", "0.9": "WUPS 0.9", "0.0": "WUPS 0.0"}
+
+
+def _header(*names: str) -> str:
+    return f"{_cells(names)}\n|{'---|' * len(names)}"
 
 
 def _cells(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+MAKING = ("parameters", "training")
+HEADERS = (
+    _header("model", "seed", "beam", *COLUMNS.values(), *MAKING, "captions/s", "pictures/s"),
+    _header("model", "seed", *ANSWERS.values(), *MAKING, "questions/s", "answers/s"),
+)
+
+
 def line(entry: dict[str, Any]) -> str:
-    """The row of one run at one beam."""
-    figures, trained = entry["figures"], "parameters" in entry
-    values = [figures["metrics"].get(key) for key in COLUMNS]
+    """The row of one run on a dataset, of captions at one beam."""
+    figures, trained, answers = entry["figures"], "parameters" in entry, _kind(entry)[1]
+    # Accuracy and WUPS are in 0 to 100 as they are, the others in 0 to 1.
+    parts = {k: v and (v if k == "accuracy" else 100 * v) for k, v in figures["metrics"].items()}
+    parts |= {**figures["per_answer_type"], **(figures["wups"] or {})} if answers else {}
+    values = [parts.get(key) for key in (ANSWERS if answers else COLUMNS)]
+    speed = figures["answers_per_second" if answers else "decoding_pictures_per_second"]
+    learnt = f"{'questions' if answers else 'captions'}_per_second"
+    beam = "greedy" if entry["beam"] == 1 else str(entry["beam"])
     return _cells(
         [
             entry["row"],
             str(entry["seed"]) if trained else "",
-            "greedy" if entry["beam"] == 1 else str(entry["beam"]),
-            *("" if value is None else f"{100 * value:.1f}" for value in values),
+            *([] if answers else [beam]),
+            *("" if value is None else f"{value:.1f}" for value in values),
             f"{entry['parameters'] / 1e6:.1f} M" if trained else "",
             f"{entry['training_seconds'] / 60:.1f} min" if trained else "",
-            f"{entry['captions_per_second']:,.0f}" if trained else "",
-            f"{figures['decoding_pictures_per_second']:,.0f}",
+            f"{entry[learnt]:,.0f}" if trained else "",
+            f"{speed:,.0f}",
         ]
     )
 
@@ -465,9 +554,13 @@ def page(
     plan: Plan, entries: Sequence[dict[str, Any]], differences: Sequence[dict[str, Any]]
 ) -> str:
     """The whole table, the spread over seeds, the published rows and the comparisons."""
-    lines = [f"# {plan.title}", "", HEADER, *map(line, entries), ""]
-    if spreads := [text for row in plan.rows for text in _spread(row.name, entries)]:
-        lines += ["Over the seeds, mean and standard deviation:", "", *spreads, ""]
+    lines = [f"# {plan.title}", ""]
+    for kind in dict.fromkeys(map(_kind, entries)):
+        own = [entry for entry in entries if _kind(entry) == kind]
+        lines += [f"Measured on {kind[0]}:", ""] if kind[0] else []
+        lines += [HEADERS[kind[1]], *map(line, own), ""]
+        if spreads := [text for row in plan.rows for text in _spread(row.name, own)]:
+            lines += ["Over the seeds, mean and standard deviation:", "", *spreads, ""]
     if plan.published:
         lines += ["| published | BLEU-1..4 | METEOR | CIDEr |", "|---|---|---|---|"]
         lines += [*(_cells(list(asdict(row).values())) for row in plan.published), ""]
@@ -476,9 +569,8 @@ def page(
             "Differences (first less second, the first run of each; 95 % interval of a paired "
             "bootstrap over pictures):",
             "",
-            "| first | second | beam | BLEU-4 | CIDEr |",
-            "|---|---|---|---|---|",
-            *map(_difference, differences),
+            _header("first", "second", "on", "beam", "metric", "difference"),
+            *(text for one in differences for text in _difference(one)),
             "",
         ]
     return "\n".join(lines)
@@ -489,18 +581,20 @@ def _spread(name: str, entries: Sequence[dict[str, Any]]) -> Iterator[str]:
     for beam in dict.fromkeys(entry["beam"] for entry in entries):
         own = [e["figures"]["metrics"] for e in entries if (e["row"], e["beam"]) == (name, beam)]
         parts = []
-        for key in MAIN:
-            values = [100 * metrics[key] for metrics in own if metrics[key] is not None]
+        for key, (title, scale) in MAIN.items():
+            values = [scale * one[key] for one in own if one.get(key) is not None]
             if len(values) > 1:
-                parts.append(f"{COLUMNS[key]} {mean(values):.1f} ± {stdev(values):.1f}")
+                parts.append(f"{title} {mean(values):.1f} ± {stdev(values):.1f}")
         if parts:
-            yield f"- {name}, beam {beam}, {len(own)} seeds: {', '.join(parts)}"
+            at = f", beam {beam}" if beam else ""
+            yield f"- {name}{at}, {len(own)} seeds: {', '.join(parts)}"
 
 
-def _difference(difference: dict[str, Any]) -> str:
-    cells = [*difference["rows"], str(difference["beam"])]
-    for value in (difference["metrics"][key] for key in MAIN):
-        low, high = (f"{100 * value[key]:+.1f}" for key in ("low", "high"))
-        text = f"{100 * value['difference']:+.1f} [{low}, {high}]"
-        cells.append(f"**{text}**" if value["significant"] else f"{text}: none shown")
-    return _cells(cells)
+def _difference(difference: dict[str, Any]) -> Iterator[str]:
+    first = [*difference["rows"], difference["on"], str(difference["beam"] or "")]
+    for key, (title, scale) in MAIN.items():
+        if value := difference["metrics"].get(key):
+            low, high = (f"{scale * value[end]:+.1f}" for end in ("low", "high"))
+            text = f"{scale * value['difference']:+.1f} [{low}, {high}]"
+            shown = f"**{text}**" if value["significant"] else f"{text}: none shown"
+            yield _cells([*first, title, shown])

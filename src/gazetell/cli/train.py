@@ -90,10 +90,11 @@ def reproduce(
 
     Args:
         plan: A plan's name or .toml file; without it the plans are listed.
-        data: A prepared dataset; for the plan flickr8k also the folder of Flickr8k itself.
+        data: A prepared dataset, or the folder of those that the plan names; for the plan flickr8k
+            also the folder of Flickr8k itself.
         out: The folder of the table; runs/PLAN if not given.
         encoder_weights: Instead of the recipes' own, where these cannot be downloaded.
-        split: That is measured, test if not given.
+        split: That is measured where the plan names none, test if not given.
         java: Also METEOR, where Java and pycocoevalcap are there.
     """
     if plan is None:
