@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test lint clean chromium
+.PHONY: demo demo-train test lint clean chromium
 
-demo: .venv/run.stamp
-	$(BIN)/gazetell demo --again
+# The training until the model for photographs is there.
+demo: demo-train
+
+demo-train: .venv/run.stamp
+	$(BIN)/gazetell demo --train --again
 
 test: .venv/dev.stamp chromium
 	$(BIN)/python -m pytest -n 2

@@ -211,7 +211,7 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("caption a.png --model tell --empty-model", 2, "--empty-model"),
         ("evaluate tell --data data --out lstm", 2, "--out lstm: holds a model"),
         ("vectors data --out data/captions.jsonl", 2, "is a file of the dataset"),
-        ("demo --out d --seed -1", 2, "--seed -1"),
+        ("demo --train --out d --seed -1", 2, "--seed -1"),
         ("caption a.png --model tell --device toaster", 2, "toaster"),
         # Without effect.
         ("caption a.png --model tell --top-k 5", 2, "--top-k: has no effect without --sample"),

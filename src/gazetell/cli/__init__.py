@@ -30,7 +30,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # said in one line here
 )
 VERBS = {
-    "demo": "Generate scenes, train on them, evaluate, and write a report: minutes, no download.",
+    "demo": "Caption photographs and ask about them, and write a page; or train on scenes.",
     "data": "Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, your own table, or scenes.",
     "features": "Encode the pictures of a dataset once, for training with a frozen encoder.",
     "vectors": "Pretrain word vectors on the training captions and questions of a dataset.",

@@ -1,31 +1,46 @@
-"""``gazetell demo``: the whole path on generated data, from nothing to a report.
+"""``gazetell demo``: photographs captioned and asked about, or a training from nothing.
 
-The answerer stands on the captioner's encoder, frozen: a picture is encoded once for both.
+Both end in a page, ``report.html``. In the training on generated scenes the answerer stands on the
+captioner's encoder, frozen: a picture is encoded once for both.
 """
 
+import re
 import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from .. import scenes
+from cyclopts import Parameter
+
 from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..errors import UsageError
 from ..files import read_jsonl, write_error
 from ..inference.evaluate import Evaluation, evaluate, evaluate_answers
+from ..inference.load import load
 from ..inference.predict import Answer, Answerer, Caption, Captioner
-from ..inference.report import Example, figure_text, write_report
+from ..inference.report import Asked, Example, figure_text, write_report
 from ..models.folder import update_metrics
 from ..progress import bar
-from ..training.fit import train
-from ..training.options import train_options
-from .terminal import on_terminal, report
+from .terminal import HERE, Computing, Here, on_terminal, one_line, report
 
 Captions = Evaluation[CaptionRecord, Caption]
 Answers = Evaluation[QuestionRecord, Answer]
 Figures = Mapping[str, Any]
+EXAMPLES = Path(str(resources.files("gazetell") / "examples"))
+# What is asked about each of the photographs.
+PHOTOGRAPHS = {
+    "chelsea.jpg": ("What animal is this?", "What color are the eyes?", "Is this a dog?"),
+    "coffee.jpg": ("What is in the cup?", "What color is the plate?", "What is the table made of?"),
+    "camera.jpg": ("What is the man holding?", "Is the man standing?", "What color is the coat?"),
+    "china.jpg": ("Is this a building?", "What color is the sky?", "Are there any trees?"),
+    "flower.jpg": ("What kind of flower is this?", "What color is the flower?"),
+    "astronaut.jpg": ("Is this a man or a woman?", "Is she smiling?", "What color is the suit?"),
+    "rocket.jpg": ("Is it day or night?", "How many people are there?"),
+}
 BEAM = 3
 # What a demo leaves in its folder, finished or not; a folder with anything else is not deleted.
 OWN = {
@@ -48,30 +63,149 @@ NOTES = (
 )
 
 
-def demo(
-    *,
-    out: Path = Path("runs/demo"),
-    train_pictures: int = 7800,
-    val_pictures: int = 100,
-    test_pictures: int = 600,
-    epochs: int | None = None,
-    answer_epochs: int | None = None,
-    seed: int = 0,
-    again: bool = False,
-) -> None:
-    """Generate scenes, train on them, evaluate, and write a report: minutes, no download.
+@dataclass(frozen=True)
+class Training:
+    """What is generated and trained.
 
-    Args:
-        out: The run folder of the captioner; the pictures go to OUT/scenes, the model that answers
-            questions to OUT/answerer.
-        train_pictures: Pictures to train on.
-        val_pictures: Pictures to choose the best epoch by.
-        test_pictures: Pictures to measure on, of contents never seen in training.
+    Attributes:
+        train_pictures: Pictures to train on; 7800 if not given.
+        val_pictures: Pictures to choose the best epoch by; 100 if not given.
+        test_pictures: Pictures to measure on, of contents never seen in training; 600 if not given.
         epochs: Passes over the training pictures; the recipe's if not given.
         answer_epochs: Passes over the training questions; the recipe's if not given.
-        seed: Of the scenes and of the training.
-        again: Delete what an earlier demo left in OUT and begin anew.
+        seed: Of the scenes and of the training; 0 if not given.
+        again: Delete what an earlier training left in OUT and begin anew.
     """
+
+    train_pictures: int | None = None
+    val_pictures: int | None = None
+    test_pictures: int | None = None
+    epochs: int | None = None
+    answer_epochs: int | None = None
+    seed: int | None = None
+    again: bool = False
+
+
+def demo(
+    *,
+    model: tuple[str, ...] = (),
+    train: bool = False,
+    out: Path | None = None,
+    training: Annotated[Training, Parameter(name="*")] = Training(),
+    computing: Here = HERE,
+) -> None:
+    """Caption photographs and ask about them, and write a page: seconds, no download.
+
+    With --train: generate scenes, train on them from nothing, evaluate, and write the page.
+
+    Args:
+        model: A model folder, or hf://owner/name; give it twice for a captioner and an answerer.
+            If not given, photo, which comes with gazetell.
+        train: Train on generated scenes instead; minutes.
+        out: The folder of report.html, runs/demo if not given. With --train the run folder of the
+            captioner, runs/demo-train if not given; the pictures go to OUT/scenes, the model that
+            answers questions to OUT/answerer.
+        training: With --train alone.
+        computing: Where.
+    """
+    if train:
+        if model or computing.fit:
+            name = "--model" if model else "--fit"
+            raise UsageError(f"{name}: has no effect with --train, which makes its own model")
+        _from_nothing(out or Path("runs/demo-train"), training, computing)
+        return
+    for name, value in asdict(training).items():
+        if value is not None and value is not False:
+            raise UsageError(f"{name}: has no effect without train")
+    _photographs(model, out or Path("runs/demo"), computing)
+
+
+def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> None:
+    """Caption the photographs, ask about them, and write the page."""
+    began = time.perf_counter()
+    page = out / "report.html"
+    if (out.exists() and not out.is_dir()) or (out / "scenes").exists():
+        raise UsageError(f"--out {out}: holds something else; expected a new or empty folder")
+    how: Any = asdict(computing)
+    # Captioner, answerer, or both in one.
+    models: list[Any] = [load(name, **how) for name in names] or [load(**how)]
+    tellers = [model for model in models if hasattr(model, "caption")]
+    answerers = [model for model in models if hasattr(model, "ask")]
+    if len(tellers) != 1 or len(answerers) > 1:
+        raise UsageError(f"--model {' '.join(names)}: expected a captioner, or it and an answerer")
+    if not answerers:
+        report(f"nothing is asked: {names[0]} captions; another --model may answer")
+    loaded = time.perf_counter()
+    examples = []
+    for name, questions in PHOTOGRAPHS.items():
+        picture = tellers[0].encode(EXAMPLES / name)
+        caption: Caption = tellers[0].caption(picture)
+        answers: list[Answer] = []
+        for answerer in answerers:
+            own = picture if answerer is tellers[0] else answerer.encode(EXAMPLES / name)
+            answers = answerer.ask_all(own, questions)
+        examples.append(_example(EXAMPLES / name, caption, answers))
+        print(one_line(f"{name}: {caption.text}"))
+        for asked in examples[-1].asked:
+            print(one_line(f"  {asked.question} {asked.text}"))
+    seconds = time.perf_counter() - loaded
+    given = "".join(f" --model {shlex.quote(name)}" for name in names)
+    commands = [
+        f"gazetell caption photo.jpg{given if len(names) == 1 else ''} --gaze gaze.html",
+        "gazetell demo --train",
+        "gazetell data table captions.csv --images pictures/ --out data/mine",
+    ]
+    write_report(
+        page,
+        title="What it sees, and where it looked",
+        command=f"gazetell demo{given}",
+        figures={
+            "photographs": len(examples),
+            "seconds for each": seconds / len(examples),
+            "seconds to load": loaded - began,
+        },
+        lead="Choose a word to see where the model looked for it.",
+        examples=examples,
+        commands=commands,
+        notes=(
+            "The model ran on this machine; nothing was looked up and nothing was sent.",
+            "A percentage is how sure the model is. Below its own bound it says that it is not.",
+            *_credits(),
+        ),
+        date=time.strftime("%Y-%m-%d"),
+    )
+    print(f"Report: {page}   ({time.perf_counter() - began:.0f} s in all)")
+
+
+def _example(path: Path, caption: Caption, answers: Sequence[Answer]) -> Example:
+    """A photograph as the page shows it."""
+    told = caption.to_dict()  # with a confidence, where the model has one
+    sure = told.get("confidence")
+    verdict = None if sure is None else f"{100 * sure:.0f} %"
+    if told.get("sure") is False:
+        verdict = f"not sure ({verdict})"
+    asked = [Asked(a.question, a.text, a.confidence, a.abstained) for a in answers]
+    looked = caption.words, caption.attention
+    return Example(path, caption.text, *looked, verdict=verdict, view=caption.view, asked=asked)
+
+
+def _credits() -> list[str]:
+    """A line a photograph: title, author, licence, source."""
+    text = (EXAMPLES / "CREDITS.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    lines = (f"{title}: {author}; {licence}." for _, title, author, licence, _ in rows)
+    return [re.sub(r"\[(.+?)\]\((.+?)\)", r"\1, \2", line) for line in lines]  # links as text
+
+
+def _from_nothing(out: Path, training: Training, computing: Computing) -> None:
+    """Generate scenes, train on them, evaluate, and write the page."""
+    from .. import scenes  # late, like training: the photographs need neither
+    from ..training.options import train_options
+
+    train_pictures = 7800 if training.train_pictures is None else training.train_pictures
+    val_pictures = 100 if training.val_pictures is None else training.val_pictures
+    test_pictures = 600 if training.test_pictures is None else training.test_pictures
+    epochs, answer_epochs, seed = training.epochs, training.answer_epochs, training.seed or 0
     began = time.perf_counter()
     for name, number, least in (
         ("train-pictures", train_pictures, 1),
@@ -82,8 +216,9 @@ def demo(
     ):
         if number is not None and number < least:
             raise UsageError(f"--{name} {number}: expected {least} or more")
-    train_options("scenes", seed=seed)  # refuses a seed before anything is made
-    _clear(out, again)
+    where: dict[str, Any] = {"device": computing.device, "precision": computing.precision}
+    train_options("scenes", seed=seed, **where)  # refuses a seed before anything is made
+    _clear(out, training.again)
     data, answerer, page = out / "scenes", out / "answerer", out / "report.html"
     total, progress = train_pictures + val_pictures + test_pictures, on_terminal()
     report(f"1/6  generating {total} scenes in {data}")
@@ -99,15 +234,16 @@ def demo(
             progress=update,
         )
     report("2/6  training an attention LSTM from scratch")
-    _train(data, out, "scenes", epochs, seed=seed)
+    _train(data, out, "scenes", epochs, seed=seed, **where)
     report(f"3/6  captioning {test_pictures} scenes it never saw, beam {BEAM}")
-    captions = evaluate(Captioner.load(out), dataset, beam=BEAM, progress=progress)
+    captions = evaluate(Captioner.load(out, **where), dataset, beam=BEAM, progress=progress)
     captions.save(out / "evaluation" / f"test-beam{BEAM}")
     update_metrics(out, captions.figures)
     report("4/6  training DMN+ on the questions, with the same encoder, frozen")
-    _train(data, answerer, "scenes-answers", answer_epochs, seed=seed, encoder_from=str(out))
+    more = {"seed": seed, "encoder_from": str(out), **where}
+    _train(data, answerer, "scenes-answers", answer_epochs, **more)
     report(f"5/6  answering questions about the {test_pictures} scenes")
-    model = Answerer.load(answerer)
+    model = Answerer.load(answerer, **where)
     answers = evaluate_answers(model, dataset, evidence=True, progress=progress)
     answers.save(answerer / "evaluation" / "test")
     update_metrics(answerer, answers.figures)
@@ -118,8 +254,8 @@ def demo(
     few = min(4, test_pictures // 2)  # no picture is among the best and the worst
     write_report(
         page,
-        title="gazetell demo: captions of generated scenes, and answers",
-        command="gazetell demo",
+        title="Captions of generated scenes, and answers",
+        command="gazetell demo --train",
         figures=figures,
         history=[row for _, row in read_jsonl(out / "metrics.jsonl")],
         # The order of scenes is random: the first dozen are any.
@@ -161,6 +297,9 @@ def _clear(out: Path, again: bool) -> None:
 
 def _train(data: Path, out: Path, recipe: str, epochs: int | None, **more: Any) -> None:
     """Train by a recipe, for all of the epochs if their number is given."""
+    from ..training.fit import train
+    from ..training.options import train_options
+
     fixed = {} if epochs is None else {"epochs": epochs, "patience": epochs}
     options = train_options(recipe, **more, **fixed)
     train(data, out, options, report=report, progress=on_terminal())

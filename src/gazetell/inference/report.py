@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,28 @@ from .gaze import Gaze, fill, one_line, picture_uri, script, template
 SIDE = 480  # longer side of an embedded picture in pixels: some 50 kB each
 Figure = float | int | str | None
 History = Sequence[Mapping[str, Any]]
+
+
+class Asked(NamedTuple):
+    """A question about a picture, with its answer.
+
+    Attributes:
+        question: as it was asked.
+        answer: the likeliest one.
+        confidence: its probability.
+        abstained: the model is not sure of it.
+    """
+
+    question: str
+    answer: str
+    confidence: float
+    abstained: bool = False
+
+    @property
+    def text(self) -> str:
+        """The answer with its confidence."""
+        text = f"{self.answer} ({100 * self.confidence:.0f} %)"
+        return f"not sure; at best {text}" if self.abstained else text
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +62,7 @@ class Example:
         verdict: what a check of the facts found, for example ``"false: no red circle"``.
         right: whether the verdict is a good one; None marks it as neither.
         view: where the maps lie on the picture.
+        asked: questions about it.
     """
 
     image: Image.Image | str | os.PathLike[str]
@@ -51,6 +74,7 @@ class Example:
     verdict: str | None = None
     right: bool | None = None
     view: View = WHOLE_VIEW
+    asked: Sequence[Asked] = ()
 
 
 def write_report(
@@ -59,12 +83,13 @@ def write_report(
     title: str,
     command: str,
     figures: Mapping[str, Figure],
-    history: History,
     examples: Sequence[Example],
-    best: Sequence[Example],
-    worst: Sequence[Example],
     commands: Sequence[str],
     notes: Sequence[str],
+    lead: str = "Pictures of the test set. Choose a word to see where the model looked for it.",
+    history: History = (),
+    best: Sequence[Example] = (),
+    worst: Sequence[Example] = (),
     answers: Sequence[Example] = (),
     date: str | None = None,
 ) -> None:
@@ -77,14 +102,15 @@ def write_report(
         title: the heading.
         command: the command line that made the run.
         figures: headline figures by name; None is shown as "not computed".
+        examples: a dozen pictures.
+        commands: the command lines to go on with; a line that starts with ``#`` is a comment.
+        notes: what the reader must know, a sentence or two each.
+        lead: what the examples are.
         history: rows of ``metrics.jsonl``: ``"epoch"`` and any of ``"train_loss"``,
             ``"val_loss"``, ``"val_cider"`` and other ``"val_..."`` scores, of which the first
             three are drawn.
-        examples: a dozen test pictures.
         best: the pictures with the highest scores.
         worst: the pictures with the lowest scores.
-        commands: the command lines to go on with; a line that starts with ``#`` is a comment.
-        notes: what the reader must know, a sentence or two each.
         answers: questions about test pictures; ``caption`` is question and answer, ``words`` name
             the passes of the attention.
         date: shown beneath the title as it is.
@@ -96,11 +122,7 @@ def write_report(
     """
     sections = (
         ("How it learned", "", _curves(history)),
-        (
-            "Where it looked",
-            "Pictures of the test set. Choose a word to see where the model looked for it.",
-            _gallery(examples, tiles=True),
-        ),
+        ("Where it looked", lead, _gallery(examples, tiles=True)),
         (
             "What it answered",
             "Questions about pictures of the test set, and where it looked in each pass.",
@@ -193,6 +215,11 @@ def _card(example: Example, tiles: bool) -> str:
     about = f'<p class="marks">{marks}</p>' if marks else ""
     if example.references:
         about += '<p class="small">People said</p>' + _list("references", example.references)
+    if example.asked:
+        rows = (
+            f"<dt>{_text(one.question)}</dt><dd>{_text(one.text)}</dd>" for one in example.asked
+        )
+        about += f'<dl class="asked">{"".join(rows)}</dl>'
     return (
         f"<article>\n{seen}" + (f'<div class="about">{about}</div>' if about else "") + "</article>"
     )
