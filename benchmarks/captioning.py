@@ -37,7 +37,7 @@ from gazetell.models.captioners import CAPTIONERS, CaptionModel, ShowAttendTell,
 from gazetell.models.decoding import Decoded, DecodingOptions, decode
 from gazetell.models.encoders import Encoder, EncoderConfig, Grid
 from gazetell.models.precision import Precision, choose_device, choose_precision
-from gazetell.training.captions import caption_loss
+from gazetell.training.captions import teacher_forcing
 from plain_show_attend_tell import Reference
 
 PAD, UNK, START, END = range(4)
@@ -92,9 +92,9 @@ def build(architecture: str, options: Namespace, channels: int = 0) -> CaptionMo
 
 def our_loss(model: CaptionModel) -> Loss:
     """The loss as training computes it."""
-    return lambda batch: caption_loss(
-        model, Grid.of(batch.pictures, batch.pictures.shape[1], 1), batch, PAD
-    )
+    return lambda batch: teacher_forcing(
+        model, Grid.of(batch.pictures, batch.pictures.shape[1], 1), batch
+    ).loss()
 
 
 def check_same(reference: Reference, ours: Any, batch: CaptionBatch) -> dict[str, float]:

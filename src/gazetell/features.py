@@ -35,6 +35,7 @@ from .models.encoders import Encoder, Grid
 from .models.precision import Precision, choose
 from .pictures import (
     WHOLE_VIEW,
+    Area,
     Fit,
     PictureSource,
     View,
@@ -248,8 +249,12 @@ class FeatureCache:
         height, width = cells.shape[1:3]
         return Grid.of(torch.from_numpy(cells).flatten(1, 2), height, width)
 
-    def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
+    def load(
+        self, names: Sequence[str], mirrored: np.ndarray, crops: Sequence[Area] | None = None
+    ) -> Tensor:
         """The cells (B, R, C) of ``grid``."""
+        if crops is not None:
+            raise ValueError("a cache holds grids of whole pictures alone")
         return self.grid(names, mirrored).cells
 
 

@@ -26,8 +26,9 @@ class Numbers:
     def __init__(self):
         self.asked = []
 
-    def load(self, names, mirrored):
+    def load(self, names, mirrored, crops=None):
         self.asked += names
+        self.crops = crops
         numbers = [int(name.removesuffix(".png")) + 1 for name in names]
         return torch.tensor([-n if m else n for n, m in zip(numbers, mirrored, strict=True)])
 
@@ -81,10 +82,13 @@ def test_draws_depend_on_seed_and_epoch_alone(data):
 
 @BOTH
 def test_draws_of_a_picture_do_not_depend_on_its_batch(data):
-    drawing = data(per_image=1, flip=0.5, seed=1, epoch=2)
+    drawing = data(per_image=1, flip=0.5, crop=0.5, seed=1, epoch=2)
     together = drawing.__getitems__([0, 1, 2, 4])
+    crops = drawing.source.crops
+    assert len(set(crops)) == 4
     for index in (4, 2, 1, 0):
         alone = drawing[index]
+        assert drawing.source.crops == [crops[min(index, 3)]]
         assert alone.pictures[0] in together.pictures
         assert said(alone)[0] in said(together)
 

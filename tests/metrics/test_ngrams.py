@@ -187,6 +187,17 @@ def test_cider_of_any_candidates_for_any_pictures(pictures, asked):
     np.testing.assert_allclose(scores, expected, atol=1e-9)
 
 
+@given(TEXTS, TEXTS)
+def test_cider_with_the_document_frequencies_of_other_pictures(pictures, others):
+    candidates, references = zip(*pictures, strict=True)
+    corpus = [texts for _, texts in others]
+    scores = CiderD(references, corpus=corpus).score(candidates)
+    expected = [naive_cider(*picture, corpus) for picture in pictures]
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
+    same = CiderD(references, corpus=references).score(candidates)
+    np.testing.assert_allclose(same, CiderD(references).score(candidates), atol=1e-12)
+
+
 @given(TEXTS)
 def test_cider_of_token_ids_is_that_of_words(pictures):
     def number(text):

@@ -143,6 +143,26 @@ def test_stacked_lstms_follow_their_equations(fusion, layers):
     assert follows(model("lstm-vqa", fusion=fusion, layers=layers), by_hand, grid())
 
 
+@pytest.mark.parametrize("options", [{}, {"glimpses": 3, "question": "lstm", "positions": True}])
+def test_an_attending_answerer_follows_its_equations(options):
+    glimpses = options.get("glimpses", 2)
+
+    def by_hand(p, cells, words):
+        keys = [
+            add(affine(p, "facts", normalised(x)), place(p, i, 2, 3)) for i, x in enumerate(cells)
+        ]
+        q, gaze, seen = question(p, words), [], []
+        asked = affine(p, "queries", q)
+        for t in range(glimpses):
+            query = asked[t * H : (t + 1) * H]
+            gaze.append(softmax([dot(query, key) / H**0.5 for key in keys]))
+            seen += weighted(gaze[-1], keys)
+        sides = tanh(affine(p, "seen", seen)), tanh(affine(p, "words", q))
+        return affine(p, "head.1", [x * y for x, y in zip(*sides, strict=True)]), gaze
+
+    assert follows(model("attention-vqa", **options), by_hand, grid())
+
+
 CHOICES = list(itertools.product(("gru", "soft"), ("relu", "gru"), ("gru", "lstm")))
 
 
@@ -287,7 +307,7 @@ def test_the_image_vector_starts_as_strong_whatever_normalises_it():
         ("dmn-plus", "memory", "lstm", "--memory lstm: expected one of relu, gru"),
         ("dmn-plus", "attention_kind", "hard", "--attention-kind hard: expected one of gru, soft"),
         ("dmn-plus", "question", "bow", "--question bow: expected one of gru, lstm"),
-        ("dmn", "passes", 1, "--architecture dmn: expected one of bow-mlp, lstm-vqa, dmn-plus"),
+        ("dmn", "passes", 1, "--architecture dmn: expected one of bow-mlp, lstm-vqa, att"),
     ],
 )
 def test_what_cannot_be_built_is_named(architecture, field, value, message):

@@ -15,6 +15,8 @@ VARIANTS = [
     ("bow-mlp", {"pooling": "mean", "normalise": "layer", "layers": 1}),
     ("lstm-vqa", {}),
     ("lstm-vqa", {"fusion": "product", "normalise": "none", "layers": 1}),
+    ("attention-vqa", {}),
+    ("attention-vqa", {"glimpses": 1, "question": "lstm", "positions": True}),
     ("dmn-plus", {}),
     ("dmn-plus", {"question": "lstm", "passes": 1}),
     ("dmn-plus", {"attention_kind": "soft", "memory": "gru", "passes": 2}),

@@ -27,6 +27,7 @@ from gazetell.inference.evaluate import evaluate_answers
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.folder import load_model, update_metrics
+from gazetell.pictures import PixelSource
 from gazetell.training import captions, fit
 from gazetell.training.answers import fit_temperature
 from gazetell.training.fit import train
@@ -88,9 +89,12 @@ def test_captions_of_a_few_pictures_are_learned_by_heart(tiny, tmp_path):
 @pytest.mark.parametrize("architecture", ANSWERERS)
 def test_answers_about_a_few_pictures_are_learned_by_heart(architecture, tiny, tmp_path):
     sizes = {"embedding": 32, "learning_rate": 8e-3, "beta2": 0.95, "label_smoothing": 0.0}
-    sizes |= {"bow-mlp": {"width": 64, "layers": 1}, "lstm-vqa": {"hidden": 48, "layers": 1}}.get(
-        architecture, {"hidden": 48, "attention_width": 12, "passes": 2}
-    )
+    sizes |= {
+        "bow-mlp": {"width": 64, "layers": 1},
+        "lstm-vqa": {"hidden": 48, "layers": 1},
+        "attention-vqa": {"hidden": 48, "width": 64},
+        "dmn-plus": {"hidden": 48, "attention_width": 12, "passes": 2},
+    }[architecture]
     sizes["label_smoothing"] = None
     shared = {"overfit": 4, "batch": 2, "epochs": 20, "eval_every": 20}
     lines = tiny.train(tmp_path, architecture=architecture, **shared, **sizes)
@@ -177,6 +181,56 @@ def test_self_critical_training_raises_the_reward(baseline, tiny, first, tmp_pat
     assert all(0 < row["reward_share"] < 1 for row in rows)
 
 
+def test_random_crops_are_of_the_training_pictures_and_drawn_anew(tiny, tmp_path, monkeypatch):
+    seen = []
+    real = PixelSource.load
+
+    def load(self, names, mirrored, crops=None):
+        seen.append((names, crops))
+        assert self.kept.keys() == {r.image for r in Dataset.open(tiny.data).split("val")}
+        return real(self, names, mirrored, crops)
+
+    monkeypatch.setattr(PixelSource, "load", load)
+    tiny.train(tmp_path, random_crop=0.4, workers=0)
+    drawn = [dict(zip(*each, strict=True)) for each in seen if each[1] is not None]
+    epochs = [drawn[0] | drawn[1], drawn[2] | drawn[3]]
+    assert epochs[0].keys() == epochs[1].keys()
+    areas = [
+        (right - left) * (low - top) for each in epochs for left, top, right, low in each.values()
+    ]
+    assert len(set(areas)) == 32
+    assert 0.39 < min(areas) < 0.7
+    assert any(crops is None for _, crops in seen)  # validation
+
+
+def test_the_reward_counts_n_grams_in_another_dataset(tiny, first, tmp_path):
+    more = tiny.changed(tmp_path / "more", captions=of_val(split="train"))
+    given = {"reward": "cider", "samples": 2, "encoder_trainable": "none", "epochs": 1}
+    own = tiny.train(tmp_path / "own", tiny.second(first, **given))
+    references = {"reward_references": str(more)}
+    lines = tiny.train(tmp_path / "other", tiny.second(first, **given, **references))
+    assert any("counted in 22 pictures" in line for line in lines)
+    assert not any("counted in" in line for line in own)
+    rewards = [tiny.rows(tmp_path / name)[0]["train_reward"] for name in ("own", "other")]
+    assert rewards[0] != rewards[1]
+
+
+def test_a_student_learns_what_its_teacher_says(tiny, first, tmp_path):
+    lent = dict.fromkeys(("encoder", "encoder_weights", "encoder_size"))
+    lent |= {"encoder_from": str(first), "encoder_trainable": "none", "epochs": 6, "batch": 4}
+    taught = {"teacher": (str(first), str(first)), "teacher_weight": 1.0, "hidden": 20}
+    tiny.train(tmp_path / "student", **lent, **taught, seed=9)
+    losses = [row["train_loss"] for row in tiny.rows(tmp_path / "student")]
+    assert 0 < losses[-1] < 0.5 * losses[0]  # of the divergence alone, which can come to 0
+    for changes, named in (
+        ({"min_frequency": 5}, "has other words"),
+        ({"encoder_trainable": "none", "seed": 9}, "has another encoder"),
+        ({"encoder_size": 64}, "another size"),
+    ):
+        with pytest.raises(UsageError, match=f"--teacher .*{named}"):
+            tiny.train(tmp_path / "refused", teacher=(str(first),), **changes)
+
+
 def test_the_average_is_what_is_kept(tiny, tmp_path, monkeypatch):
     """The callback against an average written out beside the training."""
     expected, step = {}, []
@@ -215,6 +269,16 @@ def test_word_vectors_are_where_training_begins(tiny, tmp_path):
     assert any(str(len(words)) in line for line in lines)
     with pytest.raises(UsageError, match="--embedding 12, not 8"):
         tiny.train(tmp_path / "narrow", **begun, embedding=8)
+    # A model lends its words, also to an answerer.
+    asked = {"architecture": "attention-vqa", "freeze_words": True, "epochs": 1}
+    tiny.train(tmp_path / "asked", word_vectors=str(tmp_path / "frozen"), **asked)
+    borrower = load_model(tmp_path / "asked")
+    both = set(frozen.tokenizer.vocabulary[4:]) & set(borrower.tokenizer.vocabulary)
+    assert len(both) > 2
+    for word in both:
+        models = (frozen, borrower)
+        rows = [m.network.embed.weight[m.tokenizer.vocabulary.index(word)] for m in models]
+        assert torch.equal(*rows)
 
 
 # -- beginning with an earlier model -----------------------------------------------------------
@@ -312,6 +376,7 @@ def test_a_captioner_learns_words_blind_and_goes_on_seeing(architecture, tiny, t
 RUNS = {
     "captions": {"dropout": 0.1},
     "reward": {"reward": "cider", "samples": 3},
+    "crops": {"random_crop": 0.5, "flip": True},
     "ema": {"ema": 0.9},
     "dmn-plus": {"architecture": "dmn-plus", "attention_width": 12, "targets": "votes"},
     "lstm-vqa": {"architecture": "lstm-vqa", "word_dropout": 0.2, "flip": True, "ema": 0.9},
@@ -498,7 +563,9 @@ def test_where_cider_is_zero_by_definition_the_loss_chooses(change, tiny, tmp_pa
     (said,) = (line for line in lines if line.startswith("the best epoch is chosen by"))
     assert "by the loss on val: " in said
     assert "CIDEr" in said
-    assert f"best loss on val {min(losses):.4f}" in lines[-1]
+    assert float(lines[-1].rpartition("best loss on val ")[2]) == pytest.approx(
+        min(losses), abs=1e-4
+    )
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     assert losses[best["epoch"]] == min(losses)
     assert best["epoch"] > 0
@@ -525,10 +592,10 @@ def test_patience_counts_passes_and_training_goes_on_while_cider_is_zero(tiny, t
 
 
 def test_a_loss_that_is_no_number_gives_no_model(tiny, tmp_path, monkeypatch):
-    def nothing(captioner, grid, *rest):
-        return grid.cells.mean() * torch.nan
+    def nothing(words, *rest):
+        return words.logits.mean() * torch.nan
 
-    monkeypatch.setattr(captions, "caption_loss", nothing)
+    monkeypatch.setattr(captions.Words, "loss", nothing)
     with pytest.raises(ModelError, match="finite loss"):
         tiny.train(tmp_path)
     assert not (tmp_path / "config.json").exists()

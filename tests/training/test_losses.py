@@ -16,7 +16,13 @@ from gazetell.models.captioners import build_captioner
 from gazetell.models.decoding import Decoded
 from gazetell.models.encoders import Grid
 from gazetell.training.answers import HIGH, LOW, answer_loss, fit_temperature
-from gazetell.training.captions import RewardedCaptions, advantages, caption_loss, doubly_stochastic
+from gazetell.training.captions import (
+    RewardedCaptions,
+    advantages,
+    divergence,
+    doubly_stochastic,
+    teacher_forcing,
+)
 from gazetell.training.options import train_options
 
 N, T, R = 3, 5, 4
@@ -61,12 +67,24 @@ def test_the_loss_of_captions_is_the_mean_over_words_and_the_penalty(architectur
     logits, attention = captioner(Grid.of(grid.cells[owner], 2, 2), tokens[:, :-1], lengths)
     places = [(n, t, word) for n, row in enumerate(rows) for t, word in enumerate(row[1:])]
     nats = [-float(logits[n, t].log_softmax(0)[word]) for n, t, word in places]
-    plain = float(caption_loss(captioner, grid, batch, tokenizer.pad))
+    plain = float(teacher_forcing(captioner, grid, batch).loss())
     assert plain == pytest.approx(sum(nats) / len(nats), rel=1e-5)
-    penalised = float(caption_loss(captioner, grid, batch, tokenizer.pad, penalty=0.5))
+    penalised = float(teacher_forcing(captioner, grid, batch).loss(penalty=0.5))
     expected = 0.0 if attention is None else 0.5 * float(doubly_stochastic(attention))
     assert (expected > 0.01) == (architecture != "lstm")
     assert penalised - plain == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_divergence_from_teachers_is_its_formula():
+    torch.manual_seed(3)
+    logits, taught = torch.randn(5, 7), torch.randn(5, 7).softmax(1)
+    taught[0, 1:] = 0  # sure of a word
+    taught[0, 0] = 1
+    total = 0.0
+    for mine, theirs in zip(logits.softmax(1).tolist(), taught.tolist(), strict=True):
+        total += sum(p * math.log(p / q) for p, q in zip(theirs, mine, strict=True) if p)
+    assert float(divergence(logits, taught)) == pytest.approx(total / 5, rel=1e-5)
+    assert float(divergence(logits, logits.softmax(1))) == pytest.approx(0, abs=1e-6)
 
 
 CAPTIONS = (

@@ -38,12 +38,17 @@ from gazetell.training.options import (
         ({"architecture": "lstm-vqa", "fusion": "sum"}, "expected one of concat, product"),
         # Of another architecture or task.
         ({"architecture": "lstm", "passes": 9}, "--passes 9: lstm has no such option.*dmn-plus"),
-        ({"architecture": "rnn", "targets": "soft"}, "--targets soft: rnn.*bow-mlp, lstm-vqa, dmn"),
+        ({"architecture": "rnn", "targets": "soft"}, "--targets soft: rnn.*bow-mlp, lstm-vqa, att"),
         ({"architecture": "bow-mlp", "reward": "cider"}, "--reward cider: bow-mlp.*lstm"),
         ({"blind": True, "attention_penalty": 1.0}, "--attention-penalty 1.0: has no effect"),
         # Without effect.
         ({"freeze_words": True}, "--freeze-words: would freeze random"),
         ({"samples": 3}, "--samples 3: expected --reward"),
+        ({"reward_references": "data"}, "--reward-references .*data: expected --reward"),
+        ({"random_crop": 0.5}, "--random-crop 0.5: a grid that is kept has no crops"),
+        ({"random_crop": 1.0}, "--random-crop 1.0: expected 0 up to below 1"),
+        ({"teacher_weight": 0.3}, "--teacher-weight 0.3: expected --teacher"),
+        ({"teacher": ("a",), "reward": "cider"}, "--teacher .*a.*: has no effect with"),
         ({"reward_baseline": "greedy"}, "--reward-baseline greedy: expected --reward"),
         ({"reward": "cider", "label_smoothing": 0.2}, "--label-smoothing 0.2: has no effect"),
         ({"reward": "cider", "attention_penalty": 1.0}, "--attention-penalty 1.0: has no effect"),

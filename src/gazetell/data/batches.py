@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..pictures import Area, random_crop
 from .answers import AnswerVocabulary, Target
 from .records import CaptionRecord, QuestionRecord
 from .text import Tokenizer
@@ -52,8 +53,23 @@ Batch = TypeVar("Batch", CaptionBatch, QuestionBatch)
 class Source(Protocol):
     """Where the pictures of a batch come from."""
 
-    def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
-        """The pictures (B, ...), mirrored where ``mirrored`` (B,) says so."""
+    def load(
+        self, names: Sequence[str], mirrored: np.ndarray, crops: Sequence[Area] | None = None
+    ) -> Tensor:
+        """The pictures (B, ...) or B areas of them, mirrored where ``mirrored`` (B,) says so."""
+
+
+class NoPictures:
+    """Zeros (B, R, 1) for a model that sees nothing: the pictures need not be there."""
+
+    def __init__(self, regions: int) -> None:
+        self.regions = regions
+
+    def load(
+        self, names: Sequence[str], mirrored: np.ndarray, crops: Sequence[Area] | None = None
+    ) -> Tensor:
+        """See ``Source.load``."""
+        return torch.zeros(len(names), self.regions, 1)
 
 
 class Draws(TypedDict, total=False):
@@ -61,6 +77,7 @@ class Draws(TypedDict, total=False):
 
     per_image: int  # at most so many texts of a picture an epoch; 0 is all
     flip: float  # probability of the mirrored picture
+    crop: float  # least share of a picture that a random crop keeps; 0 is whole pictures
     seed: int
     epoch: int
 
@@ -80,6 +97,7 @@ class _PictureTexts(Dataset[Batch], Generic[Batch]):
     ) -> None:
         self.images, self.texts_of, self.source = images, texts_of, source
         self.per_image, self.flip = draws.get("per_image", 0), draws.get("flip", 0.0)
+        self.crop = draws.get("crop", 0.0)
         self.seed, self.epoch = draws.get("seed", 0), draws.get("epoch", 0)
 
     def __len__(self) -> int:
@@ -95,17 +113,20 @@ class _PictureTexts(Dataset[Batch], Generic[Batch]):
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, list[tuple[int, int]]]:
         """The pictures, and (owner, number) of the texts that are drawn."""
-        mirrored = np.zeros(len(indices), bool)
+        mirrored, crops = np.zeros(len(indices), bool), []
         texts: list[tuple[int, int]] = []
         for b, index in enumerate(indices):
             random = np.random.default_rng((self.seed, self.epoch, index))
             mirrored[b] = random.random() < self.flip
+            if self.crop:
+                crops.append(random_crop(random, (self.crop, 1.0)))
             chosen = self.texts_of[index]
             if 0 < self.per_image < len(chosen):
                 picks = random.choice(len(chosen), self.per_image, replace=False)
                 chosen = [chosen[pick] for pick in picks]
             texts += [(b, text) for text in chosen]
-        return self.source.load([self.images[index] for index in indices], mirrored), texts
+        names = [self.images[index] for index in indices]
+        return self.source.load(names, mirrored, crops or None), texts
 
 
 class CaptionData(_PictureTexts[CaptionBatch]):

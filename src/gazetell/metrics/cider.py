@@ -67,29 +67,41 @@ class CiderD:
         references: the reference token sequences of each picture. Tokens are anything hashable,
             words or token ids; candidates must be made of the same.
         plain: CIDEr instead of CIDEr-D: no clipping, no penalty on length.
+        corpus: the references of other pictures, whose document frequencies count instead.
 
     Raises:
         ValueError: no pictures, or a picture without references.
     """
 
-    def __init__(self, references: Sequence[Sequence[Tokens]], *, plain: bool = False) -> None:
+    def __init__(
+        self,
+        references: Sequence[Sequence[Tokens]],
+        *,
+        plain: bool = False,
+        corpus: Sequence[Sequence[Tokens]] | None = None,
+    ) -> None:
         check_texts(references, references)
+        counted = references if corpus is None else corpus
+        check_texts(counted, counted)
         self.plain = plain
-        sizes = np.array([len(texts) for texts in references])
-        self._first_text = _starts(sizes)  # of each picture; one more at the end
+        self._first_text = _starts(np.array([len(texts) for texts in references]))
         self._vocabulary = _Vocabulary()
         texts = [text for texts in references for text in texts]
-        self._entries = self._vocabulary.count(texts, learn=True)
+        others = [text for texts in corpus or () for text in texts]
+        entries = self._vocabulary.count([*texts, *others], learn=True)
+        ours, theirs = (entries.part(0, len(texts)), entries.part(len(texts), len(texts + others)))
+        self._entries, of = ours, ours if corpus is None else theirs
         self._lengths = _lengths(texts)
         self._first_entry = _starts(np.bincount(self._entries.text, minlength=len(texts)))
 
-        picture = np.repeat(np.arange(len(sizes)), sizes)[self._entries.text]
-        ngram, span = self._entries.ngram, self._entries.span
+        sizes = np.array([len(texts) for texts in counted])
+        picture = np.repeat(np.arange(len(sizes)), sizes)[of.text]
+        ngram, span = of.ngram, of.span
         in_picture = np.sort(picture * span + ngram)
         once = in_picture[np.diff(in_picture, prepend=-1) > 0]
         frequency = np.bincount(once % span, minlength=span)
         # An n-gram that no reference has weighs as much as one that a single picture has.
-        self._unseen = math.log(len(references))
+        self._unseen = math.log(len(counted))
         self._idf = self._unseen - np.log(np.maximum(1.0, frequency))
         self._weights, self._norms = self._weigh(self._entries, len(texts))
 
@@ -166,6 +178,11 @@ class _Entries(NamedTuple):
     ngram: Numbers  # (E,)
     times: Numbers  # (E,)
     span: int
+
+    def part(self, first: int, end: int) -> "_Entries":
+        """The entries of some of the texts, which are counted from 0 again."""
+        a, b = np.searchsorted(self.text, (first, end))
+        return _Entries(self.text[a:b] - first, self.ngram[a:b], self.times[a:b], self.span)
 
 
 class _Vocabulary:

@@ -2,6 +2,7 @@
 
 - ``bow-mlp``: a bag of words and the picture, through a multi-layer perceptron
 - ``lstm-vqa``: stacked LSTMs over the words, merged with the picture
+- ``attention-vqa``: the question attends to the regions of the grid, a few times at once
 - ``dmn-plus``: dynamic memory network, several passes of attention over the grid
 
 The contract of all of them: ``encode_picture(grid) -> EncodedPicture``, once a picture; then
@@ -10,7 +11,7 @@ about those pictures. A new architecture is a class with ``encode_grid`` and ``a
 ``Options``, and an entry in ``ANSWERERS``.
 
 Shapes: ``B`` pictures, ``N`` questions, ``R`` regions, ``C`` channels, ``T`` words, ``E``
-embedding, ``H`` hidden, ``V`` vocabulary, ``A`` answers, ``P`` passes.
+embedding, ``H`` hidden, ``V`` vocabulary, ``A`` answers, ``P`` passes or glimpses.
 """
 
 from abc import ABC, abstractmethod
@@ -305,10 +306,101 @@ class LSTMAnswerer(OneVector):
 
 
 @dataclass(frozen=True)
-class DMNPlusOptions(AnswererOptions):
-    """Options of ``DMNPlus``."""
+class RegionsOptions(AnswererOptions):
+    """Options of ``Regions``."""
 
     hidden: int = option(512, "Width of the recurrent state.", POSITIVE)
+    question: Literal["gru", "lstm"] = option("gru", "What reads the question: gru or lstm.")
+    positions: bool = option(False, "Tell each region where it lies, for questions about places.")
+
+
+class Regions(AnswerModel):
+    """An answerer that looks at regions, with one recurrent layer that reads the question.
+
+    The regions are normalised over their channels, without learned scale: raw activations of a CNN
+    differ much in size, and training sticks at answers from words alone.
+    """
+
+    options: "AttentionAnswererOptions | DMNPlusOptions"
+
+    def __init__(self, options: "AttentionAnswererOptions | DMNPlusOptions", **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        self.normalise = nn.LayerNorm(self.channels, elementwise_affine=False)
+        self.facts = nn.Linear(self.channels, options.hidden)
+        if options.positions:
+            self.places = nn.Linear(2, options.hidden, bias=False)
+        reader = nn.LSTM if options.question == "lstm" else nn.GRU
+        self.question = reader(options.embedding, options.hidden, batch_first=True)
+        start_recurrent(self.question)
+
+    def encode_grid(self, grid: Grid) -> Tensor:
+        facts = self.facts(self.grid_dropout(self.normalise(grid.cells)))  # (B, R, C) -> (B, R, H)
+        if self.options.positions:
+            facts = facts + self.places(positions(grid.height, grid.width, grid.cells))
+        return facts
+
+    def read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """The question q (N, H): the last state of its reader."""
+        _, last = self.question(self.embed_words(tokens, lengths))
+        return widened((last[0] if isinstance(last, tuple) else last)[0])  # (1, N, H) -> (N, H)
+
+
+@dataclass(frozen=True)
+class AttentionAnswererOptions(RegionsOptions):
+    """Options of ``AttentionAnswerer``."""
+
+    width: int = option(1024, "Width of the merged layer.", POSITIVE)
+    glimpses: int = option(2, "Attentions over the regions, side by side.", POSITIVE)
+
+
+class AttentionAnswerer(Regions):
+    """The question looks at the regions, P times side by side, and is merged with what it saw::
+
+        k_i = W_k LayerNorm(x_i) + b_k                      + W_p p_i, positions=True
+        q   = GRU(words), its last state                    or an LSTM, question="lstm"
+        g   = softmax_i(k_i . (W_t q + b_t) / sqrt(H))      the gaze of glimpse t = 1..P
+        c_t = sum_i g_i k_i
+        u   = tanh(W_c [c_1 ; .. ; c_P] + b_c) * tanh(W_q q + b_q)
+        p(answer) = softmax(W_a dropout(u) + b_a)
+
+    The score is the product that ``attention-lstm`` has; Kazemi and Elqursh score by a layer over
+    question and region, and put question and glimpses side by side instead of multiplying them.
+
+    References:
+        Kazemi and Elqursh 2017, Show, Ask, Attend, and Answer (glimpses); Anderson et al. 2018,
+        Bottom-Up and Top-Down Attention for Image Captioning and Visual Question Answering (the
+        product of question and attended region); Luong et al. 2015 (dot score).
+    """
+
+    Options = AttentionAnswererOptions
+    options: AttentionAnswererOptions
+
+    def __init__(self, options: AttentionAnswererOptions, **sizes: int) -> None:
+        super().__init__(options, **sizes)
+        hidden, glimpses = options.hidden, options.glimpses
+        self.queries = nn.Linear(hidden, glimpses * hidden)
+        self.seen = nn.Linear(glimpses * hidden, options.width)
+        self.words = nn.Linear(hidden, options.width)
+        self.head = nn.Sequential(
+            nn.Dropout(options.dropout), nn.Linear(options.width, self.answers)
+        )
+
+    def answer(
+        self, picture: EncodedPicture, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        keys, question = picture.of(owner), self.read(tokens, lengths)  # (N, R, H), (N, H)
+        queries = self.queries(question).unflatten(1, (self.options.glimpses, -1))  # (N, P, H)
+        scores = torch.bmm(queries, keys.to(queries.dtype).transpose(1, 2))  # (N, P, R)
+        gaze = (widened(scores) / keys.shape[2] ** 0.5).softmax(2)
+        contexts = torch.bmm(gaze.to(keys.dtype), keys).flatten(1)  # (N, P H)
+        merged = self.seen(contexts).tanh() * self.words(question).tanh()
+        return self.head(merged), gaze
+
+
+@dataclass(frozen=True)
+class DMNPlusOptions(RegionsOptions):
+    """Options of ``DMNPlus``."""
+
     attention_width: int = option(256, "Width of the layer behind the gates.", POSITIVE)
     passes: int = option(3, "Passes over the picture.", POSITIVE)
     memory: Literal["relu", "gru"] = option(
@@ -317,11 +409,9 @@ class DMNPlusOptions(AnswererOptions):
     attention_kind: Literal["gru", "soft"] = option(
         "gru", "How the regions attended to are read: gru or soft (a weighted sum)."
     )
-    question: Literal["gru", "lstm"] = option("gru", "What reads the question: gru or lstm.")
-    positions: bool = option(False, "Tell each region where it lies, for questions about places.")
 
 
-class DMNPlus(AnswerModel):
+class DMNPlus(Regions):
     """Dynamic memory network for pictures::
 
         f_i = tanh(W LayerNorm(x_i) + b)        regions in snake order: every second row reversed
@@ -341,8 +431,7 @@ class DMNPlus(AnswerModel):
 
     What the paper has not:
 
-    - The regions are normalised over their channels, without learned scale: raw activations of a
-      CNN drive the tanh to its ends, and training sticks at answers from words alone.
+    - The regions are normalised, see ``Regions``.
     - The scores of the gates have no second bias: it moves all of them alike.
     - ``positions``: without them only the recurrences of the input fusion know where a region lies,
       and questions about places take long to learn.
@@ -360,15 +449,8 @@ class DMNPlus(AnswerModel):
     def __init__(self, options: DMNPlusOptions, **sizes: int) -> None:
         super().__init__(options, **sizes)
         hidden, passes = options.hidden, range(options.passes)
-        self.normalise = nn.LayerNorm(self.channels, elementwise_affine=False)
-        self.facts = nn.Linear(self.channels, hidden)
-        if options.positions:
-            self.places = nn.Linear(2, hidden, bias=False)
         self.fusion = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
-        reader = nn.LSTM if options.question == "lstm" else nn.GRU
-        self.question = reader(options.embedding, hidden, batch_first=True)
         start_recurrent(self.fusion)
-        start_recurrent(self.question)
         self.gates = nn.ModuleList(RegionGates(hidden, options.attention_width) for _ in passes)
         if options.attention_kind == "gru":
             self.reader = AttentionGRU(hidden, hidden, options.passes)
@@ -379,10 +461,8 @@ class DMNPlus(AnswerModel):
         self.head = nn.Sequential(nn.Dropout(options.dropout), nn.Linear(2 * hidden, self.answers))
 
     def encode_grid(self, grid: Grid) -> Tensor:
-        facts = self.facts(self.grid_dropout(self.normalise(grid.cells)))
-        if self.options.positions:
-            facts = facts + self.places(positions(grid.height, grid.width, grid.cells))
-        facts = facts.tanh()[:, snake(grid.height, grid.width, facts.device)]
+        order = snake(grid.height, grid.width, grid.cells.device)
+        facts = super().encode_grid(grid).tanh()[:, order]
         fused, _ = self.fusion(widened(facts))
         forth, back = fused.chunk(2, 2)  # (B, R, 2H) -> (B, R, H) each
         return forth + back  # F in snake order
@@ -390,9 +470,7 @@ class DMNPlus(AnswerModel):
     def answer(
         self, picture: EncodedPicture, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        facts = picture.features
-        _, last = self.question(self.embed_words(tokens, lengths))
-        question = widened((last[0] if isinstance(last, tuple) else last)[0])  # (1, N, H) -> (N, H)
+        facts, question = picture.features, self.read(tokens, lengths)
         soft = self.options.attention_kind == "soft"
         own = picture.of(owner) if soft else facts
         drives = () if soft else self.reader.drives(facts)
@@ -500,6 +578,7 @@ def snake(height: int, width: int, device: torch.device) -> Tensor:
 ANSWERERS: dict[str, type[AnswerModel]] = {
     "bow-mlp": BowMLP,
     "lstm-vqa": LSTMAnswerer,
+    "attention-vqa": AttentionAnswerer,
     "dmn-plus": DMNPlus,
 }
 

@@ -266,8 +266,9 @@ class _Search:
                     gaze.append(attention)
             if bool(done.all()):
                 break
-        maps = torch.stack(gaze, 1) if gaze else [None] * batch
-        rows = zip(tokens, maps, log_prob.tolist(), done.tolist(), strict=True)
+        # To the CPU at once, not a row at a time.
+        maps = torch.stack(gaze, 1).cpu() if gaze else [None] * batch
+        rows = zip(tokens.cpu(), maps, log_prob.tolist(), done.tolist(), strict=True)
         captions = [self.caption(*row) for row in rows]
         return [captions[n * count : (n + 1) * count] for n in pictures]
 

@@ -158,10 +158,9 @@ def answer_loss(logits: Tensor, targets: Tensor, learned: str, smoothing: float 
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(logits)
     total = targets.sum(1, keepdim=True)
     known = (total > 0).squeeze(1)
-    if not bool(known.any()):
-        return logits.sum() * 0
-    shares = (targets / total.clamp(min=torch.finfo(targets.dtype).tiny))[known]
-    return F.cross_entropy(logits[known], shares, label_smoothing=smoothing)
+    shares = targets / total.clamp(min=torch.finfo(targets.dtype).tiny)
+    nats = F.cross_entropy(logits, shares, reduction="none", label_smoothing=smoothing)
+    return (nats * known).sum() / known.sum().clamp(min=1)
 
 
 def fit_temperature(logits: Tensor, accuracy: np.ndarray, *, sigmoid: bool = False) -> float:

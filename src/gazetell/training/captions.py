@@ -21,7 +21,8 @@ References:
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,12 +30,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.batches import CaptionBatch, CaptionData, pad_captions
-from ..data.records import Dataset
+from ..data.records import CaptionRecord, Dataset
 from ..errors import DataError, UsageError
 from ..metrics import CiderD, cider_problem, score_captions
 from ..models.captioners import CaptionModel, build_captioner
 from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Grid
+from ..models.folder import CaptionerFolder, load_kind
 from .options import TrainOptions
 from .task import Report, Task
 
@@ -61,18 +63,34 @@ class Captions(Task):
             raise UsageError(
                 f"--attention-penalty {penalty}: {options.architecture} has no attention"
             )
+        self.teachers = [self._teacher(path) for path in self.options.teacher]
 
     def step(
         self, grid: Grid, batch: CaptionBatch, epoch: int
     ) -> tuple[Tensor, int, dict[str, float]]:
         """Teacher forcing."""
         smoothing, penalty = self.options.label_smoothing, self.options.attention_penalty
-        loss = caption_loss(self.network, grid, batch, self.tokenizer.pad, smoothing, penalty)
+        words = teacher_forcing(self.network, grid, batch)
+        loss = words.loss(smoothing, penalty)
+        if self.teachers:
+            weight = self.options.teacher_weight
+            loss = (1 - weight) * loss + weight * divergence(words.logits, self.taught(batch))
         return loss, len(batch.owner), {}
+
+    @torch.no_grad()
+    def taught(self, batch: CaptionBatch) -> Tensor:
+        """The teachers' probabilities (M, V) of the words of a batch."""
+        shares: list[Tensor] = []
+        for teacher in self.teachers:
+            device = batch.tokens.device
+            grid = self.grid(batch.pictures, teacher.encoder.to(device))
+            words = teacher_forcing(teacher.captioner.to(device), grid, batch)
+            shares.append(words.logits.softmax(1))
+        return torch.stack(shares).mean(0)
 
     def validate(self, grid: Grid, batch: CaptionBatch) -> tuple[Tensor, int]:
         """The loss on the references, and a greedy caption of each picture."""
-        loss = caption_loss(self.network, grid, batch, self.tokenizer.pad)
+        loss = teacher_forcing(self.network, grid, batch).loss()
         for record, caption in zip(batch.records.tolist(), self.generate(grid), strict=True):
             self.generated[record] = self.tokenizer.decode(caption.tokens)
         return loss, len(batch.owner)
@@ -111,6 +129,26 @@ class Captions(Task):
         self.network.train(training)
         return decoded
 
+    def _teacher(self, path: str) -> CaptionerFolder:
+        """A teacher that reads the same words and looks through the same frozen encoder.
+
+        Where this run trains its encoder, a teacher looks through its own, at the same input.
+        """
+        teacher, own = load_kind(path, CaptionerFolder), self.encoder
+        if teacher.tokenizer.vocabulary != self.tokenizer.vocabulary:
+            raise UsageError(
+                f"--teacher {path}: has other words; expected one of the same captions and "
+                f"--min-frequency, or --init-from {path}"
+            )
+        if own.frozen and teacher.encoder.fingerprint() != own.fingerprint():
+            raise UsageError(
+                f"--teacher {path}: has another encoder; expected --encoder-from {path}, or a "
+                "trained one (--encoder-trainable)"
+            )
+        if replace(teacher.encoder.frame, fill=own.frame.fill) != own.frame:
+            raise UsageError(f"--teacher {path}: takes pictures of another size or fit")
+        return teacher
+
     @torch.no_grad()
     def _attends(self) -> bool:
         """Whether the network gives an attention."""
@@ -124,21 +162,27 @@ class RewardedCaptions(Captions):
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         super().__init__(dataset, options, report)
-        if problem := cider_problem({r.id: r.captions for r in self.training}):
+        counted = self.training
+        if self.options.reward_references:
+            given = Dataset.open(self.options.reward_references)
+            counted = [record for record in given.split("train") if record.captions]
+            report(f"how rare n-grams are is counted in {len(counted)} pictures of {given.folder}")
+        if problem := cider_problem({r.id: r.captions for r in counted}):
             raise DataError(f"{dataset.folder}: --reward {self.options.reward}: {problem}")
         if not options.init_from:
             report(
                 f"--reward {self.options.reward} without --init-from begins with random captions; "
                 "a model trained by cross-entropy is the usual start"
             )
-        # As token ids from the first word to <end>, cut like the samples.
-        longest = self.options.max_length + 2
-        self.cider = CiderD(
-            [
-                [ids[1:] for ids in self.tokenizer.encode_batch(r.captions, longest)]
-                for r in self.training
-            ]
-        )
+        own = self._references(self.training)
+        corpus = self._references(counted) if self.options.reward_references else None
+        self.cider = CiderD(own, corpus=corpus)
+
+    def _references(self, records: Sequence[CaptionRecord]) -> list[list[list[int]]]:
+        """Captions as token ids from the first word to ``<end>``, cut like the samples."""
+        texts = [caption for record in records for caption in record.captions]
+        rows = iter(self.tokenizer.encode_batch(texts, self.options.max_length + 2))
+        return [[next(rows)[1:] for _ in record.captions] for record in records]
 
     def step(
         self, grid: Grid, batch: CaptionBatch, epoch: int
@@ -175,37 +219,51 @@ class RewardedCaptions(Captions):
         owner = torch.tensor(order) // (len(samples) // len(grid.cells))
         weight = torch.from_numpy(gained.reshape(-1)[order]).float().to(device)  # (N,)
         batch = CaptionBatch(grid.cells, owner, owner.to(device), tokens.to(device), lengths)
-        nats, real, _ = _word_losses(self.network, grid, batch, self.tokenizer.pad)
-        return (nats * weight.unsqueeze(1).expand_as(real)[real]).mean()
+        words = teacher_forcing(self.network, grid, batch)
+        nats = F.cross_entropy(words.logits, words.targets, reduction="none")
+        return (nats * weight[words.caption]).mean()
 
 
-def caption_loss(
-    captioner: CaptionModel,
-    grid: Grid,
-    batch: CaptionBatch,
-    pad: int,
-    smoothing: float = 0.0,
-    penalty: float = 0.0,
-) -> Tensor:
-    """Mean cross-entropy a word in nats, and the penalty of the attention where there is one."""
-    nats, _, attention = _word_losses(captioner, grid, batch, pad, smoothing)
-    if penalty and attention is not None:
-        return nats.mean() + penalty * doubly_stochastic(attention)
-    return nats.mean()
+class Words(NamedTuple):
+    """What teacher forcing says of the words of captions, the padding left out."""
+
+    logits: Tensor  # (M, V) float32
+    targets: Tensor  # (M,) the words
+    caption: Tensor  # (M,) which of the N captions a word is of
+    attention: Tensor | None  # (N, T, R)
+
+    def loss(self, smoothing: float = 0.0, penalty: float = 0.0) -> Tensor:
+        """Mean cross-entropy a word in nats, and the penalty of the attention if there is one."""
+        nats = F.cross_entropy(self.logits, self.targets, label_smoothing=smoothing)
+        if penalty and self.attention is not None:
+            return nats + penalty * doubly_stochastic(self.attention)
+        return nats
 
 
-def _word_losses(
-    captioner: CaptionModel, grid: Grid, batch: CaptionBatch, pad: int, smoothing: float = 0.0
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Teacher forcing: nats of each word (M,), which are words (N, T), attention (N, T, R)."""
+def teacher_forcing(captioner: CaptionModel, grid: Grid, batch: CaptionBatch) -> Words:
+    """Predict each word of the captions from those before it."""
     state = captioner.start(grid).select(batch.owner)
     outputs, attention = captioner.unroll(state, batch.tokens[:, :-1], batch.lengths)  # (N, T, H)
-    steps = torch.arange(batch.tokens.shape[1] - 1, device=batch.tokens.device)
-    real = steps < batch.lengths.to(batch.tokens.device).unsqueeze(1)
-    logits = captioner.head(outputs[real])  # (M, V)
-    targets = batch.tokens[:, 1:][real]
-    nats = F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=smoothing)
-    return nats, real, attention
+    # Which words are real is found on the CPU: a GPU would finish its work before it answers.
+    steps = outputs.shape[1]
+    real = torch.arange(steps) < batch.lengths.cpu().unsqueeze(1)
+    places = real.flatten().nonzero().squeeze(1).to(outputs.device, non_blocking=True)  # (M,)
+    logits = captioner.head(outputs.flatten(0, 1).index_select(0, places))  # (M, V)
+    targets = batch.tokens[:, 1:].flatten().index_select(0, places)
+    return Words(logits.float(), targets, places // steps, attention)
+
+
+def divergence(logits: Tensor, taught: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence a word, in nats, of a model from its teachers.
+
+    Args:
+        logits: of the model (M, V).
+        taught: the teachers' probabilities (M, V).
+
+    References:
+        Hinton et al. 2015, Distilling the Knowledge in a Neural Network (at temperature 1).
+    """
+    return F.kl_div(logits.log_softmax(1), taught, reduction="batchmean")
 
 
 def doubly_stochastic(attention: Tensor) -> Tensor:

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import callbacks
@@ -41,11 +40,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from .. import __version__
-from ..data.batches import Source
+from ..data.batches import NoPictures, Source
 from ..data.records import Dataset
 from ..errors import GazetellError, ModelError, UsageError
 from ..features import build_cache, cache_folder
@@ -58,7 +57,6 @@ from ..files import (
     write_jsonl,
 )
 from ..models.answerers import ANSWERERS
-from ..models.encoders import Encoder
 from ..models.folder import ModelFolder, load_model, save_model
 from ..models.precision import choose_device, choose_precision
 from ..pictures import PixelSource
@@ -314,12 +312,15 @@ def _average(decay: float) -> callbacks.WeightAveraging:
         Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging.
     """
 
-    def update(mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        if not mean.is_floating_point():
-            return current
-        return mean.lerp(current, 1 - min(decay, (1 + int(updates)) / (10 + int(updates))))
+    def update(means: Any, currents: Any, updates: Tensor | int) -> None:
+        """All tensors of a format at once: one by one a GPU would wait for Python."""
+        if means[0].is_floating_point():
+            decayed = min(decay, (1 + int(updates)) / (10 + int(updates)))
+            torch._foreach_lerp_(means, currents, 1 - decayed)
+        else:
+            torch._foreach_copy_(means, currents)
 
-    return callbacks.WeightAveraging(avg_fn=update)
+    return callbacks.WeightAveraging(multi_avg_fn=update)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -375,7 +376,8 @@ class Training(L.LightningModule):
         """Take the pictures from a source."""
         self.data = self.task.data(source)
         # Worker processes pay off only where pictures are opened again and again.
-        if isinstance(source, PixelSource) and not source.kept:
+        again = isinstance(source, PixelSource) and not source.kept
+        if again or self.options.random_crop:
             self.workers = self.options.workers
         elif isinstance(source, PixelSource) and self.options.workers > 1:
             self.report("--workers has no effect here, since the pictures fit in memory")
@@ -384,17 +386,29 @@ class Training(L.LightningModule):
         """Made anew each epoch, shuffled by seed and epoch."""
         training, _ = self.data
         training.epoch = self.current_epoch
-        order = torch.Generator().manual_seed(self.options.seed + self.current_epoch)
-        return self._loader(training, self.options.batch, RandomSampler(training, generator=order))
+        draw = torch.Generator().manual_seed(self.options.seed + self.current_epoch)
+        # Drawn once: a loader with workers is begun twice, and a sampler would draw anew.
+        order = torch.randperm(len(training), generator=draw).tolist()
+        return self._loader(training, self.options.batch, order)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """In order."""
-        return self._loader(self.data[1], 64)
+        return self._loader(self.data[1], 64, range(len(self.data[1])))
 
-    def _loader(self, data: Any, batch: int, order: Any = None) -> DataLoader[Any]:
-        indices = BatchSampler(order or SequentialSampler(data), batch, drop_last=False)
+    def _loader(self, data: Any, batch: int, order: Sequence[int]) -> DataLoader[Any]:
+        indices = BatchSampler(order, batch, drop_last=False)
         # The dataset makes whole batches: there is nothing to collate.
-        return DataLoader(Told(data), None, sampler=indices, num_workers=self.workers)
+        pinned = self.workers > 0 and self.device.type == "cuda"
+        return DataLoader(
+            Told(data), None, sampler=indices, num_workers=self.workers, pin_memory=pinned
+        )
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """All but what is read on the CPU: to ask a GPU for it would wait for its work."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved._replace(records=batch.records, lengths=batch.lengths)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raise what went wrong with a batch."""
@@ -549,17 +563,6 @@ class Told(TorchDataset[Any]):
             return error
 
 
-class NoPictures:
-    """Zeros (B, R, 1) for a model that sees nothing: the pictures need not be there."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.regions = encoder.height * encoder.width
-
-    def load(self, names: Sequence[str], mirrored: np.ndarray) -> Tensor:
-        """See ``Source.load``."""
-        return torch.zeros(len(names), self.regions, 1, dtype=torch.float16)
-
-
 def _source(
     dataset: Dataset,
     task: Task,
@@ -570,7 +573,7 @@ def _source(
     """Cached grids of a frozen encoder, else the pictures themselves; nothing for a blind model."""
     options, encoder = task.options, task.encoder
     if options.blind:
-        return NoPictures(encoder)
+        return NoPictures(encoder.height * encoder.width)
     if encoder.frozen and not task.begun:
         report(
             f"the encoder {options.encoder} is random and stays so; expected --encoder-weights, "
@@ -581,7 +584,9 @@ def _source(
     # A quick try does not encode everything; a cache serves it where there is one.
     quick = (options.limit or options.overfit) and not folder.is_dir()
     if not encoder.frozen or options.features == "none" or quick:
-        return PixelSource(dataset.root, task.pictures(), encoder.frame)
+        # Crops are opened anew each time.
+        whole = [r.image for r in task.validation] if options.random_crop else task.pictures()
+        return PixelSource(dataset.root, list(dict.fromkeys(whole)), encoder.frame)
     with bar("features", progress) as update:
         return build_cache(
             dataset,

@@ -50,7 +50,9 @@ class StartOptions(Options):
     )
     encoder_from: str | None = option(None, "A model folder whose encoder is taken, with weights.")
     word_vectors: str | None = option(
-        None, "Word embeddings, a text file of GloVe, word2vec or fastText as wide as --embedding."
+        None,
+        "Word embeddings as wide as --embedding: a text file of GloVe, word2vec or fastText, or a "
+        "model folder, whose words are taken.",
     )
     freeze_words: bool = option(False, "Do not train the word embeddings.")
     min_frequency: int = option(5, "A rarer word of the training texts is unknown.", POSITIVE)
@@ -113,6 +115,9 @@ class RunOptions(Options):
         0, "Captions or questions of a picture a pass, drawn anew each time; 0 for all.", COUNT
     )
     flip: bool = option(False, "Mirror half of the pictures; unfit where texts say left and right.")
+    random_crop: float = option(
+        0.0, "Train on random crops of at least this share of a picture; 0 for whole ones.", SHARE
+    )
     patience: int = option(5, "Stop after so many passes without a better one on val.", POSITIVE)
     eval_every: int = option(1, "Validate every so many passes, a divisor of --epochs.", POSITIVE)
     limit: int = option(0, "Only the first so many pictures of each split; 0 for all.", COUNT)
@@ -175,6 +180,19 @@ class CaptionOptions(TrainOptions):
         "mean", "To be beaten: the mean of the picture's other samples, or its greedy caption."
     )
     samples: int = option(5, "Captions sampled of a picture in self-critical training.", POSITIVE)
+    reward_references: str | None = option(
+        None,
+        "A prepared dataset whose training captions say how rare each n-gram of the reward is; "
+        "those trained on if not given.",
+    )
+    teacher: tuple[str, ...] = option(
+        (), "A model folder whose word probabilities are learned too; of several their mean."
+    )
+    teacher_weight: float = option(
+        0.5,
+        "Share of the teachers in the loss; the rest is that of the captions.",
+        (lambda value: 0 < value <= 1, "above 0, at most 1"),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,7 +221,7 @@ VOCABULARY = ("min_frequency", "max_words", "answers", "word_vectors")
 # What --overfit turns off.
 OVERFIT = {
     **dict.fromkeys(("dropout", "grid_dropout", "word_dropout", "label_smoothing"), 0.0),
-    **{"flip": False, "limit": 0, "captions_per_image": 0},
+    **{"flip": False, "random_crop": 0.0, "limit": 0, "captions_per_image": 0},
 }
 
 
@@ -222,7 +240,15 @@ def _rewarded(options: Any) -> bool:
 # Where an option does something, and why it is refused elsewhere.
 USED: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(OVERFIT, (lambda o: not o.overfit, "has no effect with --overfit")),
-    **dict.fromkeys(("reward_baseline", "samples"), (_rewarded, "expected --reward beside it")),
+    **dict.fromkeys(
+        ("reward_baseline", "samples", "reward_references"),
+        (_rewarded, "expected --reward beside it"),
+    ),
+    "teacher": (
+        lambda o: _sees(o) and not _rewarded(o),
+        "has no effect with --blind and --reward",
+    ),
+    "teacher_weight": (lambda o: o.teacher, "expected --teacher beside it"),
     "encoder_trainable": (_sees, "has no effect with --blind"),
     "freeze_words": (
         lambda o: o.word_vectors or o.init_from,
@@ -232,6 +258,11 @@ USED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "features": (
         lambda o: _sees(o) and not _trained(o),
         "only grids of a frozen encoder are kept, and none with --blind",
+    ),
+    "random_crop": (
+        lambda o: _sees(o) and not o.overfit and (_trained(o) or o.features == "none"),
+        "a grid that is kept has no crops, and --blind and --overfit none; expected "
+        "--encoder-trainable, or --features none, beside it",
     ),
     **dict.fromkeys(
         ("grid_dropout", "flip"),
@@ -305,10 +336,14 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
     values = plain((read_recipe(recipe) if recipe else {}) | given)
     # Of a folder with both: the one of the architecture's kind.
     kind = "answerer" if values.get("architecture") in ANSWERERS else "captioner"
+    # Absolute, since the run may be resumed from another folder.
     for name in ("init_from", "encoder_from", "word_vectors", "encoder_weights"):
-        # Absolute, since the run may be resumed from another folder.
         if name in values and (name.endswith("_from") or Path(values[name]).exists()):
             values[name] = str(fetch(values[name], kind).resolve())
+    if "reward_references" in values:
+        values["reward_references"] = str(Path(values["reward_references"]).resolve())
+    if "teacher" in values:
+        values["teacher"] = tuple(str(fetch(path, "captioner").resolve()) for path in values["teacher"])
     givers = _taken(values)
     taken = {name: value for name, (value, _) in givers.items()}
     named = {"encoder", "encoder_from", "encoder_weights"} & (values.keys() | taken.keys())

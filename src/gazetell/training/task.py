@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..data.batches import Source
 from ..data.records import Dataset
 from ..data.text import Tokenizer
-from ..data.vectors import coverage, embedding_matrix, vectors_for
+from ..data.vectors import WordVectors, coverage, embedding_matrix, vectors_for
 from ..errors import DataError, UsageError
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
@@ -140,16 +141,16 @@ class Task(ABC):
         options = self.options
         made = partial(self.batches, tokenizer=self.tokenizer, source=source, **self.reading())
         draws = {"per_image": options.captions_per_image, "seed": options.seed}
-        flip = 0.5 if options.flip else 0.0
-        return made(self.training, flip=flip, **draws), made(self.validation)
+        draws |= {"flip": 0.5 if options.flip else 0.0, "crop": options.random_crop}
+        return made(self.training, **draws), made(self.validation)
 
-    def grid(self, pictures: Tensor) -> Grid:
+    def grid(self, pictures: Tensor, by: Encoder | None = None) -> Grid:
         """The grid of uint8 images (B, 3, S, S), or of cached cells (B, R, C)."""
+        encoder = by or self.encoder
         if pictures.dtype == torch.uint8:
-            return self.encoder(pictures)
-        height, width = self.encoder.height, self.encoder.width
-        cells = pictures.float().expand(-1, -1, self.encoder.trunk_channels)
-        return self.encoder.project_grid(Grid.of(cells, height, width))
+            return encoder(pictures)
+        cells = pictures.float().expand(-1, -1, encoder.trunk_channels)
+        return encoder.project_grid(Grid.of(cells, encoder.height, encoder.width))
 
     def _splits(self, dataset: Dataset, report: Report) -> tuple[Sequence[Any], Sequence[Any]]:
         """Training and validation records; those of the first pictures where a limit is set."""
@@ -226,7 +227,13 @@ class Task(ABC):
         embed.requires_grad_(not options.freeze_words)
         if not options.word_vectors:
             return
-        vectors = vectors_for(options.word_vectors, self.tokenizer)
+        if (Path(options.word_vectors) / "config.json").is_file():
+            lender = load_model(options.word_vectors)
+            rows = lender.network.embed.weight.detach().numpy()
+            found = dict(zip(lender.tokenizer.vocabulary, rows, strict=True))
+            vectors = WordVectors(Path(options.word_vectors), rows.shape[1], found, len(found))
+        else:
+            vectors = vectors_for(options.word_vectors, self.tokenizer)
         if vectors.size != options.embedding:
             raise UsageError(
                 f"--word-vectors {options.word_vectors}: has {vectors.size} numbers a word; "
