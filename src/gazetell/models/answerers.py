@@ -322,6 +322,7 @@ class Regions(AnswerModel):
     """
 
     options: "AttentionAnswererOptions | DMNPlusOptions"
+    question: nn.RNNBase
 
     def __init__(self, options: "AttentionAnswererOptions | DMNPlusOptions", **sizes: int) -> None:
         super().__init__(options, **sizes)
@@ -329,9 +330,14 @@ class Regions(AnswerModel):
         self.facts = nn.Linear(self.channels, options.hidden)
         if options.positions:
             self.places = nn.Linear(2, options.hidden, bias=False)
-        reader = nn.LSTM if options.question == "lstm" else nn.GRU
-        self.question = reader(options.embedding, options.hidden, batch_first=True)
-        start_recurrent(self.question)
+
+    def reader(self) -> nn.RNNBase:
+        """What reads the question; the order of a network's parts is that of its checkpoints."""
+        options = self.options
+        kind = nn.LSTM if options.question == "lstm" else nn.GRU
+        layer = kind(options.embedding, options.hidden, batch_first=True)
+        start_recurrent(layer)
+        return layer
 
     def encode_grid(self, grid: Grid) -> Tensor:
         facts = self.facts(self.grid_dropout(self.normalise(grid.cells)))  # (B, R, C) -> (B, R, H)
@@ -378,6 +384,7 @@ class AttentionAnswerer(Regions):
     def __init__(self, options: AttentionAnswererOptions, **sizes: int) -> None:
         super().__init__(options, **sizes)
         hidden, glimpses = options.hidden, options.glimpses
+        self.question = self.reader()
         self.queries = nn.Linear(hidden, glimpses * hidden)
         self.seen = nn.Linear(glimpses * hidden, options.width)
         self.words = nn.Linear(hidden, options.width)
@@ -451,6 +458,7 @@ class DMNPlus(Regions):
         hidden, passes = options.hidden, range(options.passes)
         self.fusion = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
         start_recurrent(self.fusion)
+        self.question = self.reader()
         self.gates = nn.ModuleList(RegionGates(hidden, options.attention_width) for _ in passes)
         if options.attention_kind == "gru":
             self.reader = AttentionGRU(hidden, hidden, options.passes)
