@@ -331,11 +331,10 @@ class Regions(AnswerModel):
         if options.positions:
             self.places = nn.Linear(2, options.hidden, bias=False)
 
-    def reader(self) -> nn.RNNBase:
+    def question_reader(self) -> nn.RNNBase:
         """What reads the question; the order of a network's parts is that of its checkpoints."""
-        options = self.options
-        kind = nn.LSTM if options.question == "lstm" else nn.GRU
-        layer = kind(options.embedding, options.hidden, batch_first=True)
+        kind = nn.LSTM if self.options.question == "lstm" else nn.GRU
+        layer = kind(self.options.embedding, self.options.hidden, batch_first=True)
         start_recurrent(layer)
         return layer
 
@@ -369,8 +368,7 @@ class AttentionAnswerer(Regions):
         u   = tanh(W_c [c_1 ; .. ; c_P] + b_c) * tanh(W_q q + b_q)
         p(answer) = softmax(W_a dropout(u) + b_a)
 
-    The score is the product that ``attention-lstm`` has; Kazemi and Elqursh score by a layer over
-    question and region, and put question and glimpses side by side instead of multiplying them.
+    The score is that of ``attention-lstm``; Kazemi and Elqursh have a layer over question and region.
 
     References:
         Kazemi and Elqursh 2017, Show, Ask, Attend, and Answer (glimpses); Anderson et al. 2018,
@@ -384,7 +382,7 @@ class AttentionAnswerer(Regions):
     def __init__(self, options: AttentionAnswererOptions, **sizes: int) -> None:
         super().__init__(options, **sizes)
         hidden, glimpses = options.hidden, options.glimpses
-        self.question = self.reader()
+        self.question = self.question_reader()
         self.queries = nn.Linear(hidden, glimpses * hidden)
         self.seen = nn.Linear(glimpses * hidden, options.width)
         self.words = nn.Linear(hidden, options.width)
@@ -438,7 +436,6 @@ class DMNPlus(Regions):
 
     What the paper has not:
 
-    - The regions are normalised, see ``Regions``.
     - The scores of the gates have no second bias: it moves all of them alike.
     - ``positions``: without them only the recurrences of the input fusion know where a region lies,
       and questions about places take long to learn.
@@ -458,7 +455,7 @@ class DMNPlus(Regions):
         hidden, passes = options.hidden, range(options.passes)
         self.fusion = nn.GRU(hidden, hidden, batch_first=True, bidirectional=True)
         start_recurrent(self.fusion)
-        self.question = self.reader()
+        self.question = self.question_reader()
         self.gates = nn.ModuleList(RegionGates(hidden, options.attention_width) for _ in passes)
         if options.attention_kind == "gru":
             self.reader = AttentionGRU(hidden, hidden, options.passes)

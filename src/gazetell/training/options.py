@@ -343,7 +343,9 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
     if "reward_references" in values:
         values["reward_references"] = str(Path(values["reward_references"]).resolve())
     if "teacher" in values:
-        values["teacher"] = tuple(str(fetch(path, "captioner").resolve()) for path in values["teacher"])
+        values["teacher"] = tuple(
+            str(fetch(path, "captioner").resolve()) for path in values["teacher"]
+        )
     givers = _taken(values)
     taken = {name: value for name, (value, _) in givers.items()}
     named = {"encoder", "encoder_from", "encoder_weights"} & (values.keys() | taken.keys())
