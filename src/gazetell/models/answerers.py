@@ -368,7 +368,7 @@ class AttentionAnswerer(Regions):
         u   = tanh(W_c [c_1 ; .. ; c_P] + b_c) * tanh(W_q q + b_q)
         p(answer) = softmax(W_a dropout(u) + b_a)
 
-    The score is that of ``attention-lstm``; Kazemi and Elqursh have a layer over question and region.
+    The score is that of ``attention-lstm``; Kazemi and Elqursh score by a layer.
 
     References:
         Kazemi and Elqursh 2017, Show, Ask, Attend, and Answer (glimpses); Anderson et al. 2018,

@@ -51,8 +51,8 @@ class StartOptions(Options):
     encoder_from: str | None = option(None, "A model folder whose encoder is taken, with weights.")
     word_vectors: str | None = option(
         None,
-        "Word embeddings as wide as --embedding: a text file of GloVe, word2vec or fastText, or a "
-        "model folder, whose words are taken.",
+        "Word embeddings, of a text file of GloVe, word2vec or fastText or of a model; as wide as "
+        "--embedding.",
     )
     freeze_words: bool = option(False, "Do not train the word embeddings.")
     min_frequency: int = option(5, "A rarer word of the training texts is unknown.", POSITIVE)
