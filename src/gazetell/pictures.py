@@ -322,21 +322,20 @@ class Frame:
 
     def pixels(self, picture: Image.Image, crop: Area = WHOLE) -> np.ndarray:
         """An RGB picture as uint8 (3, S, S); of ``crop``, an area of the input, enlarged to it."""
-        area, placed, lengths = area_within(self.seen(picture.size), crop), [], []
+        area, spans = area_within(self.seen(picture.size), crop), []
         for low, high, length in zip(area[:2], area[2:], picture.size, strict=True):
             inside = max(low, 0.0), min(high, 1.0)
             begin = min(round(inside[0] * length), length - 1)
             end = max(round(inside[1] * length), begin + 1)
             first, last = (round(self.size * (x - low) / (high - low)) for x in inside)
             first = min(first, self.size - 1)
-            placed.append((begin, end, first))
-            lengths.append(max(1, last - first))
-        (left, right, x), (top, bottom, y) = placed
+            spans.append((begin, end, first, max(1, last - first)))
+        (left, right, x, width), (top, bottom, y, height) = spans
         if (left, top, right, bottom) != (0, 0, *picture.size):
             # Cut before it is scaled: the filter would mix in what lies beside.
             picture = picture.crop((left, top, right, bottom))
-        if picture.size != (width_height := (lengths[0], lengths[1])):
-            picture = picture.resize(width_height, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
         if picture.size != (self.size, self.size):
             canvas = Image.new("RGB", (self.size, self.size), self.fill)
             canvas.paste(picture, (x, y))

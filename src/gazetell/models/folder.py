@@ -459,7 +459,7 @@ A gazetell {kind}: {card.does}.
     {card.example}
 
 - Encoder: {encoder[name]}, weights {encoder[weights]}, layer {encoder[layer]}, \
-{encoder[size]} px, trained: {encoder[trainable]}
+{encoder[size]} px, fit {encoder[fit]}, trained: {encoder[trainable]}
 - Network: {sizes}
 {about}
 ## Measured
@@ -495,7 +495,7 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         kind=kind,
         card=KINDS[kind].card,
         network=network,
-        encoder=config["encoder"],
+        encoder={"fit": "squash"} | config["encoder"],
         dataset=about.get("dataset", "unnamed data"),
         sizes=", ".join(f"{name} {network[name]}" for name in names if name in network),
         about="".join(f"- {key.capitalize()}: {value}\n" for key, value in about.items()),

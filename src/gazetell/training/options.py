@@ -400,7 +400,7 @@ def saved_options(values: Mapping[str, Any], source: str) -> TrainOptions:
     Raises:
         DataError: an option that does not exist, or one that is out of bounds.
     """
-    values = dict(values)
+    values = {"encoder_fit": "squash", **values}  # as it was when there was no other
     if values.pop("encoder_padding", None) == "same":
         raise DataError(f"{source}: {SAME}")
     values = _checked(values, source)
