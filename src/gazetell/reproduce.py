@@ -22,8 +22,7 @@ A plan is a TOML file with a title, the beams, and the rows of the table::
     name = "both"
     members = ["lstm", "lstm, CIDEr"]       # all their runs as an ensemble
     [[row]]
-    name = "answerer"                       # captions and answers are tables of their own
-    recipe = "coco-vqa"
+    name = "lstm-vqa"                       # captions and answers are tables of their own
     encoder_from = "lstm"                   # the CNN of that row's run, as --encoder-from
     data = "vqa"                            # trained on this dataset
     on = ["vqa:val"]                        # and measured on these; [] is a stage, not measured
@@ -96,7 +95,7 @@ class Row:
         """What the run with a seed is made of; ``more`` are the paths of what it begins with."""
         options: Any = train_options(self.recipe, **{**self.options, "seed": seed, **more})
         published = options.encoder_weights != "none" and not options.encoder_from
-        if not encoder_weights or not published or self.encoder_from or "init_from" in more:
+        if not encoder_weights or not published:
             return options
         path = Path(encoder_weights)
         return replace(options, encoder_weights=str(path.resolve()) if path.exists() else str(path))
@@ -143,9 +142,8 @@ class Plan:
 
     def answers(self, row: Row) -> bool:
         """Whether a row answers questions."""
-        if row.members:
-            return False
-        return self.planned(row, row.seeds[0], None).architecture not in CAPTIONERS
+        planned = None if row.members else self.planned(row, row.seeds[0], None)
+        return planned is not None and planned.architecture not in CAPTIONERS
 
     def row(self, name: str) -> Row:
         """The row of a name."""
@@ -154,12 +152,14 @@ class Plan:
     def planned(self, row: Row, seed: int, encoder_weights: str | None) -> TrainOptions:
         """The options of a run before that is there which it begins with."""
         more: dict[str, Any] = {"word_vectors": "made later"} if row.vectors else {}
-        first = row
-        while first.init_from:
-            first = self.row(first.init_from)
-        if first is not row:
-            more["architecture"] = self.planned(first, seed, None).architecture
-        return row.train_options(seed, encoder_weights, **more)
+        if row.init_from:
+            more["architecture"] = self.planned(self.row(row.init_from), seed, None).architecture
+        return row.train_options(seed, None if self.giver(row) else encoder_weights, **more)
+
+    def giver(self, row: Row) -> Row | None:
+        """The row whose run gives this one its CNN: a blind one has none to give."""
+        rows = map(self.row, filter(None, (row.init_from, row.encoder_from)))
+        return next((one for one in rows if not self.planned(one, one.seeds[0], None).blind), None)
 
     def check_ensembles(self, encoder_weights: str | None) -> None:
         """Refuse, before hours of work, an ensemble whose members would have different CNNs.
@@ -181,9 +181,8 @@ class Plan:
         options = self.planned(row, seed, encoder_weights)
         if options.encoder_trainable != "none":
             return row.name, seed
-        for earlier in filter(None, (row.init_from, row.encoder_from)):
-            if not self.planned(self.row(earlier), seed, None).blind:
-                return self._cnn(self.row(earlier), seed, encoder_weights)
+        if giver := self.giver(row):
+            return self._cnn(giver, seed, encoder_weights)
         # Each run may project the grid in its own way: that is no part of the CNN.
         config = replace(options.encoder_config(), project=None)
         return options.encoder_from, config, seed if config.weights == "none" else None
@@ -273,7 +272,7 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
             raise DataError(f"{name!r} has no run of each of its seeds")
     options = plan.planned(row, row.seeds[0], None)
     brought = training.taken_over(options) if first else {"word_vectors"} if row.vectors else set()
-    if first and plan.planned(above[first], row.seeds[0], None).blind:
+    if first and not plan.giver(row):
         brought = {name for name in brought if not name.startswith("encoder")}
     wrong = sorted(row.options.keys() & brought) or ["vectors"] * bool(first and row.vectors)
     if wrong:
@@ -331,8 +330,8 @@ def reproduce(
     for row in plan.rows:
         for name, chosen in (_place(name, split) for name in plan.on_of(row)):
             (opened[name].questions_of if plan.answers(row) else opened[name].split)(chosen)
-    rest = (opened, encoder_weights, split, java, report, progress)
-    table = _Table(plan, Path(data), Path(out), *rest)
+    settings = (encoder_weights, split, java, report, progress)
+    table = _Table(plan, Path(data), Path(out), opened, *settings)
     entries: list[dict[str, Any]] = []
     for entry in table.entries():
         entries.append(entry)
@@ -385,7 +384,8 @@ class _Table:
         data, dataset = self.data / name, self.opened[name]
         if row.vectors:
             more["word_vectors"] = self.vectors(row)
-        options = row.train_options(seed, self.encoder_weights, **more)
+        weights = None if self.plan.giver(row) else self.encoder_weights
+        options = row.train_options(seed, weights, **more)
         if not (run / "training.json").is_file():
             self.report(f"training {run.name}")
             train(data, run, options, report=self.report, progress=self.progress)
@@ -439,8 +439,8 @@ class _Table:
                     result = measure(model, dataset, **asked)
                     result.save(folder)
                     write_json(folder / "of.json", of)
-                    same = answers or beam == model.decoding.beam
-                    if not row.members and same and (place, split) == own:
+                    usual = (place, split) == own and (answers or beam == model.decoding.beam)
+                    if usual and not row.members:
                         update_metrics(runs[0], result.figures)
                 where = {"folder": str(folder.relative_to(self.out)), "on": on, "beam": beam}
                 about |= {"figures": read_json(folder / "metrics.json")}
@@ -466,11 +466,11 @@ class _Table:
             files = [self.out / runs[beam]["folder"] / "predictions.jsonl" for runs in of]
             first, second = ({row["id"]: row[said] for _, row in read_jsonl(f)} for f in files)
             place, split = _place(on, self.split)
-            of_split: Any = Dataset.questions_of if answers else Dataset.split
-            records = of_split(self.opened[place], split)
+            dataset: Any = self.opened[place]
+            records = dataset.questions_of(split) if answers else dataset.split(split)
             texts = {r.id: r.answers if answers else r.captions for r in records}
-            compared = score({id: texts[id] for id in first}, first, second)
-            metrics = {name: asdict(value) for name, value in compared.items()}
+            found = score({id: texts[id] for id in first}, first, second)
+            metrics = {name: asdict(value) for name, value in found.items()}
             yield {"rows": list(pair), "on": on, "beam": beam, "metrics": metrics}
 
 
