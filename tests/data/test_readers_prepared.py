@@ -40,10 +40,8 @@ def test_captions_come_together_and_questions_keep_their_ids(saved):
     third = saved("c", asked("r", "1"))
     bad = BadRows()
     both = merge(first, second, third, bad=bad)
-    assert [one.captions for one in both.captions] == [
-        ("caption of 1", "another"),
-        ("caption of 2",),
-    ]
+    told = [one.captions for one in both.captions]
+    assert told == [("caption of 1", "another"), ("caption of 2",)]
     assert [(one.id, one.question) for one in both.questions] == [
         ("q", "Is it?"),
         ("r", "Is it?"),
@@ -60,10 +58,8 @@ def test_captions_come_together_and_questions_keep_their_ids(saved):
 def test_pictures_of_two_folders(saved, tmp_path):
     first, second = saved("a", captioned("1")), saved("b", captioned("2"), root="others/deep")
     both = merge(first, second)
-    assert [one.image for one in both.captions] == [
-        "pictures/train/1.jpg",
-        "others/deep/train/2.jpg",
-    ]
+    images = [one.image for one in both.captions]
+    assert images == ["pictures/train/1.jpg", "others/deep/train/2.jpg"]
     assert both.root == tmp_path
     assert all(both.path(one).is_file() for one in both.captions)
 

@@ -354,9 +354,8 @@ def test_limits_of_answers(answerer, dataset, caplog):
 
 
 def test_answers_that_never_occur_in_training(answerer, dataset):
-    strange = tuple(
-        replace(r, answers=("xylophone",)) if r.split == "test" else r for r in dataset.questions
-    )
+    never = [replace(r, answers=("xylophone",)) for r in dataset.questions_of("test")]
+    strange = (*dataset.questions_of("train"), *never)
     figures = evaluate_answers(answerer, replace(dataset, questions=strange)).figures
     assert figures["metrics"]["accuracy"] == 0
     assert figures["bias"]["ceiling"] == figures["bias"]["most_frequent"] == 0
@@ -564,10 +563,8 @@ def test_a_cache_is_used_and_says_the_same(
     answerer = Answerer(untrained_answerer(seed=2), device="cpu", precision=precision)
     direct = evaluate(captioner, dataset)
     plain = evaluate_answers(answerer, dataset, batch=3, evidence=True)
-    folders = {
-        cache_folder(dataset, model.encoder, model.precision, flip=False)
-        for model in (captioner, answerer)
-    }
+    asked = [(dataset, model.encoder, model.precision) for model in (captioner, answerer)]
+    folders = {cache_folder(*each, flip=False) for each in asked}
     assert len(folders) == 1
     build_cache(dataset, answerer.encoder, answerer.device, answerer.precision, workers=0)
     assert answerer.blank.height  # the grey picture is in no cache

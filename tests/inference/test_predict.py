@@ -319,10 +319,7 @@ def test_without_the_picture_is_a_grey_one(answerer, build, pictures):
 
 # -- what both do ----------------------------------------------------------------------------
 
-CALLS = [
-    lambda c, a, picture: c.caption(picture),
-    lambda c, a, picture: a.ask(picture, QUESTIONS[1]),
-]
+CALLS = [lambda c, _, picture: c.caption(picture), lambda _, a, picture: a.ask(picture, "is it?")]
 
 
 @pytest.mark.parametrize("call", CALLS)
