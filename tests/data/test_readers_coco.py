@@ -134,26 +134,17 @@ def test_bad_rows(tmp_path, left_out, images, annotations, message):
 
 
 def split_file(path: Path, *rows) -> Path:
-    default = [
-        picture("a.jpg", "train", cocoid=9),
-        picture("b.jpg", "restval", cocoid=25),
-        picture("c.jpg", "val", cocoid=42),
-        picture("d.jpg", "test", cocoid=43),
-    ]
+    known = {"a": ("train", 9), "b": ("restval", 25), "c": ("val", 42), "d": ("test", 43)}
+    default = [picture(f"{name}.jpg", split, cocoid=n) for name, (split, n) in known.items()]
     path.write_text(json.dumps({"dataset": "coco", "images": [*default, *rows]}))
     return path
 
 
 def picture(name: str, split: str, **more) -> dict:
     folder = "train2014" if split == "train" else "val2014"
-    return {
-        "filename": name,
-        "filepath": folder,
-        "split": split,
-        "imgid": 0,
-        "sentences": [{"raw": "A dog.", "tokens": ["a", "dog"]}, {"raw": "Two dogs "}],
-        **more,
-    }
+    texts = [{"raw": "A dog.", "tokens": ["a", "dog"]}, {"raw": "Two dogs "}]
+    about = {"filename": name, "filepath": folder, "split": split, "imgid": 0, "sentences": texts}
+    return about | more
 
 
 def test_karpathys_coco(tmp_path):

@@ -33,19 +33,12 @@ def noise(count, seed=0, size=(5, 7)):
 
 def content(train, val=(), **changes):
     """What a file holds: captions by row, each row a picture of its own."""
-    return {
-        "train_images": noise(len(train)),
-        "train_captions": torch.tensor([indices(text) for text in train]).reshape(-1, LENGTH),
-        "val_images": noise(len(val), seed=1),
-        "val_captions": torch.tensor([indices(text) for text in val], dtype=torch.int64).reshape(
-            -1, LENGTH
-        ),
-        "vocab": {
-            "idx_to_token": list(WORDS),
-            "token_to_idx": {word: index for index, word in enumerate(WORDS)},
-        },
-        **changes,
-    }
+    files = {"vocab": {"idx_to_token": WORDS, "token_to_idx": {w: n for n, w in enumerate(WORDS)}}}
+    for seed, (split, texts) in enumerate((("train", train), ("val", val))):
+        rows = torch.tensor([indices(text) for text in texts], dtype=torch.int64)
+        files[f"{split}_images"] = noise(len(texts), seed=seed)
+        files[f"{split}_captions"] = rows.reshape(-1, LENGTH)
+    return files | changes
 
 
 @pytest.fixture

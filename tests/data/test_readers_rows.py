@@ -121,15 +121,9 @@ def test_what_contradicts_an_earlier_row_is_bad(tmp_path):
 def test_several_answers_join_and_questions_are_numbered(tmp_path):
     bad = BadRows(skip=True)
     collector = Collector(tmp_path, bad, several=True)
-    for record in (
-        ONE,
-        dataclasses.replace(ONE, answers=("no",)),
-        dataclasses.replace(ONE, question="why?"),
-        dataclasses.replace(ONE, split="test"),
-        dataclasses.replace(ONE, id=""),
-        dataclasses.replace(ONE, id="", question="why?"),
-        dataclasses.replace(ONE, id="", answers=("no",)),
-    ):
+    asked = [{}, {"answers": ("no",)}, {"question": "why?"}, {"split": "test"}, {"id": ""}]
+    asked += [{"id": "", "question": "why?"}, {"id": "", "answers": ("no",)}]
+    for record in (dataclasses.replace(ONE, **changes) for changes in asked):
         with bad.catch("f"):
             collector.add("f", record)
     assert [(r.id, r.answers) for r in collector.dataset("q", "table", "f").questions] == [

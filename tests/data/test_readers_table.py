@@ -95,14 +95,9 @@ def test_columns_by_name_and_splits(tmp_path):
     with pytest.raises(UsageError, match=r"val 0\.2: would do nothing, since column 'set' tells"):
         table(path, val=0.2, **options)
     text = "nr,file,ask,say,set\n1,a.jpg,Why?,Rust,dev\n2,a.jpg,Why?,Age,dev\n1,a.jpg,Why?,Salt,val"
-    dataset = table(
-        put(tmp_path / "t.csv", text),
-        image_column="file",
-        question_column="ask",
-        answer_column="say",
-        split_column="set",
-        id_column="nr",
-    )
+    names = {"image": "file", "question": "ask", "answer": "say", "split": "set", "id": "nr"}
+    options = {f"{column}_column": name for column, name in names.items()}
+    dataset = table(put(tmp_path / "t.csv", text), **options)
     # Rows of an id are answers to one question; the same words under another id are another one.
     told = [(one.id, one.question, one.answers) for one in dataset.questions]
     assert told == [("1", "Why?", ("Rust", "Salt")), ("2", "Why?", ("Age",))]

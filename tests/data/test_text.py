@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 from gazetell.data.text import SPECIAL, Question, Tokenizer, read_question, word_counts
 from gazetell.errors import DataError, GazetellError, ModelError, UsageError
 
-CAPTIONS = [
-    "A dog runs.",
-    "a Dog, and a cat!",
-    "The man's dog doesn't run",
-    "a t-shirt on the dog",
-    "a red t-shirt (large)",
-]
+CAPTIONS = ["A dog runs.", "a Dog, and a cat!", "The man's dog doesn't run"]
+CAPTIONS += ["a t-shirt on the dog", "a red t-shirt (large)"]
 FAMILY = "👩\u200d👩\u200d👧"
 SCRIPTS = ["שלום", "مرحبا", "😀", FAMILY, "élan", "日", "naïve", "7"]
 WORDS = ["a", "dog", "runs", "man's", "t-shirt", *SCRIPTS]

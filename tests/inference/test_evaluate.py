@@ -502,12 +502,8 @@ TRAINING = [
 
 
 def test_bias_by_hand():
-    posed = [
-        asked("Is it snowing", "no"),
-        asked("What colour is it", "red"),
-        asked("what colour is he", "blue"),
-        asked("how many cats", "7"),
-    ]
+    posed = [asked("Is it snowing", "no"), asked("What colour is it", "red")]
+    posed += [asked("what colour is he", "blue"), asked("how many cats", "7")]
     vocabulary = AnswerVocabulary(["no", "blue", "2"])
     expected = {"most_frequent_answer": "no", "most_frequent": 25.0, "prefix": 50.0}
     assert bias(TRAINING, posed, vocabulary) == expected | {"ceiling": 50.0}
@@ -518,13 +514,8 @@ def test_bias_by_hand():
         assert bias([], [ten], AnswerVocabulary(words))["ceiling"] == ceiling
 
 
-rows = st.lists(
-    st.tuples(
-        st.sampled_from(["is it", "is it so", "what is", "how", "what"]), st.sampled_from("xyz")
-    ),
-    min_size=1,
-    max_size=12,
-)
+begins = st.sampled_from(["is it", "is it so", "what is", "how", "what"])
+rows = st.lists(st.tuples(begins, st.sampled_from("xyz")), min_size=1, max_size=12)
 
 
 @settings(max_examples=40, deadline=None)

@@ -71,12 +71,8 @@ def test_the_measure_follows_the_number_of_answers():
     assert answer_accuracy(["kite"] * 4, "a kite", year=2015) == 1
 
 
-REFERENCES = {
-    "a": ["yes"] * 10,
-    "b": ["no"] * 8 + ["yes"] * 2,
-    "c": ["2"] * 9 + ["3"],
-    "d": ["kite"] * 5 + ["drum"] * 5,
-}
+REFERENCES = {"a": ["yes"] * 10, "b": ["no"] * 8 + ["yes"] * 2, "c": ["2"] * 9 + ["3"]}
+REFERENCES["d"] = ["kite"] * 5 + ["drum"] * 5
 PREDICTIONS = {"d": "kite", "c": "3", "b": "yes", "a": "yes"}
 
 

@@ -8,15 +8,8 @@ from gazetell.metrics import score_wups
 from gazetell.metrics.answers import WORDNETS, wordnet_similarity, wups
 
 # thing > furniture > seat > (chair > armchair, sofa), furniture > table, thing > wall
-PARENT = {
-    "furniture": "thing",
-    "wall": "thing",
-    "seat": "furniture",
-    "table": "furniture",
-    "chair": "seat",
-    "sofa": "seat",
-    "armchair": "chair",
-}
+PARENT = {"furniture": "thing", "wall": "thing", "seat": "furniture", "table": "furniture"}
+PARENT |= {"chair": "seat", "sofa": "seat", "armchair": "chair"}
 
 
 def line(word):

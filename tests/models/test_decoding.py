@@ -81,13 +81,8 @@ def exhaustive(table, options, vocabulary):
 def test_a_wide_beam_finds_what_exhaustive_search_finds(seed, penalty, minimum, ngram):
     vocabulary, longest = 5, 4
     table = tables(2, longest + 1, vocabulary, seed)
-    options = DecodingOptions(
-        beam=64,
-        min_length=minimum,
-        max_length=longest,
-        length_penalty=penalty,
-        no_repeat_ngram=ngram,
-    )
+    limits = {"min_length": minimum, "max_length": longest}
+    options = DecodingOptions(64, **limits, length_penalty=penalty, no_repeat_ngram=ngram)
     found = n_best(Toy(table), grid(2), options, 5, start=START, end=END)
     first = decoded(table, options)
     for captions, best, one in zip(found, first, table, strict=True):

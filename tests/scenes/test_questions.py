@@ -105,14 +105,9 @@ def test_yes_and_no_are_balanced(kind: str) -> None:
 
 
 def test_answers_come_from_a_closed_set_and_no_answer_dominates() -> None:
-    sets = {
-        "exists": {"yes", "no"},
-        "compare": {"yes", "no"},
-        "colour": set(COLOURS),
-        "shape": set(SHAPES),
-        "count": set("01234"),
-        "where": {"left", "right", "top", "bottom", "above", "below"},
-    }
+    sets = {"exists": {"yes", "no"}, "compare": {"yes", "no"}, "count": set("01234")}
+    sets |= {"colour": set(COLOURS), "shape": set(SHAPES)}
+    sets["where"] = {"left", "right", "top", "bottom", "above", "below"}
     for kind, expected in sets.items():
         counts = Counter(one.answer for _, one in ASKED if one.type == kind)
         assert set(counts) == expected

@@ -11,22 +11,10 @@ from gazetell.models.folder import load_model
 from gazetell.training.fit import resume, train
 from gazetell.training.options import train_options
 
-OPTIONS = {
-    "embedding": 12,
-    "hidden": 16,
-    "dropout": 0.0,
-    "min_frequency": 1,
-    "encoder": "small-cnn",
-    "encoder_weights": "none",
-    "encoder_trainable": "all",
-    "encoder_size": 32,
-    "batch": 8,
-    "precision": "fp32",
-    "learning_rate": 3e-3,
-    "encoder_learning_rate": 3e-3,
-    "epochs": 2,
-    "seed": 5,
-}
+OPTIONS = {"embedding": 12, "hidden": 16, "dropout": 0.0, "min_frequency": 1, "encoder_size": 32}
+OPTIONS |= {"encoder": "small-cnn", "encoder_weights": "none", "encoder_trainable": "all"}
+OPTIONS |= {"learning_rate": 3e-3, "encoder_learning_rate": 3e-3, "epochs": 2, "batch": 8}
+OPTIONS |= {"precision": "fp32", "seed": 5}
 
 
 class Killed(Exception):

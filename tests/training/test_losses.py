@@ -102,17 +102,9 @@ def task(tmp_path, monkeypatch):
         for n, captions in enumerate(CAPTIONS)
     )
     torch.manual_seed(0)
-    options = train_options(
-        reward="cider",
-        samples=3,
-        encoder="small-cnn",
-        encoder_weights="none",
-        encoder_size=32,
-        min_frequency=1,
-        embedding=6,
-        hidden=7,
-        dropout=0.0,
-    )
+    small = {"encoder": "small-cnn", "encoder_weights": "none", "encoder_size": 32, "embedding": 6}
+    small |= {"min_frequency": 1, "hidden": 7, "dropout": 0.0}
+    options = train_options(reward="cider", samples=3, **small)
     return RewardedCaptions(Dataset("d", "table", tmp_path, records), options, lambda line: None)
 
 
