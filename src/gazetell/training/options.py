@@ -348,8 +348,8 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
         )
     givers = _taken(values)
     taken = {name: value for name, (value, _) in givers.items()}
-    named = {"encoder", "encoder_from", "encoder_weights"} & (values.keys() | taken.keys())
-    if values.get("blind") and not named:
+    chosen = {"encoder", "encoder_from", "encoder_weights"} & (values.keys() | taken.keys())
+    if values.get("blind") and not chosen:
         # A blind model looks through no encoder; this one is small and needs no weights.
         values |= {"encoder": SMALL_CNN, "encoder_weights": "none"}
     architecture = {"architecture": StartOptions.architecture, **values, **taken}["architecture"]
