@@ -108,8 +108,11 @@ def test_the_gaze_at_a_square_is_drawn_on_the_square(fit, size, x, y):
     cell = (np.subtract(shown[2:], shown[:2]) * size) / 16  # pixels of the picture
     assert abs(column + 0.5 - (left + side / 2)) <= side / 2 + 0.5 * cell[0]
     assert abs(row + 0.5 - (top + side / 2)) <= side / 2 + 0.5 * cell[1]
-    lit = np.asarray(overlay(picture, attention, frame.view(size)))
-    assert lit[row, column, 0] > 200
+    lit = np.asarray(overlay(picture, attention, frame.view(size)))[..., 0]
+    row, column = np.unravel_index(lit.argmax(), lit.shape)
+    assert lit.max() > 200
+    assert left <= column < left + side
+    assert top <= row < top + side
     unseen = heat(np.ones((8, 8)), size, frame.view(size)) == 0
     assert unseen.mean() == pytest.approx(0.5 if fit == "crop" else 0)
 
