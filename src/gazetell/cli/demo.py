@@ -181,7 +181,7 @@ def _example(path: Path, caption: Caption, answers: Sequence[Answer]) -> Example
     """A photograph as the page shows it."""
     told = caption.to_dict()  # with a confidence, where the model has one
     sure = told.get("confidence")
-    verdict = None if sure is None else f"{100 * sure:.0f} %"
+    verdict = None if sure is None else f"{100 * sure:.0f} % sure"
     if told.get("sure") is False:
         verdict = f"not sure ({verdict})"
     asked = [Asked(a.question, a.text, a.confidence, a.abstained) for a in answers]
