@@ -189,7 +189,7 @@ class _Search:
         banned: Sequence[int],
     ) -> None:
         self.decoder, self.options, self.start, self.end = decoder, options, start, end
-        self.never = list({start, *banned} - {end})
+        self.never = torch.tensor(sorted({start, *banned} - {end}), dtype=torch.long)
 
     def log_probs(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities (N, V) with what must not come next at -inf; tokens (N, T) so far.
@@ -200,7 +200,7 @@ class _Search:
         # Finite, so that every caption can end, whatever a model says.
         ending = scores[:, self.end].clamp(min=-1e9)
         scores[:, self.end] = ending
-        scores[:, self.never] = -math.inf
+        scores.index_fill_(1, self.never.to(scores.device), -math.inf)
         length, n = tokens.shape[1], self.options.no_repeat_ngram
         if length < self.options.min_length:
             scores[:, self.end] = -math.inf
@@ -212,7 +212,7 @@ class _Search:
             word = following != self.end
             scores[rows[word], following[word]] = -math.inf
         stuck = scores.isneginf().all(1)
-        scores[stuck, self.end] = ending[stuck]
+        scores[:, self.end] = ending.where(stuck, scores[:, self.end])
         return scores
 
     def caption(
