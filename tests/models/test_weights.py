@@ -12,8 +12,9 @@ from torchvision import models as zoo
 from torchvision.models import DenseNet, GoogLeNet, Inception3, WeightsEnum
 
 from gazetell.errors import ModelError, UsageError
-from gazetell.models import encoders as module
-from gazetell.models.encoders import Encoder, EncoderConfig, load_pretrained, read_state_dict
+from gazetell.models import weights as module
+from gazetell.models.encoders import Encoder, EncoderConfig
+from gazetell.models.weights import load_pretrained, read_state_dict
 
 NAME = "squeezenet1_1"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

