@@ -75,6 +75,19 @@ def untrained(scenes_dataset):
 
 
 @pytest.fixture(scope="session")
+def confidence():
+    """A function that makes a confidence for the captioners of ``untrained``; fields by name."""
+    from gazetell.models.confidence import Confidence
+
+    def build(**changes) -> Confidence:
+        weights = (0.5, 0.1, -1.0, 0.0, -0.2)
+        values = {"bias": 1.0, "threshold": 0.5, "centre": (0.0,) * 128, "scale": (1.0,) * 128}
+        return Confidence(weights, **values | changes)
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def untrained_answerer(scenes_dataset):
     """A function that builds an untrained model of the scenes' questions; options by name.
 

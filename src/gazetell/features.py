@@ -93,7 +93,11 @@ class Model:
     """
 
     def __init__(
-        self, encoder: Encoder, device: str, precision: str, fit: Fit | None = None
+        self,
+        encoder: Encoder,
+        device: str = "auto",
+        precision: str = "auto",
+        fit: Fit | None = None,
     ) -> None:
         self.device, self.precision = choose(device, precision)
         self.own_fit = encoder.config.fit

@@ -80,7 +80,8 @@ def test_all_three_forms_tell_every_picture(model, folder, tmp_path):
     done = describe(model, folder, tmp_path / "out.csv", batch=2)
     assert (done.pictures, done.captioned, done.failed) == (5, 5, [])
     rows = table(tmp_path / "out.csv")
-    assert list(rows[0]) == ["picture", "caption", "alt_text", "probability", "log_prob", "ended"]
+    columns = ["picture", "caption", "alt_text", "confidence", "probability", "log_prob", "ended"]
+    assert list(rows[0]) == columns
     assert [row["picture"] for row in rows] == NAMES
     for row in rows:
         expected = model.caption(folder / row["picture"])
@@ -92,7 +93,7 @@ def test_all_three_forms_tell_every_picture(model, folder, tmp_path):
         describe(model, folder, tmp_path / f"out{suffix}")
     lines = [json.loads(line) for line in (tmp_path / "out.JSONL").read_text().splitlines()]
     assert [{n: str(v) for n, v in line.items()} for line in lines] == [
-        row | {"ended": row["ended"].title()} for row in rows
+        row | {"ended": row["ended"].title(), "confidence": "None"} for row in rows
     ]
     told = sheet(tmp_path / "out.html")["rows"]
     assert told == sorted(told, key=lambda row: row["log_prob"])  # least sure first
@@ -100,6 +101,24 @@ def test_all_three_forms_tell_every_picture(model, folder, tmp_path):
         (r["picture"], r["alt_text"]) for r in rows
     }
     assert all(row["thumb"].startswith("data:image/webp") for row in told)
+
+
+def test_confidences_stand_in_the_table_and_order_the_sheet(
+    untrained, confidence, folder, tmp_path
+):
+    model = Captioner(untrained(seed=2, confidence=confidence()), device="cpu", precision="fp32")
+    describe(model, folder, tmp_path / "out.csv")
+    for row in table(tmp_path / "out.csv"):
+        expected = model.caption(folder / row["picture"]).confidence
+        assert float(row["confidence"]) == pytest.approx(expected, abs=1e-3)
+    describe(model, folder, tmp_path / "out.html")
+    rows = sheet(tmp_path / "out.html")["rows"]
+    assert rows == sorted(rows, key=lambda row: row["confidence"])
+    assert all(row["sure"] is (row["confidence"] >= 0.5) for row in rows)
+    # A confidence that was fitted in the meantime is another model's.
+    model.confidence = confidence(bias=0.3)
+    with pytest.raises(UsageError, match="another model"):
+        describe(model, folder, tmp_path / "out.csv")
 
 
 @pytest.mark.parametrize(

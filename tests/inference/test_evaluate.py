@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from dataclasses import asdict, replace
+from itertools import cycle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,9 +17,16 @@ from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.records import Box, CaptionRecord, Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder
-from gazetell.inference.evaluate import caption_pointing, evaluate, evaluate_answers
+from gazetell.inference.evaluate import (
+    calibrate,
+    caption_pointing,
+    evaluate,
+    evaluate_answers,
+)
 from gazetell.inference.figures import Pointing, bias
 from gazetell.inference.predict import Answerer, Caption, Captioner
+from gazetell.models.confidence import distances
+from gazetell.models.decoding import Decoded
 from gazetell.pictures import Frame
 
 
@@ -174,6 +183,65 @@ def test_figures_of_a_split(captioner, dataset, tmp_path):
     assert set(plain[0]) == {"id", "caption", "log_prob", "cider"}
 
 
+def test_a_confidence_that_is_fitted_to_a_split_and_measured(captioner, tmp_path, monkeypatch):
+    """A model that says a reference of the picture with much confidence, else of another."""
+    sizes = {"train": 30, "val": 60, "test": 2, "captions_per_image": 4, "questions_per_image": 1}
+    dataset = scenes.generate(tmp_path / "data", **sizes, seed=5)
+    records, words = dataset.split("val"), captioner.tokenizer
+    said = cycle(range(60))
+
+    def decoded(n):
+        random = np.random.default_rng(n)
+        sure = random.random()
+        told = records[n if random.random() < sure else n - 1].captions[0]
+        ids = words.encode(told)[1:-1]
+        return Decoded(ids, None, (sure - 2) * (len(ids) + 1), 0.0, True, sure - 2)
+
+    monkeypatch.setattr(
+        captioner, "search", lambda grid, *_: [[decoded(next(said))] for _ in grid.cells]
+    )
+    calibrate(captioner, dataset)
+    result = evaluate(captioner, dataset, split="val")
+    figures, sure = (
+        result.figures["confidence"],
+        np.array([one.confidence for one in result.results]),
+    )
+    references = {one.id: one.captions for one in records}
+    level = metrics.person_level(references)
+    good = [score > level for score in result.scores]
+    assert list(result.right) == good
+    assert figures["good"] == sum(good) / 60
+    assert figures["auroc"] == metrics.auroc(sure, good) > 0.7
+    assert figures["brier"] == metrics.brier(sure, good)
+    best = sorted(range(60), key=lambda n: -sure[n])[:24]
+    assert figures["cider_at_coverage"]["0.4"] == pytest.approx(
+        np.mean([result.scores[n] for n in best])
+    )
+    kept = sure >= captioner.confidence.threshold
+    assert (figures["sure"], figures["good_of_sure"]) == (kept.mean(), np.array(good)[kept].mean())
+    assert [one.sure for one in result.results] == kept.tolist()
+    rows = saved(result, tmp_path / "out")
+    assert [row["confidence"] for row in rows] == sure.round(5).tolist()
+    assert (tmp_path / "out/reliability.png").exists()
+    # Noise is further from the training pictures than any of them.
+    pictures = [Image.open(dataset.path(one)) for one in dataset.split("train")]
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    fitted, grids = captioner.confidence, captioner.encode_all([*pictures, Image.fromarray(noise)])
+    far = distances(torch.cat([one.grid.pooled for one in grids]), fitted.centre, fitted.scale)
+    assert far[-1] > far[:-1].max()
+
+
+def test_what_cannot_be_fitted_is_an_error(captioner, untrained, dataset):
+    with pytest.raises(DataError, match="no confidence can be fitted: 0 of 2"):
+        calibrate(captioner, dataset)
+    assert captioner.confidence is None
+    figures = evaluate(captioner, dataset).figures
+    assert figures["confidence"] is None
+    assert "--calibrate" in figures["not_measured"]["confidence"]
+    with pytest.raises(UsageError, match="no ensemble"):
+        calibrate(Captioner(untrained(seed=2), untrained(seed=2), device="cpu"), dataset)
+
+
 def test_captions_that_are_known_and_true_count_as_such(captioner, dataset, monkeypatch):
     """A model that says each picture's first reference."""
     records = dataset.split("test")
@@ -227,9 +295,9 @@ def test_what_cannot_be_known_of_captions(captioner, dataset, tmp_path):
     alike = tuple(replace(one, captions=first, boxes=()) for one in dataset.split("test"))
     figures = evaluate(captioner, replace(dataset, captions=alike)).figures
     assert figures["metrics"]["cider"] is figures["unseen"] is figures["pointing"] is None
-    assert set(figures["not_measured"]) == {"cider", "pointing", "unseen"}
+    assert set(figures["not_measured"]) == {"cider", "confidence", "pointing", "unseen"}
     assert figures["not_measured"]["pointing"] == "the split has no boxes"
-    assert set(evaluate(captioner, dataset).figures["not_measured"]) <= {"pointing"}
+    assert set(evaluate(captioner, dataset).figures["not_measured"]) <= {"confidence", "pointing"}
 
 
 def test_limits_and_options(captioner, dataset, caplog):

@@ -67,6 +67,30 @@ def test_a_caption_and_its_evidence(captioner, pictures):
     assert replace(caption, attention=None).to_dict()["attention"] is None
 
 
+def test_a_caption_has_the_confidence_that_was_fitted(captioner, untrained, confidence, pictures):
+    assert captioner.caption(pictures[0]).to_dict()["confidence"] is None
+    parts = untrained(seed=2, confidence=confidence())
+    model = Captioner(parts, **EXACT)
+    encoding = model.encode(pictures[0])
+    for several in ({"beam": 3}, {"sample": True}):
+        captions = model.n_best(encoding, 3, **several)
+        options = model.options(**several)
+        expected = model.confidence(
+            model.search(encoding.grid, options, 3)[0], encoding.grid.pooled.expand(3, -1)
+        )
+        assert [one.confidence for one in captions] == pytest.approx(expected.tolist())
+        assert len(set(expected)) > 1
+        assert expected.min() > 0
+        assert expected.max() < 1
+    one = captions[0]
+    for bound, sure in ((one.confidence, True), (one.confidence + 1e-6, False)):
+        model.confidence = confidence(threshold=bound)
+        assert model.n_best(encoding, 3, sample=True)[0].sure is sure
+    assert one.to_dict()["confidence"] == pytest.approx(one.confidence, abs=1e-5)
+    # None was fitted to two that speak together.
+    assert Captioner(parts, untrained(seed=2), **EXACT).caption(pictures[0]).confidence is None
+
+
 def test_the_caption_is_what_decoding_says_of_the_squashed_picture(captioner, untrained, pictures):
     parts = untrained(seed=2)
     small = Image.open(pictures[0]).convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
@@ -287,6 +311,15 @@ def test_damaged_weights_answer_nothing(untrained_answerer, pictures):
         parameter.data[:] = math.nan
     with pytest.raises(ModelError, match="weights are damaged"):
         Answerer(parts, **EXACT).ask(pictures[0], QUESTIONS[0])
+
+
+def test_the_bound_to_abstain_below_is_the_models(untrained_answerer, pictures):
+    for bound in (0.0, 1.0):
+        model = Answerer(untrained_answerer(seed=2, abstain_below=bound), **EXACT)
+        assert model.ask(pictures[0], QUESTIONS[0]).abstained is (bound == 1)
+        assert model.ask(pictures[0], QUESTIONS[0], abstain_below=1 - bound).abstained is (
+            bound == 0
+        )
 
 
 def test_abstaining(answerer, pictures):

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gazetell.metrics import expected_calibration_error, reliability, risk_coverage
+from gazetell.metrics import (
+    auroc,
+    brier,
+    expected_calibration_error,
+    reliability,
+    risk_coverage,
+    selective_threshold,
+)
 
 # Multiples of 1/20 meet the edges of bins and each other.
 SHARE = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda i: i / 20))
@@ -85,3 +92,33 @@ def test_bad_input(measure, confidence, correct, message):
         measure(confidence, correct)
     with pytest.raises(ValueError, match="bins is 0"):
         reliability([0.5], [1], bins=0)
+
+
+@few
+@given(ANSWERS)
+def test_brier_and_auroc_against_loops(answers):
+    confidence, correct = zip(*answers, strict=True)
+    assert brier(confidence, correct) == pytest.approx(
+        sum((c - a) ** 2 for c, a in answers) / len(answers)
+    )
+    won = pairs = 0.0
+    for c, a in answers:
+        for d, b in answers:
+            pairs += a * (1 - b)
+            won += a * (1 - b) * (1.0 if c > d else 0.5 if c == d else 0.0)
+    found = auroc(confidence, correct)
+    assert found == (pytest.approx(won / pairs) if pairs > 1e-9 else None)
+
+
+@few
+@given(ANSWERS, st.sampled_from([0.3, 0.6, 1.0]))
+def test_the_selective_threshold_against_trying_each(answers, wanted):
+    confidence, correct = zip(*answers, strict=True)
+    enough = [
+        bound
+        for bound in confidence
+        if np.mean([a for c, a in answers if c >= bound]) >= wanted - 1e-9
+    ]
+    every = np.mean(correct) >= wanted - 1e-9
+    expected = 0.0 if every else min(enough, default=None)
+    assert selective_threshold(confidence, correct, wanted) == expected

@@ -199,6 +199,18 @@ def test_cider_with_the_document_frequencies_of_other_pictures(pictures, others)
 
 
 @given(TEXTS)
+def test_cider_of_each_reference_against_the_others(pictures):
+    references = [texts for _, texts in pictures]
+    expected = [
+        naive_cider(text, others, references) if others else math.nan
+        for texts in references
+        for n, text in enumerate(texts)
+        for others in [texts[:n] + texts[n + 1 :]]
+    ]
+    np.testing.assert_allclose(CiderD(references).people(references), expected, atol=1e-9)
+
+
+@given(TEXTS)
 def test_cider_of_token_ids_is_that_of_words(pictures):
     def number(text):
         return ["dbca".index(token) * 1_000_003 for token in text]

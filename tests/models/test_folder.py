@@ -27,8 +27,8 @@ from gazetell.models.folder import (
     read_config,
     save_model,
     save_pair,
-    update_decoding,
     update_metrics,
+    update_setting,
 )
 
 ABOUT = {"dataset": "scenes", "seed": 0}
@@ -212,7 +212,7 @@ def test_the_configuration_comes_last(folder_of, monkeypatch):
 
 def test_settings_can_be_changed(folder_of):
     folder = folder_of("captioner")
-    update_decoding(folder, DecodingOptions(beam=5))
+    update_setting(folder, "decoding", DecodingOptions(beam=5))
     assert load_model(folder).decoding == DecodingOptions(beam=5)
 
 

@@ -5,12 +5,12 @@ from service import running
 
 
 @pytest.fixture(scope="session")
-def models(untrained, untrained_answerer):
+def models(untrained, untrained_answerer, confidence):
     """A captioner and two answerers; the first two share an encoder."""
     from gazetell.inference.predict import Answerer, Captioner
 
     return {
-        "tell": Captioner(untrained()),
+        "tell": Captioner(untrained(confidence=confidence())),
         "ask": Answerer(untrained_answerer()),
         "other": Answerer(untrained_answerer(seed=1, architecture="lstm-vqa")),
     }

@@ -66,6 +66,8 @@ def test_a_caption_is_what_the_library_says(client, models, picture, form):
     assert (caption["text"], caption["words"]) == (expected.text, expected.words)
     assert caption["log_prob"] == pytest.approx(expected.log_prob, abs=1e-4)
     assert caption["ended"] is expected.ended
+    assert caption["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
+    assert caption["sure"] is expected.sure
     same_maps(caption["attention"], expected.attention)
     assert found["timings"]["total"] >= found["timings"]["run"] > 0
 

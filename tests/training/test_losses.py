@@ -109,7 +109,7 @@ def task(tmp_path, monkeypatch):
 
 
 def sampled(task, text, ended=True):
-    return Decoded(task.tokenizer.encode(text)[1:-1], None, -1.0, -1.0, ended)
+    return Decoded(task.tokenizer.encode(text)[1:-1], None, -1.0, -1.0, ended, -1.0)
 
 
 def pictures(task):

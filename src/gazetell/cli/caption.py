@@ -57,15 +57,15 @@ def caption(
     batch: int | None = None,
     computing: Here = HERE,
 ) -> int:
-    """Tell what pictures show.
+    """Tell what pictures show. A caption that is less likely to be good is marked "(not sure)".
 
     Args:
         pictures: Files, folders, globs, or - for one picture from standard input.
         model: A model folder, or hf://owner/name; given several times, an ensemble. If not
             given, photo, which comes with gazetell.
         decoding: How to search.
-        json: One JSON object a line, with words, log-probability and attention.
-        csv: Rows of picture, caption and log-probability, with a header. A text that a
+        json: One JSON object a line, with words, log-probability, confidence and attention.
+        csv: Rows of picture, caption, log-probability and confidence, with a header. A text that a
             spreadsheet would run, such as one that begins with =, gets a leading apostrophe.
         gaze: Save where the model looked: a .png, .html or .gif file for one picture, a folder
             (of .png files) for several.
@@ -128,17 +128,19 @@ def _writer(as_json: bool, as_csv: bool, several: bool) -> Callable[[str, Captio
     """A function that prints a picture's name and caption in the chosen form."""
     table = tables.writer(sys.stdout, lineterminator="\n")
     if as_csv:
-        table.writerow(["picture", "caption", "log_prob"])
+        table.writerow(["picture", "caption", "log_prob", "confidence"])
 
     def write(name: str, caption: Caption) -> None:
         if as_json:
             print(dumps({"picture": name, **caption.to_dict()}, ensure_ascii=False), flush=True)
         elif as_csv:
             texts = [spreadsheet_text(text) for text in (name, caption.text)]
-            table.writerow([*texts, round(caption.log_prob, 5)])
+            sure = "" if caption.confidence is None else round(caption.confidence, 5)
+            table.writerow([*texts, round(caption.log_prob, 5), sure])
         else:
+            mark = "  (not sure)" if caption.sure is False else ""
             text = f"{one_line(name)}\t{caption.text}" if several else caption.text
-            print(text, flush=True)
+            print(text + mark, flush=True)
 
     return write
 
@@ -148,7 +150,7 @@ def ask(
     /,
     *questions: str,
     model: str | None = None,
-    abstain_below: float = 0.0,
+    abstain_below: float | None = None,
     evidence: bool = False,
     top: int | None = None,
     json: bool = False,
@@ -161,7 +163,8 @@ def ask(
         picture: A file, or - for standard input.
         questions: In words; without any, they are read from standard input, one a line.
         model: A model folder, or hf://owner/name; photo, which comes with gazetell, if not given.
-        abstain_below: Say "not sure" where the confidence is lower.
+        abstain_below: Say "not sure" where the confidence is lower; the model's own bound if not
+            given.
         evidence: Also tell how much the confidence falls without the picture.
         top: How many answers to show, 1 if not given.
         json: One JSON object a question, with the five likeliest answers and the attention.

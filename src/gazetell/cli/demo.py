@@ -332,6 +332,7 @@ def _told(captions: Captions, dataset: Dataset, indices: Sequence[int]) -> list[
                 caption.attention,
                 record.captions,
                 score=captions.scores[index],
+                confidence=caption.confidence,
                 verdict=told,
                 right=None if verdict is None else verdict.true,
                 view=caption.view,

@@ -7,11 +7,12 @@ from typing import Any
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..inference.evaluate import Evaluation, evaluate_answers, scored_records
+from ..inference.evaluate import calibrate as fit_model
 from ..inference.evaluate import evaluate as evaluate_captions
 from ..inference.load import Pair, load
 from ..inference.predict import Answerer, Captioner
 from ..metrics import cider_problem
-from ..models.folder import fetch, has_model, update_decoding, update_metrics
+from ..models.folder import fetch, has_model, update_metrics, update_setting
 from .terminal import HERE, Decoding, Here, on_terminal, print_json, report
 
 MOST_TYPES = 12  # with more types of questions the table is left to --json
@@ -25,9 +26,10 @@ def evaluate(
     max_length: int | None = None,
     length_penalty: tuple[float, ...] = (),
     keep_best: bool = False,
+    calibrate: bool = False,
     limit: int = 0,
     java: bool = False,
-    abstain_below: float = 0.0,
+    abstain_below: float | None = None,
     evidence: bool = False,
     question_only: str | None = None,
     json: bool = False,
@@ -48,9 +50,12 @@ def evaluate(
             given. Give it several times to compare.
         keep_best: Of captions: make the setting with the best CIDEr the model's own; not with
             --split test, nor where CIDEr cannot choose.
+        calibrate: First fit the model's confidence anew on the validation split and make it its
+            own: of captions, as training does at its end; of answers, the bound to abstain below.
         limit: Only the first so many pictures; 0 for all.
         java: Of captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
-        abstain_below: Of answers: also the accuracy of those with at least this confidence.
+        abstain_below: Of answers: also the accuracy of those with at least this confidence; the
+            model's own bound if not given.
         evidence: Of answers: also ask about a plain grey picture and about another picture.
         question_only: Of answers: compare with this model, trained with --blind.
         json: Print one JSON object instead of lines; a list of them for several settings.
@@ -68,6 +73,9 @@ def evaluate(
     own = has_model(Path(runs[0]))  # a folder that results may be written to
     if keep_best and not own:
         raise UsageError(f"--keep-best: {runs[0]} is no model folder here")
+    if calibrate and (len(runs) > 1 or split == "val" or not own):
+        why = "expected one model folder, and another --split than val, which it is fitted on"
+        raise UsageError(f"--calibrate: {why}")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; expected a folder")
     if out is not None and (out / "config.json").exists():
@@ -97,8 +105,13 @@ def evaluate(
     does = "captions" if isinstance(model, Captioner) else "answers questions"
     for kind, options in given.items():
         for name, value in options.items():
-            if kind != does and value:
+            if kind != does and value not in (None, False, ()):
                 raise UsageError(f"{name}: {runs[0]} {does}; that option is of the other kind")
+    if calibrate:
+        fit_model(model, dataset, progress=on_terminal())
+        setting = "confidence" if isinstance(model, Captioner) else "abstain_below"
+        update_setting(home, setting, getattr(model, setting))
+        report(f"{home}: {setting} fitted on val")
     shared: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
     results: dict[str, Evaluation[Any, Any]] = {}
     settings: list[dict[str, Any]] = [{}]
@@ -133,7 +146,7 @@ def evaluate(
     best = max(range(len(figures)), key=lambda n: figures[n]["metrics"].get("cider") or 0.0)
     if keep_best and isinstance(model, Captioner):
         kept = model.options(**settings[best])
-        update_decoding(home, kept)
+        update_setting(home, "decoding", kept)
         penalty, words = kept.length_penalty, kept.max_length
         report(f"kept: beam {kept.beam}, length penalty {penalty}, max length {words}")
     # The card tells of the model as it is, on the whole split.
@@ -210,6 +223,12 @@ def _settings_table(figures: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _calibration(figures: dict[str, Any]) -> str:
+    """What confidences are worth."""
+    names = {"ece": "ECE", "brier": "Brier", "auroc": "AUROC", "risk_coverage_area": "AURC"}
+    return ", ".join(f"{name} {_text(figures[key])}" for key, name in names.items())
+
+
 def _caption_lines(figures: dict[str, Any]) -> list[str]:
     """The figures of an evaluation of captions."""
     names = ("pictures", "beam", "distinct", "unseen", "vocabulary", "mean_length")
@@ -227,6 +246,21 @@ def _caption_lines(figures: dict[str, Any]) -> list[str]:
         )
     if figures["truth"] is not None:
         rows["truth"] = f"{_text(figures['truth'])} of the captions are true"
+    if sure := figures["confidence"]:
+        cider = ", ".join(
+            f"{100 * float(share):.0f} %: {value:.4f}"
+            for share, value in sure["cider_at_coverage"].items()
+        )
+        rows["confidence"] = _calibration(sure)
+        rows["good"] = (
+            f"{sure['good']:.4f} of the captions are above CIDEr {sure['level']:.4f}, as half of "
+            f"people's are"
+        )
+        rows["sure"] = (
+            f"{sure['sure']:.4f} of the captions, from {sure['threshold']:.4f} on; of these "
+            f"{_text(sure['good_of_sure'])} are good"
+        )
+        rows["keeping"] = f"{cider}  (the surest share of the captions: CIDEr)"
     if figures["cut"]:
         rows["cut"] = f"{figures['cut']:.4f} of them at {figures['max_length']} words"
     return [f"{name:<12} {text}" for name, text in rows.items()]
@@ -255,15 +289,13 @@ def _answer_lines(figures: dict[str, Any]) -> list[str]:
         if one := (figures["evidence"] or {}).get(name):
             changed = f"{100 * one['changed']:.1f} % of the answers change"
             rows[title] = f"{one['accuracy']:.2f}  (loses {one['lost']:.2f}; {changed})"
-    if metrics["ece"] is not None:
-        temperature = f"at temperature {figures['temperature']:.3f}"
-        rows["calibration"] = f"ECE {metrics['ece']:.4f} {temperature}"
+    rows["calibration"] = f"{_calibration(metrics)} at temperature {figures['temperature']:.3f}"
     at = selective["accuracy_at_coverage"].items()
     shares = ", ".join(f"{100 * float(share):.0f} %: {_percent(value)}" for share, value in at)
     rows["answering only"] = f"{shares}  (the surest share of the questions: accuracy)"
     if selective["abstain_below"]:
         rows["abstaining"] = (
-            f"below {selective['abstain_below']}: answers {100 * selective['coverage']:.1f} %, "
+            f"below {selective['abstain_below']:.4g}: answers {100 * selective['coverage']:.1f} %, "
             f"accuracy {_percent(selective['accuracy'])}"
         )
     if pointing := figures["pointing"]:

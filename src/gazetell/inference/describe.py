@@ -9,10 +9,11 @@ A picture counts as unchanged while its size and modification time are. Hashing 
 read every file each time, which on a fast model takes as long as captioning; a copy that loses the
 times only costs captioning again, never a wrong caption.
 
-**Confidence** is the probability that the model gave to the whole sentence. Its geometric mean a
-word, often used, favours long captions, though each further word is a further chance to be wrong:
-on generated scenes, whose truth is known, the mean finds false captions no better than chance and
-the whole sentence does (figures in docs/alt-text.md).
+The sheet is in the order of the model's fitted confidence. A model without one is taken at the
+probability that it gave to the whole sentence. Its geometric mean a word, often used, favours long
+captions, though each further word is a further chance to be wrong: on generated scenes, whose truth
+is known, the mean finds false captions no better than chance and the whole sentence does (figures
+in docs/alt-text.md).
 
 The sheet is one page that fetches nothing, which its own content policy holds it to. Pictures are
 small data URIs in a JSON block that the script draws rows from as they are scrolled to, so that
@@ -44,7 +45,7 @@ from .predict import Caption, Captioner, caption_many
 Row = dict[str, Any]
 FORMATS = (".csv", ".jsonl", ".html")
 FORMAT = 1  # of the journal
-COLUMNS = ("picture", "caption", "alt_text", "probability", "log_prob", "ended")
+COLUMNS = ("picture", "caption", "alt_text", "confidence", "probability", "log_prob", "ended")
 STOPS = ".!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f"  # Latin, Chinese, Hindi, Urdu, Arabic
 SIDE = 320  # longer side of a picture on the sheet, in pixels
 LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
@@ -174,6 +175,8 @@ def identity(model: Captioner) -> str:
     """
     digest = hashlib.sha256(model.fingerprint.encode())
     digest.update(repr(model.tokenizer.vocabulary).encode())
+    if model.confidence is not None:
+        digest.update(repr(model.confidence).encode())
     for captioner in model.decoder.captioners:
         digest.update(repr(sorted(captioner.config.items())).encode())  # type: ignore[union-attr,operator]
     for name, tensor in sorted(model.decoder.state_dict().items()):
@@ -365,6 +368,8 @@ def _row(name: str, stamp: str | None, caption: Caption, out: Path) -> Row:
         "ended": caption.ended,
         "stamp": stamp,
     }
+    if caption.confidence is not None:
+        row |= {"confidence": round(caption.confidence, 5), "sure": caption.sure}
     if out.suffix.lower() == ".html" and caption.image is not None:
         small = resized(caption.image, min(SIDE, max(caption.image.size)))
         # About 10 kB a photograph, half of what JPEG needs to look as good.
@@ -380,11 +385,15 @@ def _table(rows: Sequence[Row], as_csv: bool) -> str:
     if as_csv:
         writer.writeheader()
     for row in rows:
-        row = row | {
-            "alt_text": sentence(row["caption"], row["ended"]),
-            # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
-            "probability": float(f"{math.exp(row['log_prob']):.4g}"),
-        }
+        row = (
+            {"confidence": None}
+            | row
+            | {
+                "alt_text": sentence(row["caption"], row["ended"]),
+                # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
+                "probability": float(f"{math.exp(row['log_prob']):.4g}"),
+            }
+        )
         if as_csv:
             texts = {n: spreadsheet_text(row[n]) for n in ("picture", "caption", "alt_text")}
             writer.writerow(row | texts | {"ended": str(row["ended"]).lower()})
@@ -412,13 +421,17 @@ def review_sheet(
         key: tells the reviews of this sheet from those of others in the same browser.
     """
     keys = ("picture", "log_prob", "ended", "stamp", "thumb", "width", "height")
+    fitted = ("confidence", "sure")
+    level = "confidence" if all("confidence" in row for row in rows) else "log_prob"
     content = {
         "key": key,
         "name": one_line(title),
         "base": base,
         "rows": [
-            {name: row[name] for name in keys} | {"caption": sentence(row["caption"], row["ended"])}
-            for row in sorted(rows, key=lambda row: (row["log_prob"], row["picture"]))
+            {name: row[name] for name in keys}
+            | {name: row[name] for name in fitted if name in row}
+            | {"caption": sentence(row["caption"], row["ended"]), "level": row[level]}
+            for row in sorted(rows, key=lambda row: (row[level], row["picture"]))
         ],
     }
     errors = ""

@@ -3,9 +3,10 @@
 Beside the official metrics stand the figures that tell what they are worth. Of captions: how
 varied they are, what one reference scores against the others (the level of a person), how often
 the gaze points at what a word names, and on scenes how many are true. Of answers: what needs no
-picture or no model, whether confidences mean what they say, what abstaining buys, and, with
-``evidence``, whether the model looked: the same questions about a plain grey picture and about
-another picture. A figure that cannot be known is None, and ``not_measured`` says why.
+picture or no model and, with ``evidence``, whether the model looked: the same questions about a
+plain grey picture and about another picture. Of both: whether confidences mean what they say, and
+what leaving out the least sure buys. A figure that cannot be known is None, and ``not_measured``
+says why.
 """
 
 import logging
@@ -27,15 +28,20 @@ from ..features import grids
 from ..files import write_json, write_jsonl
 from ..metrics import (
     answer_scores,
+    auroc,
+    brier,
     caption_scores,
     cider_problem,
     compare_answers,
     expected_calibration_error,
+    person_level,
     risk_coverage,
     score_answers,
     score_captions,
     score_wups,
 )
+from ..models.confidence import SAMPLE, fit_abstaining, fit_confidence
+from ..models.decoding import Decoded
 from ..models.encoders import Grid
 from ..pictures import View
 from ..progress import bar
@@ -43,6 +49,7 @@ from .figures import Pointing, bias, pointing, save_plots
 from .predict import Answer, Answerer, Caption, Captioner, check_bound
 
 COVERAGES = (0.25, 0.5, 0.75, 1.0)
+KEPT = (1.0, 0.8, 0.6, 0.4)  # shares of the captions, surest first
 CALIBRATION = 30  # answers: with fewer, a bin of confidences holds one or two
 
 Record = TypeVar("Record", CaptionRecord, QuestionRecord)
@@ -60,6 +67,8 @@ class Evaluation(Generic[Record, Result]):
         results: the model's captions or answers, in the records' order, without pictures; answers
             without attention, too.
         scores: CIDEr of each caption, in [0, 10], or accuracy of each answer, in [0, 1].
+        right: accuracy of each answer, or 1 for a caption that is good and 0 for another; empty
+            where that is not known.
         verdicts: on scenes, whether each caption is true of its picture, and why not.
     """
 
@@ -67,16 +76,17 @@ class Evaluation(Generic[Record, Result]):
     records: Sequence[Record]
     results: Sequence[Result]
     scores: Sequence[float]
+    right: Sequence[float]
     verdicts: Sequence[scenes.Verdict] | None = None
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``metrics.json`` and ``predictions.jsonl``, for answers also two plots."""
+        """Write ``metrics.json`` and ``predictions.jsonl``, with confidences also two plots."""
         folder = Path(folder)
         rows = [self._row(n) for n in range(len(self.records))]
         write_jsonl(folder / "predictions.jsonl", rows)
-        sure = [result.confidence for result in self.results if isinstance(result, Answer)]
-        if sure:
-            save_plots(folder, sure, self.scores)
+        sure = [result.confidence for result in self.results if result.confidence is not None]
+        if sure and self.right:
+            save_plots(folder, sure, self.right)
         write_json(folder / "metrics.json", self.figures)
 
     def _row(self, n: int) -> dict[str, Any]:
@@ -87,6 +97,8 @@ class Evaluation(Generic[Record, Result]):
             return row | {"answer": result.text, "confidence": confidence, "accuracy": score}
         known = self.figures["metrics"]["cider"] is not None
         row |= {"caption": result.text, "log_prob": result.log_prob}
+        if result.confidence is not None:
+            row["confidence"] = round(result.confidence, 5)
         row |= {"cider": score if known else None}
         if self.verdicts is not None:
             row |= {"true": self.verdicts[n].true, "reason": self.verdicts[n].reason}
@@ -154,6 +166,17 @@ def evaluate(
         "pointing": _no_pointing(model, pointed, "no word of a caption names a box", boxes),
     }
     metrics = score_captions(references, predictions, java=java)
+    scores = caption_scores(references, predictions)
+    level = None if not_measured["cider"] else person_level(references)
+    right = [] if level is None else [float(scores[r.id] > level) for r in records]
+    sure = [caption.confidence for caption in captions if caption.confidence is not None]
+    if not sure:
+        members = "an ensemble" if model.members > 1 else "the model; see --calibrate"
+        not_measured["confidence"] = f"none was fitted to {members}"
+    elif level is None:
+        not_measured["confidence"] = not_measured["cider"] or "a picture has one reference alone"
+    elif split == "val":
+        logger.warning("the confidence was fitted on val: its calibration error is too good")
     if not_measured["cider"]:
         metrics |= {"cider": None, "cider_d": None}
     count = len(captions)
@@ -176,10 +199,99 @@ def evaluate(
         "human": None if alone else _human(records, predictions),
         "pointing": None if pointed is None else asdict(pointed),
         "truth": None if verdicts is None else sum(v.true for v in verdicts) / count,
+        "confidence": None,
         "not_measured": {name: why for name, why in not_measured.items() if why},
     }
-    scores = caption_scores(references, predictions)
-    return Evaluation(figures, records, captions, [scores[r.id] for r in records], verdicts)
+    ciders = [scores[record.id] for record in records]
+    if model.confidence is not None and right:
+        threshold = model.confidence.threshold
+        figures["confidence"] = _confident(sure, right, ciders, threshold) | {"level": level}
+    return Evaluation(figures, records, captions, ciders, right, verdicts)
+
+
+def _confident(
+    sure: Sequence[float], right: Sequence[float], ciders: Sequence[float], threshold: float
+) -> dict[str, Any]:
+    """What the confidences of captions are worth; shares are in 0 to 1."""
+    order = np.argsort(-np.array(sure), kind="stable")
+    kept = [good for p, good in zip(sure, right, strict=True) if p >= threshold]
+    cider = {
+        str(share): float(np.mean(np.array(ciders)[order[: round(share * len(sure))]]))
+        for share in KEPT
+        if round(share * len(sure))
+    }
+    return {
+        "good": sum(right) / len(right),
+        **_calibration(sure, right),
+        "cider_at_coverage": cider,
+        "threshold": threshold,
+        "sure": len(kept) / len(right),
+        "good_of_sure": sum(kept) / len(kept) if kept else None,
+    }
+
+
+def _calibration(sure: Sequence[float], right: Sequence[float]) -> dict[str, float | None]:
+    few = len(right) < CALIBRATION
+    return {
+        "ece": None if few else expected_calibration_error(sure, right),
+        "brier": brier(sure, right),
+        "auroc": auroc(sure, right),
+        "risk_coverage_area": risk_coverage(sure, right).area,
+    }
+
+
+def calibrate(
+    model: Captioner | Answerer,
+    dataset: Dataset | str | os.PathLike[str],
+    *,
+    batch: int = 64,
+    progress: bool = False,
+) -> None:
+    """Fit a loaded model's confidence anew on the validation split, as training does at its end.
+
+    Of a captioner that is ``confidence``, of an answerer ``abstain_below``; its temperature stays.
+
+    Args:
+        model: not an ensemble.
+        dataset: that it was trained on, with ``val`` and, for a captioner, ``train``.
+        batch: pictures a forward pass.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        DataError: the splits are not there, or nothing can be fitted to them; the model is as it
+            was.
+        UsageError: an ensemble.
+    """
+    if isinstance(model, Answerer):
+        found = evaluate_answers(model, dataset, split="val", batch=batch, progress=progress)
+        sure = [answer.confidence for answer in found.results]
+        model.abstain_below = fit_abstaining(sure, found.right, logger.warning)
+        return
+    if model.members > 1:
+        raise UsageError("a confidence is fitted to one model; expected no ensemble")
+    dataset = _opened(dataset, batch, 0)
+    records = scored_records(dataset, "val")
+    training = list(dict.fromkeys(record.image for record in dataset.split("train")))
+    if not training:
+        raise DataError(f"{dataset.folder}: split 'train' has no pictures to know the usual by")
+    captions: list[Decoded] = []
+    pooled: list[torch.Tensor] = []
+    with bar("captions", progress) as update:
+        for grid in grids(model, dataset, [record.image for record in records], batch):
+            captions += [best[0] for best in model.search(grid, model.decoding)]
+            pooled.append(grid.pooled)
+            update(len(captions), len(records))
+    usual = training[:: -(-len(training) // SAMPLE)]
+    fitted = fit_confidence(
+        captions,
+        [model.tokenizer.decode(caption.tokens) for caption in captions],
+        [record.captions for record in records],
+        torch.cat(pooled),
+        torch.cat([grid.pooled for grid in grids(model, dataset, usual, batch)]),
+    )
+    if isinstance(fitted, str):
+        raise DataError(f"{dataset.folder}: no confidence can be fitted: {fitted}")
+    model.confidence = fitted
 
 
 def _opened(dataset: Dataset | str | os.PathLike[str], batch: int, limit: int) -> Dataset:
@@ -261,7 +373,7 @@ def evaluate_answers(
     split: str = "test",
     batch: int = 64,
     limit: int = 0,
-    abstain_below: float = 0.0,
+    abstain_below: float | None = None,
     evidence: bool = False,
     question_only: Answerer | None = None,
     progress: bool = False,
@@ -274,7 +386,8 @@ def evaluate_answers(
         split: of the dataset.
         batch: pictures a forward pass, with all their questions.
         limit: only the questions of the first so many pictures.
-        abstain_below: count the questions answered with at least this confidence, too.
+        abstain_below: count the questions answered with at least this confidence, too; the
+            model's own bound if not given.
         evidence: also ask about a grey picture and about another picture.
         question_only: a model trained without pictures, to compare with.
         progress: as for ``evaluate``.
@@ -284,6 +397,7 @@ def evaluate_answers(
         UsageError: a limit or a bound out of range.
     """
     check_bound(abstain_below)
+    bound = model.abstain_below if abstain_below is None else abstain_below
     dataset = _opened(dataset, batch, limit)
     asked: dict[str, list[QuestionRecord]] = {}
     for record in _with_references(dataset, split, dataset.questions_of(split)):
@@ -307,7 +421,7 @@ def evaluate_answers(
             questions = [model.read_question(record.question) for record in now]
             owner = torch.tensor([n for n, image in enumerate(some) for _ in asked[image]])
             began = time.perf_counter()
-            batch_answers = model.answer(grid, questions, owner, abstain_below=abstain_below)
+            batch_answers = model.answer(grid, questions, owner, abstain_below=bound)
             seconds += time.perf_counter() - began
             if evidence:
                 changed.ask(grid, questions, owner)
@@ -346,8 +460,7 @@ def evaluate_answers(
     figures: dict[str, Any] = {
         "metrics": {
             "accuracy": official["accuracy"],
-            "ece": None if few else expected_calibration_error(sure, scores),
-            "risk_coverage_area": risk_coverage(sure, scores).area,
+            **_calibration(sure, scores),
         },
         "measure": official["measure"],
         "per_answer_type": official["per_answer_type"],
@@ -358,7 +471,7 @@ def evaluate_answers(
         "questions": len(records),
         "pictures": len(images),
         "temperature": model.temperature,
-        "selective": _selective(sure, scores, abstain_below),
+        "selective": _selective(sure, scores, bound),
         "bias": bias(training, records, model.answers),
         "question_only": None,
         "evidence": changed.figures(records, answers, official["accuracy"]) if evidence else None,
@@ -379,7 +492,7 @@ def evaluate_answers(
         wups = score_wups(references, predictions)
         by_threshold = {str(threshold): value for threshold, value in wups.scores.items()}
         figures["wups"] = {**by_threshold, "reason": wups.reason}
-    return Evaluation(figures, records, answers, scores)
+    return Evaluation(figures, records, answers, scores, scores)
 
 
 class _Changed:

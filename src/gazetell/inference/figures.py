@@ -140,12 +140,12 @@ def bias(
 def save_plots(
     folder: str | os.PathLike[str], sure: Sequence[float], scores: Sequence[float]
 ) -> None:
-    """Draw ``reliability.png`` (accuracy by confidence) and ``risk-coverage.png``.
+    """Draw ``reliability.png`` (share right by confidence) and ``risk-coverage.png``.
 
     Args:
         folder: to write them to.
-        sure: confidence of each answer.
-        scores: accuracy of each, in [0, 1].
+        sure: confidence of each answer or caption.
+        scores: how right each is, in [0, 1].
 
     Raises:
         WriteError: a file cannot be written.
@@ -161,9 +161,9 @@ def save_plots(
     top.bar(middle[filled], bins.accuracy[filled], width * 0.92, color=ACCENT, alpha=0.85)
     sure_and_right = bins.confidence[filled], bins.accuracy[filled]
     top.plot(*sure_and_right, "o", color=INK, markersize=4, zorder=3)
-    top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title="Is a confidence what it says?")
+    top.set(xlim=(0, 1), ylim=(0, 1), ylabel="share right", title="Is a confidence what it says?")
     bottom.bar(middle, bins.count, width * 0.92, color=QUIET)
-    bottom.set(xlabel="confidence", ylabel="answers")
+    bottom.set(xlabel="confidence", ylabel="number")
 
     selective = Figure(figsize=(5, 4), layout="constrained")
     axes = selective.subplots()
@@ -172,9 +172,9 @@ def save_plots(
     axes.set(
         xlim=(0, 1),
         ylim=(0, None),
-        xlabel="coverage: share of questions answered, surest first",
-        ylabel="risk: share of wrong answers",
-        title=f"What abstaining buys (area {curve.area:.3f})",
+        xlabel="coverage: share kept, surest first",
+        ylabel="risk: share wrong of those kept",
+        title=f"What leaving out the least sure buys (area {curve.area:.3f})",
     )
     for name, figure in (("reliability", calibration), ("risk-coverage", selective)):
         for axes in figure.axes:

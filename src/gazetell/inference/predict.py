@@ -2,7 +2,7 @@
 
 model = gazetell.load("runs/demo")
 caption = model.caption("scene.png")
-caption.text, caption.words, caption.attention, caption.log_prob
+caption.text, caption.words, caption.attention, caption.log_prob, caption.confidence
 caption.save_gaze("gaze.png")
 answer = gazetell.load("runs/vqa").ask("photo.jpg", "Which animal is this?")
 answer.text, answer.confidence, answer.top, answer.attention
@@ -116,6 +116,9 @@ class Caption(_Result):
         log_prob: natural logarithm of the probability that the model gives to exactly this
             sentence, its end counted, also where it was cut.
         ended: False if the sentence was cut at the greatest length.
+        confidence: calibrated probability that it is good (`gazetell.models.confidence`); None for
+            a model without one, and for an ensemble, to which none was fitted.
+        sure: whether the confidence reaches the model's threshold; None likewise.
         image: the picture, at most 640 px a side.
         view: where the maps lie on the picture.
     """
@@ -125,6 +128,8 @@ class Caption(_Result):
     attention: np.ndarray | None
     log_prob: float
     ended: bool = True
+    confidence: float | None = None
+    sure: bool | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
     view: View = WHOLE_VIEW
 
@@ -135,6 +140,8 @@ class Caption(_Result):
             "words": self.words,
             "log_prob": round(self.log_prob, 5),
             "ended": self.ended,
+            "confidence": _digits(self.confidence),
+            "sure": self.sure,
             **self._looked(),
         }
 
@@ -182,7 +189,6 @@ class Answer(_Result):
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, the attention rounded to 4 digits."""
-        plain = self.without_picture
         return {
             "question": self.question,
             "answer": self.text,
@@ -191,7 +197,7 @@ class Answer(_Result):
             "unknown_words": self.unknown,
             "words_cut": self.cut,
             "abstained": self.abstained,
-            "without_picture": None if plain is None else round(plain, 5),
+            "without_picture": _digits(self.without_picture),
             **self._looked(),
         }
 
@@ -221,7 +227,7 @@ class Captioner(Model):
     Args:
         model: a model folder's content.
         others: of the same vocabulary and the same CNN: an ensemble.
-        device: as for ``load``, like ``precision`` and ``fit``.
+        how: as for ``load``.
 
     Raises:
         ModelError: models that do not fit together.
@@ -231,9 +237,7 @@ class Captioner(Model):
         self,
         model: CaptionerFolder,
         *others: CaptionerFolder,
-        device: str = "auto",
-        precision: str = "auto",
-        fit: Fit | None = None,
+        **how: Unpack[How],
     ) -> None:
         cnn = model.encoder.fingerprint() if others else ""
         for number, other in enumerate(others, 2):
@@ -241,7 +245,7 @@ class Captioner(Model):
                 raise ModelError(f"model {number} of the ensemble has another vocabulary")
             if other.encoder.fingerprint() != cnn:
                 raise ModelError(f"model {number} of the ensemble has another encoder")
-        super().__init__(model.encoder, device, precision, fit)
+        super().__init__(model.encoder, **how)
         self.captioner = model.captioner.to(self.device).eval()
         # Of the others' encoders only the projections: the CNN is the same.
         members = [(m.encoder.project, m.captioner) for m in (model, *others)]
@@ -250,6 +254,7 @@ class Captioner(Model):
         self.members = len(members)
         self.tokenizer: Tokenizer = model.tokenizer
         self.decoding: DecodingOptions = model.decoding
+        self.confidence = None if others else model.confidence
         self.about = model.about
 
     @classmethod
@@ -334,6 +339,26 @@ class Captioner(Model):
     ) -> list[list[Caption]]:
         """As ``decode``, the ``count`` best captions of each picture, best first."""
         words = self.tokenizer
+        decoded = self.search(grid, options, count, positions)
+
+        def caption(one: Decoded, pooled: torch.Tensor) -> Caption:
+            texts = words.decode(one.tokens), words.words(one.tokens)
+            sure = self.confidence.judge(one, pooled) if self.confidence else (None, None)
+            return Caption(*texts, _maps(one.attention, grid), one.log_prob, one.ended, *sure)
+
+        pairs = zip(decoded, grid.pooled.cpu(), strict=True)
+        return [[caption(one, pooled) for one in best] for best, pooled in pairs]
+
+    @torch.inference_mode()
+    def search(
+        self,
+        grid: Grid,
+        options: DecodingOptions,
+        count: int = 1,
+        positions: Sequence[int] | None = None,
+    ) -> list[list[Decoded]]:
+        """What ``decode_best`` makes captions of."""
+        words = self.tokenizer
         with self.precision.autocast(self.device):
             decoded = n_best(
                 self.converted,
@@ -345,14 +370,9 @@ class Captioner(Model):
                 banned=(words.pad, words.unk),
                 positions=positions,
             )
-
-        def caption(one: Decoded) -> Caption:
-            if math.isnan(one.log_prob):
-                raise ModelError("the model gives no word a probability: its weights are damaged")
-            texts = words.decode(one.tokens), words.words(one.tokens)
-            return Caption(*texts, _maps(one.attention, grid), one.log_prob, one.ended)
-
-        return [[caption(one) for one in best] for best in decoded]
+        if any(math.isnan(one.log_prob) for best in decoded for one in best):
+            raise ModelError("the model gives no word a probability: its weights are damaged")
+        return decoded
 
 
 def caption_many(
@@ -398,20 +418,13 @@ def caption_many(
 class Answerer(Model):
     """A loaded model that answers questions; arguments as for ``Captioner``."""
 
-    def __init__(
-        self,
-        model: AnswererFolder,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        fit: Fit | None = None,
-    ) -> None:
-        super().__init__(model.encoder, device, precision, fit)
+    def __init__(self, model: AnswererFolder, **how: Unpack[How]) -> None:
+        super().__init__(model.encoder, **how)
         self.answerer = model.answerer.to(self.device).eval()
         self.converted = self.precision.converted(self.answerer)
         self.tokenizer, self.answers = model.tokenizer, model.answers
         self.temperature, self.sigmoid = model.temperature, model.sigmoid
-        self.max_question = model.max_question
+        self.max_question, self.abstain_below = model.max_question, model.abstain_below
         self.about = model.about
 
     @classmethod
@@ -421,14 +434,20 @@ class Answerer(Model):
         return cls(load_kind(chosen, AnswererFolder), **how)
 
     def ask(
-        self, image: Picture, question: str, *, abstain_below: float = 0.0, evidence: bool = False
+        self,
+        image: Picture,
+        question: str,
+        *,
+        abstain_below: float | None = None,
+        evidence: bool = False,
     ) -> Answer:
         """Answer a question about a picture.
 
         Args:
             image: a path, the bytes of a file, a PIL image, or an ``Encoding``.
             question: in words; ``Answer.cut`` counts those that the model does not read.
-            abstain_below: mark the answer as abstained where its confidence is lower.
+            abstain_below: mark the answer as abstained where its confidence is lower; the model's
+                own bound if not given.
             evidence: also ask about a plain grey picture, see ``Answer.without_picture``.
 
         Raises:
@@ -442,7 +461,7 @@ class Answerer(Model):
         image: Picture,
         questions: Sequence[str],
         *,
-        abstain_below: float = 0.0,
+        abstain_below: float | None = None,
         evidence: bool = False,
     ) -> list[Answer]:
         """``ask`` several questions about a picture, which is encoded once."""
@@ -463,7 +482,7 @@ class Answerer(Model):
         questions: Sequence[str | Question],
         owner: torch.Tensor,
         *,
-        abstain_below: float = 0.0,
+        abstain_below: float | None = None,
         evidence: bool = False,
     ) -> list[Answer]:
         """Answers, without pictures, about grids (B, R, C) as ``grid`` makes them.
@@ -484,6 +503,7 @@ class Answerer(Model):
         if evidence:
             nowhere = torch.zeros_like(owner)
             plain = self.probabilities(self.logits(self.blank, asked, nowhere)[0])
+        bound = self.abstain_below if abstain_below is None else abstain_below
         best = shares.topk(min(TOP, shares.shape[1]), dim=1)
         answers = []
         for n, question in enumerate(asked):
@@ -497,7 +517,7 @@ class Answerer(Model):
                 attention=_maps(None if attention is None else attention[n], grid),
                 unknown=question.unknown,
                 cut=question.cut,
-                abstained=chances[0] < abstain_below,
+                abstained=chances[0] < bound,
                 without_picture=None if plain is None else float(plain[n, places[0]]),
             )
             answers.append(answer)
@@ -537,12 +557,16 @@ class Answerer(Model):
         return self.grid(torch.full((1, 3, side, side), GREY, dtype=torch.uint8))
 
 
+def _digits(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)
+
+
 def _maps(attention: torch.Tensor | None, grid: Grid) -> np.ndarray | None:
     """Attention (T, R) as maps (T, height, width)."""
     return None if attention is None else attention.numpy().reshape(-1, grid.height, grid.width)
 
 
-def check_bound(value: float) -> None:
-    """Refuse a bound on the confidence outside 0 to 1, with a UsageError."""
-    if not isinstance(value, Real) or not 0 <= value <= 1:
+def check_bound(value: float | None) -> None:
+    """Refuse a bound on the confidence outside 0 to 1, with a UsageError; None is the model's."""
+    if value is not None and (not isinstance(value, Real) or not 0 <= value <= 1):
         raise UsageError(f"--abstain-below {value}: expected 0 to 1")

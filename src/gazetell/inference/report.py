@@ -59,6 +59,7 @@ class Example:
         attention: (T, h, w) one map a word, or None for a model without attention.
         references: what people said.
         score: the picture's own score (CIDEr, 1.0 is a hundred points), or None.
+        confidence: the model's own, in [0, 1], or None.
         verdict: what a check of the facts found, for example ``"false: no red circle"``.
         right: whether the verdict is a good one; None marks it as neither.
         view: where the maps lie on the picture.
@@ -71,6 +72,7 @@ class Example:
     attention: np.ndarray | None = None
     references: Sequence[str] = ()
     score: float | None = None
+    confidence: float | None = None
     verdict: str | None = None
     right: bool | None = None
     view: View = WHOLE_VIEW
@@ -209,6 +211,8 @@ def _card(example: Example, tiles: bool) -> str:
         gaze = Gaze(picture, *maps, title, example.caption, example.view)
         seen = gaze.html(tiles=tiles, assets=False, side=SIDE)
     marks = "" if example.score is None else f'<span class="mark">CIDEr {example.score:.2f}</span>'
+    if example.confidence is not None:
+        marks += f' <span class="mark">{example.confidence:.0%} sure</span>'
     if example.verdict:
         kind = {None: "", True: " right", False: " wrong"}[example.right]
         marks += f' <span class="mark{kind}">{_text(example.verdict)}</span>'

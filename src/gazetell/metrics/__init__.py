@@ -6,7 +6,8 @@ whether one set of captions scores better than another by more than the choice o
 
 `score_answers` gives the accuracy of answers to questions as the official VQA evaluation does,
 `score_wups` the measure of DAQUAR, `compare_answers` is to answers what `compare_captions` is to
-captions. `expected_calibration_error`, `reliability` and `risk_coverage` judge confidences.
+captions. `expected_calibration_error`, `reliability`, `risk_coverage`, `brier` and `auroc` judge
+confidences.
 
 The parts can be used alone: `words` splits captions as that evaluation does, `ngrams` and `cider`
 score tokens of any kind, `java` runs METEOR and SPICE, `vqa` normalises and judges one answer.
@@ -21,6 +22,8 @@ from .answers import (
     answer_accuracy,
     answer_measure,
     answer_scores,
+    auroc,
+    brier,
     exact_match,
     expected_calibration_error,
     normalise_answer,
@@ -28,6 +31,7 @@ from .answers import (
     risk_coverage,
     score_answers,
     score_wups,
+    selective_threshold,
     vqa_accuracy,
 )
 from .captions import (
@@ -36,6 +40,7 @@ from .captions import (
     caption_scores,
     cider_problem,
     meteor,
+    person_level,
     score_captions,
     spice,
 )
@@ -56,7 +61,9 @@ __all__ = [
     "answer_accuracy",
     "answer_measure",
     "answer_scores",
+    "auroc",
     "bleu",
+    "brier",
     "caption_scores",
     "cider_d",
     "cider_problem",
@@ -66,12 +73,14 @@ __all__ = [
     "expected_calibration_error",
     "meteor",
     "normalise_answer",
+    "person_level",
     "reliability",
     "risk_coverage",
     "rouge_l",
     "score_answers",
     "score_captions",
     "score_wups",
+    "selective_threshold",
     "spice",
     "split",
     "unspaced_texts",

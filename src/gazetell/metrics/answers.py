@@ -56,6 +56,7 @@ width by their confidence, bin m holding the confidences in ((m - 1) / M, m / M]
 A model that may abstain answers only the questions that it is surest of. Coverage is the share
 that it answers, risk the share of those that are wrong; the area under risk over coverage (AURC) is
 small when the model knows what it does not know, whatever its confidences are in themselves.
+Captions are judged in the same way, a good one being right (`gazetell.models.confidence`).
 
 Legend: N answers, M bins.
 
@@ -66,6 +67,7 @@ References:
     Wu and Palmer 1994, Verb Semantics and Lexical Selection.
     Malinowski and Fritz 2014, A Multi-World Approach to Question Answering about Real-World Scenes.
     Malinowski, Rohrbach and Fritz 2015, Ask Your Neurons (consensus).
+    Brier 1950, Verification of Forecasts Expressed in Terms of Probability.
     Guo et al. 2017, On Calibration of Modern Neural Networks (reliability, ECE).
     Geifman and El-Yaniv 2017, Selective Classification for Deep Neural Networks (risk, coverage).
 """
@@ -548,6 +550,51 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
     # Sums of rounded means may pass 1 by a hair.
     risk = np.clip(1 - np.cumsum(np.repeat(means, size)) / order, 0, 1)
     return RiskCoverage(np.sort(sure)[::-1], order / len(sure), risk, float(risk.mean()))
+
+
+def selective_threshold(confidence: ArrayLike, correct: ArrayLike, accuracy: float) -> float | None:
+    """The smallest confidence at which the answers with no less are right often enough.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        correct: (N,) in [0, 1].
+        accuracy: the mean correctness asked for.
+
+    Returns:
+        A confidence; 0 if all answers together are right often enough, None if no share of the
+        surest is.
+
+    Raises:
+        ValueError: as for `reliability`.
+    """
+    curve = risk_coverage(confidence, correct)
+    last = np.append(np.diff(curve.threshold) < 0, True)  # those of equal confidence stay together
+    enough = np.flatnonzero(last & (1 - curve.risk >= accuracy - 1e-9))
+    if not len(enough):
+        return None
+    return 0.0 if enough[-1] == len(last) - 1 else float(curve.threshold[enough[-1]])
+
+
+def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Mean squared distance of confidence and correctness (Brier 1950), in [0, 1]; 0 is best.
+
+    Arguments and errors are those of `reliability`.
+    """
+    sure, right = _checked(confidence, correct)
+    return float(np.mean((sure - right) ** 2))
+
+
+def auroc(confidence: ArrayLike, correct: ArrayLike) -> float | None:
+    """The chance that a right answer has a higher confidence than a wrong one, ties half.
+
+    A fraction in ``correct`` is so much of a right answer and the rest of a wrong one. None where
+    all are right or all wrong. Arguments and errors are those of `reliability`.
+    """
+    sure, right = _checked(confidence, correct)
+    _, group = np.unique(sure, return_inverse=True)
+    good, bad = np.bincount(group, right), np.bincount(group, 1 - right)
+    pairs = good.sum() * bad.sum()
+    return float(good @ (np.cumsum(bad) - bad / 2) / pairs) if pairs else None
 
 
 def _checked(confidence: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:

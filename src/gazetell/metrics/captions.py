@@ -90,6 +90,22 @@ def caption_scores(
     return dict(zip(predictions, CiderD(texts).score(candidates).tolist(), strict=True))
 
 
+def person_level(references: Mapping[str, Sequence[str]]) -> float | None:
+    """The CIDEr that half of the people's captions exceed, each against the others of its picture.
+
+    Document frequencies are those of all references. None where every picture has one alone.
+
+    Args:
+        references: the reference captions of each picture, at least one.
+    """
+    texts = [
+        [at_blanks(split(caption)) for caption in captions] for captions in references.values()
+    ]
+    scores = CiderD(texts).people(texts)
+    known = scores[~np.isnan(scores)]
+    return float(np.median(known)) if len(known) else None
+
+
 def cider_problem(references: Mapping[str, Sequence[str]]) -> str | None:
     """Why CIDEr cannot tell good captions from bad ones against these references.
 

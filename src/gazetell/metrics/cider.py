@@ -157,6 +157,24 @@ class CiderD:
         counted = np.bincount(candidate)
         return 10 * _sums(candidate, cosines, len(pictures)) / counted
 
+    def people(self, references: Sequence[Sequence[Tokens]]) -> Scores:
+        """The score of each reference against the others of its picture; NaN for one that is alone.
+
+        Document frequencies are those of all references, this one's words counted.
+
+        Args:
+            references: those that the scorer was made of.
+        """
+        sizes = np.diff(self._first_text)
+        picture = np.repeat(np.arange(len(sizes)), sizes)
+        among = self.score([text for texts in references for text in texts], picture.tolist())
+        # A text is like itself in each order that has any weight.
+        itself = 10 * (self._norms > 0).mean(1)
+        others = (sizes - 1)[picture]
+        alone = others == 0
+        sums = sizes[picture] * among - itself
+        return np.where(alone, np.nan, sums / np.where(alone, 1, others))
+
     def _weigh(self, entries: "_Entries", texts: int) -> tuple[Scores, Scores]:
         """The tf-idf weight of each entry, shape (E,), and the norms of each text, (texts, N)."""
         seen = entries.ngram < len(self._idf)

@@ -125,6 +125,7 @@ class Decoded:
             model's logits are none.
         score: what beam search compares, ``log_prob`` normalised by the length.
         ended: False if the caption was cut: at ``max_length`` the search would have gone on.
+        weakest: the least log-probability of one of its words or of the end.
     """
 
     tokens: list[int]
@@ -132,6 +133,7 @@ class Decoded:
     log_prob: float
     score: float
     ended: bool
+    weakest: float
 
 
 def decode(
@@ -216,7 +218,12 @@ class _Search:
         return scores
 
     def caption(
-        self, tokens: Tensor, attention: Tensor | None, log_prob: float, ended: bool
+        self,
+        tokens: Tensor,
+        attention: Tensor | None,
+        log_prob: float,
+        ended: bool,
+        weakest: float,
     ) -> Decoded:
         """A caption from a row of tokens (T,) and attention (T, R): what stands before the end."""
         ids = tokens.tolist()
@@ -227,6 +234,7 @@ class _Search:
             log_prob=log_prob,
             score=log_prob / (length + 1) ** self.options.length_penalty,
             ended=ended,
+            weakest=weakest,
         )
 
     def path(self, grid: Grid, count: int, positions: Sequence[int] | None) -> list[list[Decoded]]:
@@ -247,7 +255,7 @@ class _Search:
             state = state.select(torch.arange(batch, device=device) // count)
         last = torch.full((batch,), self.start, device=device)
         tokens = torch.empty((batch, 0), dtype=torch.long, device=device)
-        log_prob = torch.zeros(batch, device=device)
+        log_prob, weakest = torch.zeros(2, batch, device=device)
         done = torch.zeros(batch, dtype=torch.bool, device=device)
         gaze: list[Tensor] = []
         for step in range(longest + 1):
@@ -258,6 +266,7 @@ class _Search:
             last = torch.full_like(chosen, self.end) if step == longest else chosen
             gained = scores.gather(1, last.unsqueeze(1)).squeeze(1)
             log_prob = torch.where(done, log_prob, log_prob + gained)
+            weakest = torch.where(done, weakest, weakest.minimum(gained))
             last = torch.where(done, self.end, last)
             done = done | (chosen == self.end)
             if step < longest:
@@ -268,7 +277,8 @@ class _Search:
                 break
         # To the CPU at once, not a row at a time.
         maps = torch.stack(gaze, 1).cpu() if gaze else [None] * batch
-        rows = zip(tokens.cpu(), maps, log_prob.tolist(), done.tolist(), strict=True)
+        sums = log_prob.tolist(), done.tolist(), weakest.tolist()
+        rows = zip(tokens.cpu(), maps, *sums, strict=True)
         captions = [self.caption(*row) for row in rows]
         return [captions[n * count : (n + 1) * count] for n in pictures]
 
@@ -301,6 +311,7 @@ class _Search:
         # One prefix a picture at first: K copies of it would give K times the same.
         alive = torch.full((batch, beam), -math.inf, device=device)
         alive[:, 0] = 0.0
+        weakest = torch.zeros(batch * beam, device=device)
         for step in range(longest + 1):
             logits, state, attention = self.decoder.step(last, state)
             scores = self.log_probs(logits, tokens)
@@ -320,7 +331,9 @@ class _Search:
                         break
                     n = row * beam + k
                     maps = None if gaze is None else gaze[n]
-                    caption = self.caption(tokens[n], maps, float(ending[row, k]), bool(ended[n]))
+                    least = min(float(weakest[n]), float(scores[n, self.end]))
+                    sums = float(ending[row, k]), bool(ended[n]), least
+                    caption = self.caption(tokens[n], maps, *sums)
                     # Of equals the earlier one stays ahead: sorting is stable.
                     best[b] = sorted([*best[b], caption], key=lambda each: -each.score)[:count]
             if step == longest:
@@ -330,6 +343,7 @@ class _Search:
             rows = torch.arange(len(live), device=device).unsqueeze(1) * beam + flat // vocabulary
             parents = rows.view(-1)
             last = (flat % vocabulary).view(-1)
+            weakest = weakest[parents].minimum(scores[parents, last])
             tokens = torch.cat((tokens[parents], last.unsqueeze(1)), 1)
             if gaze is not None and attention is not None:
                 gaze = torch.cat((gaze, attention.unsqueeze(1)), 1)[parents]
@@ -348,9 +362,10 @@ class _Search:
             rows = (open_.unsqueeze(1) * beam + torch.arange(beam, device=device)).view(-1)
             state = state.select(parents[rows])
             live, alive, last, tokens = live[open_], alive[open_], last[rows], tokens[rows]
+            weakest = weakest[rows]
             gaze = None if gaze is None else gaze[rows]
         # Where weights are damaged nothing has a probability.
-        return [each or [Decoded([], None, math.nan, math.nan, False)] for each in best]
+        return [each or [Decoded([], None, math.nan, math.nan, False, math.nan)] for each in best]
 
 
 @dataclass(frozen=True)

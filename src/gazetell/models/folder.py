@@ -29,11 +29,13 @@ from ..errors import DataError, GazetellError, ModelError, UsageError
 from ..files import atomic_path, read_json, write_json, write_text
 from .answerers import AnswerModel, answerer_config, build_answerer
 from .captioners import CaptionModel, build_captioner, captioner_config
+from .confidence import Confidence
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
 
 log = logging.getLogger(__name__)
 FORMAT = 1
+LATER = ("confidence", "abstain_below")  # settings that the folders of older versions lack
 SHARED = "../encoder.safetensors"  # of both models of a pair
 PHOTO = "photo"
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that come with gazetell
@@ -96,6 +98,7 @@ class CaptionerFolder(ModelFolder):
     settings: ClassVar = {
         "captioner": lambda values: build_captioner(**captioner_config(values)).eval(),
         "decoding": lambda values: DecodingOptions(**values),
+        "confidence": lambda values: values and Confidence.from_dict(values),
     }
     card = Card(
         "image-to-text",
@@ -108,6 +111,7 @@ class CaptionerFolder(ModelFolder):
 
     captioner: CaptionModel
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    confidence: Confidence | None = None
 
 
 def _within(read: Callable[[Any], Any], fits: Callable[[Any], bool]) -> Callable[[Any], Any]:
@@ -130,6 +134,7 @@ class AnswererFolder(ModelFolder):
         temperature: divides the logits, fitted on the validation split.
         sigmoid: an answer's probability is the sigmoid of its logit, not the softmax over all.
         max_question: most words of a question that it reads.
+        abstain_below: the confidence below which it is not sure, fitted likewise.
     """
 
     kind = "answerer"
@@ -140,6 +145,7 @@ class AnswererFolder(ModelFolder):
         "temperature": _within(float, lambda value: 0 < value < math.inf),
         "sigmoid": _within(lambda value: value, lambda value: isinstance(value, bool)),
         "max_question": _within(int, lambda value: value >= 1),
+        "abstain_below": _within(float, lambda value: 0 <= value <= 1),
     }
     card = Card(
         "visual-question-answering",
@@ -157,6 +163,7 @@ class AnswererFolder(ModelFolder):
     temperature: float = 1.0
     sigmoid: bool = False
     max_question: int = 30
+    abstain_below: float = 0.0
 
 
 KINDS: dict[str, type[CaptionerFolder] | type[AnswererFolder]] = {
@@ -245,6 +252,8 @@ def _plain(value: Any) -> Any:
     """A setting as its JSON value."""
     if isinstance(value, nn.Module):
         return value.config
+    if isinstance(value, Confidence):
+        return value.to_dict()
     return asdict(value) if isinstance(value, DecodingOptions) else value
 
 
@@ -285,7 +294,8 @@ def load_model(path: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder
         encoder = Encoder(EncoderConfig.from_dict(config["encoder"]), pretrained=False).eval()
         if "grid" in config:  # of an older folder it is measured when it is needed
             encoder.geometry = Geometry(**{k: float(x) for k, x in config["grid"].items()})
-        fields |= {name: read(config[name]) for name, read in made.settings.items()}
+        known = {n: read for n, read in made.settings.items() if n in config or n not in LATER}
+        fields |= {name: read(config[name]) for name, read in known.items()}
     except (TypeError, ValueError, AttributeError, KeyError, GazetellError) as error:
         raise ModelError(f"{folder / 'config.json'}: is malformed: {error}") from error
     model = made(**fields, encoder=encoder, about=config["about"])
@@ -337,10 +347,10 @@ def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> N
     write_text(folder / "README.md", model_card(config, metrics))
 
 
-def update_decoding(folder: str | os.PathLike[str], decoding: DecodingOptions) -> None:
-    """Make these the model's own decoding options."""
+def update_setting(folder: str | os.PathLike[str], name: str, value: Any) -> None:
+    """Make this the model's own: its ``decoding`` options, for example."""
     folder = Path(folder)
-    write_json(folder / "config.json", read_config(folder) | {"decoding": asdict(decoding)})
+    write_json(folder / "config.json", read_config(folder) | {name: _plain(value)})
 
 
 def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:

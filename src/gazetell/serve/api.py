@@ -116,8 +116,11 @@ class AnswerRequest(PictureOrLookRequest):
         [], description="In words; or `question` for a single one."
     )
     question: str | None = Field(None, description="A single question.")
-    abstain_below: float = Field(
-        0.0, ge=0, le=1, description="Mark answers with a lower confidence as abstained."
+    abstain_below: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Mark answers with a lower confidence as abstained; the model's if not given.",
     )
     evidence: bool = Field(
         False, description="Also ask about a plain grey picture: `without_picture`."
@@ -181,6 +184,8 @@ class CaptionItem(Reply):
     words: list[str]
     log_prob: float = Field(description="Natural logarithm of its probability.")
     ended: bool = Field(description="False if it was cut at the greatest length.")
+    confidence: float | None = Field(description="Calibrated chance that it is good, 0 to 1.")
+    sure: bool | None = Field(description="Whether that reaches the model's own bound.")
     attention: Attention | None
 
 
@@ -248,6 +253,9 @@ class ModelItem(Reply):
     beam: int | None
     max_length: int | None
     answers: int | None
+    not_sure_below: float | None = Field(
+        description="Its bound on the confidence; null for captions without confidences."
+    )
     default: bool
 
 
@@ -395,9 +403,10 @@ class Service:
             if isinstance(model, Captioner):
                 config, decoding = model.captioner.config, model.decoding
                 own |= {"beam": decoding.beam, "max_length": decoding.max_length}
+                own["not_sure_below"] = model.confidence and model.confidence.threshold
             else:
                 config = model.answerer.config
-                own |= {"answers": len(model.answers)}
+                own |= {"answers": len(model.answers), "not_sure_below": model.abstain_below}
             own |= {"name": name, "kind": type(model).__name__.lower()}
             own |= {"architecture": config["architecture"], "encoder": model.encoder.config.name}
             own |= {"attention": self.attention[name], "default": first[type(model)] == name}
@@ -503,7 +512,8 @@ def create_app(
         # Here, before one without words can spoil the batch of others.
         questions = [model.read_question(text) for text in asked.questions]
         found, timings = await service.reply(asked, AnswerWork(model, asked.evidence, questions))
-        least = asked.abstain_below
+        given = asked.abstain_below
+        least = model.abstain_below if given is None else given
         items = [AnswerItem.of(x, asked.gaze, abstained=x.confidence < least) for x in found]
         return AnswerReply(model=name, answers=items, timings=timings)
 

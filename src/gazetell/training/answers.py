@@ -30,6 +30,7 @@ from ..data.records import Dataset
 from ..errors import DataError
 from ..metrics import answer_accuracy
 from ..models.answerers import AnswerModel, build_answerer
+from ..models.confidence import fit_abstaining
 from ..models.encoders import Grid
 from .options import TrainOptions
 from .task import Report, Task
@@ -122,7 +123,9 @@ class Answers(Task):
         return {"val_accuracy": sum(scores) / len(scores)}
 
     @torch.inference_mode()
-    def settings(self, validation: Iterable[QuestionBatch], report: Report) -> dict[str, Any]:
+    def settings(
+        self, validation: Iterable[QuestionBatch], pictures: Iterable[Tensor], report: Report
+    ) -> dict[str, Any]:
         """The answers and how sure to be of them."""
         logits: list[Tensor] = []
         scores: list[float] = []
@@ -132,8 +135,11 @@ class Answers(Task):
         if len(set(scores)) == 1:
             report("confidences are not calibrated: all validation questions are answered alike")
         sigmoid = self.options.targets == "soft"
-        temperature = fit_temperature(torch.cat(logits), np.array(scores), sigmoid=sigmoid)
+        every = torch.cat(logits)
+        temperature = fit_temperature(every, np.array(scores), sigmoid=sigmoid)
+        sure = _confidence(every, temperature, sigmoid)
         made = {"answers": self.answers, "temperature": temperature, "sigmoid": sigmoid}
+        made["abstain_below"] = fit_abstaining(sure.tolist(), scores, report)
         return made | {"max_question": self.options.max_question}
 
 
@@ -163,6 +169,12 @@ def answer_loss(logits: Tensor, targets: Tensor, learned: str, smoothing: float 
     return (nats * known).sum() / known.sum().clamp(min=1)
 
 
+def _confidence(logits: Tensor, temperature: float, sigmoid: bool) -> Tensor:
+    """The probability (N,) of each question's likeliest answer."""
+    scaled = logits / temperature
+    return (scaled.sigmoid() if sigmoid else scaled.softmax(1)).amax(1)
+
+
 def fit_temperature(logits: Tensor, accuracy: np.ndarray, *, sigmoid: bool = False) -> float:
     """The temperature of a model, in 0.05 to 20; see the module.
 
@@ -183,9 +195,8 @@ def fit_temperature(logits: Tensor, accuracy: np.ndarray, *, sigmoid: bool = Fal
     wide = logits.double()
 
     def loss(log_temperature: float) -> float:
-        scaled = wide / float(np.exp(log_temperature))
-        shares = scaled.sigmoid() if sigmoid else scaled.softmax(1)
-        first = shares.amax(1).clamp(1e-12, 1 - 1e-12)
+        first = _confidence(wide, float(np.exp(log_temperature)), sigmoid)
+        first = first.clamp(1e-12, 1 - 1e-12)
         return float(-(right * first.log() + (1 - right) * (1 - first).log()).mean())
 
     result = minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")

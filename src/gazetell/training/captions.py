@@ -34,6 +34,7 @@ from ..data.records import CaptionRecord, Dataset
 from ..errors import DataError, UsageError
 from ..metrics import CiderD, cider_problem, score_captions
 from ..models.captioners import CaptionModel, build_captioner
+from ..models.confidence import Confidence, fit_confidence
 from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Grid
 from ..models.folder import CaptionerFolder, load_kind
@@ -102,10 +103,40 @@ class Captions(Task):
         self.generated = {}
         return {name: scores[name.removeprefix("val_")] or 0.0 for name in self.columns}
 
-    def settings(self, validation: Iterable[Any], report: Report) -> dict[str, Any]:
-        """What the captioner decodes by."""
+    @torch.inference_mode()
+    def settings(
+        self, validation: Iterable[Any], pictures: Iterable[Tensor], report: Report
+    ) -> dict[str, Any]:
+        """What the captioner decodes by, and its confidence."""
         names = ("max_length", "length_penalty")
-        return {"decoding": DecodingOptions(**{n: getattr(self.options, n) for n in names})}
+        decoding = DecodingOptions(**{n: getattr(self.options, n) for n in names})
+        found = self._confidence(decoding, validation, pictures)
+        if isinstance(found, str):
+            report(f"captions get no confidence: {found}")
+        return {"decoding": decoding, "confidence": None if isinstance(found, str) else found}
+
+    def _confidence(
+        self, decoding: DecodingOptions, validation: Iterable[Any], pictures: Iterable[Tensor]
+    ) -> Confidence | str:
+        if self.options.blind:
+            return "a blind captioner looks at no picture"
+        if self.options.overfit:
+            return "trained and validated on the same pictures"
+        captions: list[Decoded] = []
+        records: list[int] = []
+        pooled: list[Tensor] = []
+        for batch in validation:
+            grid = self.trunk_grid(batch.pictures)
+            captions += self._decode(self.encoder.project_grid(grid), decoding)
+            records += batch.records.tolist()
+            pooled.append(grid.pooled)
+        return fit_confidence(
+            captions,
+            [self.tokenizer.decode(caption.tokens) for caption in captions],
+            [self.validation[n].captions for n in records],
+            torch.cat(pooled),
+            torch.cat([self.trunk_grid(some).pooled for some in pictures]),
+        )
 
     def generate(
         self, grid: Grid, samples: int = 0, seed: int = 0, of: Sequence[int] | None = None
@@ -114,18 +145,10 @@ class Captions(Task):
 
         There are no unknown words in them, and there is no dropout.
         """
-        special, training, longest = self.tokenizer, self.network.training, self.options.max_length
+        training, longest = self.network.training, self.options.max_length
         self.network.eval()
-        decoded = decode(
-            self.network,
-            grid,
-            DecodingOptions(beam=1, sample=samples > 0, max_length=longest, seed=seed),
-            start=special.start,
-            end=special.end,
-            banned=(special.pad, special.unk),
-            samples=max(samples, 1),
-            positions=of,
-        )
+        options = DecodingOptions(beam=1, sample=samples > 0, max_length=longest, seed=seed)
+        decoded = self._decode(grid, options, samples=max(samples, 1), positions=of)
         self.network.train(training)
         return decoded
 
@@ -148,6 +171,11 @@ class Captions(Task):
         if replace(teacher.encoder.frame, fill=own.frame.fill) != own.frame:
             raise UsageError(f"--teacher {path}: takes pictures of another size or fit")
         return teacher
+
+    def _decode(self, grid: Grid, options: DecodingOptions, **rest: Any) -> list[Decoded]:
+        special = self.tokenizer
+        rest |= {"start": special.start, "end": special.end, "banned": (special.pad, special.unk)}
+        return decode(self.network, grid, options, **rest)
 
     @torch.no_grad()
     def _attends(self) -> bool:

@@ -57,6 +57,7 @@ from ..files import (
     write_jsonl,
 )
 from ..models.answerers import ANSWERERS
+from ..models.confidence import SAMPLE
 from ..models.folder import ModelFolder, load_model, save_model
 from ..models.precision import choose_device, choose_precision
 from ..pictures import PixelSource
@@ -250,7 +251,8 @@ def _fit(
             "torch": torch.__version__,
         }
         with precision.autocast(device):
-            model = task.folder(about, module.to(device).eval().validation(device), report)
+            module.to(device).eval()
+            model = task.folder(about, module.validation(device), module.pictures(device), report)
         save_model(out, model)
     value = f"{task.chosen_by} on val {score:.4f}"
     if score <= 0:
@@ -420,6 +422,14 @@ class Training(L.LightningModule):
         """The validation batches without the Trainer."""
         for batch in self.val_dataloader():
             yield self.transfer_batch_to_device(self.on_before_batch_transfer(batch, 0), device, 0)
+
+    def pictures(self, device: torch.device) -> Iterator[Tensor]:
+        """Training pictures spread over the split, at most SAMPLE."""
+        data = self.data[0]
+        names = data.images[:: -(-len(data.images) // SAMPLE)]
+        for n in range(0, len(names), 64):
+            some = names[n : n + 64]
+            yield data.source.load(some, np.zeros(len(some), bool)).to(device)
 
     def on_train_start(self) -> None:
         """Train no further epoch where a run that is resumed had stopped early."""

@@ -116,14 +116,25 @@ class Task(ABC):
         """The figures of a whole validation pass, by ``columns``; the next pass begins anew."""
 
     @abstractmethod
-    def settings(self, validation: Iterable[Any], report: Report) -> dict[str, Any]:
-        """What the model folder holds besides; ``validation`` are batches on the device."""
+    def settings(
+        self, validation: Iterable[Any], pictures: Iterable[Tensor], report: Report
+    ) -> dict[str, Any]:
+        """What the model folder holds besides.
 
-    def folder(self, about: dict[str, Any], validation: Iterable[Any], report: Report) -> Any:
-        """The trained model; ``about`` is what is known of its making."""
+        ``validation`` are batches on the device, ``pictures`` those of some training records.
+        """
+
+    def folder(
+        self,
+        about: dict[str, Any],
+        validation: Iterable[Any],
+        pictures: Iterable[Tensor],
+        report: Report,
+    ) -> Any:
+        """The trained model; ``about`` is what is known of its making, the rest as above."""
         about |= {"pictures": len({record.image for record in self.training})}
         about |= {f"{self.reads.removesuffix('s')}s": len(self.texts())}
-        more = self.settings(validation, report)
+        more = self.settings(validation, pictures, report)
         more |= {self.kind: self.network.cpu().eval(), "encoder": self.encoder.cpu().eval()}
         return KINDS[self.kind](tokenizer=self.tokenizer, about=about, **more)
 
@@ -147,10 +158,15 @@ class Task(ABC):
     def grid(self, pictures: Tensor, by: Encoder | None = None) -> Grid:
         """The grid of uint8 images (B, 3, S, S), or of cached cells (B, R, C)."""
         encoder = by or self.encoder
+        return encoder.project_grid(self.trunk_grid(pictures, encoder))
+
+    def trunk_grid(self, pictures: Tensor, by: Encoder | None = None) -> Grid:
+        """The same before any projection."""
+        encoder = by or self.encoder
         if pictures.dtype == torch.uint8:
-            return encoder(pictures)
+            return encoder.encode(pictures)
         cells = pictures.float().expand(-1, -1, encoder.trunk_channels)
-        return encoder.project_grid(Grid.of(cells, encoder.height, encoder.width))
+        return Grid.of(cells, encoder.height, encoder.width)
 
     def _splits(self, dataset: Dataset, report: Report) -> tuple[Sequence[Any], Sequence[Any]]:
         """Training and validation records; those of the first pictures where a limit is set."""

@@ -63,9 +63,11 @@
   // Rows: made when they are first drawn.
 
   function sureness(row) {
-    if (row.level === null) return "";
+    const told = row.confidence === undefined ? "" : `${Math.round(100 * row.confidence)} % sure`;
+    if (told) return row.sure ? told : `${told}: not sure`;
+    if (row.part === null) return "";
     if (row.rank === 0) return "least sure";
-    if (row.level === 1) return "surest";
+    if (row.part === 1) return "surest";
     return `surer than ${Math.max(1, Math.min(99, Math.round(100 * row.rank / (rows.length - 1))))} % of the others`;
   }
 
@@ -82,8 +84,8 @@
     one(".sure > span", item).textContent = sureness(row);
     one(".sure", item).title = `log-probability ${row.log_prob}, surer than `
       + `${row.rank} of the other ${rows.length - 1}`;
-    one(".sure i", item).style.setProperty("--level", `${100 * row.level}%`);
-    one(".sure", item).hidden = row.level === null;
+    one(".sure i", item).style.setProperty("--level", `${100 * (row.confidence ?? row.part)}%`);
+    one(".sure", item).hidden = row.part === null && row.confidence === undefined;
     text.setAttribute("aria-label", `Alt text of ${row.picture}`);
     one(".approve input", item).setAttribute("aria-label", `Approve ${row.picture}`);
     text.addEventListener("input", () => { row.text = text.value; row.approved = false; done(row); });
@@ -217,12 +219,12 @@
   // Rows come least sure first; rank: how many are less sure. Those as sure share a rank.
   rows.forEach((row, at) => {
     const before = rows[at - 1];
-    row.rank = before?.log_prob === row.log_prob ? before.rank : at;
+    row.rank = before?.level === row.level ? before.rank : at;
   });
   const last = rows.length ? rows[rows.length - 1].rank : 0;
   rows.forEach((row) => {
-    row.level = last ? row.rank / last : null;
-    row.unsure = row.rank < rows.length / 4;
+    row.part = last ? row.rank / last : null;
+    row.unsure = row.sure === undefined ? row.rank < rows.length / 4 : !row.sure;
     restore(row, kept(mine + row.picture));
   });
   mark(kept(pending) !== null); // also tells at once where the browser keeps nothing

@@ -133,16 +133,18 @@ async function unveil(one) { // only a picture that the server took replaces the
 async function tell() {
   const mine = shot, reply = await about(mine, "v1/caption", chosen("captioner"), latest.signal);
   if (mine !== shot) return;
-  const { words, text, ended, attention, log_prob } = reply.captions[0], bar = $("words");
+  const { words, text, ended, attention, log_prob, confidence, sure } = reply.captions[0];
+  const bar = $("words"), unsure = sure === false ? "I am not sure. " : "";
   const parts = words.map((word, n) =>
     attention ? gazeButton(word, `“${word}”`, attention, n) : make("span", {}, word));
   bar.role = attention ? "toolbar" : "group";
   bar.classList.toggle("cut", !ended); // an ellipsis follows
   bar.replaceChildren(...parts.flatMap((part) => [part, " "]));
   if (!words.length) bar.textContent = "It finds no words for this picture.";
-  $("facts").textContent = `${reply.model} · log-probability ${log_prob.toFixed(2)} · `
+  $("facts").textContent = `${unsure}${reply.model} · `
+    + (confidence === null ? `log-probability ${log_prob.toFixed(2)}` : `${percent(confidence)} sure`) + " · "
     + `${Math.round(reply.timings.total)} ms` + (attention ? "" : " · it cannot show where it looks");
-  $("heard").textContent = `It sees: ${text}`;
+  $("heard").textContent = `${unsure}It sees: ${text}`;
   Object.assign(mine, { text, ended });
   picture.alt = text;
   $("play").hidden = !attention || !words.length;
@@ -294,6 +296,12 @@ on("alt", "click", () => clip($("alt"), sentence(shot)));
 on("curl", "click", () => clip($("curl"), curl("v1/caption", chosen("captioner"))));
 
 // What is served
+let answerers = [];
+function follow() { // the bound of the answerer that is chosen
+  const bound = answerers.find((model) => model.name === $("answerer").value)?.not_sure_below;
+  if (bound) $("bounded").textContent = whole($("bound").value = bound);
+}
+on("answerer", "change", follow);
 const chosen = (kind) => ($(kind).options.length ? { model: $(kind).value } : {});
 on("captioner", "change", () => { gaze.stop(); gaze.pin(null); tell().catch(complain); });
 $("camera").hidden = !navigator.mediaDevices?.getUserMedia;
@@ -303,10 +311,12 @@ try {
   $("question").maxLength = limits.question_length;
   for (const [kind, part] of [["captioner", "telling"], ["answerer", "asking"]]) {
     const models = served.models.filter((model) => model.kind === kind);
+    if (kind === "answerer") answerers = models;
     $(part).hidden = !models.length;
     $(kind).hidden = models.length < 2;
     $(kind).append(...models.map((one) => new Option(one.name, one.name, one.default, one.default)));
   }
+  follow();
 } catch (error) {
   complain(error);
 }
