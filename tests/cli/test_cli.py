@@ -126,6 +126,17 @@ def test_caption_json(run, world):
     assert row["log_prob"] < 0
 
 
+def test_a_caption_that_the_model_is_not_sure_of_is_marked(run, world, confidence):
+    for bound, mark in ((1.0, "  (not sure)"), (0.0, "")):
+        update_setting("tell", "confidence", confidence(threshold=bound))
+        _, text, _ = run("caption a.png --model tell")
+        assert text.strip().endswith(")") is bool(mark)
+        row = json.loads(run("caption a.png --model tell --json")[1])
+        assert text == row["caption"] + mark + "\n"
+        assert 0 < row["confidence"] < 1
+        assert row["sure"] is not bool(mark)
+
+
 def test_caption_csv_of_a_folder(run, world):
     status, out, _ = run("caption data/images --model tell --csv --batch 5")
     rows = list(csv.DictReader(io.StringIO(out)))

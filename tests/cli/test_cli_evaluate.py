@@ -34,6 +34,20 @@ def test_captions(run, world):
     assert "beam 2" in text
 
 
+def test_what_cannot_be_calibrated_is_an_error(run, world):
+    before = (world / "tell/config.json").read_text()
+    for more, said in (
+        ("", "no confidence can be fitted: "),
+        ("--split val", "--calibrate: expected one model folder"),
+    ):
+        status, _, err = run(f"evaluate tell --data data --calibrate {more}")
+        assert (status > 0, said in err) == (True, True)
+    assert (world / "tell/config.json").read_text() == before
+    status, _, err = run("evaluate ask --data data --calibrate")  # too few answers for a bound
+    assert (status, "expected 30" in err) == (0, True)
+    assert read_config(world / "ask")["abstain_below"] == 0
+
+
 def test_answers(run, world):
     command = "evaluate ask --data data --evidence --abstain-below 0.2 --question-only blind"
     _, out, err = run(command, status=0)

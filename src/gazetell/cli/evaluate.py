@@ -289,7 +289,8 @@ def _answer_lines(figures: dict[str, Any]) -> list[str]:
         if one := (figures["evidence"] or {}).get(name):
             changed = f"{100 * one['changed']:.1f} % of the answers change"
             rows[title] = f"{one['accuracy']:.2f}  (loses {one['lost']:.2f}; {changed})"
-    rows["calibration"] = f"{_calibration(metrics)} at temperature {figures['temperature']:.3f}"
+    if metrics["ece"] is not None:
+        rows["calibration"] = f"{_calibration(metrics)} at temperature {figures['temperature']:.3f}"
     at = selective["accuracy_at_coverage"].items()
     shares = ", ".join(f"{100 * float(share):.0f} %: {_percent(value)}" for share, value in at)
     rows["answering only"] = f"{shares}  (the surest share of the questions: accuracy)"

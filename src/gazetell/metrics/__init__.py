@@ -16,23 +16,25 @@ Nothing here reads files or imports the rest of gazetell.
 
 from .answers import (
     YEARS,
-    Reliability,
-    RiskCoverage,
     Wups,
     answer_accuracy,
     answer_measure,
     answer_scores,
-    auroc,
-    brier,
     exact_match,
-    expected_calibration_error,
     normalise_answer,
-    reliability,
-    risk_coverage,
     score_answers,
     score_wups,
-    selective_threshold,
     vqa_accuracy,
+)
+from .calibration import (
+    Reliability,
+    RiskCoverage,
+    auroc,
+    brier,
+    expected_calibration_error,
+    reliability,
+    risk_coverage,
+    selective_threshold,
 )
 from .captions import (
     METRICS,

@@ -28,7 +28,7 @@ has the higher confidence, however far it is.
 
 Below the **threshold** a model is not sure. It is the smallest confidence of the validation split
 at which the captions with no less are as often good as those of people, and not below that of the
-least sure twentieth, which keeps a good model from being sure of everything.
+least sure tenth, which keeps a good model from being sure of everything.
 
 Shapes: ``N`` captions, ``M`` training pictures, ``C`` channels, ``F`` features.
 
@@ -62,7 +62,7 @@ LONG = ("centre", "scale")  # fields of a number a channel
 SAMPLE = 2000  # training pictures that give mean and deviation
 LEAST = 10  # good captions, and others, without which nothing is fitted
 PERSON = 0.5  # share of people's captions that are good, by definition
-TAIL = 0.05  # share of validation captions that are never sure
+TAIL = 0.1  # share of validation captions that are never sure
 ANSWERED = 0.6  # accuracy of the answers that a model is sure of
 ANSWERS = 30  # validation answers, without which no bound is fitted
 

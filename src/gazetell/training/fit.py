@@ -48,14 +48,7 @@ from ..data.batches import NoPictures, Source
 from ..data.records import Dataset
 from ..errors import GazetellError, ModelError, UsageError
 from ..features import build_cache, cache_folder
-from ..files import (
-    atomic_path,
-    read_json,
-    read_jsonl,
-    write_error,
-    write_json,
-    write_jsonl,
-)
+from ..files import atomic_path, read_json, read_jsonl, write_error, write_json, write_jsonl
 from ..models.answerers import ANSWERERS
 from ..models.confidence import SAMPLE
 from ..models.folder import ModelFolder, load_model, save_model
@@ -426,7 +419,7 @@ class Training(L.LightningModule):
     def pictures(self, device: torch.device) -> Iterator[Tensor]:
         """Training pictures spread over the split, at most SAMPLE."""
         data = self.data[0]
-        names = data.images[:: -(-len(data.images) // SAMPLE)]
+        names = data.images[:: -(-len(data) // SAMPLE)]
         for n in range(0, len(names), 64):
             some = names[n : n + 64]
             yield data.source.load(some, np.zeros(len(some), bool)).to(device)
