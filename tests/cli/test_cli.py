@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from gazetell import cli
+from gazetell.models.folder import update_setting
 from gazetell.training.options import train_options
 
 

@@ -7,6 +7,7 @@ import huggingface_hub
 import pytest
 
 from gazetell.inference.load import load
+from gazetell.models.folder import read_config
 
 
 def names(folder):
