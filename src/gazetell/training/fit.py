@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import callbacks
@@ -51,7 +50,6 @@ from ..errors import GazetellError, ModelError, UsageError
 from ..features import build_cache, cache_folder
 from ..files import atomic_path, read_json, read_jsonl, write_error, write_json, write_jsonl
 from ..models.answerers import ANSWERERS
-from ..models.confidence import SAMPLE
 from ..models.folder import ModelFolder, load_model, save_model
 from ..models.precision import choose_device, choose_precision
 from ..pictures import PixelSource
@@ -246,7 +244,8 @@ def _fit(
         }
         with precision.autocast(device):
             module.to(device).eval()
-            model = task.folder(about, module.validation(device), module.pictures(device), report)
+            pictures = task.sample(module.data[0], device)
+            model = task.folder(about, module.validation(device), pictures, report)
         save_model(out, model)
     value = f"{task.chosen_by} on val {score:.4f}"
     if score <= 0:
@@ -416,14 +415,6 @@ class Training(L.LightningModule):
         """The validation batches without the Trainer."""
         for batch in self.val_dataloader():
             yield self.transfer_batch_to_device(self.on_before_batch_transfer(batch, 0), device, 0)
-
-    def pictures(self, device: torch.device) -> Iterator[Tensor]:
-        """Training pictures spread over the split, at most SAMPLE."""
-        data = self.data[0]
-        names = data.images[:: -(-len(data) // SAMPLE)]
-        for n in range(0, len(names), 64):
-            some = names[n : n + 64]
-            yield data.source.load(some, np.zeros(len(some), bool)).to(device)
 
     def on_train_start(self) -> None:
         """Train no further epoch where a run that is resumed had stopped early."""

@@ -4,12 +4,13 @@ A task knows losses, figures and the model folder, and nothing of the Trainer, w
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from ..data.vectors import WordVectors, coverage, embedding_matrix, vectors_for
 from ..errors import DataError, UsageError
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
+from ..models.confidence import SAMPLE
 from ..models.encoders import Encoder, Grid
 from ..models.folder import KINDS, ModelFolder, load_model
 from ..models.options import Network, flag
@@ -154,6 +156,13 @@ class Task(ABC):
         draws = {"per_image": options.captions_per_image, "seed": options.seed}
         draws |= {"flip": 0.5 if options.flip else 0.0, "crop": options.random_crop}
         return made(self.training, **draws), made(self.validation)
+
+    def sample(self, data: Any, device: torch.device) -> Iterator[Tensor]:
+        """The pictures of training data, at most SAMPLE spread over the split, as batches."""
+        names = data.images[:: -(-len(data) // SAMPLE)]
+        for n in range(0, len(names), 64):
+            plain = np.zeros(len(names[n : n + 64]), bool)
+            yield data.source.load(names[n : n + 64], plain).to(device)
 
     def grid(self, pictures: Tensor, by: Encoder | None = None) -> Grid:
         """The grid of uint8 images (B, 3, S, S), or of cached cells (B, R, C)."""
