@@ -117,6 +117,7 @@ def untrained_answerer(scenes_dataset):
         own = {
             "bow-mlp": {"layers": 2, "width": 20},
             "lstm-vqa": {"hidden": 16, "layers": 2, "width": 20},
+            "attention-vqa": {"hidden": 16, "width": 20},
             "dmn-plus": {"hidden": 16, "attention_width": 10},
         }
         answerer = build_answerer(
