@@ -85,7 +85,9 @@ def test_a_gaze_says_where_it_lies_on_the_picture(untrained, untrained_answerer)
             told = client.post("/v1/caption", json=sent).json()["captions"][0]["attention"]
             asked = client.post("/v1/answer", json=sent | {"question": "is it red?"})
             asked = asked.json()["answers"][0]
-            assert told["seen"] == told["cells"] == [0.25, 0, 0.75, 1]
+            assert told["seen"] == [0.25, 0, 0.75, 1]
+            # Where the cells look is measured, and lies within one of the seven.
+            assert told["cells"] == pytest.approx(told["seen"], abs=1 / 7)
             assert asked["attention"]["seen"] == [0, -0.5, 1, 1.5]
 
 
