@@ -109,9 +109,16 @@ def split(count, seed, channels=6):
     return captions, texts, references, torch.from_numpy(random.normal(size=(count, channels)))
 
 
+def fit(captions, texts, references, pooled, training):
+    """In two batches."""
+    said, half = iter(texts), len(captions) // 2
+    batches = [(pooled[:half], captions[:half]), (pooled[half:], captions[half:])]
+    return fit_confidence(batches, lambda tokens: next(said), references, iter([training]))
+
+
 def fitted(**changes):
     captions, texts, references, pooled = split(400, 1)
-    made = fit_confidence(captions, texts, references, pooled, pooled[::2])
+    made = fit(captions, texts, references, pooled, pooled[::2])
     assert isinstance(made, Confidence)
     return Confidence.from_dict(made.to_dict() | changes)
 
@@ -168,13 +175,13 @@ def test_numbers_that_do_not_fit_are_refused(changes):
 )
 def test_why_nothing_is_fitted_is_said(change, why):
     given = change(*split(100, 4))
-    assert why in fit_confidence(*given, given[-1])
+    assert why in fit(*given, given[-1])
 
 
 def test_pictures_that_are_all_the_same_have_no_distance():
     captions, texts, references, _ = split(400, 5)
     same = torch.zeros(400, 6)
-    made = fit_confidence(captions, texts, references, same, same)
+    made = fit(captions, texts, references, same, same)
     assert made([decoded()], torch.full((1, 6), 9.0)) == made([decoded()], torch.zeros(1, 6))
 
 

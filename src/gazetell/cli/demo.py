@@ -22,7 +22,7 @@ from ..files import read_jsonl, write_error
 from ..inference.evaluate import Evaluation, evaluate, evaluate_answers
 from ..inference.load import load
 from ..inference.predict import Answer, Answerer, Caption, Captioner
-from ..inference.report import Asked, Example, figure_text, write_report
+from ..inference.report import Example, figure_text, write_report
 from ..models.folder import update_metrics
 from ..progress import bar
 from .terminal import HERE, Computing, Here, on_terminal, one_line, report
@@ -41,7 +41,13 @@ PHOTOGRAPHS = {
     "astronaut.jpg": ("Is this a man or a woman?", "Is she smiling?", "What color is the suit?"),
     "rocket.jpg": ("Is it day or night?", "How many people are there?"),
 }
+OWN_DATA = "gazetell data table captions.csv --images pictures/ --out data/mine"
 BEAM = 3
+# Of the training's numbers; CIDEr weighs words by the pictures they occur in.
+LEAST = {
+    **{"train_pictures": 1, "val_pictures": 1, "test_pictures": 2},
+    **{"epochs": 1, "answer_epochs": 1},
+}
 # What a demo leaves in its folder, finished or not; a folder with anything else is not deleted.
 OWN = {
     *("scenes", "answerer", "report.html"),
@@ -144,16 +150,19 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
         for answerer in answerers:
             own = picture if answerer is tellers[0] else answerer.encode(EXAMPLES / name)
             answers = answerer.ask_all(own, questions)
-        examples.append(_example(EXAMPLES / name, caption, answers))
-        print(one_line(f"{name}: {caption.text}"))
-        for asked in examples[-1].asked:
-            print(one_line(f"  {asked.question} {asked.text}"))
+        looked, doubt = (caption.words, caption.attention), caption.sure is False
+        more: dict[str, Any] = {"confidence": caption.confidence, "view": caption.view}
+        more |= {"verdict": "not sure" if doubt else None, "asked": answers}
+        examples.append(Example(EXAMPLES / name, caption.text, *looked, **more))
+        print(one_line(f"{name}: {caption.text}{'  (not sure)' * doubt}"))
+        for answer in answers:
+            print(one_line(f"  {answer.question} {answer.told}"))
     seconds = time.perf_counter() - loaded
     given = "".join(f" --model {shlex.quote(name)}" for name in names)
     commands = [
         f"gazetell caption photo.jpg{given if len(names) == 1 else ''} --gaze gaze.html",
         "gazetell demo --train",
-        "gazetell data table captions.csv --images pictures/ --out data/mine",
+        OWN_DATA,
     ]
     write_report(
         page,
@@ -177,18 +186,6 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
     print(f"Report: {page}   ({time.perf_counter() - began:.0f} s in all)")
 
 
-def _example(path: Path, caption: Caption, answers: Sequence[Answer]) -> Example:
-    """A photograph as the page shows it."""
-    told = caption.to_dict()  # with a confidence, where the model has one
-    sure = told.get("confidence")
-    verdict = None if sure is None else f"{100 * sure:.0f} % sure"
-    if told.get("sure") is False:
-        verdict = f"not sure ({verdict})"
-    asked = [Asked(a.question, a.text, a.confidence, a.abstained) for a in answers]
-    looked = caption.words, caption.attention
-    return Example(path, caption.text, *looked, verdict=verdict, view=caption.view, asked=asked)
-
-
 def _credits() -> list[str]:
     """A line a photograph: title, author, licence, source."""
     text = (EXAMPLES / "CREDITS.md").read_text(encoding="utf-8")
@@ -202,46 +199,32 @@ def _from_nothing(out: Path, training: Training, computing: Computing) -> None:
     from .. import scenes  # late, like training: the photographs need neither
     from ..training.options import train_options
 
-    train_pictures = 7800 if training.train_pictures is None else training.train_pictures
-    val_pictures = 100 if training.val_pictures is None else training.val_pictures
-    test_pictures = 600 if training.test_pictures is None else training.test_pictures
-    epochs, answer_epochs, seed = training.epochs, training.answer_epochs, training.seed or 0
     began = time.perf_counter()
-    for name, number, least in (
-        ("train-pictures", train_pictures, 1),
-        ("val-pictures", val_pictures, 1),
-        ("test-pictures", test_pictures, 2),  # CIDEr weighs words by the pictures they occur in
-        ("epochs", epochs, 1),
-        ("answer-epochs", answer_epochs, 1),
-    ):
+    for name, least in LEAST.items():
+        number = getattr(training, name)
         if number is not None and number < least:
-            raise UsageError(f"--{name} {number}: expected {least} or more")
+            raise UsageError(f"{name} {number}: expected {least} or more")
+    test_pictures, seed = training.test_pictures or 600, training.seed or 0
+    sizes: dict[str, Any] = {"train": training.train_pictures or 7800, "test": test_pictures}
+    sizes["val"] = training.val_pictures or 100
     where: dict[str, Any] = {"device": computing.device, "precision": computing.precision}
     train_options("scenes", seed=seed, **where)  # refuses a seed before anything is made
     _clear(out, training.again)
     data, answerer, page = out / "scenes", out / "answerer", out / "report.html"
-    total, progress = train_pictures + val_pictures + test_pictures, on_terminal()
-    report(f"1/6  generating {total} scenes in {data}")
+    progress = on_terminal()
+    report(f"1/6  generating {sum(sizes.values())} scenes in {data}")
     with bar("scenes", progress) as update:
-        dataset = scenes.generate(
-            data,
-            train=train_pictures,
-            val=val_pictures,
-            test=test_pictures,
-            questions_per_image=6,
-            seed=seed,
-            workers=2,
-            progress=update,
-        )
+        how: dict[str, Any] = {"questions_per_image": 6, "workers": 2, "progress": update}
+        dataset = scenes.generate(data, seed=seed, **sizes, **how)
     report("2/6  training an attention LSTM from scratch")
-    _train(data, out, "scenes", epochs, seed=seed, **where)
+    _train(data, out, "scenes", training.epochs, seed=seed, **where)
     report(f"3/6  captioning {test_pictures} scenes it never saw, beam {BEAM}")
     captions = evaluate(Captioner.load(out, **where), dataset, beam=BEAM, progress=progress)
     captions.save(out / "evaluation" / f"test-beam{BEAM}")
     update_metrics(out, captions.figures)
     report("4/6  training DMN+ on the questions, with the same encoder, frozen")
     more = {"seed": seed, "encoder_from": str(out), **where}
-    _train(data, answerer, "scenes-answers", answer_epochs, **more)
+    _train(data, answerer, "scenes-answers", training.answer_epochs, **more)
     report(f"5/6  answering questions about the {test_pictures} scenes")
     model = Answerer.load(answerer, **where)
     answers = evaluate_answers(model, dataset, evidence=True, progress=progress)
@@ -249,7 +232,14 @@ def _from_nothing(out: Path, training: Training, computing: Computing) -> None:
     update_metrics(answerer, answers.figures)
     report("6/6  writing the report")
     figures = _headline(captions.figures, answers.figures)
-    commands = _commands(out, answerer, data, dataset)
+    scene = dataset.path(captions.records[0])
+    picture, run, other, table = (shlex.quote(str(p)) for p in (scene, out, answerer, data))
+    commands = [
+        f"gazetell caption {picture} --model {run} --gaze gaze.html",
+        f"gazetell ask {picture} 'how many circles are there?' --model {other}",
+        f"gazetell evaluate {run} --data {table} --split test --beam 5",
+        OWN_DATA,
+    ]
     order = sorted(range(test_pictures), key=lambda index: captions.scores[index])
     few = min(4, test_pictures // 2)  # no picture is among the best and the worst
     write_report(
@@ -303,18 +293,6 @@ def _train(data: Path, out: Path, recipe: str, epochs: int | None, **more: Any) 
     fixed = {} if epochs is None else {"epochs": epochs, "patience": epochs}
     options = train_options(recipe, **more, **fixed)
     train(data, out, options, report=report, progress=on_terminal())
-
-
-def _commands(out: Path, answerer: Path, data: Path, dataset: Dataset) -> list[str]:
-    """The command lines to go on with."""
-    scene = next(dataset.path(record) for record in dataset.captions if record.split == "test")
-    picture, run, other, table = (shlex.quote(str(p)) for p in (scene, out, answerer, data))
-    return [
-        f"gazetell caption {picture} --model {run} --gaze gaze.html",
-        f"gazetell ask {picture} 'how many circles are there?' --model {other}",
-        f"gazetell evaluate {run} --data {table} --split test --beam 5",
-        "gazetell data table captions.csv --images pictures/ --out data/mine",
-    ]
 
 
 def _told(captions: Captions, dataset: Dataset, indices: Sequence[int]) -> list[Example]:

@@ -109,9 +109,9 @@ def evaluate(
                 raise UsageError(f"{name}: {runs[0]} {does}; that option is of the other kind")
     if calibrate:
         fit_model(model, dataset, progress=on_terminal())
-        setting = "confidence" if isinstance(model, Captioner) else "abstain_below"
-        update_setting(home, setting, getattr(model, setting))
-        report(f"{home}: {setting} fitted on val")
+        fitted = "confidence" if isinstance(model, Captioner) else "abstain_below"
+        update_setting(home, fitted, getattr(model, fitted))
+        report(f"{home}: {fitted} fitted on val")
     shared: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
     results: dict[str, Evaluation[Any, Any]] = {}
     settings: list[dict[str, Any]] = [{}]

@@ -12,7 +12,7 @@ says why.
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -274,20 +274,20 @@ def calibrate(
     training = list(dict.fromkeys(record.image for record in dataset.split("train")))
     if not training:
         raise DataError(f"{dataset.folder}: split 'train' has no pictures to know the usual by")
-    captions: list[Decoded] = []
-    pooled: list[torch.Tensor] = []
-    with bar("captions", progress) as update:
-        for grid in grids(model, dataset, [record.image for record in records], batch):
-            captions += [best[0] for best in model.search(grid, model.decoding)]
-            pooled.append(grid.pooled)
-            update(len(captions), len(records))
+
+    def told() -> Iterator[tuple[torch.Tensor, list[Decoded]]]:
+        done = 0
+        with bar("captions", progress) as update:
+            for grid in grids(model, dataset, [record.image for record in records], batch):
+                yield grid.pooled, [best[0] for best in model.search(grid, model.decoding)]
+                update(done := done + len(grid.cells), len(records))
+
     usual = training[:: -(-len(training) // SAMPLE)]
     fitted = fit_confidence(
-        captions,
-        [model.tokenizer.decode(caption.tokens) for caption in captions],
+        told(),
+        model.tokenizer.decode,
         [record.captions for record in records],
-        torch.cat(pooled),
-        torch.cat([grid.pooled for grid in grids(model, dataset, usual, batch)]),
+        (grid.pooled for grid in grids(model, dataset, usual, batch)),
     )
     if isinstance(fitted, str):
         raise DataError(f"{dataset.folder}: no confidence can be fitted: {fitted}")

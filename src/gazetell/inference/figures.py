@@ -121,20 +121,13 @@ def bias(
         return max((answer_accuracy(record.answers, text) for text in texts), default=0.0)
 
     priors = Priors(training)
-    known = bool(priors.best)
-    first = priors.answer("") if known else ""
-    return {
-        "most_frequent_answer": first if known else None,
-        "most_frequent": (
-            percent(answer_accuracy(r.answers, first) for r in records) if known else None
-        ),
-        "prefix": (
-            percent(answer_accuracy(r.answers, priors.answer(r.question)) for r in records)
-            if known
-            else None
-        ),
-        "ceiling": percent(best(record) for record in records),
-    }
+    figures: dict[str, Any] = dict.fromkeys(("most_frequent_answer", "most_frequent", "prefix"))
+    if priors.best:
+        first = figures["most_frequent_answer"] = priors.answer("")
+        figures["most_frequent"] = percent(answer_accuracy(r.answers, first) for r in records)
+        answers = [(r.answers, priors.answer(r.question)) for r in records]
+        figures["prefix"] = percent(answer_accuracy(*pair) for pair in answers)
+    return figures | {"ceiling": percent(map(best, records))}
 
 
 def save_plots(

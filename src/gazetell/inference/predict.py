@@ -182,6 +182,12 @@ class Answer(_Result):
     view: View = WHOLE_VIEW
 
     @property
+    def told(self) -> str:
+        """The answer with its confidence, and that the model is not sure of it."""
+        text = f"{self.text} ({100 * self.confidence:.0f} %)"
+        return f"not sure; at best {text}" if self.abstained else text
+
+    @property
     def passes(self) -> list[str]:
         """A name for each pass of the attention."""
         count = 0 if self.attention is None else len(self.attention)

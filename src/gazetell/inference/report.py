@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,32 +20,11 @@ from PIL import Image
 from ..files import write_text
 from ..pictures import WHOLE_VIEW, View, open_image
 from .gaze import Gaze, fill, one_line, picture_uri, script, template
+from .predict import Answer
 
 SIDE = 480  # longer side of an embedded picture in pixels: some 50 kB each
 Figure = float | int | str | None
 History = Sequence[Mapping[str, Any]]
-
-
-class Asked(NamedTuple):
-    """A question about a picture, with its answer.
-
-    Attributes:
-        question: as it was asked.
-        answer: the likeliest one.
-        confidence: its probability.
-        abstained: the model is not sure of it.
-    """
-
-    question: str
-    answer: str
-    confidence: float
-    abstained: bool = False
-
-    @property
-    def text(self) -> str:
-        """The answer with its confidence."""
-        text = f"{self.answer} ({100 * self.confidence:.0f} %)"
-        return f"not sure; at best {text}" if self.abstained else text
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +42,7 @@ class Example:
         verdict: what a check of the facts found, for example ``"false: no red circle"``.
         right: whether the verdict is a good one; None marks it as neither.
         view: where the maps lie on the picture.
-        asked: questions about it.
+        asked: answers to questions about it.
     """
 
     image: Image.Image | str | os.PathLike[str]
@@ -76,7 +55,7 @@ class Example:
     verdict: str | None = None
     right: bool | None = None
     view: View = WHOLE_VIEW
-    asked: Sequence[Asked] = ()
+    asked: Sequence[Answer] = ()
 
 
 def write_report(
@@ -221,7 +200,7 @@ def _card(example: Example, tiles: bool) -> str:
         about += '<p class="small">People said</p>' + _list("references", example.references)
     if example.asked:
         rows = (
-            f"<dt>{_text(one.question)}</dt><dd>{_text(one.text)}</dd>" for one in example.asked
+            f"<dt>{_text(one.question)}</dt><dd>{_text(one.told)}</dd>" for one in example.asked
         )
         about += f'<dl class="asked">{"".join(rows)}</dl>'
     return (

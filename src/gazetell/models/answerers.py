@@ -79,6 +79,10 @@ class AnswerModel(Network, ABC):
         self.word_dropout = nn.Dropout(options.word_dropout)
         self.grid_dropout = nn.Dropout(options.grid_dropout)
 
+    def head_of(self, width: int) -> nn.Sequential:
+        """The layer that scores the answers, behind dropout."""
+        return nn.Sequential(nn.Dropout(self.options.dropout), nn.Linear(width, self.answers))
+
     def encode_picture(self, grid: Grid) -> EncodedPicture:
         """The picture's part, which does not depend on the question."""
         if self.options.blind:
@@ -283,9 +287,7 @@ class LSTMAnswerer(OneVector):
             start_recurrent(layer)
         self.lstms = nn.ModuleList(layers)
         self.words = nn.Linear(hidden, options.width)
-        self.head = nn.Sequential(
-            nn.Dropout(options.dropout), nn.Linear(options.width, self.answers)
-        )
+        self.head = self.head_of(options.width)
 
     def encode_grid(self, grid: Grid) -> Tensor:
         image = super().encode_grid(grid)
@@ -386,9 +388,7 @@ class AttentionAnswerer(Regions):
         self.queries = nn.Linear(hidden, glimpses * hidden)
         self.seen = nn.Linear(glimpses * hidden, options.width)
         self.words = nn.Linear(hidden, options.width)
-        self.head = nn.Sequential(
-            nn.Dropout(options.dropout), nn.Linear(options.width, self.answers)
-        )
+        self.head = self.head_of(options.width)
 
     def answer(
         self, picture: EncodedPicture, tokens: Tensor, lengths: Tensor, owner: Tensor | None = None
@@ -463,7 +463,7 @@ class DMNPlus(Regions):
             self.memory_cell = nn.GRUCell(hidden, hidden)
         else:
             self.memories = nn.ModuleList(nn.Linear(3 * hidden, hidden) for _ in passes)
-        self.head = nn.Sequential(nn.Dropout(options.dropout), nn.Linear(2 * hidden, self.answers))
+        self.head = self.head_of(2 * hidden)
 
     def encode_grid(self, grid: Grid) -> Tensor:
         order = snake(grid.height, grid.width, grid.cells.device)

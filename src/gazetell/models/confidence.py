@@ -38,11 +38,12 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -136,20 +137,19 @@ def distances(pooled: Tensor, centre: Sequence[float], scale: Sequence[float]) -
 
 
 def fit_confidence(
-    captions: Sequence[Decoded],
-    texts: Sequence[str],
+    validation: Iterable[tuple[Tensor, Sequence[Decoded]]],
+    text_of: Callable[[Sequence[int]], str],
     references: Sequence[Sequence[str]],
-    pooled: Tensor,
-    training: Tensor,
+    training: Iterable[Tensor],
 ) -> Confidence | str:
     """Fit a model's confidence on the validation split.
 
     Args:
-        captions: N of them, one a picture, decoded as the model decodes.
-        texts: theirs.
+        validation: batches of the N pictures: the pooled grids (B, C), before any projection, and
+            the captions, decoded as the model decodes.
+        text_of: a caption's text from its tokens.
         references: what people said of each picture.
-        pooled: pooled grids (N, C) of the pictures, before any projection.
-        training: pooled grids (M, C) of training pictures.
+        training: pooled grids (B, C) of the M training pictures, likewise.
 
     Returns:
         The confidence, or in half a sentence why there is none.
@@ -160,6 +160,10 @@ def fit_confidence(
     level = person_level(people)
     if level is None:
         return "every validation picture has one caption alone: no person's level is known"
+    batches = list(validation)
+    pooled = torch.cat([grids for grids, _ in batches])
+    captions = [caption for _, some in batches for caption in some]
+    texts = [text_of(caption.tokens) for caption in captions]
     scores = caption_scores(people, {str(n): text for n, text in enumerate(texts)})
     good = np.array(list(scores.values())) > level
     if min(good.sum(), (~good).sum()) < LEAST:
@@ -167,8 +171,8 @@ def fit_confidence(
             f"{good.sum()} of {len(good)} validation captions are as good as a person's; expected "
             f"{LEAST} or more of both kinds"
         )
-    grids = training.double().cpu().numpy()
-    centre, deviation = grids.mean(0), grids.std(0)
+    usual = torch.cat(list(training)).double().cpu().numpy()
+    centre, deviation = usual.mean(0), usual.std(0)
     scale = deviation + 0.1 * deviation.mean()
     scale[scale == 0] = math.inf
     x = features(captions, distances(pooled, centre, scale))

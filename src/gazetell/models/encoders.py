@@ -28,6 +28,7 @@ from .weights import (
     LITE,
     LITE_WEIGHTS,
     SAME,
+    check_finite,
     is_file,
     load_pretrained,
     read_state_dict,
@@ -519,8 +520,7 @@ def _timm_backbone(config: EncoderConfig, weights: str) -> tuple[nn.Module, str,
             f"{preset.hf_hub_id or preset.url} where there is a network and pass the file: "
             "--encoder-weights FILE"
         ) from error
-    if broken := next((k for k, x in network.state_dict().items() if not x.isfinite().all()), None):
-        raise ModelError(f"{weights}: {broken} has numbers that are not finite")
+    check_finite(weights, network.state_dict())
     stages = len(getattr(network, "feature_info", ()))
     layer = config.layer or str(stages - 1)
     if (

