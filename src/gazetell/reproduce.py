@@ -91,15 +91,6 @@ class Row:
         words = "".join(c if c.isalnum() else " " for c in self.name.lower()).split()
         return f"{'-'.join(words)}-seed{seed}"
 
-    def train_options(self, seed: int, encoder_weights: str | None, **more: Any) -> TrainOptions:
-        """What the run with a seed is made of; ``more`` are the paths of what it begins with."""
-        options: Any = train_options(self.recipe, **{**self.options, "seed": seed, **more})
-        published = options.encoder_weights != "none" and not options.encoder_from
-        if not encoder_weights or not published:
-            return options
-        path = Path(encoder_weights)
-        return replace(options, encoder_weights=str(path.resolve()) if path.exists() else str(path))
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -149,12 +140,19 @@ class Plan:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
 
-    def planned(self, row: Row, seed: int, encoder_weights: str | None) -> TrainOptions:
-        """The options of a run before that is there which it begins with."""
+    def planned(
+        self, row: Row, seed: int, encoder_weights: str | None, **begins: str
+    ) -> TrainOptions:
+        """The options of a run; ``begins`` are the paths of what it begins with, once there."""
         more: dict[str, Any] = {"word_vectors": "made later"} if row.vectors else {}
-        if row.init_from:
+        if row.init_from and not begins:
             more["architecture"] = self.planned(self.row(row.init_from), seed, None).architecture
-        return row.train_options(seed, None if self.giver(row) else encoder_weights, **more)
+        options: Any = train_options(row.recipe, **{**row.options, "seed": seed, **more, **begins})
+        published = options.encoder_weights != "none" and not options.encoder_from
+        if not encoder_weights or not published or self.giver(row):
+            return options
+        path = Path(encoder_weights)
+        return replace(options, encoder_weights=str(path.resolve()) if path.exists() else str(path))
 
     def giver(self, row: Row) -> Row | None:
         """The row whose run gives this one its CNN: a blind one has none to give."""
@@ -376,16 +374,15 @@ class _Table:
 
     def train(self, row: Row, seed: int) -> None:
         """Train, go on with, or leave a finished run."""
-        more, run = {}, self.run(row, seed)
+        begins, run = {}, self.run(row, seed)
         for name in ("init_from", "encoder_from"):
             if earlier := getattr(row, name):
-                more[name] = str(self.run(self.plan.row(earlier), seed))
+                begins[name] = str(self.run(self.plan.row(earlier), seed))
         name = self.plan.data_of(row)
         data, dataset = self.data / name, self.opened[name]
         if row.vectors:
-            more["word_vectors"] = self.vectors(row)
-        weights = None if self.plan.giver(row) else self.encoder_weights
-        options = row.train_options(seed, weights, **more)
+            begins["word_vectors"] = self.vectors(row)
+        options = self.plan.planned(row, seed, self.encoder_weights, **begins)
         if not (run / "training.json").is_file():
             self.report(f"training {run.name}")
             train(data, run, options, report=self.report, progress=self.progress)

@@ -49,14 +49,8 @@ def features(
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, bf16 or fp32.
     """
-    for name, value, least in (
-        ("batch", batch, 1),
-        ("workers", workers, 0),
-        ("seed", seed or 0, 0),
-    ):
-        if value < least:
-            raise UsageError(f"--{name} {value}: expected {least} or more")
-    run = train_options(recipe, **given(options))
+    numbers = {"batch": batch, "workers": workers, "seed": seed or 0}  # checked as those of a run
+    run = train_options(recipe, **numbers, **given(options))
     config = replace(run.encoder_config(), project=None)
     if config.trainable != "none":
         raise UsageError(f"--recipe {recipe}: trains its encoder, whose features change")

@@ -385,15 +385,10 @@ def _table(rows: Sequence[Row], as_csv: bool) -> str:
     if as_csv:
         writer.writeheader()
     for row in rows:
-        row = (
-            {"confidence": None}
-            | row
-            | {
-                "alt_text": sentence(row["caption"], row["ended"]),
-                # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
-                "probability": float(f"{math.exp(row['log_prob']):.4g}"),
-            }
-        )
+        # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
+        chance = float(f"{math.exp(row['log_prob']):.4g}")
+        more = {"alt_text": sentence(row["caption"], row["ended"]), "probability": chance}
+        row = {"confidence": None, **row, **more}
         if as_csv:
             texts = {n: spreadsheet_text(row[n]) for n in ("picture", "caption", "alt_text")}
             writer.writerow(row | texts | {"ended": str(row["ended"]).lower()})

@@ -236,11 +236,9 @@ class _Word(NamedTuple):
 def _paragraph(
     words: Sequence[str], size: int, width: int, top: int, margin: int
 ) -> tuple[list[_Word], int]:
-    """Words in lines on a sheet of ``width`` pixels with a margin, below ``top``.
+    """Words in lines on a sheet of ``width`` pixels with a margin, below ``top``; and its bottom.
 
-    Returns:
-        words: in their order; they run from the right if the first letter does.
-        bottom: where the paragraph ends, its margins included; ``top`` if there are no words.
+    The words run from the right if the first letter does. Without any the bottom is ``top``.
     """
     line_height = round(size * 1.5)
     right_to_left = _is_right_to_left(" ".join(words))

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,9 @@ from PIL import Image
 from ..files import write_text
 from ..pictures import WHOLE_VIEW, View, open_image
 from .gaze import Gaze, fill, one_line, picture_uri, script, template
-from .predict import Answer
+
+if TYPE_CHECKING:
+    from .predict import Answer
 
 SIDE = 480  # longer side of an embedded picture in pixels: some 50 kB each
 Figure = float | int | str | None
@@ -55,7 +57,7 @@ class Example:
     verdict: str | None = None
     right: bool | None = None
     view: View = WHOLE_VIEW
-    asked: Sequence[Answer] = ()
+    asked: "Sequence[Answer]" = ()
 
 
 def write_report(

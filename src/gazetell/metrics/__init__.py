@@ -10,7 +10,7 @@ captions. `expected_calibration_error`, `reliability`, `risk_coverage`, `brier` 
 confidences.
 
 The parts can be used alone: `words` splits captions as that evaluation does, `ngrams` and `cider`
-score tokens of any kind, `java` runs METEOR and SPICE, `vqa` normalises and judges one answer.
+score tokens of any kind, `captions` runs METEOR and SPICE, `answers` judges one answer.
 Nothing here reads files or imports the rest of gazetell.
 """
 

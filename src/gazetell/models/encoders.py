@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -249,17 +250,15 @@ class Encoder(nn.Module):
                 network = zoo.get_model(config.name, weights=None)
             if weights != "none":
                 chosen |= load_pretrained(network, config.name, weights)
-        own = asdict(config)
-        chosen |= {key: own[key] for key in ("size", "mean", "std") if own[key]}
-        if not isinstance(network, SmallCNN) and not config.name.startswith(TIMM):
             layer = layer or _last_spatial_node(network, config.name)
             network = _cut(network, layer, config.name)
+        own = asdict(config)
+        chosen |= {key: own[key] for key in ("size", "mean", "std") if own[key]}
         self.trunk = network
         self.config = EncoderConfig(**{**own, **chosen, "layer": layer})
         self.size: int = chosen["size"]
         self.register_buffer("mean", torch.tensor(chosen["mean"]).view(1, 3, 1, 1) * 255, False)
         self.register_buffer("std", torch.tensor(chosen["std"]).view(1, 3, 1, 1) * 255, False)
-        self._geometry: Geometry | None = None
         self.trunk_channels, self.height, self.width = self._measure()
         self.channels = config.project or self.trunk_channels
         # A 1x1 convolution of the map is an affine map of each cell.
@@ -280,23 +279,14 @@ class Encoder(nn.Module):
             size, (left, top, left + stride * self.width, top + stride * self.height)
         )
 
-    @property
+    @cached_property
     def geometry(self) -> Geometry:
-        """Where its cells look; measured when first asked for, unless it was set."""
-        if self._geometry is None:
-            self._geometry = self._measure_geometry()
-        return self._geometry
+        """Where its cells look; measured when first asked for, unless it was set.
 
-    @geometry.setter
-    def geometry(self, geometry: Geometry) -> None:
-        self._geometry = geometry
-
-    def _measure_geometry(self) -> Geometry:
-        """The centre of mass of the gradient at the input, of the cells in the middle.
-
-        The picture is noise, and 128 pixels larger, so that its edges cut little off; the grid's
-        growth tells the stride. A network that takes one size alone divides its picture evenly, as
-        vision transformers do.
+        It is the centre of mass of the gradient at the input, of the cells in the middle. The
+        picture is noise, and 128 pixels larger, so that its edges cut little off; the grid's growth
+        tells the stride. A network that takes one size alone divides its picture evenly, as vision
+        transformers do.
         """
         even = Geometry(self.size / self.height / 2, self.size / self.height)
         side, draw, was_training = self.size + 128, torch.Generator().manual_seed(0), self.training
@@ -358,7 +348,7 @@ class Encoder(nn.Module):
         """Training mode for the trained stages alone: frozen batch norms stay frozen."""
         super().train(mode)
         if mode and not self.frozen:
-            self._geometry = None  # it will change with the weights
+            self.__dict__.pop("geometry", None)  # it will change with the weights
         for module in self._frozen_modules:
             module.eval()
         return self

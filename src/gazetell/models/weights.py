@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import urllib.error
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -118,10 +118,10 @@ def timm_preset(name: str, weights: str) -> Any:
         raise _unknown(weights, known) from None
 
 
-def _unknown(weights: str, known: Iterable[str]) -> UsageError:
+def _unknown(weights: str, known: Sequence[str]) -> UsageError:
+    names = f"{', or one of' if len(known) > 1 else ' or'} {', '.join(known)}"
     return UsageError(
-        f"encoder weights {weights!r}: expected a .safetensors or .pth file, none, or one of "
-        f"{', '.join(known)}"
+        f"encoder weights {weights!r}: expected a .safetensors or .pth file, none{names}"
     )
 
 
@@ -173,7 +173,7 @@ def _published(name: str, weights: str) -> tuple[dict[str, Tensor], dict[str, An
     """The tensors and transform of a torchvision weight enum."""
     enum = zoo.get_model_weights(name)
     if weights not in enum.__members__:
-        raise _unknown(weights, enum.__members__)
+        raise _unknown(weights, list(enum.__members__))
     entry = enum[weights]
     try:
         with redirect_stdout(sys.stderr):  # where torch prints that it downloads

@@ -76,7 +76,11 @@ class Task(ABC):
         # Whether somebody trained the encoder.
         self.begun = bool(seen or options.encoder_from or options.encoder_weights != "none")
         texts = self.texts()
-        self.tokenizer = earlier.tokenizer if earlier else self._tokenizer(texts)
+        if earlier:
+            self.tokenizer = earlier.tokenizer
+        else:
+            least, most = options.min_frequency, options.max_words or None
+            self.tokenizer = Tokenizer.train(texts, min_frequency=least, max_words=most)
         sizes = {"channels": self.encoder.channels, "vocabulary": self.tokenizer.vocab_size}
         sizes |= self.sizes(earlier)
         self.network = type(self).build(options.architecture, **sizes, **options.model())
@@ -241,10 +245,6 @@ class Task(ABC):
                 own[name].copy_(weight)
             else:
                 own[name][..., self.network.channels :] = weight[..., earlier.channels :]
-
-    def _tokenizer(self, texts: Sequence[str]) -> Tokenizer:
-        least, most = self.options.min_frequency, self.options.max_words or None
-        return Tokenizer.train(texts, min_frequency=least, max_words=most)
 
     def _set_words(self, texts: Sequence[str], report: Report) -> None:
         """Begin with pretrained word embeddings, and freeze them, where the options say so."""
