@@ -221,7 +221,7 @@ def test_the_plans_that_come_along_are_sound(name, tmp_path, monkeypatch):
             options = chosen.planned(row, 1, "file.safetensors")
             assert options.seed == 1
             given = options.encoder_weights == str(tmp_path / "file.safetensors")
-            assert given or chosen.giver(row) or options.blind
+            assert given or chosen.encoder_row(row) or options.blind
 
 
 HEAD = 'title = "x"\nbeams = [1]\n'

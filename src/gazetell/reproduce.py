@@ -149,12 +149,12 @@ class Plan:
             more["architecture"] = self.planned(self.row(row.init_from), seed, None).architecture
         options: Any = train_options(row.recipe, **{**row.options, "seed": seed, **more, **begins})
         published = options.encoder_weights != "none" and not options.encoder_from
-        if not encoder_weights or not published or self.giver(row):
+        if not encoder_weights or not published or self.encoder_row(row):
             return options
         path = Path(encoder_weights)
         return replace(options, encoder_weights=str(path.resolve()) if path.exists() else str(path))
 
-    def giver(self, row: Row) -> Row | None:
+    def encoder_row(self, row: Row) -> Row | None:
         """The row whose run gives this one its CNN: a blind one has none to give."""
         rows = map(self.row, filter(None, (row.init_from, row.encoder_from)))
         return next((one for one in rows if not self.planned(one, one.seeds[0], None).blind), None)
@@ -179,8 +179,8 @@ class Plan:
         options = self.planned(row, seed, encoder_weights)
         if options.encoder_trainable != "none":
             return row.name, seed
-        if giver := self.giver(row):
-            return self._cnn(giver, seed, encoder_weights)
+        if encoder := self.encoder_row(row):
+            return self._cnn(encoder, seed, encoder_weights)
         # Each run may project the grid in its own way: that is no part of the CNN.
         config = replace(options.encoder_config(), project=None)
         return options.encoder_from, config, seed if config.weights == "none" else None
@@ -270,7 +270,7 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
             raise DataError(f"{name!r} has no run of each of its seeds")
     options = plan.planned(row, row.seeds[0], None)
     brought = training.taken_over(options) if first else {"word_vectors"} if row.vectors else set()
-    if first and not plan.giver(row):
+    if first and not plan.encoder_row(row):
         brought = {name for name in brought if not name.startswith("encoder")}
     wrong = sorted(row.options.keys() & brought) or ["vectors"] * bool(first and row.vectors)
     if wrong:

@@ -80,7 +80,13 @@ def caption(
         raise UsageError(f"--batch {batch}: expected 1 or more")
     if batch is not None and STDIN in pictures:
         raise UsageError("--batch: has no effect on the one picture of standard input")
-    items = _items(pictures)
+    items: list[Any]
+    if STDIN not in pictures:
+        items = list(image_files(pictures))
+    elif len(pictures) > 1:
+        raise UsageError("- reads one picture from standard input; expected no other pictures")
+    else:
+        items = [sys.stdin.buffer.read()]
     given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
     one_file = is_gaze_file(gaze, given, len(items), "pictures")
     captioner = Captioner.load(*model, **vars(computing))
@@ -113,15 +119,6 @@ def caption(
     if failed and len(items) > 1:
         report(f"{len(failed)} of {len(items)} pictures failed")
     return 1 if failed else 0
-
-
-def _items(pictures: tuple[str, ...]) -> list[Any]:
-    """Paths, and the bytes of standard input for ``-``."""
-    if STDIN not in pictures:
-        return list(image_files(pictures))
-    if len(pictures) > 1:
-        raise UsageError("- reads one picture from standard input; expected no other pictures")
-    return [sys.stdin.buffer.read()]
 
 
 def _writer(as_json: bool, as_csv: bool, several: bool) -> Callable[[str, Caption], None]:

@@ -156,7 +156,7 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
         examples.append(Example(EXAMPLES / name, caption.text, *looked, **more))
         print(one_line(f"{name}: {caption.text}{'  (not sure)' * doubt}"))
         for answer in answers:
-            print(one_line(f"  {answer.question} {answer.told}"))
+            print(one_line(f"  {answer.question} {answer.with_confidence}"))
     seconds = time.perf_counter() - loaded
     given = "".join(f" --model {shlex.quote(name)}" for name in names)
     commands = [

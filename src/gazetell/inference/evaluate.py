@@ -411,7 +411,7 @@ def evaluate_answers(
         )
     answers: list[Answer] = []
     gazes: list[tuple[np.ndarray, View, Sequence[Box]]] = []  # (P, height, width)
-    changed = _Changed(model)
+    changed = _Evidence(model)
     seconds, first = 0.0, 0
     with bar("answers", progress) as update:
         for grid in grids(model, dataset, images, batch):
@@ -495,7 +495,7 @@ def evaluate_answers(
     return Evaluation(figures, records, answers, scores, scores)
 
 
-class _Changed:
+class _Evidence:
     """The answers to the same questions about a grey picture and about another picture.
 
     The other picture is the one before in the split, of the first picture the last.

@@ -9,7 +9,7 @@ from typing import Unpack
 
 from ..errors import ModelError
 from ..models.folder import CaptionerFolder, fetch, is_pair, load_kind, load_model, named_or_photo
-from .predict import Answerer, Captioner, How, Path, check_members
+from .predict import Answerer, Captioner, LoadOptions, Path, check_members
 
 
 class Pair:
@@ -32,7 +32,7 @@ class Pair:
         self.n_best, self.ask, self.ask_all = captioner.n_best, answerer.ask, answerer.ask_all
 
 
-def load(*paths: Path, **how: Unpack[How]) -> Captioner | Answerer | Pair:
+def load(*paths: Path, **how: Unpack[LoadOptions]) -> Captioner | Answerer | Pair:
     """Load a trained model, or several captioners as an ensemble.
 
     Args:

@@ -43,7 +43,7 @@ TYPES: dict[type, tuple[type, str]] = {
 Path = str | os.PathLike[str]
 
 
-class How(TypedDict, total=False):
+class LoadOptions(TypedDict, total=False):
     """How a model computes and sees, see ``load``."""
 
     device: str
@@ -182,7 +182,7 @@ class Answer(_Result):
     view: View = WHOLE_VIEW
 
     @property
-    def told(self) -> str:
+    def with_confidence(self) -> str:
         """The answer with its confidence, and that the model is not sure of it."""
         text = f"{self.text} ({100 * self.confidence:.0f} %)"
         return f"not sure; at best {text}" if self.abstained else text
@@ -243,7 +243,7 @@ class Captioner(Model):
         self,
         model: CaptionerFolder,
         *others: CaptionerFolder,
-        **how: Unpack[How],
+        **how: Unpack[LoadOptions],
     ) -> None:
         cnn = model.encoder.fingerprint() if others else ""
         for number, other in enumerate(others, 2):
@@ -264,7 +264,7 @@ class Captioner(Model):
         self.about = model.about
 
     @classmethod
-    def load(cls, *paths: Path, **how: Unpack[How]) -> "Captioner":
+    def load(cls, *paths: Path, **how: Unpack[LoadOptions]) -> "Captioner":
         """``gazetell.load``, refusing answerers."""
         check_members(paths)
         models = [load_kind(path, CaptionerFolder) for path in named_or_photo(paths)]
@@ -424,7 +424,7 @@ def caption_many(
 class Answerer(Model):
     """A loaded model that answers questions; arguments as for ``Captioner``."""
 
-    def __init__(self, model: AnswererFolder, **how: Unpack[How]) -> None:
+    def __init__(self, model: AnswererFolder, **how: Unpack[LoadOptions]) -> None:
         super().__init__(model.encoder, **how)
         self.answerer = model.answerer.to(self.device).eval()
         self.converted = self.precision.converted(self.answerer)
@@ -434,7 +434,7 @@ class Answerer(Model):
         self.about = model.about
 
     @classmethod
-    def load(cls, path: Path | None = None, **how: Unpack[How]) -> "Answerer":
+    def load(cls, path: Path | None = None, **how: Unpack[LoadOptions]) -> "Answerer":
         """``gazetell.load``, refusing a captioner."""
         (chosen,) = named_or_photo(() if path is None else (path,))
         return cls(load_kind(chosen, AnswererFolder), **how)

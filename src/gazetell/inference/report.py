@@ -202,7 +202,8 @@ def _card(example: Example, tiles: bool) -> str:
         about += '<p class="small">People said</p>' + _list("references", example.references)
     if example.asked:
         rows = (
-            f"<dt>{_text(one.question)}</dt><dd>{_text(one.told)}</dd>" for one in example.asked
+            f"<dt>{_text(one.question)}</dt><dd>{_text(one.with_confidence)}</dd>"
+            for one in example.asked
         )
         about += f'<dl class="asked">{"".join(rows)}</dl>'
     return (

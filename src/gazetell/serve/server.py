@@ -14,7 +14,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import ModelError, UsageError
 from ..inference.load import Pair, load
-from ..inference.predict import Answerer, Captioner, How
+from ..inference.predict import Answerer, Captioner, LoadOptions
 from ..models.folder import fetch, named_or_photo
 from .api import create_app
 from .guard import ServeOptions
@@ -25,7 +25,9 @@ TOKEN = "GAZETELL_TOKEN"  # the environment variable of the bearer token
 GRACE = 5
 
 
-def load_models(named: Sequence[str], **how: Unpack[How]) -> dict[str, Captioner | Answerer]:
+def load_models(
+    named: Sequence[str], **how: Unpack[LoadOptions]
+) -> dict[str, Captioner | Answerer]:
     """Load models under the names that they are served by.
 
     Args:
@@ -105,7 +107,7 @@ def serve(
 
 
 def config(app: object, options: ServeOptions) -> uvicorn.Config:
-    """How uvicorn runs the service; both write one log."""
+    """LoadOptions uvicorn runs the service; both write one log."""
     own = {"handlers": ["default"], "level": "INFO", "propagate": False}
     loggers = {**LOGGING_CONFIG["loggers"], "gazetell.serve": own}
     return uvicorn.Config(

@@ -395,7 +395,7 @@ class Training(L.LightningModule):
         # The dataset makes whole batches: there is nothing to collate.
         pinned = self.workers > 0 and self.device.type == "cuda"
         return DataLoader(
-            Told(data), None, sampler=indices, num_workers=self.workers, pin_memory=pinned
+            OneLineErrors(data), None, sampler=indices, num_workers=self.workers, pin_memory=pinned
         )
 
     def transfer_batch_to_device(
@@ -544,7 +544,7 @@ class Training(L.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-class Told(TorchDataset[Any]):
+class OneLineErrors(TorchDataset[Any]):
     """A dataset that returns its one-line errors: raised in a worker they become tracebacks."""
 
     def __init__(self, data: Any) -> None:

@@ -347,8 +347,8 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
         values["teacher"] = tuple(
             str(fetch(path, "captioner").resolve()) for path in values["teacher"]
         )
-    givers = _taken(values)
-    taken = {name: value for name, (value, _) in givers.items()}
+    earlier = _taken(values)
+    taken = {name: value for name, (value, _) in earlier.items()}
     chosen = {"encoder", "encoder_from", "encoder_weights"} & (values.keys() | taken.keys())
     if values.get("blind") and not chosen:
         # A blind model looks through no encoder; this one is small and needs no weights.
@@ -366,7 +366,7 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
 
     for name in list(values):
         if name in taken and values[name] != taken[name]:
-            drop(name, f"{givers[name][1]} has {taken[name]}, which is taken over")
+            drop(name, f"{earlier[name][1]} has {taken[name]}, which is taken over")
         elif name in VOCABULARY and "init_from" in values:
             drop(name, f"--init-from {values['init_from']} brings its own vocabulary")
         elif name not in _names(made):
@@ -490,10 +490,10 @@ def _taken(values: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
         elif second:
             raise UsageError("--encoder-from beside --init-from: that model brings its encoder")
     if first or second:
-        giver = f"--init-from {first}" if first else f"--encoder-from {second}"
+        source = f"--init-from {first}" if first else f"--encoder-from {second}"
         encoder = EncoderConfig.from_dict(read_config(Path(first or second or ""))["encoder"])
         # What is trained and projected is this run's, unless the whole model goes on.
         names = set(ENCODER) - {"trainable"} - ({"project"} if second else set())
-        taken |= {f"encoder_{name}": (getattr(encoder, name), giver) for name in names}
-        taken["encoder"] = encoder.name, giver
+        taken |= {f"encoder_{name}": (getattr(encoder, name), source) for name in names}
+        taken["encoder"] = encoder.name, source
     return taken
