@@ -19,7 +19,7 @@ from gazetell.errors import DataError, ImageError, ModelError, WriteError
 from gazetell.features import FeatureCache, build_cache, cache_folder, find_cache, grids
 from gazetell.models.encoders import Encoder, EncoderConfig
 from gazetell.models.precision import Precision
-from gazetell.pictures import Frame, open_image
+from gazetell.pictures import open_image
 
 COUNT, BLOCK, BATCH = 11, 4, 2
 NAMES = [f"{n:02d}.png" for n in range(COUNT)]
@@ -126,7 +126,7 @@ def test_the_cache_holds_what_the_encoder_sees(encoder, pictures, dataset):
     assert (grid.height, grid.width) == (2, 2)
     assert torch.equal(cache.load([NAMES[n] for n in order], mirrored), cells)
     for row, (n, flip) in enumerate(zip(order, mirrored, strict=True)):
-        pixels = torch.from_numpy(Frame(32).pixels(open_image(pictures / NAMES[n])))[None]
+        pixels = torch.from_numpy(encoder.frame.pixels(open_image(pictures / NAMES[n])))[None]
         with torch.no_grad():
             expected = encoder.encode(pixels.flip(3) if flip else pixels).cells[0]
         scale = float(expected.abs().max())
@@ -237,7 +237,7 @@ def test_each_encoder_root_and_precision_has_its_cache(encoder, pictures, datase
         cache_folder(dataset, encoder, BF16, flip=False),
         cache_folder(dataset, make_encoder(seed=1), FP32, flip=False),
         cache_folder(dataset, make_encoder(fit="crop"), FP32, flip=False),
-        cache_folder(dataset, make_encoder(fit="pad"), FP32, flip=False),
+        cache_folder(dataset, make_encoder(fit="squash"), FP32, flip=False),
         cache_folder(inside, encoder, FP32, flip=False),
     ]
     assert len({folder, *others}) == 7

@@ -291,7 +291,7 @@ def test_a_cell_looks_where_a_bar_moves_it_most(name):
 def test_the_place_of_the_cells_is_that_of_the_padding():
     """Kernels of 3, stride 2, padded alike: cell 0 is centred on pixel 0, and so on."""
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig("resnet18", "none", size=160)).eval()
+    encoder = Encoder(EncoderConfig("resnet18", "none", size=160, fit="squash")).eval()
     assert encoder.geometry.stride == 32
     assert encoder.geometry.offset == pytest.approx(0.5, abs=2)
     left, top, right, bottom = encoder.view((320, 200)).cells

@@ -242,7 +242,7 @@ def test_the_card_tells_what_it_is_and_what_was_measured(folder_of, kind, said, 
     assert card.startswith("---\nlibrary_name: gazetell\n")
     sizes = [f"hidden 16, vocabulary {network['vocabulary']}"]
     sizes += [f"answers {network['answers']}"] if kind == "answerer" else []
-    encoder = "Encoder: small-cnn, weights none, layer None, 64 px, fit squash, trained: none"
+    encoder = "Encoder: small-cnn, weights none, layer None, 64 px, fit pad, trained: none"
     for part in (*said, *sizes, encoder, "\n- Seed: 0\n", "Not evaluated yet"):
         assert part in card, part
     metrics |= {"split": "test"}

@@ -133,7 +133,7 @@ def test_options_of_an_earlier_run_folder():
     """It had the options of all architectures, and one that is gone."""
     old = {"architecture": "lstm", "hidden": 7, "passes": 9, "attention": "gru", "answers": 3}
     chosen = saved_options(old | {"scheduled_sampling": 0.0}, "training.json")
-    assert chosen == replace(run_class("lstm")(), hidden=7, architecture="lstm")
+    assert chosen == replace(run_class("lstm")(hidden=7), encoder_fit="squash", architecture="lstm")
     with pytest.raises(DataError, match=r"training\.json: scheduled_sampling is gone"):
         saved_options(old | {"scheduled_sampling": 0.5}, "training.json")
     with pytest.raises(DataError, match=r"training\.json: unknown option 'pases'"):

@@ -162,7 +162,7 @@ class EncoderConfig(Options):
         None, "Project the grid to so many channels by a 1x1 convolution.", POSITIVE
     )
     fit: Literal["squash", "crop", "pad"] = option(
-        "squash",
+        "pad",
         "How pictures are fitted to the square input: squash (width and height each scaled to "
         "it), crop (the shorter side fits, the middle is seen) or pad (the longer side fits, the "
         "rest is filled with the mean colour).",
