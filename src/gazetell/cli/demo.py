@@ -48,13 +48,8 @@ LEAST = {
     **{"train_pictures": 1, "val_pictures": 1, "test_pictures": 2},
     **{"epochs": 1, "answer_epochs": 1},
 }
-# What a demo leaves in its folder, finished or not; a folder with anything else is not deleted.
-OWN = {
-    *("scenes", "answerer", "report.html"),
-    *("README.md", "config.json", "model.safetensors", "tokenizer.json", "metrics.json"),
-    *("checkpoints", "evaluation", "metrics.jsonl", "tensorboard", "training.json"),
-    ".lock",
-}
+# What a demo leaves in its folder besides a run; a folder with anything else is not deleted.
+OWN = {"scenes", "answerer", "report.html", "evaluation", ".lock"}
 NOTES = (
     "A caption is judged true by a grammar that reads it back into claims (what there is, how "
     "many, which colour, shape and size, where, on which background) and checks each against the "
@@ -270,12 +265,14 @@ def _from_nothing(out: Path, training: Training, computing: Computing) -> None:
 
 def _clear(out: Path, again: bool) -> None:
     """Refuse to write over anything but, if asked, an earlier demo."""
+    from ..training.fit import RUN_FILES
+
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; expected a folder")
     names = {path.name for path in out.iterdir()} if out.exists() else set()
     if not names:
         return
-    if "scenes" not in names or names - OWN:
+    if "scenes" not in names or names - OWN - {*RUN_FILES}:
         raise UsageError(f"--out {out}: holds something else; expected a new or empty folder")
     if not again:
         raise UsageError(f"--out {out}: holds a demo; make it anew with --again, or name another")

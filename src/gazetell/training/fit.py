@@ -60,7 +60,7 @@ from .options import OVERFIT, TrainOptions, saved_options
 from .task import Report, Task
 
 # What a run writes into its folder.
-OWN = (
+RUN_FILES = (
     *("training.json", "config.json", "model.safetensors", "tokenizer.json", "answers.json"),
     *("metrics.json", "metrics.jsonl", "README.md", "tensorboard", "checkpoints"),
 )
@@ -96,7 +96,7 @@ def train(
     """
     _one_process()
     out, dataset = Path(out), Dataset.open(data)
-    if present := [name for name in OWN if (out / name).exists()]:
+    if present := [name for name in RUN_FILES if (out / name).exists()]:
         how = f"go on with --resume {out}, or name another folder"
         said = how if present[0] == "training.json" else "expected a new folder for the run"
         raise UsageError(f"{out}: holds {present[0]} already; {said}")
