@@ -107,7 +107,7 @@ def serve(
 
 
 def config(app: object, options: ServeOptions) -> uvicorn.Config:
-    """LoadOptions uvicorn runs the service; both write one log."""
+    """How uvicorn runs the service; both write one log."""
     own = {"handlers": ["default"], "level": "INFO", "propagate": False}
     loggers = {**LOGGING_CONFIG["loggers"], "gazetell.serve": own}
     return uvicorn.Config(
