@@ -10,20 +10,3 @@ from .language import captions
 from .make import VERSION, boxes, draw, generate, read_truth
 from .questions import Question, questions
 from .world import Background, Scene, Thing, sample_scene
-
-__all__ = [
-    "VERSION",
-    "Background",
-    "Question",
-    "Scene",
-    "Thing",
-    "Verdict",
-    "boxes",
-    "captions",
-    "draw",
-    "generate",
-    "judge",
-    "questions",
-    "read_truth",
-    "sample_scene",
-]
