@@ -230,8 +230,9 @@ def read_plan(name: str) -> Plan:
     for first, second in (map(plan.row, pair.rows) for pair in plan.compare):
         alike = plan.answers(first) == plan.answers(second)
         if not alike or not set(plan.on_of(first)) & set(plan.on_of(second)):
-            told = f"{first.name!r} with {second.name!r}, and nothing measures both"
-            raise DataError(f"{source}: compares {told}")
+            raise DataError(
+                f"{source}: compares {first.name!r} with {second.name!r}, and nothing measures both"
+            )
     return plan
 
 
@@ -487,12 +488,12 @@ def _making(run: Path) -> dict[str, Any]:
     about = read_config(run)["about"]
     rows = [row for _, row in read_jsonl(run / "metrics.jsonl")]
     seconds = sum(row["seconds"] for row in rows)
-    learnt = "captions" if "captions" in about else "questions"
+    texts = "captions" if "captions" in about else "questions"
     return {
         "parameters": about["parameters"],
         "epochs": len(rows),
         "training_seconds": round(seconds, 1),
-        f"{learnt}_per_second": round(about[learnt] * len(rows) / max(seconds, 1e-9), 1),
+        f"{texts}_per_second": round(about[texts] * len(rows) / max(seconds, 1e-9), 1),
     }
 
 
@@ -531,7 +532,7 @@ def line(entry: dict[str, Any]) -> str:
     parts |= {**figures["per_answer_type"], **(figures["wups"] or {})} if answers else {}
     values = [parts.get(key) for key in (ANSWERS if answers else COLUMNS)]
     speed = figures["answers_per_second" if answers else "decoding_pictures_per_second"]
-    learnt = f"{'questions' if answers else 'captions'}_per_second"
+    rate = f"{'questions' if answers else 'captions'}_per_second"
     beam = "greedy" if entry["beam"] == 1 else str(entry["beam"])
     return _cells(
         [
@@ -541,7 +542,7 @@ def line(entry: dict[str, Any]) -> str:
             *("" if value is None else f"{value:.1f}" for value in values),
             f"{entry['parameters'] / 1e6:.1f} M" if trained else "",
             f"{entry['training_seconds'] / 60:.1f} min" if trained else "",
-            f"{entry[learnt]:,.0f}" if trained else "",
+            f"{entry[rate]:,.0f}" if trained else "",
             f"{speed:,.0f}",
         ]
     )

@@ -140,9 +140,9 @@ def evaluate(
     with bar("captions", progress) as update:
         for grid in grids(model, dataset, [record.image for record in records], batch):
             began, first = time.perf_counter(), len(captions)
-            told = model.decode(grid, chosen, range(first, first + len(grid.cells)))
+            decoded = model.decode(grid, chosen, range(first, first + len(grid.cells)))
             seconds += time.perf_counter() - began
-            for caption, record in zip(told, records[first:], strict=False):
+            for caption, record in zip(decoded, records[first:], strict=False):
                 view = model.view(dataset.path(record))
                 captions.append(replace(caption, view=view))
             update(len(captions), len(records))
@@ -273,21 +273,21 @@ def calibrate(
     records = scored_records(dataset, "val")
     training = list(dict.fromkeys(record.image for record in dataset.split("train")))
     if not training:
-        raise DataError(f"{dataset.folder}: split 'train' has no pictures to know the usual by")
+        raise DataError(f"{dataset.folder}: split 'train' has no pictures to compare others with")
 
-    def told() -> Iterator[tuple[torch.Tensor, list[Decoded]]]:
+    def captioned() -> Iterator[tuple[torch.Tensor, list[Decoded]]]:
         done = 0
         with bar("captions", progress) as update:
             for grid in grids(model, dataset, [record.image for record in records], batch):
                 yield grid.pooled, [best[0] for best in model.search(grid, model.decoding)]
                 update(done := done + len(grid.cells), len(records))
 
-    usual = training[:: -(-len(training) // SAMPLE)]
+    sample = training[:: -(-len(training) // SAMPLE)]
     fitted = fit_confidence(
-        told(),
+        captioned(),
         model.tokenizer.decode,
         [record.captions for record in records],
-        (grid.pooled for grid in grids(model, dataset, usual, batch)),
+        (grid.pooled for grid in grids(model, dataset, sample, batch)),
     )
     if isinstance(fitted, str):
         raise DataError(f"{dataset.folder}: no confidence can be fitted: {fitted}")

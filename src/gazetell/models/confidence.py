@@ -161,7 +161,7 @@ def fit_confidence(
     if level is None:
         return "every validation picture has one caption alone: no person's level is known"
     batches = list(validation)
-    pooled = torch.cat([grids for grids, _ in batches])
+    pooled = torch.cat([some for some, _ in batches])
     captions = [caption for _, some in batches for caption in some]
     texts = [text_of(caption.tokens) for caption in captions]
     scores = caption_scores(people, {str(n): text for n, text in enumerate(texts)})
@@ -171,8 +171,8 @@ def fit_confidence(
             f"{good.sum()} of {len(good)} validation captions are as good as a person's; expected "
             f"{LEAST} or more of both kinds"
         )
-    usual = torch.cat(list(training)).double().cpu().numpy()
-    centre, deviation = usual.mean(0), usual.std(0)
+    grids = torch.cat(list(training)).double().cpu().numpy()
+    centre, deviation = grids.mean(0), grids.std(0)
     scale = deviation + 0.1 * deviation.mean()
     scale[scale == 0] = math.inf
     x = features(captions, distances(pooled, centre, scale))

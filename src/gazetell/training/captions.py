@@ -75,11 +75,13 @@ class Captions(Task):
         loss = words.loss(smoothing, penalty)
         if self.teachers:
             weight = self.options.teacher_weight
-            loss = (1 - weight) * loss + weight * divergence(words.logits, self.taught(batch))
+            loss = (1 - weight) * loss + weight * divergence(
+                words.logits, self.teacher_probabilities(batch)
+            )
         return loss, len(batch.owner), {}
 
     @torch.no_grad()
-    def taught(self, batch: CaptionBatch) -> Tensor:
+    def teacher_probabilities(self, batch: CaptionBatch) -> Tensor:
         """The teachers' probabilities (M, V) of the words of a batch."""
         shares: list[Tensor] = []
         for teacher in self.teachers:
@@ -272,17 +274,17 @@ def teacher_forcing(captioner: CaptionModel, grid: Grid, batch: CaptionBatch) ->
     return Words(logits.float(), targets, places // steps, attention)
 
 
-def divergence(logits: Tensor, taught: Tensor) -> Tensor:
+def divergence(logits: Tensor, teachers: Tensor) -> Tensor:
     """Mean Kullback-Leibler divergence a word, in nats, of a model from its teachers.
 
     Args:
         logits: of the model (M, V).
-        taught: the teachers' probabilities (M, V).
+        teachers: their probabilities (M, V).
 
     References:
         Hinton et al. 2015, Distilling the Knowledge in a Neural Network (at temperature 1).
     """
-    return F.kl_div(logits.log_softmax(1), taught, reduction="batchmean")
+    return F.kl_div(logits.log_softmax(1), teachers, reduction="batchmean")
 
 
 def doubly_stochastic(attention: Tensor) -> Tensor:

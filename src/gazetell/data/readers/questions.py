@@ -29,7 +29,13 @@ from ...metrics.answers import NUMBERS, normalise_answer
 from ..records import Dataset, QuestionRecord
 from .rows import BadRows, Collector
 
-_POSTURES = {"sitting", "standing", "lying", "walking", "running"}  # told of whoever does more
+_POSTURES = {
+    "sitting",
+    "standing",
+    "lying",
+    "walking",
+    "running",
+}  # also said of those who do something else
 _KNOWN = tomllib.loads((resources.files(__package__) / "questions.toml").read_text("utf-8"))
 _KIND = {name: kind for kind, names in _KNOWN["things"].items() for name in names}
 _LIST = {key: re.split(r"[| ]", text) for key, text in _KNOWN.items() if isinstance(text, str)}
@@ -117,18 +123,18 @@ class _Picture:
         self.plurals = Counter(thing for one in heads for thing, plural in one.items() if plural)
         people = {thing for thing in self.heads if _KIND[thing] == "person"}
         animals = [thing for thing in self.named if _KIND[thing] == "animal"]
-        self.crowd = self.told("people") or any(self.plurals[thing] for thing in people)
+        self.crowd = self.mentions("people") or any(self.plurals[thing] for thing in people)
         self.crowd |= any(sum(_KIND[thing] == "person" for thing in one) > 1 for one in heads)
         # A girl for one may be a woman for another, but a man for none.
         sexes = [[p for p in people if p in sex] for sex in (("man", "boy"), ("woman", "girl"))]
         known = [*sexes[0], *sexes[1]] or [thing for thing in people if thing != "person"]
         who = "person" if all(sexes) else max(known, key=self.heads.__getitem__, default="person")
         self.subject = "people" if self.crowd else who if people else ""
-        if not self.subject and len(animals) == 1 and not self.told("fake"):
-            self.crowd = self.told("many") or self.plurals[animals[0]] > 0
+        if not self.subject and len(animals) == 1 and not self.mentions("fake"):
+            self.crowd = self.mentions("many") or self.plurals[animals[0]] > 0
             self.subject = _plural(animals[0]) if self.crowd else animals[0]
 
-    def told(self, key: str) -> bool:
+    def mentions(self, key: str) -> bool:
         """Whether a caption has one of the words of a list."""
         return any(re.search(f" ({_KNOWN.get(key, key)}) ", text) for text in self.texts)
 
@@ -139,7 +145,7 @@ class _Picture:
     def which(self) -> _Found:
         for kind in ("animal", "vehicle", "food"):
             names = [thing for thing in self.named if _KIND[thing] == kind]
-            if len(names) == 1 and self.heads[names[0]] >= 2 and not self.told("fake"):
+            if len(names) == 1 and self.heads[names[0]] >= 2 and not self.mentions("fake"):
                 several = 2 * self.plurals[names[0]] > self.heads[names[0]]
                 answer = _plural(names[0]) if several else names[0]
                 yield f"which-{kind}", self.ask(f"which-{kind}", names[0], several), answer
@@ -148,8 +154,8 @@ class _Picture:
 
     def patterns(self) -> _Found:
         for type, about in _KNOWN["pattern"].items():
-            told = {k: sum(bool(re.search(p, t)) for t in self.texts) for k, p in about.items()}
-            found = {name: count for name, count in told.items() if count}
+            counts = {k: sum(bool(re.search(p, t)) for t in self.texts) for k, p in about.items()}
+            found = {name: count for name, count in counts.items() if count}
             strong = [name for name in found if name not in _POSTURES] or list(found)
             if len(strong) != 1 or found[strong[0]] < 2 or (type == "doing" and not self.subject):
                 continue
@@ -168,7 +174,7 @@ class _Picture:
                 if word.head and word.plural and near:
                     said[word.thing][NUMBERS[near[-1]]] += 1
         for thing, count in self.heads.items():
-            if count >= 3 and not self.plurals[thing] and not self.told("many"):
+            if count >= 3 and not self.plurals[thing] and not self.mentions("many"):
                 said[thing]["1"] += 0 if thing in _UNCOUNTED or _KIND[thing] == "place" else 2
         for thing, counts in said.items():
             if len(counts) == 1 and sum(counts.values()) >= 2:
@@ -188,7 +194,7 @@ class _Picture:
                         found[word.thing].add("of many")
         for thing, said in found.items():
             mixed = len(said) > 1 or self.plurals[thing] not in (0, self.heads[thing])
-            if mixed or _KIND[thing] in ("person", "drink", "place") or self.told("grey"):
+            if mixed or _KIND[thing] in ("person", "drink", "place") or self.mentions("grey"):
                 continue
             colour = next(iter(said))
             yield "color", self.ask("color", thing, self.plurals[thing] > 0), colour
@@ -229,7 +235,7 @@ class _Picture:
     def there(self) -> _Found:
         maybe = {thing for thing in _SALIENT if thing in self.named}
         for words, kind in _KNOWN["general"].items():
-            if self.told(words):
+            if self.mentions(words):
                 maybe |= {thing for thing in _SALIENT if _KIND[thing] == kind}
         for thing in sorted(maybe):
             if self.heads[thing] >= 2:
