@@ -231,11 +231,12 @@ HEAD = 'title = "x"\nbeams = [1]\n'
     ("text", "expected"),
     [
         ("title = ", "is not TOML"),
-        ('title = "x"', "is no plan: it lacks 'beams'"),
-        (f"{HEAD}[[row]]\nname = 5", "row 5 has a value of another type"),
-        (f'{HEAD}[[row]]\nname = "a"\nvectors = true', "row 'a' has a value of another type"),
+        ('title = "x"', "is no plan: beams: Field required"),
+        (f"{HEAD}[[row]]\nname = 5", r"row\.0\.name: Input should be a valid string"),
+        (f'{HEAD}[[row]]\nname = "a"\nvectors = true', r"row\.0\.vectors: .*valid integer"),
         (f'{HEAD}[[row]]\nname = "a"\nseeds = [0, 0]', "expected seeds that differ"),
-        (f'{HEAD}[[row]]\nname = "a"\n[[compare]]\nrows = ["a"]', "two different names"),
+        (f'{HEAD}[[row]]\nname = "a"\n[[compare]]\nrows = ["a"]', r"compare\.0\.rows\.1: F"),
+        (f'{HEAD}[[row]]\nname = "a"\n[[compare]]\nrows = ["a", "a"]', "two different names"),
         (PLAN.replace('members = ["lstm"]', 'members = ["gru"]'), "needs 'gru'"),
         (PLAN.replace('init_from = "lstm"', 'init_from = "two lstm"'), "needs 'two lstm'"),
         (PLAN.replace("epochs = 1, embedding", "epoch = 1, embedding"), "--epoch: there is no"),
@@ -253,7 +254,7 @@ HEAD = 'title = "x"\nbeams = [1]\n'
         (f'{STAGES}[[row]]\nname = "two"\nmembers = ["answerer"]', "ensemble is of captioners"),
         (STAGES.replace("epochs = 1, hidden = 12}", "epochs = 1}\nvectors = 8", 1), "made of capt"),
         (PLAN.replace("vectors = 8", 'encoder_from = "gru"'), "needs 'gru'"),
-        (PLAN.replace("vectors = 8", "on = [5]"), "has a value of another type"),
+        (PLAN.replace("vectors = 8", "on = [5]"), r"on\.0: .*valid string"),
         (
             PLAN.replace('rows = ["lstm, CIDEr"', 'rows = ["lstm, vectors"').replace(
                 "vectors = 8", "vectors = 8\non = []"

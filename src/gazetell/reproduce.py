@@ -45,12 +45,14 @@ The folder of a table::
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .data.records import SPLITS, Dataset
 from .data.text import Tokenizer
@@ -71,20 +73,29 @@ from .training.task import Report
 PLANS = resources.files(__package__) / "plans"
 
 
-@dataclass(frozen=True)
-class Row:
+Text = Annotated[str, Field(pattern=r"\S")]
+Number = Annotated[int, Field(strict=True, ge=0)]
+
+
+class Part(BaseModel):
+    """Base of what a plan holds: nothing that is unknown or of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(Part):
     """One model of a table; see the module. An ensemble of ``members`` has no training."""
 
-    name: str
-    recipe: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0,)
-    init_from: str | None = None
-    vectors: int = 0
-    members: tuple[str, ...] = ()
-    encoder_from: str | None = None
+    name: Text
+    recipe: Text | None = None
+    options: dict[str, Any] = {}
+    seeds: tuple[Number, ...] = (0,)
+    init_from: Text | None = None
+    vectors: Number = 0
+    members: tuple[Text, ...] = ()
+    encoder_from: Text | None = None
     data: str | None = None
-    on: tuple[str, ...] | None = None
+    on: tuple[Text, ...] | None = None
 
     def run_name(self, seed: int) -> str:
         """The folder of the run with a seed."""
@@ -92,15 +103,13 @@ class Row:
         return f"{'-'.join(words)}-seed{seed}"
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(Part):
     """Two rows to be compared."""
 
     rows: tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(Part):
     """A row of the paper's figures, as text."""
 
     name: str
@@ -109,13 +118,12 @@ class Published:
     cider: str = ""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Part):
     """A table to be made."""
 
     title: str
-    beams: tuple[int, ...]
-    rows: tuple[Row, ...]
+    beams: tuple[Number, ...]
+    rows: tuple[Row, ...] = Field((), alias="row")
     compare: tuple[Pair, ...] = ()
     published: tuple[Published, ...] = ()
     data: str = ""
@@ -200,24 +208,17 @@ def read_plan(name: str) -> Plan:
     """
     source, values = training.read_toml(name, PLANS, "plan")
     try:
-        parts: dict[str, Any] = {
-            key: tuple(made(**training.plain(part)) for part in values.pop(table, ()))
-            for key, table, made in (
-                ("rows", "row", Row),
-                ("compare", "compare", Pair),
-                ("published", "published", Published),
-            )
-        }
-        beams = tuple(DecodingOptions(beam=beam).beam for beam in values.pop("beams"))
-        plan = Plan(beams=beams, **parts, **values)
-        if wrong := [row for row in plan.rows if not _well_typed(row)]:
-            raise ValueError(f"row {wrong[0].name!r} has a value of another type than expected")
-        if any(len(pair.rows) != 2 or pair.rows[0] == pair.rows[1] for pair in plan.compare):
-            raise ValueError("compare: expected rows = two different names")
-    except KeyError as error:
-        raise DataError(f"{source}: is no plan: it lacks {error}") from error
-    except (TypeError, ValueError, GazetellError) as error:
+        plan = Plan.model_validate(values)
+        for beam in plan.beams:
+            DecodingOptions(beam=beam)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise DataError(f"{source}: is no plan: {where}: {wrong['msg']}") from error
+    except GazetellError as error:
         raise DataError(f"{source}: is no plan: {error}") from error
+    if any(first == second for first, second in (pair.rows for pair in plan.compare)):
+        raise DataError(f"{source}: compare: expected rows = two different names")
     known: dict[str, Row] = {}
     for row in plan.rows:
         try:
@@ -236,18 +237,6 @@ def read_plan(name: str) -> Plan:
     return plan
 
 
-def _well_typed(row: Row) -> bool:
-    """Whether TOML gave what a row holds."""
-    earlier = (row.recipe, row.init_from, row.encoder_from)
-    texts = (row.name, *row.members, *filter(None, (*earlier, row.data)), *(row.on or ()))
-    numbers = (row.vectors, *row.seeds)
-    return (
-        all(isinstance(text, str) and text.strip() for text in texts)
-        and all(type(number) is int and number >= 0 for number in numbers)
-        and isinstance(row.options, dict)
-    )
-
-
 def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     """Refuse what would be found out after hours, or never."""
     first = row.init_from
@@ -261,7 +250,7 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     if len(set(row.seeds)) < len(row.seeds):
         raise DataError("expected seeds that differ")
     if row.members:
-        if row != Row(row.name, members=row.members, on=row.on):
+        if row != Row(name=row.name, members=row.members, on=row.on):
             raise DataError("an ensemble has members and nothing else")
         if wrong := [name for name in row.members if plan.answers(above[name])]:
             raise DataError(f"{wrong[0]} answers questions; an ensemble is of captioners")
@@ -561,7 +550,7 @@ def page(
             lines += ["Over the seeds, mean and standard deviation:", "", *spreads, ""]
     if plan.published:
         lines += ["| published | BLEU-1..4 | METEOR | CIDEr |", "|---|---|---|---|"]
-        lines += [*(_cells(list(asdict(row).values())) for row in plan.published), ""]
+        lines += [*(_cells(list(row.model_dump().values())) for row in plan.published), ""]
     if differences:
         lines += [
             "Differences (first less second, the first run of each; 95 % interval of a paired "
