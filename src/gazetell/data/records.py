@@ -15,13 +15,14 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ..errors import DataError
 from ..files import read_json, read_jsonl, write_json, write_jsonl
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
+STRICT = {"extra": "forbid", "allow_inf_nan": False}  # how pydantic reads a record
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Box:
 
     ``x0, y0, x1, y1`` are fractions of width and height in [0, 1], origin top left.
     """
+
+    __pydantic_config__: ClassVar = STRICT
 
     words: tuple[str, ...]
     x0: float
@@ -41,6 +44,8 @@ class Box:
 @dataclass(frozen=True)
 class CaptionRecord:
     """A picture and its reference captions (none in a split without references)."""
+
+    __pydantic_config__: ClassVar = STRICT
 
     id: str
     image: str
@@ -55,6 +60,8 @@ class QuestionRecord:
 
     ``boxes`` are the things that the question is about, where that is known.
     """
+
+    __pydantic_config__: ClassVar = STRICT
 
     id: str
     image: str
@@ -228,27 +235,19 @@ def _records(path: Path, record_class: type[Record]) -> Iterator[Record]:
     """Yield the records of a JSON Lines file, none if it is absent."""
     if not path.is_file():
         return
+    from pydantic import TypeAdapter, ValidationError  # late: whoever makes records needs none
+
     lines: dict[tuple[str, str], int] = {}
+    made = TypeAdapter(record_class)
     for number, row in read_jsonl(path):
         where = f"{path}:{number}"
         try:
-            record = record_class(**{key: _value(key, value) for key, value in row.items()})
-        except (AttributeError, KeyError, TypeError) as error:
-            raise DataError(f"{where}: is no {record_class.__name__}: {error}") from error
+            record = made.validate_python(row)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            what = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
+            raise DataError(f"{where}: is no {record_class.__name__}: {what}") from error
         first = lines.setdefault((record.split, record.id), number)
         if first != number:
             raise DataError(f"{where}: id {record.id!r} again in {record.split}, see line {first}")
         yield record
-
-
-def _value(key: str, value: Any) -> Any:
-    """A field of a record from its JSON value; raises TypeError for another type."""
-    if key == "boxes":
-        return tuple(Box(**box | {"words": _value("words", box["words"])}) for box in value)
-    if key in ("captions", "answers", "words"):
-        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise TypeError(f'expected "{key}", a list of strings')
-        return tuple(value)
-    if not isinstance(value, str) and not (value is None and key.endswith("_type")):
-        raise TypeError(f'expected "{key}", a string')
-    return value

@@ -249,12 +249,8 @@ def _curves(history: History) -> str:
         for key, value in row.items()
         if key == "train_loss" or key.startswith("val_")
     )
-    note = ""
-    if broken:
-        note = (
-            f"Figures that are not finite ({broken} in {len(history)} epochs) are left out of the"
-        )
-        note = f'<p class="small">{note} curves.</p>'
+    which = f"Figures that are not finite ({broken} in {len(history)} epochs)"
+    note = f'<p class="small">{which} are left out of the curves.</p>' if broken else ""
     return f'<div class="panels">{drawn}</div>{note}'
 
 
