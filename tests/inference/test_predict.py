@@ -121,7 +121,7 @@ def test_another_fit_is_told_and_used(
         found = many if how == "caption_many" else model.caption(wide)
         expected = captioner.caption(middle)
     assert same(found, expected)
-    assert "the fit of pictures is crop; the model learned with squash" in caplog.text
+    assert "the fit of pictures is crop; the model learned with pad" in caplog.text
     assert len(caplog.records) == 1
     assert found.view.seen == (0.25, 0, 0.75, 1)
     assert expected.view.seen == (0, 0, 1, 1)

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self
 
@@ -252,10 +252,9 @@ class Encoder(nn.Module):
                 chosen |= load_pretrained(network, config.name, weights)
             layer = layer or _last_spatial_node(network, config.name)
             network = _cut(network, layer, config.name)
-        own = asdict(config)
-        chosen |= {key: own[key] for key in ("size", "mean", "std") if own[key]}
+        chosen |= {x: value for x in ("size", "mean", "std") if (value := getattr(config, x))}
         self.trunk = network
-        self.config = EncoderConfig(**{**own, **chosen, "layer": layer})
+        self.config = replace(config, layer=layer, **chosen)
         self.size: int = chosen["size"]
         self.register_buffer("mean", torch.tensor(chosen["mean"]).view(1, 3, 1, 1) * 255, False)
         self.register_buffer("std", torch.tensor(chosen["std"]).view(1, 3, 1, 1) * 255, False)
@@ -370,12 +369,11 @@ class Encoder(nn.Module):
     def _measure(self) -> tuple[int, int, int]:
         """Channels, height and width of the grid for this input size."""
         try:
-            out = _outputs(self.trunk, self.size)
+            out = _map(_outputs(self.trunk, self.size))
         except RuntimeError as error:
             raise UsageError(
                 f"encoder {self.config.name} cannot take pictures of {self.size} pixels: {error}"
             ) from error
-        out = _map(out)
         if not isinstance(out, Tensor) or out.dim() not in (2, 4):
             found = f"{out.dim()} dimensions" if isinstance(out, Tensor) else type(out).__name__
             raise UsageError(
