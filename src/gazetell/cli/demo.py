@@ -130,20 +130,20 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
     how: Any = asdict(computing)
     # Captioner, answerer, or both in one.
     models: list[Any] = [load(name, **how) for name in names] or [load(**how)]
-    tellers = [model for model in models if hasattr(model, "caption")]
+    captioners = [model for model in models if hasattr(model, "caption")]
     answerers = [model for model in models if hasattr(model, "ask")]
-    if len(tellers) != 1 or len(answerers) > 1:
+    if len(captioners) != 1 or len(answerers) > 1:
         raise UsageError(f"--model {' '.join(names)}: expected a captioner, or it and an answerer")
     if not answerers:
         report(f"nothing is asked: {names[0]} captions; another --model may answer")
     loaded = time.perf_counter()
     examples = []
     for name, questions in PHOTOGRAPHS.items():
-        picture = tellers[0].encode(EXAMPLES / name)
-        caption: Caption = tellers[0].caption(picture)
+        picture = captioners[0].encode(EXAMPLES / name)
+        caption: Caption = captioners[0].caption(picture)
         answers: list[Answer] = []
         for answerer in answerers:
-            own = picture if answerer is tellers[0] else answerer.encode(EXAMPLES / name)
+            own = picture if answerer is captioners[0] else answerer.encode(EXAMPLES / name)
             answers = answerer.ask_all(own, questions)
         looked, doubt = (caption.words, caption.attention), caption.sure is False
         more: dict[str, Any] = {"confidence": caption.confidence, "view": caption.view}

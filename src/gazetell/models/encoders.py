@@ -273,10 +273,9 @@ class Encoder(nn.Module):
     def view(self, size: tuple[int, int]) -> View:
         """Where its input and its grid lie on a picture (width, height)."""
         offset, stride = (length / self.size for length in self.geometry)
-        left, top = offset - stride / 2, offset - stride / 2
-        return self.frame.view(
-            size, (left, top, left + stride * self.width, top + stride * self.height)
-        )
+        first = offset - stride / 2
+        right, bottom = first + stride * self.width, first + stride * self.height
+        return self.frame.view(size, (first, first, right, bottom))
 
     @cached_property
     def geometry(self) -> Geometry:
