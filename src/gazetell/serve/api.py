@@ -391,7 +391,8 @@ class Service:
         view = work.model.encoder.view(picture.shape) if work.model else WHOLE_VIEW
         total = time.monotonic() - begin
         took = {"open": opening, "wait": done.wait, "run": done.run, "total": total}
-        found = [replace(result, view=view) for result in done.result]
+        shown = (Caption, Answer)  # an endpoint of one's own may give something else
+        found = [replace(x, view=view) if isinstance(x, shown) else x for x in done.result]
         return found, Timings(**{name: round(1000 * s, 2) for name, s in took.items()})
 
     def items(self) -> list[ModelItem]:

@@ -29,13 +29,8 @@ from ...metrics.answers import NUMBERS, normalise_answer
 from ..records import Dataset, QuestionRecord
 from .rows import BadRows, Collector
 
-_POSTURES = {
-    "sitting",
-    "standing",
-    "lying",
-    "walking",
-    "running",
-}  # also said of those who do something else
+# Also said of those who do something else.
+_POSTURES = {"sitting", "standing", "lying", "walking", "running"}
 _KNOWN = tomllib.loads((resources.files(__package__) / "questions.toml").read_text("utf-8"))
 _KIND = {name: kind for kind, names in _KNOWN["things"].items() for name in names}
 _LIST = {key: re.split(r"[| ]", text) for key, text in _KNOWN.items() if isinstance(text, str)}
