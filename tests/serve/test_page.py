@@ -23,6 +23,7 @@ from gazetell.inference import gaze
 from gazetell.inference.describe import sentence
 from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
+from gazetell.pictures import View
 from gazetell.serve import api
 from gazetell.serve.api import create_app
 from gazetell.serve.guard import ServeOptions
@@ -116,10 +117,6 @@ def ask(page, question):
     return caught.value.json()["answers"][0], card
 
 
-def grids(attention):
-    return np.array(attention["maps"]).reshape(-1, attention["height"], attention["width"])
-
-
 def light_on_grey(page):
     """What the canvas makes of a grey picture, (64, 64, 3)."""
     flat = page.evaluate("""() => [...document.querySelector("#light").getContext("2d")
@@ -129,8 +126,11 @@ def light_on_grey(page):
     return opacity * layer[..., :3] + (1 - opacity) * 128
 
 
-def same_light(page, attention_map):
-    expected = np.asarray(gaze.overlay(Image.new("RGB", (64, 64), (128,) * 3), attention_map))
+def same_light(page, looked, n):
+    """As the library draws the n-th map of a reply's attention."""
+    maps = np.array(looked["maps"]).reshape(-1, looked["height"], looked["width"])
+    grey, view = Image.new("RGB", (64, 64), (128,) * 3), View(looked["seen"], looked["cells"])
+    expected = np.asarray(gaze.overlay(grey, maps[n], view))
     np.testing.assert_allclose(light_on_grey(page), expected, atol=4)
     expect(page.locator("#frame")).to_have_class(re.compile("looking"))
 
@@ -150,12 +150,12 @@ def test_an_upload_is_told_word_by_word(visit, picture):
     page.clock.install(time=0)
     page.clock.pause_at(1000)
     caption = show(page, picture)
-    words, maps_of = caption["words"], grids(caption["attention"])
+    words, looked = caption["words"], caption["attention"]
     assert len(words) > 3
     assert page.locator("#words .gaze").all_inner_texts() == words
     expect(page.locator("#heard")).to_have_text(f"It sees: {caption['text']}")
     expect(page.locator("#words .gg-told")).to_have_count(1)
-    same_light(page, maps_of[0])
+    same_light(page, looked, 0)
     before = light_on_grey(page)
     page.clock.run_for(800)  # the second word came after 620 ms; the light is on its way
     expect(page.locator("#words .gg-told")).to_have_count(2)
@@ -163,7 +163,7 @@ def test_an_upload_is_told_word_by_word(visit, picture):
     expect(page.locator("#words .gaze").last).to_have_css("opacity", "0")
     between = light_on_grey(page)
     page.clock.run_for(300)
-    same_light(page, maps_of[1])
+    same_light(page, looked, 1)
     way = np.abs(light_on_grey(page) - before)
     assert 0.1 * way.sum() < np.abs(between - before).sum() < 0.9 * way.sum()
     assert page.evaluate(after) == "none"
@@ -194,8 +194,7 @@ def test_a_word_under_the_pointer_shows_its_gaze_as_the_library_does(visit, pict
     shown = []
     for n in (0, len(caption["words"]) - 1):
         page.locator("#words .gaze").nth(n).hover()
-        attention_map = grids(caption["attention"])[n]
-        same_light(page, attention_map)
+        same_light(page, caption["attention"], n)
         shown.append(light_on_grey(page))
         place = re.compile(f"^“{re.escape(caption['words'][n])}”: (mostly|spread over) ")
         expect(page.locator("#where")).to_have_text(place)
@@ -205,7 +204,7 @@ def test_a_word_under_the_pointer_shows_its_gaze_as_the_library_does(visit, pict
     # A click keeps it.
     page.locator("#words .gaze").first.click()
     page.hover("h1")
-    same_light(page, grids(caption["attention"])[0])
+    same_light(page, caption["attention"], 0)
     expect(page.locator("#words [aria-pressed=true]")).to_have_count(1)
 
 
@@ -227,7 +226,7 @@ def test_arrow_keys_go_from_word_to_word(visit, picture):
         expect(page.locator("#words .gaze").nth(at)).to_be_focused()
         expect(focused).to_have_class(re.compile("now"))
         assert page.locator("#words [tabindex='0']").count() == 1
-    same_light(page, grids(caption["attention"])[0])
+    same_light(page, caption["attention"], 0)
     page.keyboard.press("Escape")
     expect(page.locator("#words .gg-now")).to_have_count(0)
 
@@ -259,7 +258,7 @@ def test_two_questions_are_answered_with_bars_and_gazes(visit, picture):
         passes = card.locator(".passes .gaze")
         expect(passes).to_have_count(len(answer["attention"]["maps"]))
         passes.nth(1).click()
-        same_light(page, grids(answer["attention"])[1])
+        same_light(page, answer["attention"], 1)
         expect(card).to_contain_text("Without the picture I would be")
         unknown = answer["unknown_words"]
         assert ("zorb" in unknown) is ("zorb" in question)
