@@ -5,8 +5,8 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 
 .PHONY: demo demo-train test lint clean chromium
 
-# The training until the model for photographs is there.
-demo: demo-train
+demo: .venv/run.stamp
+	$(BIN)/gazetell demo
 
 demo-train: .venv/run.stamp
 	$(BIN)/gazetell demo --train --again
