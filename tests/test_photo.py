@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import gazetell
 from gazetell.inference.gaze import heat
+from gazetell.inference.load import load
 
 EXAMPLES = Path(str(files("gazetell") / "examples"))
 GALAXIES = Path(__file__).parent / "pictures" / "hubble_deep_field.jpg"
@@ -17,7 +17,7 @@ CAT = (0.18, 0.05, 0.85, 1.0)
 
 @pytest.fixture(scope="module")
 def photo():
-    return gazetell.load()
+    return load()
 
 
 @pytest.mark.parametrize(
