@@ -42,11 +42,7 @@ def test_galaxies_are_not_sure(photo):
     assert photo.caption(GALAXIES).sure is False
 
 
-@pytest.mark.parametrize(
-    ("name", "question", "answer"),
-    [("chelsea", "Which animal is this?", "cat"), ("chelsea", "Is this a dog?", "no")],
-)
-def test_a_question_is_answered_from_the_same_encoding(photo, name, question, answer):
-    encoding = photo.encode(EXAMPLES / f"{name}.jpg")
+def test_a_question_is_answered_from_the_same_encoding(photo):
+    encoding = photo.encode(EXAMPLES / "chelsea.jpg")
     assert "cat" in photo.caption(encoding).words
-    assert photo.ask(encoding, question).text == answer
+    assert photo.ask(encoding, "Which animal is this?").text == "cat"
