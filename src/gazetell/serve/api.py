@@ -574,7 +574,7 @@ def create_app(
         return FileResponse(page / "index.html")
 
     # gaze.js is of the templates: it draws gazes here and in the pages that the library writes.
-    shared = [("gazetell.inference", "templates"), ("gazetell", "examples")]
-    static = StaticFiles(directory=page, packages=shared)
+    shared = (("gazetell.inference", "templates"), ("gazetell", "examples"))
+    static = StaticFiles(directory=page, packages=[*shared])
     app.mount("/page", static, name="page")
     return app
