@@ -112,7 +112,9 @@ class Captions(Task):
         """What the captioner decodes by, and its confidence."""
         options = self.options
         decoding = DecodingOptions(
-            max_length=options.max_length, length_penalty=options.length_penalty
+            max_length=options.max_length,
+            length_penalty=options.length_penalty,
+            no_repeat_ngram=options.no_repeat_ngram,
         )
         found: Confidence | str
         if options.blind:

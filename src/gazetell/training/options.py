@@ -171,6 +171,11 @@ class CaptionOptions(TrainOptions):
         "Exponent of the length normalisation that the model decodes with.",
         (lambda value: 0 <= value <= 5, "0 to 5"),
     )
+    no_repeat_ngram: int = option(
+        0,
+        "The model says no sequence of so many words twice in a caption; 0 for no limit.",
+        (lambda value: 0 <= value <= 100, "0 to 100"),
+    )
     attention_penalty: float = option(
         0.0, "Weight of the doubly stochastic penalty, a mean over regions and captions.", COUNT
     )
