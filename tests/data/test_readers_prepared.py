@@ -72,8 +72,18 @@ def test_a_picture_in_two_splits_is_refused(saved):
     assert len(merge(f"{first}:train", second).records) == 3
     with pytest.raises(DataError, match="split 'test' holds nothing"):
         merge(f"{first}:test", second)
+    with pytest.raises(DataError, match=r"merge \S+b --without \S+a:val --out FOLDER makes"):
+        merge(f"{first}:val", second)
     with pytest.raises(UsageError, match="expected prepared datasets"):
         merge()
+
+
+@pytest.mark.parametrize("again", ["", ":val", "/../a"])
+def test_a_split_given_twice_is_refused(saved, again):
+    first = saved("a", captioned("1", "val"), captioned("2"))
+    with pytest.raises(UsageError, match=r"a: its split '\w+' is given 2 times"):
+        merge(first, first + again)
+    assert len(merge(f"{first}:val", f"{first}:train").captions) == 2
 
 
 @pytest.mark.parametrize("root", ["pictures", "elsewhere"])

@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 
 from gazetell.data.readers.questions import _plural, _words, questions_from_captions
-from gazetell.data.records import CaptionRecord, Dataset
-from gazetell.errors import UsageError
+from gazetell.data.readers.rows import BadRows
+from gazetell.data.records import CaptionRecord, Dataset, QuestionRecord
+from gazetell.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -128,3 +129,15 @@ def test_words_and_plurals():
         assert _plural(one) == many
     told = [_plural(one) for one in ("toy", "fire truck", "woman")]
     assert told == ["toys", "fire trucks", "women"]
+
+
+def test_what_gives_no_question_is_told(asked, tmp_path):
+    bad = BadRows()
+    asked(DOG, ["Ein Hund sitzt."], bad=bad)
+    assert bad.notes == ["pictures left out, whose captions give no question: 1"]
+    with pytest.raises(DataError, match="its captions give no question; expected English"):
+        asked(["Ein Hund sitzt."])
+    question = QuestionRecord("q", "0.jpg", "Is it?", ("yes",), "train")
+    Dataset("mine", "table", tmp_path, questions=(question,)).save(tmp_path / "other")
+    with pytest.raises(DataError, match="other: holds no captions"):
+        questions_from_captions(tmp_path / "other")

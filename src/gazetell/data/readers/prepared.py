@@ -1,6 +1,7 @@
 """Datasets made of prepared ones."""
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def merge(*prepared: str, bad: BadRows | None = None) -> Dataset:
 
     Captions of the same picture come together. A question id that two datasets have gets the name
     of the second one's folder before it, unless it is the same question. A picture may not be in
-    different splits of two datasets.
+    different splits of two datasets, nor a split be given twice.
 
     Args:
         prepared: Prepared datasets; FOLDER:SPLIT takes one split.
@@ -23,15 +24,24 @@ def merge(*prepared: str, bad: BadRows | None = None) -> Dataset:
     if not prepared:
         raise UsageError("expected prepared datasets")
     datasets = [open_part(text) for text in prepared]
+    parts = Counter(
+        (dataset.folder and dataset.folder.resolve(), split)
+        for dataset in datasets
+        for split in {record.split for record in dataset.records}
+    )
+    (folder, split), times = parts.most_common(1)[0]
+    if times > 1:
+        raise UsageError(f"{folder}: its split {split!r} is given {times} times; expected it once")
     splits: dict[str, tuple[str, str]] = {}
     for name, dataset, keys in zip(prepared, datasets, picture_keys(datasets), strict=True):
         for record in dataset.records:
             split, other = splits.setdefault(keys[record.image], (record.split, name))
             if other != name and split != record.split:
+                part = f"{other.removesuffix(f':{split}')}:{split}"
                 raise DataError(
                     f"{record.image} is in {split} of {other} and in {record.split} of {name}; "
-                    f"gazetell data merge {name} --without {other}:{split} makes one without such "
-                    "pictures"
+                    f"gazetell data merge {name} --without {part} --out FOLDER makes one without "
+                    "such pictures"
                 )
     roots = [dataset.root.resolve() for dataset in datasets]
     try:

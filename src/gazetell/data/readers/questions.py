@@ -24,7 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from ...errors import UsageError
+from ...errors import DataError, UsageError
 from ...metrics.answers import NUMBERS, normalise_answer
 from ..records import Dataset, QuestionRecord
 from .rows import BadRows, Collector
@@ -260,6 +260,8 @@ def questions_from_captions(
     if not 0 < most <= 1:
         raise UsageError(f"most {most}: expected a share above 0, at most 1")
     dataset, random = Dataset.open(prepared), Random(seed)
+    if not dataset.captions:
+        raise DataError(f"{prepared}: holds no captions, of which the questions are made")
     collector = Collector(dataset.root, bad)
     # By split and type, for yes and no also by what is asked about: (record, question, answer).
     found: dict[tuple[str, ...], list[tuple[int, str, str]]] = defaultdict(list)
@@ -297,6 +299,13 @@ def questions_from_captions(
         id = f"asked-{record.id}-{place}"
         made = QuestionRecord(id, record.image, question, (text,), record.split, type, kind)
         collector.add(str(prepared), made)
+    if not asked:
+        raise DataError(
+            f"{prepared}: its captions give no question; expected English ones about common things "
+            "of photographs, best several a picture"
+        )
+    if left := len(dataset.captions) - len({number for number, *_ in asked}):
+        collector.bad.notes.append(f"pictures left out, whose captions give no question: {left:,}")
     return collector.dataset(f"{dataset.name}-asked", "asked", prepared)
 
 
