@@ -516,7 +516,9 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
             found[Path(name)] = None
             continue
         if not exists and not glob.has_magic(name):
-            raise DataError(f"{name}: no such file or folder; expected a picture, folder, pattern")
+            raise DataError(
+                f"{name}: no such file or folder; expected a picture, folder or pattern"
+            )
         matches = [name] if folder else sorted(glob.glob(name, recursive=True))
         files = [path for match in matches for path in _files(match)]
         pictures = [path for path in files if path.suffix.lower() in SUFFIXES]

@@ -315,6 +315,8 @@ def test_models_lists(run, photo):
     assert "attention-lstm" in lists["captioners"]
     encoders = {"regnet_x_400mf", "resnet152", "vgg16", "mobilenet_v2", "small-cnn"}
     assert encoders <= set(lists["encoders"])
+    _, out, _ = run("models")
+    assert "timm/" not in out.replace("timm/NAME", "")  # more than a thousand names
 
 
 def test_doctor(run, monkeypatch):

@@ -134,6 +134,14 @@ def test_a_fit_that_does_not_exist_is_refused(untrained):
         Captioner(untrained(), **EXACT, fit="stretch")
 
 
+def test_a_result_is_printed_and_compared_without_its_maps(captioner, answerer, pictures):
+    for say in (captioner.caption, lambda picture: answerer.ask(picture, "is there a star?")):
+        one, again = say(pictures[0]), say(pictures[0])
+        assert one == again
+        assert one.text in repr(one)
+        assert "array(" not in repr(one)
+
+
 def test_several_at_once_are_the_same_as_one_by_one(captioner, pictures):
     together = captioner.captions(pictures[:4])
     for path, caption in zip(pictures[:4], together, strict=True):

@@ -310,6 +310,7 @@ def test_a_captioner_lends_its_encoder(tiny, first, tmp_path, trainable):
     tiny.train(tmp_path, **sizes, **lent)
     prints = [load_model(run).encoder.fingerprint() for run in (first, tmp_path)]
     assert (prints[0] == prints[1]) == (trainable == "none")
+    assert f"- Encoder from: {first.name}\n" in (tmp_path / "README.md").read_text()
     if trainable == "none":  # the two share the encoding of a picture
         encoding = load(first).encode(next((tiny.data / "images").iterdir()))
         assert load(tmp_path).ask(encoding, "is there a star?").text

@@ -40,8 +40,9 @@ def doctor(*, online: bool = False, json: bool = False) -> None:
             facts[name] = "not installed"
     device = choose_device()
     precision = choose_precision(device)
-    chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "?"
-    facts["device"] = f"{device.type} ({chip}), {torch.get_num_threads()} of {os.cpu_count()} cores"
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    chosen = f"{device.type} ({chip})" if chip else device.type
+    facts["device"] = f"{chosen}, {torch.get_num_threads()} of {os.cpu_count()} cores"
     facts["precision"] = f"{precision.name}: {precision.reason}"
     there = has_model(PRETRAINED / PHOTO)
     facts[f"model {PHOTO}"] = "there" if there else "not in this installation; expected --model"
@@ -121,8 +122,12 @@ def models(run: str | None = None, *, json: bool = False) -> None:
     if json:
         print_json(lists)
         return
+    several = len(lists["timm"])
     for title, names in lists.items():
-        print(f"{title}: {' '.join(names)}")
+        if title != "timm":
+            print(f"{title}: {' '.join(names)}")
+        elif several:
+            print(f"timm: {several} more encoders, timm/NAME; --json lists them")
 
 
 def export(*runs: Path, out: Path) -> None:

@@ -162,6 +162,8 @@ def evaluate(
         return
     lines = _settings_table(figures) if len(figures) > 1 else _LINES[does](figures[0])
     lines += [f"not measured: {n} ({why})" for n, why in figures[0]["not_measured"].items()]
+    if does == "captions" and not java:
+        lines.append("not measured: meteor, spice (--java was not given)")
     print("\n".join(lines))
 
 
@@ -234,7 +236,7 @@ def _caption_lines(figures: dict[str, Any]) -> list[str]:
     names = ("pictures", "beam", "distinct", "unseen", "vocabulary", "mean_length")
     rows = {name: _text(value) for name, value in figures["metrics"].items()}
     rows |= {name: _text(figures[name]) for name in names}
-    if human := figures["human"]:
+    if (human := figures["human"]) and human["cider"] is not None:
         rows["human"] = (
             f"CIDEr {_text(human['cider'])} of one reference against the others; the "
             f"model's against those {_text(human['model_cider'])}"

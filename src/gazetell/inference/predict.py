@@ -125,7 +125,7 @@ class Caption(_Result):
 
     text: str
     words: list[str]
-    attention: np.ndarray | None
+    attention: np.ndarray | None = field(repr=False, compare=False)
     log_prob: float
     ended: bool = True
     confidence: float | None = None
@@ -173,7 +173,7 @@ class Answer(_Result):
     text: str
     confidence: float
     top: list[tuple[str, float]]
-    attention: np.ndarray | None
+    attention: np.ndarray | None = field(repr=False, compare=False)
     unknown: list[str] = field(default_factory=list)
     cut: int = 0
     abstained: bool = False

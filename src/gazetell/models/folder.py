@@ -511,6 +511,8 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         encoder={"fit": "squash"} | config["encoder"],
         dataset=about.get("dataset", "unnamed data"),
         sizes=", ".join(f"{name} {network[name]}" for name in names if name in network),
-        about="".join(f"- {key.capitalize()}: {value}\n" for key, value in about.items()),
+        about="".join(
+            f"- {key.capitalize().replace('_', ' ')}: {value}\n" for key, value in about.items()
+        ),
         measured=measured,
     )

@@ -50,7 +50,7 @@ from ..errors import GazetellError, ModelError, UsageError
 from ..features import build_cache, cache_folder
 from ..files import atomic_path, read_json, read_jsonl, write_error, write_json, write_jsonl
 from ..models.answerers import ANSWERERS
-from ..models.folder import ModelFolder, load_model, save_model
+from ..models.folder import KINDS, ModelFolder, load_model, save_model
 from ..models.precision import choose_device, choose_precision
 from ..pictures import PixelSource
 from ..progress import bar
@@ -242,6 +242,11 @@ def _fit(
             "gazetell": __version__,
             "torch": torch.__version__,
         }
+        # Else the card would name only the weights that the other model began with.
+        taken = {name: getattr(options, name) for name in ("encoder_from", "init_from")}
+        for name, value in taken.items():
+            if value:  # of one of a pair also the pair's name: photo/captioner
+                about[name] = "/".join(Path(value).parts[-1 - (Path(value).name in KINDS) :])
         with precision.autocast(device):
             module.to(device).eval()
             pictures = task.sample(module.data[0], device)
