@@ -58,6 +58,7 @@ def untrained(scenes_dataset):
         size: int = 64,
         trainable: str = "none",
         architecture: str = "attention-lstm",
+        blind: bool = False,
         **more,
     ) -> CaptionerFolder:
         torch.manual_seed(seed)
@@ -66,7 +67,8 @@ def untrained(scenes_dataset):
         encoder = Encoder(EncoderConfig("small-cnn", size=size, trainable=trainable)).eval()
         encoder.trunk[-2].weight.data *= 1000  # cells of about 1, so that pictures differ
         sizes = {"channels": encoder.channels, "vocabulary": tokenizer.vocab_size}
-        captioner = build_captioner(architecture, **sizes, embedding=12, hidden=16).eval()
+        sizes |= {"embedding": 12, "hidden": 16}
+        captioner = build_captioner(architecture, **sizes, blind=blind).eval()
         for parameter in captioner.parameters():
             parameter.data *= 3  # decided opinions: captions of some words that differ
         return CaptionerFolder(captioner=captioner, encoder=encoder, tokenizer=tokenizer, **more)

@@ -240,6 +240,10 @@ def test_what_cannot_be_fitted_is_an_error(captioner, untrained, dataset):
     assert "--calibrate" in figures["not_measured"]["confidence"]
     with pytest.raises(UsageError, match="no ensemble"):
         calibrate(Captioner(untrained(seed=2), untrained(seed=2), device="cpu"), dataset)
+    blind = Captioner(untrained(blind=True), device="cpu")
+    with pytest.raises(UsageError, match="blind captioner looks at no picture"):
+        calibrate(blind, dataset)
+    assert "blind" in evaluate(blind, dataset).figures["not_measured"]["confidence"]
 
 
 def test_captions_that_are_known_and_true_count_as_such(captioner, dataset, monkeypatch):

@@ -26,7 +26,7 @@ from gazetell.errors import DataError, ImageError, ModelError, UsageError, Write
 from gazetell.inference.evaluate import evaluate_answers
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
-from gazetell.models.folder import load_model, update_metrics
+from gazetell.models.folder import load_model, save_model, update_metrics
 from gazetell.pictures import PixelSource
 from gazetell.training import captions, fit
 from gazetell.training.answers import fit_temperature
@@ -218,7 +218,8 @@ def test_the_reward_counts_n_grams_in_another_dataset(tiny, first, tmp_path):
 def test_a_student_learns_what_its_teacher_says(tiny, first, tmp_path):
     lent = dict.fromkeys(("encoder", "encoder_weights", "encoder_size"))
     lent |= {"encoder_from": str(first), "encoder_trainable": "none", "epochs": 6, "batch": 4}
-    taught = {"teacher": (str(first), str(first)), "teacher_weight": 1.0, "hidden": 20}
+    again = shutil.copytree(first, tmp_path / "again")
+    taught = {"teacher": (str(first), str(again)), "teacher_weight": 1.0, "hidden": 20}
     tiny.train(tmp_path / "student", **lent, **taught, seed=9)
     losses = [row["train_loss"] for row in tiny.rows(tmp_path / "student")]
     assert 0 < losses[-1] < 0.5 * losses[0]  # of the divergence alone, which can come to 0
@@ -267,6 +268,7 @@ def test_word_vectors_are_where_training_begins(tiny, tmp_path):
         assert np.allclose(frozen.network.embed.weight[place].detach(), row)
     assert not torch.equal(free.network.embed.weight, frozen.network.embed.weight)
     assert any(str(len(words)) in line for line in lines)
+    assert not any("\n" in line for line in lines)
     with pytest.raises(UsageError, match="--embedding 12, not 8"):
         tiny.train(tmp_path / "narrow", **begun, embedding=8)
     # A model lends its words, also to an answerer.
@@ -279,6 +281,12 @@ def test_word_vectors_are_where_training_begins(tiny, tmp_path):
         models = (frozen, borrower)
         rows = [m.network.embed.weight[m.tokenizer.vocabulary.index(word)] for m in models]
         assert torch.equal(*rows)
+    words = len(frozen.tokenizer.vocabulary) - 4
+    foreign = [f"zz{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(words)]
+    others = Tokenizer.train(foreign, min_frequency=1)
+    save_model(tmp_path / "foreign", replace(frozen, tokenizer=others))
+    with pytest.raises(DataError, match="foreign: its model has none of the words"):
+        tiny.train(tmp_path / "no", word_vectors=str(tmp_path / "foreign"), epochs=1)
 
 
 # -- beginning with an earlier model -----------------------------------------------------------

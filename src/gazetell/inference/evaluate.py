@@ -171,8 +171,10 @@ def evaluate(
     right = [] if level is None else [float(scores[r.id] > level) for r in records]
     sure = [caption.confidence for caption in captions if caption.confidence is not None]
     if not sure:
-        members = "an ensemble" if model.members > 1 else "the model; see --calibrate"
-        not_measured["confidence"] = f"none was fitted to {members}"
+        blind = "a blind model, which looks at no picture"
+        member = blind if model.captioner.options.blind else "the model; see --calibrate"
+        fitted = "an ensemble" if model.members > 1 else member
+        not_measured["confidence"] = f"none was fitted to {fitted}"
     elif level is None:
         not_measured["confidence"] = not_measured["cider"] or "a picture has one reference alone"
     elif split == "val":
@@ -269,6 +271,8 @@ def calibrate(
         return
     if model.members > 1:
         raise UsageError("a confidence is fitted to one model; expected no ensemble")
+    if model.captioner.options.blind:
+        raise UsageError("a blind captioner looks at no picture and gets no confidence")
     dataset = _opened(dataset, batch, 0)
     records = scored_records(dataset, "val")
     training = list(dict.fromkeys(record.image for record in dataset.split("train")))

@@ -236,7 +236,9 @@ class Encoder(nn.Module):
             if weights != "none":
                 raise UsageError(f"{SMALL_CNN} has no published weights; expected weights none")
             if config.layer:
-                raise UsageError(f"{SMALL_CNN} has one map: layer {config.layer!r} is unknown")
+                raise UsageError(
+                    f"--encoder {SMALL_CNN} has no layer {config.layer!r}; it has one map"
+                )
             network = SmallCNN()
             chosen |= {"size": 128, "mean": (0.5,) * 3, "std": (0.25,) * 3}
         else:

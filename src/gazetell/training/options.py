@@ -202,6 +202,10 @@ class CaptionOptions(TrainOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(set(self.teacher)) < len(self.teacher):
+            raise UsageError(
+                f"--teacher {self.teacher[-1]}: a folder twice; expected different ones"
+            )
         if self.reward_baseline == "mean" and self.samples < 2:  # there are no others
             raise UsageError(f"--samples {self.samples}: expected 2 with --reward-baseline mean")
 
@@ -252,7 +256,7 @@ USED: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "teacher": (
         lambda o: _sees(o) and not _rewarded(o),
-        "has no effect with --blind and --reward",
+        "has no effect with --blind or --reward",
     ),
     "teacher_weight": (lambda o: o.teacher, "expected --teacher beside it"),
     "encoder_trainable": (_sees, "has no effect with --blind"),
@@ -267,20 +271,20 @@ USED: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "random_crop": (
         lambda o: _sees(o) and not o.overfit and (_trained(o) or o.features == "none"),
-        "a grid that is kept has no crops, and --blind and --overfit none; expected "
-        "--encoder-trainable, or --features none, beside it",
+        "has no effect on grids that are kept, nor with --blind or --overfit; expected "
+        "--encoder-trainable or --features none beside it",
     ),
     **dict.fromkeys(
         ("grid_dropout", "flip"),
-        (lambda o: _sees(o) and not o.overfit, "has no effect with --blind and --overfit"),
+        (lambda o: _sees(o) and not o.overfit, "has no effect with --blind or --overfit"),
     ),
     "label_smoothing": (
         lambda o: not (_rewarded(o) or o.overfit) and getattr(o, "targets", "") != "soft",
-        "has no effect with --reward, --targets soft and --overfit",
+        "has no effect with --reward, --targets soft or --overfit",
     ),
     "attention_penalty": (
         lambda o: _sees(o) and not _rewarded(o),
-        "has no effect with --reward and --blind",
+        "has no effect with --reward or --blind",
     ),
 }
 
@@ -365,6 +369,7 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
     def drop(name: str, why: str) -> None:
         """Leave out an option of the recipe; refuse one that was given."""
         value = values.pop(name)
+        value = " ".join(map(str, value)) if isinstance(value, tuple) else value
         if name in given:
             raise UsageError(f"{flag(name)}{'' if value is True else f' {value}'}: {why}")
         left.append(name)

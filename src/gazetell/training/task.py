@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data.batches import Source
 from ..data.records import Dataset
-from ..data.text import Tokenizer
+from ..data.text import SPECIAL, Tokenizer
 from ..data.vectors import WordVectors, coverage, embedding_matrix, vectors_for
 from ..errors import DataError, UsageError
 from ..models.answerers import ANSWERERS
@@ -88,7 +88,8 @@ class Task(ABC):
             self.network.load_state_dict(seen.network.state_dict())
         elif earlier:
             self._take_language(earlier.network)
-            report(f"--init-from {options.init_from} is blind: what sees the picture begins anew")
+            if not options.blind:
+                report(f"--init-from {options.init_from} is blind: what sees begins anew")
         self._set_words(texts, report)
         self.training = self.learnable(report)
         self._tell_words(report)
@@ -264,10 +265,13 @@ class Task(ABC):
                 f"--word-vectors {options.word_vectors}: has {vectors.size} numbers a word; "
                 f"expected --embedding {vectors.size}, not {options.embedding}"
             )
-        matrix, _ = embedding_matrix(vectors, self.tokenizer, options.seed)
+        matrix, known = embedding_matrix(vectors, self.tokenizer, options.seed)
+        if not known[len(SPECIAL) :].any():  # of a model; of a file it was found before
+            raise DataError(f"{vectors.path}: its model has none of the words of the vocabulary")
         with torch.no_grad():
             embed.weight.copy_(torch.from_numpy(matrix))
-        report(coverage(vectors, self.tokenizer, texts))
+        for line in coverage(vectors, self.tokenizer, texts).splitlines():
+            report(line)
 
     def _tell_words(self, report: Report) -> None:
         """Count the training texts that are cut, and the words that the vocabulary lacks."""
