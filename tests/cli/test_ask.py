@@ -24,6 +24,8 @@ def test_an_answer_is_one_line(run, world):
     status, out, err = run("ask a.png --model ask", "is there a?")
     assert (status, err) == (0, "")
     assert LINE.fullmatch(out.rstrip("\n"))
+    _, _, err = run("ask a.png --model blind", "is there a?", status=0)
+    assert err == "blind: is blind; it does not look at the picture\n"
 
 
 def test_several_questions_and_several_answers(run, world):

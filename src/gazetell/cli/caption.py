@@ -90,6 +90,8 @@ def caption(
     given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
     one_file = is_gaze_file(gaze, given, len(items), "pictures")
     captioner = Captioner.load(*model, **vars(computing))
+    if captioner.captioner.options.blind:
+        report(f"{model[0]}: is blind; it does not look at the picture")
     chosen = captioner.options(**decoding.given())
     if gaze is not None and not captioner.attentive:
         raise UsageError(f"--gaze {gaze}: {' '.join(model) or PHOTO} has no attention to show")
@@ -181,6 +183,8 @@ def ask(
     given = {os.path.realpath(picture)}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
     answerer = Answerer.load(model, **vars(computing))
+    if answerer.answerer.options.blind:
+        report(f"{model}: is blind; it does not look at the picture")
     if gaze is not None and not answerer.attentive:
         raise UsageError(f"--gaze {gaze}: {model or PHOTO} has no attention to show")
     for question in questions:
