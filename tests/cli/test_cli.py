@@ -299,6 +299,25 @@ def test_features_prints_the_folder(run, world):
     assert Path(out.strip()).parent == Path("data/features")
 
 
+def test_features_of_another_models_encoder_are_those_that_training_reads(run, world, photo):
+    """The cache is made once, with the encoder of a folder or of ``photo``."""
+    _, out, _ = run("features data --encoder-from photo", status=0)
+    folder = Path(out.strip())
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    small = "--embedding 8 --hidden 16 --epochs 1 --min-frequency 1 --out run"
+    run(f"train data --architecture lstm --encoder-from photo {small}", status=0)
+    assert list((world / "data/features").iterdir()) == [world / folder]
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    ask, tell = (run(f"features data --encoder-from {x}", status=0)[1] for x in ("ask", "tell"))
+    assert ask == tell != out  # those of photo are kept in half precision
+    for more, said in (
+        ("tell --encoder resnet18", "--encoder resnet18: --encoder-from "),
+        ("tell --seed 1", "--seed: has no effect on weights "),
+    ):
+        _, _, err = run(f"features data --encoder-from {more}", status=2)
+        assert said in err
+
+
 def test_features_that_nobody_can_use_are_refused(run, world):
     told = run("features", world / "data", "--recipe", "scenes")
     expected = "error: --recipe scenes: trains its encoder, whose features change\n"

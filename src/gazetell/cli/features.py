@@ -1,7 +1,7 @@
 """``gazetell features`` and ``gazetell vectors``: what is computed once, before training."""
 
 import time
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +13,17 @@ from ..data.text import Tokenizer
 from ..data.vectors import Word2VecModel, train_word2vec, write_vectors
 from ..errors import DataError, UsageError
 from ..features import build_cache
-from ..models.encoders import Encoder
 from ..models.precision import choose_device, choose_precision
 from ..progress import bar
 from ..training.options import EncoderOptions, train_options
+from ..training.task import first_encoder
 from .terminal import on_terminal, report
 from .train import given, given_class
 
 # What a run has of an encoder, but what it trains.
 TRAINED = ("encoder_trainable", "encoder_project")
 NAMES = [each.name for each in fields(EncoderOptions) if each.name not in TRAINED]
-Seen = given_class("Seen", [*NAMES, "flip"])
+Seen = given_class("Seen", [*NAMES, "encoder_from", "flip"])
 
 
 def features(
@@ -51,19 +51,19 @@ def features(
     """
     numbers = {"batch": batch, "workers": workers, "seed": seed or 0}  # checked as those of a run
     run = train_options(recipe, **numbers, **given(options))
-    config = replace(run.encoder_config(), project=None)
-    if config.trainable != "none":
+    if run.encoder_trainable != "none":
         raise UsageError(f"--recipe {recipe}: trains its encoder, whose features change")
-    if seed is not None and config.weights != "none":
-        raise UsageError(f"--seed: has no effect on weights {config.weights}")
+    given_weights = run.encoder_from or run.encoder_weights
+    if seed is not None and given_weights != "none":
+        raise UsageError(f"--seed: has no effect on weights {given_weights}")
     dataset = Dataset.open(data)
     # As a training run of this seed does: random weights then have one cache, not one a run.
     torch.manual_seed(seed or 0)
-    network = Encoder(config)
+    network = first_encoder(run)
     where = choose_device(device)
     chosen = choose_precision(where, precision)
     report(
-        f"{config.name} grid {network.height}x{network.width}x{network.trunk_channels}; "
+        f"{run.encoder} grid {network.height}x{network.width}x{network.trunk_channels}; "
         f"{where}, {chosen.name} ({chosen.reason})"
     )
     began = time.perf_counter()

@@ -137,7 +137,7 @@ class EncoderConfig(Options):
     )
     size: int | None = option(
         None,
-        "Input side in pixels, to which pictures are squashed; the weights' own if not given.",
+        "Input side in pixels, to which pictures are fitted; the weights' own if not given.",
         (lambda size: 32 <= size <= 1024, "32 to 1024 pixels"),
     )
     mean: tuple[float, float, float] | None = option(

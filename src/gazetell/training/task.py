@@ -216,17 +216,12 @@ class Task(ABC):
         return training, validation
 
     def _encoder(self, earlier: ModelFolder | None) -> Encoder:
-        """Published weights, random ones, those of ``encoder_from`` or of ``init_from``."""
-        options = self.options
-        if earlier:
-            config = replace(earlier.encoder.config, trainable=options.encoder_trainable)
-            encoder = Encoder(config, pretrained=False)
-            encoder.load_state_dict(earlier.encoder.state_dict())
-            return encoder
-        if not options.encoder_from:
-            return Encoder(options.encoder_config())
-        encoder = Encoder(options.encoder_config(), pretrained=False)
-        encoder.trunk.load_state_dict(load_model(options.encoder_from).encoder.trunk.state_dict())
+        """That of ``init_from``, else ``first_encoder``."""
+        if not earlier:
+            return first_encoder(self.options)
+        config = replace(earlier.encoder.config, trainable=self.options.encoder_trainable)
+        encoder = Encoder(config, pretrained=False)
+        encoder.load_state_dict(earlier.encoder.state_dict())
         return encoder
 
     @torch.no_grad()
@@ -283,6 +278,15 @@ class Task(ABC):
         if unknown := sum(ids.count(self.tokenizer.unk) for ids in rows):
             share = f"{unknown} of {words} words of the training texts ({unknown / words:.1%})"
             report(f"{share} are not in the vocabulary (--min-frequency, --max-words)")
+
+
+def first_encoder(options: TrainOptions) -> Encoder:
+    """The encoder that a run begins with: of published weights, random, or ``encoder_from``'s."""
+    encoder = Encoder(options.encoder_config(), pretrained=not options.encoder_from)
+    if options.encoder_from:
+        lent = load_model(options.encoder_from).encoder
+        encoder.trunk.load_state_dict(lent.trunk.state_dict())
+    return encoder
 
 
 def _first(records: list[Any], pictures: int) -> list[Any]:
