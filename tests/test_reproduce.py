@@ -178,6 +178,81 @@ def test_stages_on_several_datasets_and_questions_beside_captions(tmp_path):
         reproduce(plan(tmp_path, asked.split("[[compare]]")[0]), folder, out, **SILENT)
 
 
+TAUGHT = """
+title = "Taught"
+data = "scenes"
+beams = [1]
+[[row]]
+name = "first"
+encoder_from = "photo"
+options = {architecture = "lstm", epochs = 1, embedding = 8, hidden = 12, min_frequency = 1}
+seeds = [0, 1]
+[[row]]
+name = "both"
+members = ["first"]
+[[row]]
+name = "taught"
+encoder_from = "photo"
+teacher = ["both"]
+options = {architecture = "lstm", epochs = 1, embedding = 8, hidden = 12, min_frequency = 1}
+on = []
+[[row]]
+name = "rewarded"
+init_from = "photo"
+reward_references = "texts"
+options = {reward = "cider", samples = 2, epochs = 1}
+on = []
+"""
+
+
+def test_rows_begin_with_photo_are_taught_by_rows_and_count_in_a_dataset(tmp_path, photo):
+    folder, out = tmp_path / "data", tmp_path / "out"
+    made = scenes.generate(folder / "scenes", train=12, val=4, test=5, seed=1)
+    Dataset("texts", "table", made.root, made.captions).save(folder / "texts")
+    entries = reproduce(plan(tmp_path, TAUGHT), folder, out, **SILENT)
+    assert [entry["row"] for entry in entries] == ["first", "first", "both"]
+
+    def options(run):
+        return json.loads((out / f"runs/{run}-seed0/training.json").read_text())["options"]
+
+    assert options("taught")["teacher"] == [str(out / f"runs/first-seed{n}") for n in (0, 1)]
+    assert options("taught")["encoder_from"] == str(photo / "captioner")
+    assert options("rewarded")["init_from"] == str(photo / "captioner")
+    assert options("rewarded")["reward_references"] == str(folder / "texts")
+    assert reproduce(plan(tmp_path, TAUGHT), folder, out, **SILENT) == entries
+    lost = plan(tmp_path, TAUGHT.replace('"texts"', '"text"'))
+    with pytest.raises(DataError, match=r"data/text: is no prepared dataset"):
+        reproduce(lost, folder, tmp_path / "new", **SILENT)
+    own = TAUGHT.replace('encoder_from = "photo"\nteacher', 'recipe = "scenes"\nteacher')
+    own = own.replace("hidden = 12", 'hidden = 12, encoder_trainable = "none"')
+    with pytest.raises(UsageError, match=r"row 'taught': its encoder is frozen, so its teachers"):
+        reproduce(plan(tmp_path, own), folder, tmp_path / "new", **SILENT)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('"both"]', '"boht"]', "row 'taught': needs 'boht', which is no row above"),
+        ('"both"]', '"both", "first"]', "row 'taught': names 'first-seed0' twice"),
+        ('"both"]', '"photo"]', "row 'taught': needs 'photo', which is no row above"),
+        ('name = "both"', 'name = "photo"', "is the name of a model that comes with"),
+        ("samples = 2,", 'teacher = ["a"],', "teacher is among the options; expected it beside"),
+        ("samples = 2,", "hidden = 3,", "row 'rewarded': --hidden 3: --init-from .* has 16"),
+        ('reward = "cider", samples = 2,', "", "--reward-references .*expected --reward beside"),
+    ],
+)
+def test_what_a_row_begins_with_is_checked(tmp_path, photo, old, new, expected):
+    with pytest.raises(DataError, match=expected):
+        plan(tmp_path, TAUGHT.replace(old, new))
+
+
+def test_a_blind_row_lends_no_encoder(tmp_path):
+    asked = STAGES.replace('encoder_from = "captioner"', 'encoder_from = "words"')
+    with pytest.raises(DataError, match="'words' is blind and has no encoder to lend"):
+        plan(tmp_path, asked)
+
+
 def test_a_split_that_is_not_there_is_told_before_the_work(data, tmp_path):
     with pytest.raises(DataError, match="split 'dev'"):
         reproduce(plan(tmp_path, ONE_SEED), data, tmp_path / "out", split="dev")
@@ -221,7 +296,7 @@ def test_the_plans_that_come_along_are_sound(name, tmp_path, monkeypatch):
             options = chosen.planned(row, 1, "file.safetensors")
             assert options.seed == 1
             given = options.encoder_weights == str(tmp_path / "file.safetensors")
-            assert given or chosen.encoder_row(row) or options.blind
+            assert given or chosen.lender(row) or options.blind
 
 
 HEAD = 'title = "x"\nbeams = [1]\n'

@@ -13,17 +13,19 @@ A plan is a TOML file with a title, the beams, and the rows of the table::
     name = "lstm, CIDEr"
     init_from = "lstm"                      # a second stage, from the row's run of the same seed
     options = {reward = "cider"}
+    reward_references = "texts"             # the dataset whose n-grams are counted
     [[row]]
     name = "lstm, word vectors"
     recipe = "flickr8k"
     options = {architecture = "lstm"}
     vectors = 256                           # word2vec of that size on the training captions
+    teacher = ["lstm", "lstm, CIDEr"]       # all their runs
     [[row]]
     name = "both"
     members = ["lstm", "lstm, CIDEr"]       # all their runs as an ensemble
     [[row]]
     name = "lstm-vqa"                       # captions and answers are tables of their own
-    encoder_from = "lstm"                   # the CNN of that row's run, as --encoder-from
+    encoder_from = "lstm"                   # the CNN of that row's run; also "photo"
     data = "vqa"                            # trained on this dataset
     on = ["vqa:val"]                        # and measured on these; [] is a stage, not measured
     [[compare]]
@@ -49,22 +51,21 @@ from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .data.records import SPLITS, Dataset
-from .data.text import Tokenizer
-from .data.vectors import train_word2vec, write_vectors
+from .data.vectors import write_word2vec
 from .errors import DataError, GazetellError, UsageError
 from .files import read_json, read_jsonl, write_json, write_text
 from .inference.evaluate import evaluate, evaluate_answers
+from .inference.figures import HEADERS, cells, difference, header, kind_of, line, spread
 from .inference.predict import Answerer, Captioner
 from .metrics import compare_answers, compare_captions
 from .models.captioners import CAPTIONERS
 from .models.decoding import DecodingOptions
-from .models.folder import read_config, update_metrics
+from .models.folder import SHIPPED, read_config, shipped, update_metrics
 from .training import options as training
 from .training.fit import resume, train
 from .training.options import TrainOptions, saved_options, train_options
@@ -94,6 +95,8 @@ class Row(Part):
     vectors: Number = 0
     members: tuple[Text, ...] = ()
     encoder_from: Text | None = None
+    teacher: tuple[Text, ...] = ()
+    reward_references: Text | None = None
     data: str | None = None
     on: tuple[Text, ...] | None = None
 
@@ -101,6 +104,12 @@ class Row(Part):
         """The folder of the run with a seed."""
         words = "".join(c if c.isalnum() else " " for c in self.name.lower()).split()
         return f"{'-'.join(words)}-seed{seed}"
+
+    @property
+    def lenders(self) -> dict[str, str]:
+        """The earlier models that it begins with, by option."""
+        named = {"init_from": self.init_from, "encoder_from": self.encoder_from}
+        return {name: model for name, model in named.items() if model}
 
 
 class Pair(Part):
@@ -148,38 +157,61 @@ class Plan(Part):
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
 
+    def runs(self, names: Sequence[str]) -> list[tuple[Row, int]]:
+        """All runs of rows, each as a row and a seed; an ensemble has those of its members."""
+        rows = map(self.row, names)
+        each = (self.runs(row.members) or [(row, seed) for seed in row.seeds] for row in rows)
+        return [run for runs in each for run in runs]
+
     def planned(
-        self, row: Row, seed: int, encoder_weights: str | None, **begins: str
+        self, row: Row, seed: int, encoder_weights: str | None, *places: Path, words: str = "later"
     ) -> TrainOptions:
-        """The options of a run; ``begins`` are the paths of what it begins with, once there."""
-        more: dict[str, Any] = {"word_vectors": "made later"} if row.vectors else {}
-        if row.init_from and not begins:
-            more["architecture"] = self.planned(self.row(row.init_from), seed, None).architecture
-        options: Any = train_options(row.recipe, **{**row.options, "seed": seed, **more, **begins})
-        published = options.encoder_weights != "none" and not options.encoder_from
-        if not encoder_weights or not published or self.encoder_row(row):
+        """The options of a run; ``places`` are the folders of runs and of datasets, once there."""
+        runs, data = places or (Path(), Path())
+        more: dict[str, Any] = {"word_vectors": words} if row.vectors else {}
+        if row.teacher:
+            taught = (one.run_name(of) for one, of in self.runs(row.teacher))
+            more["teacher"] = tuple(str(runs / name) for name in taught)
+        if row.reward_references:
+            more["reward_references"] = str(data / row.reward_references)
+        for name, model in row.lenders.items():
+            if model in SHIPPED:
+                more[name] = str(shipped(model))
+            elif places:
+                more[name] = str(runs / self.row(model).run_name(seed))
+            elif name == "init_from":
+                more["architecture"] = self.planned(self.row(model), seed, None).architecture
+        options: Any = train_options(row.recipe, **row.options | more | {"seed": seed})
+        if not encoder_weights or options.encoder_weights == "none" or self.lender(row):
             return options
         path = Path(encoder_weights)
         return replace(options, encoder_weights=str(path.resolve()) if path.exists() else str(path))
 
-    def encoder_row(self, row: Row) -> Row | None:
-        """The row whose run gives this one its CNN: a blind one has none to give."""
-        rows = map(self.row, filter(None, (row.init_from, row.encoder_from)))
-        return next((one for one in rows if not self.planned(one, one.seeds[0], None).blind), None)
+    def lender(self, row: Row) -> str | None:
+        """The row or shipped model that gives this row its CNN: a blind one has none to give."""
+        for name in row.lenders.values():
+            if name in SHIPPED or not self.planned(self.row(name), row.seeds[0], None).blind:
+                return name
+        return None
 
     def check_ensembles(self, encoder_weights: str | None) -> None:
         """Refuse, before hours of work, an ensemble whose members would have different CNNs.
+
+        Likewise a row with a frozen encoder whose teachers would have another.
 
         Raises:
             UsageError: naming the row and two of its members.
         """
         for row in self.rows:
-            runs = [(m, seed) for m in map(self.row, row.members) for seed in m.seeds]
-            for (first, one), (other, two) in pairwise(runs):
+            what, groups = "an ensemble needs one CNN", [self.runs(row.members)]
+            if row.teacher and self.planned(row, row.seeds[0], None).encoder_trainable == "none":
+                what = "its encoder is frozen, so its teachers need the same CNN"
+                groups = [[(row, seed), *self.runs(row.teacher)] for seed in row.seeds]
+            for (first, one), (other, two) in (pair for runs in groups for pair in pairwise(runs)):
                 if self._cnn(first, one, encoder_weights) != self._cnn(other, two, encoder_weights):
                     raise UsageError(
-                        f"row {row.name!r}: an ensemble needs one CNN, but {first.name!r} (seed "
-                        f"{one}) and {other.name!r} (seed {two}) have each its own"
+                        f"row {row.name!r}: {what}, but {first.name!r} (seed {one}) and "
+                        f"{other.name!r} (seed {two}) have each its own"
                     )
 
     def _cnn(self, row: Row, seed: int, encoder_weights: str | None) -> tuple[Any, ...]:
@@ -187,11 +219,12 @@ class Plan(Part):
         options = self.planned(row, seed, encoder_weights)
         if options.encoder_trainable != "none":
             return row.name, seed
-        if encoder := self.encoder_row(row):
-            return self._cnn(encoder, seed, encoder_weights)
+        if name := self.lender(row):
+            shipped_model = (name.partition("/")[0],) if name in SHIPPED else None
+            return shipped_model or self._cnn(self.row(name), seed, encoder_weights)
         # Each run may project the grid in its own way: that is no part of the CNN.
         config = replace(options.encoder_config(), project=None)
-        return options.encoder_from, config, seed if config.weights == "none" else None
+        return config, seed if config.weights == "none" else None
 
 
 def plan_names() -> list[str]:
@@ -239,28 +272,41 @@ def read_plan(name: str) -> Plan:
 
 def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     """Refuse what would be found out after hours, or never."""
-    first = row.init_from
-    for name in (*row.members, *filter(None, (first, row.encoder_from))):
+    first, lenders = row.init_from, {*row.lenders.values()} - {*SHIPPED}
+    for name in (*row.members, *row.teacher, *lenders):
         if name not in above:
             raise DataError(f"needs {name!r}, which is no row above")
+    for name in row.options.keys() & {"init_from", "encoder_from", "teacher", "reward_references"}:
+        of = "a dataset's" if name == "reward_references" else "a row's"
+        raise DataError(f"{name} is among the options; expected it beside them, with {of} name")
+    if row.name in SHIPPED:
+        raise DataError("is the name of a model that comes with gazetell; expected another")
     if row.run_name(0) in {other.run_name(0) for other in above.values()}:
         raise DataError("another row has the same name or folder")
     if not row.seeds or not plan.beams or "seed" in row.options:
         raise DataError("expected seeds, beams, and no seed among the options")
     if len(set(row.seeds)) < len(row.seeds):
         raise DataError("expected seeds that differ")
+    if wrong := [name for name in (*row.members, *row.teacher) if plan.answers(above[name])]:
+        said = "an ensemble is of captioners, and so are teachers"
+        raise DataError(f"{wrong[0]!r} answers questions; {said}")
+    for names in (row.members, row.teacher):
+        runs = [one.run_name(seed) for one, seed in plan.runs(names)]
+        if twice := next((run for run in runs if runs.count(run) > 1), None):
+            raise DataError(f"names {twice!r} twice; expected different runs")
+    lent = above.get(row.encoder_from or "")
+    if lent and not lent.members and plan.planned(lent, lent.seeds[0], None).blind:
+        raise DataError(f"{lent.name!r} is blind and has no encoder to lend")
     if row.members:
         if row != Row(name=row.name, members=row.members, on=row.on):
             raise DataError("an ensemble has members and nothing else")
-        if wrong := [name for name in row.members if plan.answers(above[name])]:
-            raise DataError(f"{wrong[0]} answers questions; an ensemble is of captioners")
         return
-    for name in filter(None, (first, row.encoder_from)):
+    for name in lenders:
         if above[name].members or set(row.seeds) - set(above[name].seeds):
             raise DataError(f"{name!r} has no run of each of its seeds")
     options = plan.planned(row, row.seeds[0], None)
     brought = training.taken_over(options) if first else {"word_vectors"} if row.vectors else set()
-    if first and not plan.encoder_row(row):
+    if first and not plan.lender(row):
         brought = {name for name in brought if not name.startswith("encoder")}
     wrong = sorted(row.options.keys() & brought) or ["vectors"] * bool(first and row.vectors)
     if wrong:
@@ -314,7 +360,10 @@ def reproduce(
     plan.check_ensembles(encoder_weights)
     used = {plan.data_of(row) for row in trained}
     used |= {_place(name, split)[0] for row in plan.rows for name in plan.on_of(row)}
-    opened = {name: Dataset.open(Path(data) / name) for name in sorted(used)}
+    counted = {row.reward_references for row in trained if row.reward_references}
+    opened = {name: Dataset.open(Path(data) / name) for name in sorted(used | counted)}
+    for name in counted:
+        opened[name].split("train")
     for row in plan.rows:
         for name, chosen in (_place(name, split) for name in plan.on_of(row)):
             (opened[name].questions_of if plan.answers(row) else opened[name].split)(chosen)
@@ -323,8 +372,8 @@ def reproduce(
     entries: list[dict[str, Any]] = []
     for entry in table.entries():
         entries.append(entry)
-        if _kind(entry) != (_kind(entries[-2]) if entries[1:] else None):
-            show(HEADERS[_kind(entry)[1]])
+        if kind_of(entry) != (kind_of(entries[-2]) if entries[1:] else None):
+            show(HEADERS[kind_of(entry)[1]])
         show(line(entry))
         write_json(table.out / "results.json", entries)
         write_text(table.out / "results.md", page(plan, entries, []))
@@ -355,8 +404,7 @@ class _Table:
         """The figures of each run at each beam, as they come."""
         for row in self.plan.rows:
             if row.members:
-                members = [self.plan.row(name) for name in row.members]
-                runs = [self.run(member, seed) for member in members for seed in member.seeds]
+                runs = [self.run(*one) for one in self.plan.runs(row.members)]
                 yield from self.measured(row, 0, *runs)
             for seed in () if row.members else row.seeds:
                 self.train(row, seed)
@@ -364,15 +412,10 @@ class _Table:
 
     def train(self, row: Row, seed: int) -> None:
         """Train, go on with, or leave a finished run."""
-        begins, run = {}, self.run(row, seed)
-        for name in ("init_from", "encoder_from"):
-            if earlier := getattr(row, name):
-                begins[name] = str(self.run(self.plan.row(earlier), seed))
-        name = self.plan.data_of(row)
+        run, name = self.run(row, seed), self.plan.data_of(row)
         data, dataset = self.data / name, self.opened[name]
-        if row.vectors:
-            begins["word_vectors"] = self.vectors(row)
-        options = self.plan.planned(row, seed, self.encoder_weights, **begins)
+        made = (row, seed, self.encoder_weights, run.parent, self.data)
+        options = self.plan.planned(*made, words=self.vectors(row) if row.vectors else "")
         if not (run / "training.json").is_file():
             self.report(f"training {run.name}")
             train(data, run, options, report=self.report, progress=self.progress)
@@ -399,9 +442,7 @@ class _Table:
             self.report(f"training word vectors, {path.name}")
             records = self.opened[self.plan.data_of(row)].split("train")
             captions = [caption for record in records for caption in record.captions]
-            tokenizer = Tokenizer.train(captions, min_frequency=least)
-            words, matrix, _ = train_word2vec(captions, tokenizer, size=row.vectors)
-            write_vectors(path, words, matrix)
+            write_word2vec(path, captions, min_frequency=least, size=row.vectors)
         return str(path)
 
     def measured(self, row: Row, seed: int, *runs: Path) -> Iterator[dict[str, Any]]:
@@ -467,11 +508,6 @@ def _place(name: str, split: str) -> tuple[str, str]:
     return (folder, own) if own in SPLITS else (name, split)
 
 
-def _kind(entry: dict[str, Any]) -> tuple[str, bool]:
-    """Entries of one kind make a table: those of a dataset, of captions or of answers."""
-    return entry["on"], "accuracy" in entry["figures"]["metrics"]
-
-
 def _making(run: Path) -> dict[str, Any]:
     """What is known of the making of a run: size, time, speed."""
     about = read_config(run)["about"]
@@ -486,102 +522,27 @@ def _making(run: Path) -> dict[str, Any]:
     }
 
 
-# -- the page ----------------------------------------------------------------------------------
-
-COLUMNS = {
-    **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
-    **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"},
-}
-# What is compared, and by how much it is multiplied to be in 0 to 100.
-MAIN = {"bleu_4": ("BLEU-4", 100), "cider": ("CIDEr", 100), "accuracy": ("accuracy", 1)}
-ANSWERS = {name: name for name in ("accuracy", "yes/no", "number", "other")}
-ANSWERS |= {"ece": "ECE", "0.9": "WUPS 0.9", "0.0": "WUPS 0.0"}
-
-
-def _header(*names: str) -> str:
-    return f"{_cells(names)}\n|{'---|' * len(names)}"
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-MAKING = ("parameters", "training")
-HEADERS = (
-    _header("model", "seed", "beam", *COLUMNS.values(), *MAKING, "captions/s", "pictures/s"),
-    _header("model", "seed", *ANSWERS.values(), *MAKING, "questions/s", "answers/s"),
-)
-
-
-def line(entry: dict[str, Any]) -> str:
-    """The row of one run on a dataset, of captions at one beam."""
-    figures, trained, answers = entry["figures"], "parameters" in entry, _kind(entry)[1]
-    # Accuracy and WUPS are in 0 to 100 as they are, the others in 0 to 1.
-    parts = {k: v and (v if k == "accuracy" else 100 * v) for k, v in figures["metrics"].items()}
-    parts |= {**figures["per_answer_type"], **(figures["wups"] or {})} if answers else {}
-    values = [parts.get(key) for key in (ANSWERS if answers else COLUMNS)]
-    speed = figures["answers_per_second" if answers else "decoding_pictures_per_second"]
-    rate = f"{'questions' if answers else 'captions'}_per_second"
-    beam = "greedy" if entry["beam"] == 1 else str(entry["beam"])
-    return _cells(
-        [
-            entry["row"],
-            str(entry["seed"]) if trained else "",
-            *([] if answers else [beam]),
-            *("" if value is None else f"{value:.1f}" for value in values),
-            f"{entry['parameters'] / 1e6:.1f} M" if trained else "",
-            f"{entry['training_seconds'] / 60:.1f} min" if trained else "",
-            f"{entry[rate]:,.0f}" if trained else "",
-            f"{speed:,.0f}",
-        ]
-    )
-
-
 def page(
     plan: Plan, entries: Sequence[dict[str, Any]], differences: Sequence[dict[str, Any]]
 ) -> str:
     """The whole table, the spread over seeds, the published rows and the comparisons."""
     lines = [f"# {plan.title}", ""]
-    for kind in dict.fromkeys(map(_kind, entries)):
-        own = [entry for entry in entries if _kind(entry) == kind]
+    for kind in dict.fromkeys(map(kind_of, entries)):
+        own = [entry for entry in entries if kind_of(entry) == kind]
         lines += [f"Measured on {kind[0]}:", ""] if kind[0] else []
         lines += [HEADERS[kind[1]], *map(line, own), ""]
-        if spreads := [text for row in plan.rows for text in _spread(row.name, own)]:
+        if spreads := [text for row in plan.rows for text in spread(row.name, own)]:
             lines += ["Over the seeds, mean and standard deviation:", "", *spreads, ""]
     if plan.published:
         lines += ["| published | BLEU-1..4 | METEOR | CIDEr |", "|---|---|---|---|"]
-        lines += [*(_cells(list(row.model_dump().values())) for row in plan.published), ""]
+        lines += [*(cells(list(row.model_dump().values())) for row in plan.published), ""]
     if differences:
         lines += [
             "Differences (first less second, the first run of each; 95 % interval of a paired "
             "bootstrap over pictures):",
             "",
-            _header("first", "second", "on", "beam", "metric", "difference"),
-            *(text for one in differences for text in _difference(one)),
+            header("first", "second", "on", "beam", "metric", "difference"),
+            *(text for one in differences for text in difference(one)),
             "",
         ]
     return "\n".join(lines)
-
-
-def _spread(name: str, entries: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """A row's figures over its seeds, at each beam; nothing for a single seed."""
-    for beam in dict.fromkeys(entry["beam"] for entry in entries):
-        own = [e["figures"]["metrics"] for e in entries if (e["row"], e["beam"]) == (name, beam)]
-        parts = []
-        for key, (title, scale) in MAIN.items():
-            values = [scale * one[key] for one in own if one.get(key) is not None]
-            if len(values) > 1:
-                parts.append(f"{title} {mean(values):.1f} ± {stdev(values):.1f}")
-        if parts:
-            at = f", beam {beam}" if beam else ""
-            yield f"- {name}{at}, {len(own)} seeds: {', '.join(parts)}"
-
-
-def _difference(difference: dict[str, Any]) -> Iterator[str]:
-    first = [*difference["rows"], difference["on"], str(difference["beam"] or "")]
-    for key, (title, scale) in MAIN.items():
-        if value := difference["metrics"].get(key):
-            low, high = (f"{scale * value[end]:+.1f}" for end in ("low", "high"))
-            text = f"{scale * value['difference']:+.1f} [{low}, {high}]"
-            shown = f"**{text}**" if value["significant"] else f"{text}: none shown"
-            yield _cells([*first, title, shown])

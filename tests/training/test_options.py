@@ -9,6 +9,7 @@ import pytest
 from gazetell.errors import DataError, ModelError, UsageError
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
+from gazetell.models.folder import save_model
 from gazetell.training.options import (
     flags,
     read_recipe,
@@ -188,6 +189,12 @@ def test_an_encoder_is_taken_over(captioner, caplog):
     assert "left out, without effect here: encoder_size" in caplog.text
     with pytest.raises(UsageError, match=r"--encoder resnet18: --encoder-from .* has small-cnn"):
         train_options(encoder_from=str(captioner), encoder="resnet18")
+
+
+def test_a_blind_model_lends_no_encoder(untrained, tmp_path):
+    save_model(tmp_path / "blind", untrained(blind=True))
+    with pytest.raises(UsageError, match=r"--encoder-from .*blind: is blind; it never looked"):
+        train_options(encoder_from=str(tmp_path / "blind"))
 
 
 def test_every_option_of_every_run_is_a_flag_with_help():

@@ -3,14 +3,13 @@
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
 
 from ..data.records import Dataset
-from ..data.text import Tokenizer
-from ..data.vectors import Word2VecModel, train_word2vec, write_vectors
+from ..data.vectors import Word2VecModel, write_word2vec
 from ..errors import DataError, UsageError
 from ..features import build_cache
 from ..models.precision import choose_device, choose_precision
@@ -110,15 +109,12 @@ def vectors(
     texts += [record.question for record in dataset.questions if record.split == "train"]
     if not texts:
         raise DataError(f"{data}: split 'train' has no captions and no questions")
-    tokenizer = Tokenizer.train(texts, min_frequency=min_frequency)
     began = time.perf_counter()
-    words, matrix, running = train_word2vec(
-        texts, tokenizer, model=model, size=size, epochs=epochs, window=window, seed=seed
-    )
+    options: dict[str, Any] = {"model": model, "size": size, "epochs": epochs, "window": window}
+    words, running = write_word2vec(out, texts, min_frequency=min_frequency, seed=seed, **options)
     seconds = time.perf_counter() - began
-    write_vectors(out, words, matrix)
     report(
-        f"{model}: {len(words)} words of {size} numbers, from {running} running words "
+        f"{model}: {words} words of {size} numbers, from {running} running words "
         f"in {len(texts)} texts, {epochs} epochs in {seconds:.1f} s"
     )
     print(out)

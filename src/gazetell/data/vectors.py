@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -206,6 +206,26 @@ def write_vectors(path: str | os.PathLike[str], words: Sequence[str], matrix: np
             file.write(f"{count} {size}\n".encode())
             for word, vector in zip(words, matrix, strict=True):
                 file.write(f"{word} {row % tuple(vector.tolist())}\n".encode())
+
+
+def write_word2vec(
+    path: str | os.PathLike[str], texts: Sequence[str], *, min_frequency: int, **options: Any
+) -> tuple[int, int]:
+    """Train word vectors on texts, with a tokenizer made of them, and write them.
+
+    Args:
+        path: the file, see ``write_vectors``.
+        texts: see ``train_word2vec``.
+        min_frequency: of the tokenizer.
+        options: those of ``train_word2vec``.
+
+    Returns:
+        How many words have a vector, and how many running words the texts have.
+    """
+    tokenizer = Tokenizer.train(texts, min_frequency=min_frequency)
+    words, matrix, running = train_word2vec(texts, tokenizer, **options)
+    write_vectors(path, words, matrix)
+    return len(words), running
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:

@@ -1,4 +1,4 @@
-"""Parts of an evaluation that need no model: pointing, what needs no picture, the two plots.
+"""Parts of an evaluation that need no model: pointing, bias, the two plots, rows of a table.
 
 The *pointing* score is how often a gaze peaks inside the box of what it is about (Zhang et al.
 2016, Top-down Neural Attention by Excitation Backprop: the pointing game). What can be answered
@@ -8,9 +8,10 @@ Matter; Agrawal et al. 2018, Don't Just Assume; Look and Answer).
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -174,3 +175,86 @@ def save_plots(
             axes.spines[["top", "right"]].set_visible(False)
         with atomic_path(Path(folder) / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=120)
+
+
+# Rows of a table of results, of the entries that ``gazetell reproduce`` makes
+
+COLUMNS = {
+    **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
+    **{"meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"},
+}
+# What is compared, and by how much it is multiplied to be in 0 to 100.
+MAIN = {"bleu_4": ("BLEU-4", 100), "cider": ("CIDEr", 100), "accuracy": ("accuracy", 1)}
+ANSWERS = {name: name for name in ("accuracy", "yes/no", "number", "other")}
+ANSWERS |= {"ece": "ECE", "0.9": "WUPS 0.9", "0.0": "WUPS 0.0"}
+
+
+def kind_of(entry: dict[str, Any]) -> tuple[str, bool]:
+    """Entries of one kind make a table: those of a dataset, of captions or of answers."""
+    return entry["on"], "accuracy" in entry["figures"]["metrics"]
+
+
+def header(*names: str) -> str:
+    """The head of a Markdown table."""
+    return f"{cells(names)}\n|{'---|' * len(names)}"
+
+
+def cells(values: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(values)} |"
+
+
+MAKING = ("parameters", "training")
+HEADERS = (
+    header("model", "seed", "beam", *COLUMNS.values(), *MAKING, "captions/s", "pictures/s"),
+    header("model", "seed", *ANSWERS.values(), *MAKING, "questions/s", "answers/s"),
+)
+
+
+def line(entry: dict[str, Any]) -> str:
+    """The row of one run on a dataset, of captions at one beam."""
+    figures, trained, answers = entry["figures"], "parameters" in entry, kind_of(entry)[1]
+    # Accuracy and WUPS are in 0 to 100 as they are, the others in 0 to 1.
+    parts = {k: v and (v if k == "accuracy" else 100 * v) for k, v in figures["metrics"].items()}
+    parts |= {**figures["per_answer_type"], **(figures["wups"] or {})} if answers else {}
+    values = [parts.get(key) for key in (ANSWERS if answers else COLUMNS)]
+    speed = figures["answers_per_second" if answers else "decoding_pictures_per_second"]
+    rate = f"{'questions' if answers else 'captions'}_per_second"
+    beam = "greedy" if entry["beam"] == 1 else str(entry["beam"])
+    return cells(
+        [
+            entry["row"],
+            str(entry["seed"]) if trained else "",
+            *([] if answers else [beam]),
+            *("" if value is None else f"{value:.1f}" for value in values),
+            f"{entry['parameters'] / 1e6:.1f} M" if trained else "",
+            f"{entry['training_seconds'] / 60:.1f} min" if trained else "",
+            f"{entry[rate]:,.0f}" if trained else "",
+            f"{speed:,.0f}",
+        ]
+    )
+
+
+def spread(name: str, entries: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A row's figures over its seeds, at each beam; nothing for a single seed."""
+    for beam in dict.fromkeys(entry["beam"] for entry in entries):
+        own = [e["figures"]["metrics"] for e in entries if (e["row"], e["beam"]) == (name, beam)]
+        parts = []
+        for key, (title, scale) in MAIN.items():
+            values = [scale * one[key] for one in own if one.get(key) is not None]
+            if len(values) > 1:
+                parts.append(f"{title} {mean(values):.1f} ± {stdev(values):.1f}")
+        if parts:
+            at = f", beam {beam}" if beam else ""
+            yield f"- {name}{at}, {len(own)} seeds: {', '.join(parts)}"
+
+
+def difference(found: dict[str, Any]) -> Iterator[str]:
+    """The rows of a comparison, one a metric."""
+    first = [*found["rows"], found["on"], str(found["beam"] or "")]
+    for key, (title, scale) in MAIN.items():
+        if value := found["metrics"].get(key):
+            low, high = (f"{scale * value[end]:+.1f}" for end in ("low", "high"))
+            text = f"{scale * value['difference']:+.1f} [{low}, {high}]"
+            shown = f"**{text}**" if value["significant"] else f"{text}: none shown"
+            yield cells([*first, title, shown])

@@ -39,6 +39,7 @@ FORMAT = 1
 LATER = ("confidence", "abstain_below")  # settings that the folders of older versions lack
 SHARED = "../encoder.safetensors"  # of both models of a pair
 PHOTO = "photo"
+SHIPPED = (PHOTO, f"{PHOTO}/captioner", f"{PHOTO}/answerer")
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that come with gazetell
 
 
@@ -369,7 +370,7 @@ def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:
     name, folder = os.fspath(path), Path(path)
     if name.startswith("hf://"):
         folder = _from_hub(name)
-    elif folder.as_posix() in (PHOTO, *(f"{PHOTO}/{each}" for each in KINDS)):
+    elif folder.as_posix() in SHIPPED:
         if has_model(folder):
             log.warning("%s: the model in this folder is used, not the one of gazetell", name)
         else:

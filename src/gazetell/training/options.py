@@ -501,7 +501,10 @@ def _taken(values: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
             raise UsageError("--encoder-from beside --init-from: that model brings its encoder")
     if first or second:
         source = f"--init-from {first}" if first else f"--encoder-from {second}"
-        encoder = EncoderConfig.from_dict(read_config(Path(first or second or ""))["encoder"])
+        config = read_config(Path(first or second or ""))
+        if config[config["kind"]].get("blind", False):
+            raise UsageError(f"{source}: is blind; it never looked through its encoder")
+        encoder = EncoderConfig.from_dict(config["encoder"])
         # What is trained and projected is this run's, unless the whole model goes on.
         names = set(ENCODER) - {"trainable"} - ({"project"} if second else set())
         taken |= {f"encoder_{name}": (getattr(encoder, name), source) for name in names}
