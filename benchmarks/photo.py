@@ -110,7 +110,7 @@ def compare(rates: dict[str, list[float]]) -> dict[str, Any]:
 def measure_command(options: Namespace) -> dict[str, Any]:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        save_model(folder / "model", build(ARCHITECTURES[0], options), half=True)
+        save_model(folder / "model", build(ARCHITECTURES[0], options), compact=True)
         coarse = np.random.default_rng(options.seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
         photo = Image.fromarray(coarse).resize((4000, 3000), Image.Resampling.BICUBIC)
         photo.save(folder / "photo.jpg", quality=90)

@@ -146,7 +146,7 @@ def whole_pretrained(untrained, untrained_answerer, tmp_path_factory) -> Path:
     from gazetell.models.folder import save_pair
 
     folder = tmp_path_factory.mktemp("pretrained")
-    save_pair(folder / "photo", untrained(seed=2), untrained_answerer(seed=2), half=True)
+    save_pair(folder / "photo", untrained(seed=2), untrained_answerer(seed=2), compact=True)
     return folder
 
 

@@ -18,6 +18,7 @@ from gazetell.data.text import Tokenizer
 from gazetell.errors import ModelError, WriteError
 from gazetell.models import folder as module
 from gazetell.models.answerers import ANSWERERS
+from gazetell.models.captioners import build_captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.models.folder import (
     AnswererFolder,
@@ -142,24 +143,51 @@ def test_a_projection_comes_back_and_no_path_of_this_machine_is_kept(build, tmp_
 # -- half the size, and pairs ----------------------------------------------------------------
 
 
-def test_half_precision_rounds_once(build, tmp_path):
+@pytest.fixture
+def wide(build):
+    """A captioner with a matrix that is large enough for 8 bits, one of its rows all zeros."""
     model = build("captioner")
-    variances = model.encoder.trunk[1].running_var.fill_(1e-9).clone()  # nothing in float16
-    save_model(tmp_path / "m", model)
-    save_model(tmp_path / "half", model, half=True)
-    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("m", "half")]
-    assert sizes[1] < 0.52 * sizes[0]
-    half = load_model(tmp_path / "half")
-    assert {x.dtype for x in half.network.state_dict().values()} == {torch.float32}
-    assert torch.equal(half.encoder.trunk[1].running_var, variances)
-    assert torch.allclose(numbers(half), numbers(model), atol=0.05, rtol=0.01)
-    save_model(tmp_path / "again", half, half=True)
-    again = load_model(tmp_path / "again")
-    assert again.encoder.fingerprint() == half.encoder.fingerprint()
-    assert torch.equal(numbers(again), numbers(half))
-    model.captioner.embed.weight.data[0, 0] = 1e5
+    config = model.captioner.config | {"hidden": 256}
+    model.captioner = build_captioner(**config).eval()
+    model.captioner.state_gates.weight.data[3] = 0
+    return model
+
+
+def test_compact_weights_round_once(wide, tmp_path):
+    variances = wide.encoder.trunk[1].running_var.fill_(1e-9).clone()  # nothing in float16
+    paths = [tmp_path / name / "model.safetensors" for name in ("m", "compact", "again")]
+    save_model(tmp_path / "m", wide)
+    save_model(tmp_path / "compact", wide, compact=True)
+    assert paths[1].stat().st_size < 0.45 * paths[0].stat().st_size
+    compact = load_model(tmp_path / "compact")
+    assert {x.dtype for x in compact.network.state_dict().values()} == {torch.float32}
+    assert torch.equal(compact.encoder.trunk[1].running_var, variances)
+    assert torch.allclose(numbers(compact), numbers(wide), atol=0.02, rtol=0.01)
+    kept = load_file(paths[1])
+    large = "captioner.state_gates.weight"
+    assert [name for name, x in kept.items() if x.dtype == torch.int8] == [large]
+    weights = wide.captioner.state_gates.weight
+    error = (compact.captioner.state_gates.weight - weights).abs().amax(1)
+    assert (error <= 0.501 * kept[f"{large}.scale"]).all()
+    assert torch.allclose(kept[f"{large}.scale"] * 127, weights.abs().amax(1))
+    save_model(tmp_path / "again", compact, compact=True)
+    for name, tensor in load_file(paths[2]).items():
+        assert torch.allclose(tensor, kept[name], rtol=1e-6), name
+    wide.captioner.embed.weight.data[0, 0] = 1e5
     with pytest.raises(ModelError, match=r"captioner.embed.weight: .* too large for float16"):
-        save_model(tmp_path / "m", model, half=True)
+        save_model(tmp_path / "m", wide, compact=True)
+
+
+@pytest.mark.parametrize("scales", [None, 3])
+def test_a_matrix_of_8_bits_without_its_scales_is_named(wide, tmp_path, scales):
+    save_model(tmp_path, wide, compact=True)
+    kept = load_file(tmp_path / "model.safetensors")
+    scale = kept.pop("captioner.state_gates.weight.scale")
+    if scales:
+        kept["captioner.state_gates.weight.scale"] = scale[:scales].clone()
+    save_file(kept, tmp_path / "model.safetensors")
+    resign(tmp_path, "model.safetensors")
+    refused(tmp_path, f"captioner.state_gates.weight has {scales or 0} scales", "one a row")
 
 
 def test_a_pair_keeps_its_encoder_once(build, tmp_path):

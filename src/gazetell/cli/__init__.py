@@ -42,7 +42,7 @@ VERBS = {
     "ask": "Answer questions about a picture, with a confidence.",
     "serve": "Serve models: a REST API, and a page where people look and ask.",
     "describe": "Alt text for a folder: caption it into a table, or a sheet to review.",
-    "export": "Write a model, or a captioner and an answerer as one, in half the size.",
+    "export": "Write a model, or a captioner and an answerer as one, in half the size or less.",
     "models": "List architectures, encoders and recipes, or describe a trained model.",
     "doctor": "Show versions, devices, and what can be used here.",
 }

@@ -131,10 +131,11 @@ def models(run: str | None = None, *, json: bool = False) -> None:
 
 
 def export(*runs: Path, out: Path) -> None:
-    """Write a trained model in half the size, or a captioner and an answerer as one model.
+    """Write a trained model in half the size or less, or a captioner and an answerer as one.
 
-    Weights are kept in float16. Two models must have the same encoder, which is kept once; a
-    picture is then encoded once for both.
+    Large matrices of the captioner or answerer are kept in 8 bits with a scale a row, other weights
+    in float16. Two models must have the same encoder, which is kept once; a picture is then encoded
+    once for both.
 
     Args:
         runs: A model folder, or those of a captioner and of an answerer.
@@ -147,9 +148,9 @@ def export(*runs: Path, out: Path) -> None:
     models = sorted((load_model(run) for run in runs), key=lambda model: model.kind, reverse=True)
     match models:
         case [model]:
-            save_model(out, model, half=True)
+            save_model(out, model, compact=True)
         case [CaptionerFolder() as captioner, AnswererFolder() as answerer]:
-            save_pair(out, captioner, answerer, half=True)
+            save_pair(out, captioner, answerer, compact=True)
         case _:
             raise UsageError("expected one model folder, or a captioner's and an answerer's")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

@@ -8,6 +8,14 @@ models are never taken for one.
 
 A pair is a folder with two of these, ``captioner`` and ``answerer``, on one encoder. Its weights
 stand once, in ``encoder.safetensors`` beside them. ``photo``, which comes with gazetell, is a pair.
+
+A compact folder, as ``gazetell export`` writes it, holds each large matrix of the captioner or the
+answerer as int8 ``NAME`` (O, I), with its scales ``NAME.scale`` (O,) in float32, one a row::
+
+    scale_o = max_i |w_oi| / 127        w_oi = scale_o * int8_oi, rounded to nearest
+
+All other matrices and the encoder are float16, vectors float32. Loading makes float32 of all, so
+that models see plain weights.
 """
 
 import hashlib
@@ -19,6 +27,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -41,6 +50,7 @@ SHARED = "../encoder.safetensors"  # of both models of a pair
 PHOTO = "photo"
 SHIPPED = (PHOTO, f"{PHOTO}/captioner", f"{PHOTO}/answerer")
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that come with gazetell
+LARGE = 2**16  # numbers in a matrix from which 8 bits are worth their error
 
 
 class Card(NamedTuple):
@@ -176,18 +186,23 @@ Folder = TypeVar("Folder", bound=ModelFolder)
 
 
 def save_model(
-    folder: str | os.PathLike[str], model: ModelFolder, *, half: bool = False, shared: bool = False
+    folder: str | os.PathLike[str],
+    model: ModelFolder,
+    *,
+    compact: bool = False,
+    shared: bool = False,
 ) -> None:
     """Write a model folder.
 
     Args:
         folder: made if it is not there.
         model: to write.
-        half: keep the weights in float16, which halves the files; reading gives float32.
+        compact: keep weights in float16 and int8, as the head of this module says, in half the
+            size or less.
         shared: leave the CNN's weights out, which ``save_pair`` has written beside the folder.
 
     Raises:
-        ModelError: a weight that is too large for float16.
+        ModelError: a weight that is too large for ``compact``.
         WriteError: the folder cannot be written; an older model in it stays whole until the first
             new file is in place, and is refused by its checksums after that.
     """
@@ -195,7 +210,7 @@ def save_model(
     state = nn.ModuleDict({model.kind: model.network, "encoder": model.encoder}).state_dict()
     if shared:
         state = {name: x for name, x in state.items() if not name.startswith("encoder.trunk.")}
-    _write_weights(folder / "model.safetensors", state, half)
+    _write_weights(folder / "model.safetensors", state, compact)
     for name in model.vocabularies:
         getattr(model, name).save(folder / f"{name}.json")
     write_json(folder / "metrics.json", model.metrics)
@@ -220,32 +235,36 @@ def save_pair(
     captioner: CaptionerFolder,
     answerer: AnswererFolder,
     *,
-    half: bool = False,
+    compact: bool = False,
 ) -> None:
     """Write a captioner and an answerer, whose CNN is the same, as a pair.
 
     Raises:
-        ModelError: two CNNs, or a weight that is too large for float16.
+        ModelError: two CNNs, or a weight that is too large for ``compact``.
         WriteError: as for ``save_model``.
     """
     if captioner.encoder.fingerprint() != answerer.encoder.fingerprint():
         raise ModelError("captioner and answerer have different encoders; expected the same CNN")
     trunk = nn.ModuleDict({"encoder": nn.ModuleDict({"trunk": captioner.encoder.trunk})})
-    _write_weights(Path(folder) / Path(SHARED).name, trunk.state_dict(), half)
+    _write_weights(Path(folder) / Path(SHARED).name, trunk.state_dict(), compact)
     for model in (captioner, answerer):
-        save_model(Path(folder) / model.kind, model, half=half, shared=True)
+        save_model(Path(folder) / model.kind, model, compact=compact, shared=True)
 
 
-def _write_weights(path: Path, state: dict[str, Tensor], half: bool) -> None:
+def _write_weights(path: Path, state: dict[str, Tensor], compact: bool) -> None:
     kept = {}
     for name, tensor in state.items():
-        tensor = tensor.detach().cpu().contiguous()
+        kept[name] = tensor = tensor.detach().cpu().contiguous()
         # Biases and the statistics of batch norm are few, and a variance may be too small.
-        if half and tensor.is_floating_point() and tensor.dim() > 1:
-            tensor = tensor.half()
-            if not tensor.isfinite().all():
-                raise ModelError(f"{name}: has numbers that are too large for float16")
-        kept[name] = tensor
+        if not compact or not tensor.is_floating_point() or tensor.dim() < 2:
+            continue
+        kept[name] = tensor.half()
+        if not kept[name].isfinite().all():
+            raise ModelError(f"{name}: has numbers that are too large for float16")
+        if tensor.dim() == 2 and tensor.numel() >= LARGE and not name.startswith("encoder."):
+            scale = kept[f"{name}.scale"] = tensor.abs().amax(1) / 127
+            divisor = scale.clamp(min=1e-30).unsqueeze(1)  # a row may be all zeros
+            kept[name] = (tensor / divisor).round().to(torch.int8)
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(kept))
 
@@ -332,6 +351,11 @@ def _load_weights(paths: Sequence[Path], modules: dict[str, nn.Module]) -> None:
             state |= load_file(path)
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{path}: cannot be read: {error}") from error
+    for name in [name for name, tensor in state.items() if tensor.dtype == torch.int8]:
+        scale = state.pop(f"{name}.scale", torch.empty(0))
+        if scale.shape != state[name].shape[:1]:
+            raise ModelError(f"{paths[0]}: {name} has {len(scale)} scales, expected one a row")
+        state[name] = state[name] * scale.unsqueeze(1)
     try:
         nn.ModuleDict(modules).load_state_dict(state)
     except RuntimeError as error:
