@@ -1,5 +1,7 @@
 """``gazetell demo``: photographs; the training: what is refused and never deleted, a small run."""
 
+import html
+
 import pytest
 from PIL import Image
 
@@ -47,7 +49,10 @@ def test_a_small_demo(run, tmp_path):
 def test_photographs_are_captioned_and_asked_about(run, world):
     status, said, err = run("demo --model tell --model ask")
     assert (status, err) == (0, "")
-    page = (world / "runs/demo/report.html").read_text(encoding="utf-8")
+    page = html.unescape((world / "runs/demo/report.html").read_text(encoding="utf-8"))
+    assert "gazetell caption photo.jpg --model tell --gaze gaze.html" in page
+    assert "gazetell ask photo.jpg 'What animal is this?' --model ask<" in page
+    assert "gazetell serve --model tell --model ask<" in page
     questions = [question for asked in PHOTOGRAPHS.values() for question in asked]
     assert page.count("<article>") == len(PHOTOGRAPHS)
     assert page.count("gg-word") >= len(PHOTOGRAPHS)

@@ -146,23 +146,36 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
             own = picture if answerer is captioners[0] else answerer.encode(EXAMPLES / name)
             answers = answerer.ask_all(own, questions)
         looked, doubt = (caption.words, caption.attention), caption.sure is False
-        more: dict[str, Any] = {"confidence": caption.confidence, "view": caption.view}
-        more |= {"verdict": "not sure" if doubt else None, "asked": answers}
+        more: dict[str, Any] = {"asked": answers, "view": caption.view}
+        if doubt:
+            more["verdict"] = f"not sure ({100 * (caption.confidence or 0):.0f} %)"
+        else:
+            more["confidence"] = caption.confidence
         examples.append(Example(EXAMPLES / name, caption.text, *looked, **more))
         print(one_line(f"{name}: {caption.text}{'  (not sure)' * doubt}"))
         for answer in answers:
             print(one_line(f"  {answer.question} {answer.with_confidence}"))
     seconds = time.perf_counter() - loaded
-    given = "".join(f" --model {shlex.quote(name)}" for name in names)
+    given = [f" --model {shlex.quote(name)}" for name in names] or [""]
+
+    def own(model: Any) -> str:
+        return given[models.index(model)]
+
     commands = [
-        f"gazetell caption photo.jpg{given if len(names) == 1 else ''} --gaze gaze.html",
+        "# A photograph of your own, and where the model looked for each word",
+        f"gazetell caption photo.jpg{own(captioners[0])} --gaze gaze.html",
+        *(f"gazetell ask photo.jpg 'What animal is this?'{own(model)}" for model in answerers),
+        "# Both in the browser, on this machine",
+        f"gazetell serve{''.join(given)}",
+        "# A model of your own, from nothing, on generated scenes",
         "gazetell demo --train",
+        "# Your own pictures with captions, from a table, as data to train on",
         OWN_DATA,
     ]
     write_report(
         page,
         title="What it sees, and where it looked",
-        command=f"gazetell demo{given}",
+        command=f"gazetell demo{''.join(given)}",
         figures={
             "photographs": len(examples),
             "seconds for each": seconds / len(examples),
@@ -173,7 +186,8 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
         commands=commands,
         notes=(
             "The model ran on this machine; nothing was looked up and nothing was sent.",
-            "A percentage is how sure the model is. Below its own bound it says that it is not.",
+            "A caption's percentage is the probability that it is as good as a person's; an "
+            "answer's, that it is right. Below a bound, which the model learned, it is not sure.",
             *_credits(),
         ),
         date=time.strftime("%Y-%m-%d"),

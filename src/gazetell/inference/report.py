@@ -193,7 +193,7 @@ def _card(example: Example, tiles: bool) -> str:
         seen = gaze.html(tiles=tiles, assets=False, side=SIDE)
     marks = "" if example.score is None else f'<span class="mark">CIDEr {example.score:.2f}</span>'
     if example.confidence is not None:
-        marks += f' <span class="mark">{example.confidence:.0%} sure</span>'
+        marks += f' <span class="mark">{100 * example.confidence:.0f} % sure</span>'
     if example.verdict:
         kind = {None: "", True: " right", False: " wrong"}[example.right]
         marks += f' <span class="mark{kind}">{_text(example.verdict)}</span>'
