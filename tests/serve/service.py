@@ -3,9 +3,16 @@
 import base64
 import contextlib
 import io
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -31,6 +38,57 @@ def running(app):
     finally:
         server.should_exit = True
         thread.join()
+
+
+class Replicas(NamedTuple):
+    """A service on replicas."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen
+
+    def processes(self, name=""):
+        """The processes that it started, by id, with their command lines; ``name`` is in those."""
+        rows = subprocess.check_output(["ps", "-e", "-o", "pid=,ppid=,args="], text=True)
+        table = [
+            (int(pid), int(parent), args) for pid, parent, args in map(_row, rows.splitlines())
+        ]
+        found = {self.process.pid: ""}
+        while more := {pid: args for pid, up, args in table if up in found and pid not in found}:
+            found |= more
+        return {pid: args for pid, args in found.items() if args and name in args}
+
+
+def _row(line):
+    return line.split(None, 2)
+
+
+@contextlib.contextmanager
+def on_replicas(log, *arguments):
+    """``gazetell serve --engine ray`` in a session of its own; Ctrl-C ends it, and all of it."""
+    command = [sys.executable, "-m", "gazetell", "serve", "--engine", "ray", "--port", "0"]
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=file, stderr=file, start_new_session=True
+        )
+    service = Replicas("", log, process)
+    begun = {}
+    try:
+        wait_until(lambda: process.poll() is not None or "\nhttp://" in log.read_text(), 200)
+        url = re.search(r"^(http://\S+)/ ", log.read_text(), re.M)
+        assert url, log.read_text()
+        yield service._replace(url=url[1])
+        begun = service.processes()
+        assert process.poll() is None, log.read_text()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it, to all of the group
+        assert process.wait(60) == 130, log.read_text()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in begun), 20)
+        assert "Traceback" not in log.read_text()
+    finally:
+        for pid in (process.pid, *begun, *service.processes()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextlib.contextmanager

@@ -16,14 +16,19 @@ from service import QUESTIONS, client_of, figure, is_problem, png, text, wait_un
 from gazetell.inference.predict import Answerer, Captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.pictures import Frame
-from gazetell.serve import engine
+from gazetell.serve import guard
 from gazetell.serve.api import create_app
 from gazetell.serve.guard import ServeOptions
 
+RAY = pytest.param("ray", marks=pytest.mark.xdist_group("ray"))
 
-@pytest.fixture(scope="module")
-def client(server_url):
-    with httpx.Client(base_url=server_url, timeout=30) as client:
+
+@pytest.fixture(scope="module", params=["local", RAY])
+def client(request):
+    """Of the service in this process, and of the one on replicas: the API is the same."""
+    ray = request.param == "ray"
+    url = request.getfixturevalue("replicas").url if ray else request.getfixturevalue("server_url")
+    with httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
 
@@ -137,8 +142,8 @@ def test_a_handle_answers_as_the_picture_does(client, picture):
 
 def test_pictures_are_kept_while_they_are_used_and_there_is_room(models, monkeypatch):
     now = [0.0]
-    clocked = functools.partial(engine.TTLCache, timer=lambda: now[0])
-    monkeypatch.setattr(engine, "TTLCache", clocked)
+    clocked = functools.partial(guard.TTLCache, timer=lambda: now[0])
+    monkeypatch.setattr(guard, "TTLCache", clocked)
     with client_of(create_app({"tell": models["tell"]}, ServeOptions(looks=0.1))) as client:
 
         def keep(n):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from fastapi import Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from pydantic import (
@@ -46,7 +47,17 @@ from ..models.decoding import DecodingOptions
 from ..models.encoders import Grid
 from ..pictures import WHOLE_VIEW, Area
 from .engine import Engine, StoredPicture, Work
-from .guard import CODES, Guard, Monitor, Problem, ProblemReply, ServeOptions, read, request_body
+from .guard import (
+    CODES,
+    Guard,
+    Looks,
+    Monitor,
+    Problem,
+    ProblemReply,
+    ServeOptions,
+    read,
+    request_body,
+)
 
 Kind = TypeVar("Kind", Captioner, Answerer)
 
@@ -331,12 +342,17 @@ class Service:
         models: the first of a kind is its default.
         options: limits.
         monitor: is told what happens.
+        looks: where encoded pictures are kept.
     """
 
     def __init__(
-        self, models: Mapping[str, Captioner | Answerer], options: ServeOptions, monitor: Monitor
+        self,
+        models: Mapping[str, Captioner | Answerer],
+        options: ServeOptions,
+        monitor: Monitor,
+        looks: Looks,
     ) -> None:
-        self.models, self.options = models, options
+        self.models, self.options, self.looks = models, options, looks
         self.engine = Engine(list(models.values()), options, monitor)
         self.attention: dict[str, bool] = {}  # of the models that are warm
 
@@ -383,7 +399,7 @@ class Service:
         if asked.image is not None:
             picture = await self.engine.open(asked.image, work)
             opening = time.monotonic() - begin
-        elif recalled := self.engine.recall(asked.look or ""):
+        elif recalled := await self.looks.recall(asked.look or ""):
             picture = recalled
         else:
             raise Problem("look_expired", "This look is not kept; send the picture again.")
@@ -420,6 +436,9 @@ def create_app(
     options: ServeOptions | None = None,
     *,
     token: str | None = None,
+    looks: Looks | None = None,
+    route: type[APIRoute] = APIRoute,
+    guarded: bool = True,
 ) -> FastAPI:
     """The service as an ASGI application.
 
@@ -427,6 +446,9 @@ def create_app(
         models: by the names under which they are served; the first of a kind is its default.
         options: limits.
         token: that requests to the API must bear; None for no token.
+        looks: where encoded pictures are kept; by default in this process.
+        route: how routes answer; a front has one that passes requests on, see ``replicas``.
+        guarded: False where another process guards what arrives here: problems are raised.
 
     Raises:
         UsageError: a model that decodes with a wider beam than may be asked for.
@@ -438,7 +460,7 @@ def create_app(
                 f"--beam {options.beam}: {name} decodes with beam {model.decoding.beam}; "
                 "expected no less"
             )
-    service = Service(models, options, monitor)
+    service = Service(models, options, monitor, looks or Looks(options))
     engine = service.engine
 
     @asynccontextmanager
@@ -461,7 +483,9 @@ def create_app(
         servers=[{"url": "."}],
     )
     app.state.service = service
-    app.add_middleware(Guard, options=options, monitor=monitor, token=token)
+    app.router.route_class = route
+    if guarded:
+        app.add_middleware(Guard, options=options, monitor=monitor, token=token)
     # The guard checks the token; this tells OpenAPI of it.
     bearer = [Depends(HTTPBearer(auto_error=False))] if token else []
 
@@ -523,15 +547,13 @@ def create_app(
         """Send a picture once; further requests name it by the handle."""
         image = (await read(request, PictureRequest)).image or b""
         handle = hashlib.sha256(image).hexdigest()[:40]
-        if engine.recall(handle) is None:
+        if await service.looks.recall(handle) is None:
             service.check()
             picture = await engine.open(image, Work(None))
             await engine.run(picture, Work(None))
-            try:
-                engine.kept[handle] = picture
-            except ValueError:  # it is larger than all that may be kept
+            if not await service.looks.keep(handle, picture, picture.size):
                 detail = "There is no room to keep a picture; send it with each request."
-                raise Problem("busy", detail) from None
+                raise Problem("busy", detail)
         return LookReply(look=handle, expires_in=options.look_seconds)
 
     @app.get("/v1/models", responses={503: PROBLEMS[503]})
@@ -553,6 +575,9 @@ def create_app(
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
+        kept, size = await service.looks.size()
+        monitor.looks.set(kept)
+        monitor.look_bytes.set(size)
         return Response(monitor.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/docs", include_in_schema=False)

@@ -23,7 +23,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from cachetools import TTLCache
 
 from ..features import Model
 from ..models.encoders import Grid
@@ -101,10 +100,9 @@ class Engine:
     Args:
         models: those with the same encoder share what it makes.
         options: limits.
-        monitor: is told the sizes of batches and of what is kept.
+        monitor: is told the sizes of batches.
 
     Attributes:
-        kept: encoded pictures by handle; used by the routes alone, which all run in one thread.
         failure: why the models can answer no more; None while they can.
         on_failure: is called when they cannot.
     """
@@ -115,11 +113,6 @@ class Engine:
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self._openers = ThreadPoolExecutor(options.openers, "gazetell-open")
-        self.kept: TTLCache[str, StoredPicture] = TTLCache(
-            options.looks * 2**20, options.look_seconds, getsizeof=lambda picture: picture.size
-        )
-        monitor.looks.set_function(lambda: len(self.kept))
-        monitor.look_bytes.set_function(lambda: self.kept.currsize)
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._answer, name="gazetell-engine", daemon=True)
 
@@ -140,13 +133,6 @@ class Engine:
         task = _Task(picture, work, Future(), time.monotonic())
         self._queue.put(task)
         return await asyncio.wrap_future(task.future)
-
-    def recall(self, handle: str) -> StoredPicture | None:
-        """A picture that is kept; its time begins anew."""
-        picture = self.kept.pop(handle, None)
-        if picture is not None:
-            self.kept[handle] = picture
-        return picture
 
     def start(self) -> None:
         """Begin to answer."""
@@ -202,7 +188,7 @@ class Engine:
                 if live and work.model:
                     works, name = [task.work for task in live], work.model.fingerprint
                     grid = Grid.join([task.picture.grids[name] for task in live])
-                    self._observe(work.stage, sum(one.size for one in works))
+                    self.monitor.batch(work.stage, sum(one.size for one in works))
                     results = work.run(works, grid)
                 run = time.monotonic() - begin
                 for task, result in zip(live, results, strict=True):
@@ -215,7 +201,7 @@ class Engine:
             pictures = list({id(x): x for x in wanting if name not in x.grids}.values())
             if not pictures:
                 continue
-            self._observe("encode", len(pictures))
+            self.monitor.batch("encode", len(pictures))
             grid = model.grid(torch.from_numpy(np.stack([x.pixels[name] for x in pictures])))
             for n, picture in enumerate(pictures):
                 # A copy: a row of the batch would keep the whole batch in memory.
@@ -223,9 +209,6 @@ class Engine:
                 cells, pooled = row.cells.clone(), row.pooled.clone()
                 picture.grids[name] = row._replace(cells=cells, pooled=pooled)
                 del picture.pixels[name]
-
-    def _observe(self, stage: str, size: int) -> None:
-        self.monitor.batches.labels(stage).observe(size)
 
     @contextmanager
     def _refusing(self, tasks: Sequence[_Task]) -> Iterator[None]:

@@ -16,6 +16,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers, MutableHeaders, UploadFile
@@ -228,9 +229,47 @@ class Monitor:
             registry=self.registry,
         )
 
+    def batch(self, stage: str, size: int) -> None:
+        """So many pictures or questions went through a stage together."""
+        self.batches.labels(stage).observe(size)
+
     def text(self) -> bytes:
         """The figures in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class Looks:
+    """Encoded pictures by handle, kept for a time after their last use.
+
+    Its methods are ``async`` because the store of a cluster is in another process.
+
+    Args:
+        options: how much is kept, and for how long.
+    """
+
+    def __init__(self, options: ServeOptions) -> None:
+        self._kept: TTLCache[str, tuple[Any, int]] = TTLCache(
+            options.looks * 2**20, options.look_seconds, getsizeof=lambda kept: kept[1]
+        )
+
+    async def recall(self, handle: str) -> Any:
+        """A picture that is kept, else None; its time begins anew."""
+        kept = self._kept.pop(handle, None)
+        if kept is not None:
+            self._kept[handle] = kept
+        return kept and kept[0]
+
+    async def keep(self, handle: str, picture: Any, size: int) -> bool:
+        """Keep a picture of so many bytes; False if that is more than all that may be kept."""
+        try:
+            self._kept[handle] = picture, size
+        except ValueError:
+            return False
+        return True
+
+    async def size(self) -> tuple[int, float]:
+        """How many are kept, and their bytes."""
+        return len(self._kept), self._kept.currsize
 
 
 class Guard:

@@ -10,6 +10,7 @@ from typing import Unpack
 
 import torch
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import ModelError, UsageError
@@ -25,20 +26,14 @@ TOKEN = "GAZETELL_TOKEN"  # the environment variable of the bearer token
 GRACE = 5
 
 
-def load_models(
-    named: Sequence[str], **how: Unpack[LoadOptions]
-) -> dict[str, Captioner | Answerer]:
-    """Load models under the names that they are served by.
+def named_places(named: Sequence[str]) -> dict[str, str]:
+    """Where the models are, by name.
 
     Args:
-        named: ``RUN`` or ``NAME=RUN``; a run is named after its folder. One that is named twice is
-            loaded once. Without any, ``photo``. The models of a pair are served as
-            ``NAME/captioner`` and ``NAME/answerer``.
-        how: as for ``load``.
+        named: ``RUN`` or ``NAME=RUN``; a run is named after its folder. Without any, ``photo``.
 
     Raises:
         UsageError: two of the same name.
-        ModelError: no model there.
     """
     places: dict[str, str] = {}
     for text in map(str, named_or_photo(named)):
@@ -50,6 +45,24 @@ def load_models(
         if name in places:
             raise UsageError(f"--model {text}: the name {name!r} is taken; expected NAME={path}")
         places[name] = path if path.startswith("hf://") else str(fetch(path).resolve())
+    return places
+
+
+def load_models(
+    named: Sequence[str], **how: Unpack[LoadOptions]
+) -> dict[str, Captioner | Answerer]:
+    """Load models under the names that they are served by.
+
+    Args:
+        named: see ``named_places``. A model that is named twice is loaded once. The models of a
+            pair are served as ``NAME/captioner`` and ``NAME/answerer``.
+        how: as for ``load``.
+
+    Raises:
+        UsageError: two of the same name.
+        ModelError: no model there.
+    """
+    places = named_places(named)
     loaded = {x: load(x, **how) for x in dict.fromkeys(places.values())}
     served: dict[str, Captioner | Answerer] = {}
     for name, path in places.items():
@@ -68,7 +81,7 @@ def serve(
     """Serve until SIGINT or SIGTERM; what was taken in is answered first.
 
     Args:
-        named: see ``load_models``.
+        named: see ``named_places``.
         options: address, device, limits.
         report: takes lines about what is served.
 
@@ -78,20 +91,40 @@ def serve(
         ModelError: no model there, or models that fail.
     """
     # What takes no time is checked before the models are loaded.
-    token, bound = _token(report), _bound(options)
-    how = {name: getattr(options, name) for name in ("device", "precision", "fit")}
-    models = load_models(named, **how)
-    _check_effects(list(models.values()), options)
+    token, bound = token_of_environment(report), bound_socket(options)
+    models = load_models(named, **how_to_load(options))
+    check_effects(list(models.values()), options)
     if options.threads:
         torch.set_num_threads(options.threads)
     app = create_app(models, options, token=token)
+    for name, model in models.items():
+        report(f"{name}: {'captioner' if isinstance(model, Captioner) else 'answerer'}")
+    report(f"threads: {torch.get_num_threads()}")  # loading has told of device and precision
+    listen(app, bound, options, token, report)
+
+
+def how_to_load(options: ServeOptions) -> LoadOptions:
+    """What the options say to ``load``."""
+    return {"device": options.device, "precision": options.precision, "fit": options.fit}
+
+
+def listen(
+    app: FastAPI,
+    bound: socket.socket,
+    options: ServeOptions,
+    token: str | None,
+    report: Callable[[str], None],
+) -> None:
+    """Run the application on a bound socket until a signal comes.
+
+    Raises:
+        UsageError: another process listens there.
+        ModelError: models that fail.
+    """
     try:
         bound.listen()
     except OSError as error:  # another process bound it at the same time and was faster
         raise _unusable(options, error) from error
-    for name, model in models.items():
-        report(f"{name}: {'captioner' if isinstance(model, Captioner) else 'answerer'}")
-    report(f"threads: {torch.get_num_threads()}")  # loading has told of device and precision
     address, port = bound.getsockname()[:2]
     where = f"[{address}]" if ":" in address else address
     report(f"http://{where}:{port}/  (API: /docs)")
@@ -124,7 +157,7 @@ def config(app: object, options: ServeOptions) -> uvicorn.Config:
     )
 
 
-def _token(report: Callable[[str], None]) -> str | None:
+def token_of_environment(report: Callable[[str], None]) -> str | None:
     """The token of the environment."""
     given = os.environ.get(TOKEN)
     if given is None:
@@ -139,7 +172,7 @@ def _token(report: Callable[[str], None]) -> str | None:
     return token
 
 
-def _check_effects(models: Sequence[Captioner | Answerer], options: ServeOptions) -> None:
+def check_effects(models: Sequence[Captioner | Answerer], options: ServeOptions) -> None:
     """Refuse options that change nothing."""
     kinds, device = {type(model) for model in models}, models[0].device
     effects = {
@@ -155,7 +188,7 @@ def _check_effects(models: Sequence[Captioner | Answerer], options: ServeOptions
             raise UsageError(f"--{name.replace('_', '-')} {value}: has no effect, {why}")
 
 
-def _bound(options: ServeOptions) -> socket.socket:
+def bound_socket(options: ServeOptions) -> socket.socket:
     """A socket that is bound: what is wrong with an address is known before anything starts."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
