@@ -336,14 +336,7 @@ class AnswerWork(Work):
 
 
 class Service:
-    """The models by name, and how they answer requests.
-
-    Args:
-        models: the first of a kind is its default.
-        options: limits.
-        monitor: is told what happens.
-        looks: where encoded pictures are kept.
-    """
+    """The models by name, the first of a kind its default, and how they answer requests."""
 
     def __init__(
         self,

@@ -236,10 +236,12 @@ def _library() -> tuple[ModuleType, ModuleType]:
     return ray, serve
 
 
-def _needs(options: ServeOptions, gpus: float) -> dict[str, float]:
-    """What a replica asks of its node."""
-    on_gpu = options.device == "cuda" or (options.device == "auto" and gpus > 0)
-    return {"num_cpus": options.threads or 1, "num_gpus": int(on_gpu)}
+def _needs(options: ServeOptions) -> dict[str, float]:
+    """What a replica asks of its node: GPUs if there are any now."""
+    ray, _ = _library()
+    automatic = options.device == "auto"
+    on_gpu = ray.cluster_resources().get("GPU") if automatic else options.device == "cuda"
+    return {"num_cpus": options.threads or 1, "num_gpus": int(bool(on_gpu))}
 
 
 def build(
@@ -279,7 +281,7 @@ def app(arguments: dict[str, Any]) -> Any:
     Raises:
         UsageError: an argument that there is not.
     """
-    ray, serve = _library()
+    _, serve = _library()
     limits = dict(arguments)
     named, number = limits.pop("model", []), bounds(str(limits.pop("replicas", "1")))
     known = {field.name for field in fields(ServeOptions)} - {"host", "port"}
@@ -287,8 +289,7 @@ def app(arguments: dict[str, Any]) -> Any:
         expected = ", ".join(sorted({"model", "replicas", *known}))
         raise UsageError(f"{unknown[0]}: is no argument; expected {expected}")
     options, token = ServeOptions(**limits), token_of_environment(log.warning)
-    needs = _needs(options, ray.cluster_resources().get("GPU", 0))
-    replicas, looks = build(named, options, token, number, needs)
+    replicas, looks = build(named, options, token, number, _needs(options))
     # One front: its figures are those of the whole service.
     ingress = serve.deployment(max_ongoing_requests=10_000, ray_actor_options={"num_cpus": 0})
     return ingress(serve.ingress(None)(Front)).bind(replicas, looks, options, token)
@@ -320,7 +321,7 @@ def serve(
     token, bound = token_of_environment(report), bound_socket(options)
     places = [f"{name}={path}" for name, path in named_places(named).items()]
     with _cluster(ray, serve, address, report) as resources:
-        needs = _needs(options, resources.get("GPU", 0))
+        needs = _needs(options)
         _check_room(number, needs, resources, address, report)
         replicas = _deployed(serve, build(places, options, token, number, needs)[0])
         looks = serve.get_deployment_handle(Looks.__name__, NAME)
