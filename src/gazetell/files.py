@@ -132,17 +132,27 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
     Raises:
         DataError: missing, not UTF-8, or a line that is no JSON object.
     """
+    for number, line in read_lines(path):
+        yield number, json_object(line, f"{path}:{number}")
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Yield ``(line number, line)`` for each non-blank line of a JSON Lines file."""
     # Not splitlines(): a JSON string may hold U+2028 and its like unescaped.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: is not JSON ({error.msg})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        yield number, row
+        if line.strip():
+            yield number, line
+
+
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """The object in a line of JSON; ``where`` names it in a ``DataError``."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: is not JSON ({error.msg})") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    return row
 
 
 def spreadsheet_text(text: str) -> str:

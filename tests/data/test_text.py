@@ -132,6 +132,27 @@ def test_any_text(text, other):
     assert tokenizer.unk not in tokenizer.encode(text)
 
 
+@given(st.lists(st.text(alphabet=st.characters(max_codepoint=127), max_size=40)))
+def test_ascii_is_read_as_the_library_reads_it(texts):
+    tokenizer = Tokenizer.train([*texts[::2], "a-b it's"], min_frequency=1)
+    plain = tokenizers.Tokenizer.from_str(tokenizer._inner.to_str())
+    assert tokenizer.encode_batch(texts) == [row.ids for row in plain.encode_batch(texts)]
+    words, lengths = word_counts(texts)
+    found = [word for text in texts for word in every_split(plain, text)]
+    assert (words, lengths.total()) == (Counter(found), len(texts))
+
+
+def every_split(plain: tokenizers.Tokenizer, text: str) -> list[str]:
+    normal = plain.normalizer.normalize_str(text)
+    return [word for word, _ in plain.pre_tokenizer.pre_tokenize_str(normal)]
+
+
+def test_a_tokenizer_that_truncates_is_read_by_the_library():
+    inner = tokenizers.Tokenizer.from_str(every_word()._inner.to_str())
+    inner.enable_truncation(3)
+    assert Tokenizer(inner).encode("a dog runs") == inner.encode("a dog runs").ids
+
+
 def test_many_texts_are_read_in_pieces(monkeypatch):
     tokenizer = Tokenizer.train(CAPTIONS, min_frequency=2)
     expected = [tokenizer.encode(text) for text in [*CAPTIONS, ""]]

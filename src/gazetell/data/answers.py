@@ -19,6 +19,7 @@ official accuracy wants their very spelling.
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from ..errors import DataError, ModelError, UsageError
@@ -154,7 +155,7 @@ def coverage(
     records: Iterable[QuestionRecord],
     sizes: Iterable[int],
     *,
-    train: Iterable[QuestionRecord] | None = None,
+    train: "Iterable[QuestionRecord] | AnswerVocabulary | None" = None,
 ) -> dict[int, float]:
     """The ceiling that a vocabulary of each size puts on the accuracy.
 
@@ -164,8 +165,8 @@ def coverage(
     Args:
         records: the questions to be answered.
         sizes: numbers of answers.
-        train: the questions that the vocabulary is made from; those of ``records`` in the split
-            train if not given.
+        train: the questions that the vocabulary is made from, or all their answers; those of
+            ``records`` in the split train if not given.
 
     Raises:
         DataError: no question to train on, or none to be answered, has an answer.
@@ -173,7 +174,7 @@ def coverage(
     records = list(records)
     if train is None:
         train = [record for record in records if record.split == "train"]
-    ranks = AnswerVocabulary.train(train, size=2**31)
+    ranks = train if isinstance(train, AnswerVocabulary) else AnswerVocabulary.train(train, 2**31)
     asked = [record for record in records if any(record.answers)]
     if not asked:
         raise DataError("no question has an answer")
@@ -201,6 +202,7 @@ def _counts(answers: Iterable[str]) -> Counter[str]:
     return counts
 
 
+@lru_cache(maxsize=1 << 16)
 def _normal(answer: str) -> str:
     """A normalised answer; any white space counts as a blank, as in the spelling that is kept."""
     return normalise_answer(" ".join(answer.split()))

@@ -11,6 +11,7 @@ Shapes: ``B`` pictures, ``N`` captions or questions, ``T`` words (of a caption w
 
 import logging
 from collections.abc import Sequence
+from itertools import chain
 from typing import Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -72,6 +73,37 @@ class NoPictures:
         return torch.zeros(len(names), self.regions, 1)
 
 
+class Ragged:
+    """Rows of numbers, each of its own length, as one tensor: worker processes share its memory.
+
+    Lists they would copy as they read them, page by page, for Python counts references in them.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[float]], dtype: type = np.int32) -> None:
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        self.values = torch.from_numpy(np.fromiter(chain.from_iterable(rows), dtype))
+        self.lengths = torch.from_numpy(lengths)
+        self.starts = torch.from_numpy(lengths.cumsum() - lengths)
+
+    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The values of some rows (N,), one after the other; the row of each, and its place there.
+
+        Rows are counted from 0 to N - 1.
+        """
+        lengths = self.lengths[rows]
+        row = torch.arange(len(rows)).repeat_interleave(lengths)
+        place = torch.arange(len(row)) - (lengths.cumsum(0) - lengths)[row]
+        return self.values[self.starts[rows][row] + place], row, place
+
+    def padded(self, rows: Tensor, pad: int, least: int = 1) -> tuple[Tensor, Tensor]:
+        """Some rows as tokens (N, T) and lengths (N,); T is at least ``least``."""
+        values, row, place = self.gather(rows)
+        lengths = self.lengths[rows]
+        tokens = torch.full((len(rows), max([least, *lengths.tolist()])), pad)
+        tokens[row, place] = values.long()
+        return tokens, lengths
+
+
 class Draws(TypedDict, total=False):
     """What is drawn anew each epoch, by seed, epoch and picture alone: a resumed run repeats it."""
 
@@ -92,16 +124,24 @@ class _PictureTexts(Dataset[Batch], Generic[Batch]):
         draws: see ``Draws``; ``epoch`` is set anew in training.
     """
 
+    tokens: Ragged  # of each text
+
     def __init__(
         self, images: list[str], texts_of: list[list[int]], source: Source, draws: Draws
     ) -> None:
-        self.images, self.texts_of, self.source = images, texts_of, source
+        self.images, self.texts_of, self.source = np.array(images), Ragged(texts_of), source
         self.per_image, self.flip = draws.get("per_image", 0), draws.get("flip", 0.0)
         self.crop = draws.get("crop", 0.0)
         self.seed, self.epoch = draws.get("seed", 0), draws.get("epoch", 0)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def words(self) -> list[int]:
+        """Words of all texts of each picture, ``<start>`` and ``<end>`` of captions counted."""
+        texts, row, _ = self.texts_of.gather(torch.arange(len(self)))
+        sums = torch.zeros(len(self), dtype=torch.long)
+        return sums.index_add_(0, row, self.tokens.lengths[texts.long()]).tolist()
 
     def __getitem__(self, index: int) -> Batch:
         """A batch of one picture."""
@@ -111,22 +151,27 @@ class _PictureTexts(Dataset[Batch], Generic[Batch]):
         """The batch of some pictures."""
         raise NotImplementedError
 
-    def _draw(self, indices: Sequence[int]) -> tuple[Tensor, list[tuple[int, int]]]:
-        """The pictures, and (owner, number) of the texts that are drawn."""
+    def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The pictures; of each text that is drawn whose it is, 0 to B - 1, and its number."""
         mirrored, crops = np.zeros(len(indices), bool), []
-        texts: list[tuple[int, int]] = []
+        pictures = torch.tensor(list(indices))
+        texts, owner, _ = self.texts_of.gather(pictures)
+        counts = self.texts_of.lengths[pictures].tolist()
+        kept: list[int] = []  # of texts
+        first = 0
         for b, index in enumerate(indices):
             random = np.random.default_rng((self.seed, self.epoch, index))
             mirrored[b] = random.random() < self.flip
             if self.crop:
                 crops.append(random_crop(random, (self.crop, 1.0)))
-            chosen = self.texts_of[index]
-            if 0 < self.per_image < len(chosen):
-                picks = random.choice(len(chosen), self.per_image, replace=False)
-                chosen = [chosen[pick] for pick in picks]
-            texts += [(b, text) for text in chosen]
-        names = [self.images[index] for index in indices]
-        return self.source.load(names, mirrored, crops or None), texts
+            if 0 < self.per_image < counts[b]:
+                kept += (first + random.choice(counts[b], self.per_image, replace=False)).tolist()
+            else:
+                kept += range(first, first + counts[b])
+            first += counts[b]
+        names = self.images[list(indices)].tolist()
+        loaded = self.source.load(names, mirrored, crops or None)
+        return loaded, owner[kept], texts[kept].long()
 
 
 class CaptionData(_PictureTexts[CaptionBatch]):
@@ -142,7 +187,7 @@ class CaptionData(_PictureTexts[CaptionBatch]):
         **draws: Unpack[Draws],
     ) -> None:
         texts = [caption for record in records for caption in record.captions]
-        self.tokens = _encoded(texts, tokenizer, max_length, "captions")
+        self.tokens = Ragged(_encoded(texts, tokenizer, max_length, "captions"))
         self.pad = tokenizer.pad
         numbers = iter(range(len(texts)))
         captions_of = [[next(numbers) for _ in record.captions] for record in records]
@@ -150,11 +195,11 @@ class CaptionData(_PictureTexts[CaptionBatch]):
 
     def __getitems__(self, indices: Sequence[int]) -> CaptionBatch:
         """The batch of some records."""
-        pictures, captions = self._draw(indices)
-        captions.sort(key=lambda caption: -len(self.tokens[caption[1]]))
-        tokens, lengths = pad_captions([self.tokens[number] for _, number in captions], self.pad)
-        owner = torch.tensor([owner for owner, _ in captions], dtype=torch.long)
-        return CaptionBatch(pictures, torch.tensor(list(indices)), owner, tokens, lengths)
+        pictures, owner, captions = self._draw(indices)
+        order = self.tokens.lengths[captions].argsort(descending=True, stable=True)
+        tokens, lengths = self.tokens.padded(captions[order], self.pad, least=2)
+        records = torch.tensor(list(indices))
+        return CaptionBatch(pictures, records, owner[order], tokens, lengths - 1)
 
 
 class QuestionData(_PictureTexts[QuestionBatch]):
@@ -176,9 +221,10 @@ class QuestionData(_PictureTexts[QuestionBatch]):
     ) -> None:
         texts = [record.question for record in records]
         rows = _encoded(texts, tokenizer, max_question, "questions")
-        self.tokens = [row[1:-1] for row in rows]
+        self.tokens = Ragged([row[1:-1] for row in rows])
         self.pad, self.answers = tokenizer.pad, answers
-        self.targets = [answers.target(record.answers, targets) for record in records]
+        shares = [answers.target(record.answers, targets) for record in records]
+        self.targets = Ragged(shares), Ragged([list(x.values()) for x in shares], np.float32)
         asked: dict[str, list[int]] = {}
         for index, record in enumerate(records):
             asked.setdefault(record.image, []).append(index)
@@ -186,15 +232,12 @@ class QuestionData(_PictureTexts[QuestionBatch]):
 
     def __getitems__(self, indices: Sequence[int]) -> QuestionBatch:
         """The batch of some pictures."""
-        pictures, questions = self._draw(indices)
-        owner, records = (list(part) for part in zip(*questions, strict=True))
-        tokens, lengths = pad_rows([self.tokens[record] for record in records], self.pad)
+        pictures, owner, records = self._draw(indices)
+        tokens, lengths = self.tokens.padded(records, self.pad)
+        answers, shares = (part.gather(records) for part in self.targets)
         targets = torch.zeros(len(records), len(self.answers))
-        for n, record in enumerate(records):
-            for answer, share in self.targets[record].items():
-                targets[n, answer] = share
-        part = torch.tensor(records), torch.tensor(owner)
-        return QuestionBatch(pictures, *part, tokens, lengths, targets)
+        targets[answers[1], answers[0]] = shares[0]
+        return QuestionBatch(pictures, records, owner, tokens, lengths, targets)
 
 
 def _encoded(
@@ -220,8 +263,4 @@ def pad_captions(captions: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, T
 
 def pad_rows(rows: Sequence[Sequence[int]], pad: int, least: int = 1) -> tuple[Tensor, Tensor]:
     """Token ids of N texts as tokens (N, T) and lengths (N,); T is at least ``least``."""
-    lengths = torch.tensor([len(ids) for ids in rows], dtype=torch.long)
-    tokens = torch.full((len(rows), max(map(len, rows), default=least)), pad)
-    for n, ids in enumerate(rows):
-        tokens[n, : len(ids)] = torch.tensor(ids)
-    return tokens, lengths
+    return Ragged(rows).padded(torch.arange(len(rows)), pad, least)

@@ -28,7 +28,7 @@ from ..errors import DataError, ImageError, UsageError, WriteError
 from ..files import write_error, write_jsonl
 from ..metrics.answers import normalise_answer
 from ..pictures import open_image
-from .answers import coverage, modal_answer
+from .answers import AnswerVocabulary, coverage, modal_answer
 from .readers.rows import BadRow, BadRows
 from .records import SPLITS, Dataset, QuestionRecord, picture_keys
 from .text import unspaced_warning, word_counts
@@ -362,6 +362,7 @@ def survey(records: Sequence[QuestionRecord], missing: Collection[str] = ()) -> 
     tested = {normalise_answer(a) for a in {a for r in by_split["test"] for a in r.answers}} - {""}
     asked = Counter((r.image, " ".join(r.question.lower().split())) for r in records)
     splits_of = Counter(image for image, _ in {(r.image, r.split) for r in records})
+    ranks = AnswerVocabulary.train(train, 2**31) if answers else None
     return QuestionSurvey(
         questions={split: len(found) for split, found in by_split.items()},
         answer_types=_types(record.answer_type for record in records),
@@ -374,10 +375,10 @@ def survey(records: Sequence[QuestionRecord], missing: Collection[str] = ()) -> 
         never_in_test=len(answers - tested) if tested else None,
         ceiling={
             split: coverage(
-                found, [*(size for size in SIZES if size < len(answers)), len(answers)], train=train
+                found, [*(size for size in SIZES if size < len(answers)), len(answers)], train=ranks
             )
             for split, found in by_split.items()
-            if answers and any(modal[split])
+            if ranks and any(modal[split])
         },
         repeated=sum(count - 1 for count in asked.values()),
         without_answer={split: found.count("") for split, found in modal.items()},

@@ -13,12 +13,12 @@ Everything after the readers (features, training, evaluation) reads only this.
 import hashlib
 import os
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from ..errors import DataError
-from ..files import read_json, read_jsonl, write_json, write_jsonl
+from ..files import json_object, read_json, read_lines, write_json, write_jsonl
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
@@ -228,7 +228,8 @@ def picture_keys(datasets: Sequence[Dataset]) -> list[dict[str, str]]:
 def _row(record: CaptionRecord | QuestionRecord) -> dict[str, Any]:
     """A record as a JSON object, empty optional fields left out."""
     optional = ("boxes", "question_type", "answer_type")
-    return {key: value for key, value in asdict(record).items() if value or key not in optional}
+    row = vars(record) | {"boxes": [vars(box) for box in record.boxes]}
+    return {key: value for key, value in row.items() if value or key not in optional}
 
 
 def _records(path: Path, record_class: type[Record]) -> Iterator[Record]:
@@ -239,14 +240,19 @@ def _records(path: Path, record_class: type[Record]) -> Iterator[Record]:
 
     lines: dict[tuple[str, str], int] = {}
     made = TypeAdapter(record_class)
-    for number, row in read_jsonl(path):
+    for number, line in read_lines(path):
         where = f"{path}:{number}"
         try:
-            record = made.validate_python(row)
-        except ValidationError as error:
-            wrong = error.errors()[0]
-            what = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
-            raise DataError(f"{where}: is no {record_class.__name__}: {what}") from error
+            # Its reader keeps one copy of a text that comes again.
+            record = made.validate_json(line)
+        except ValidationError:
+            row = json_object(line, where)  # Python's reader takes more
+            try:
+                record = made.validate_python(row)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                what = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
+                raise DataError(f"{where}: is no {record_class.__name__}: {what}") from error
         first = lines.setdefault((record.split, record.id), number)
         if first != number:
             raise DataError(f"{where}: id {record.id!r} again in {record.split}, see line {first}")

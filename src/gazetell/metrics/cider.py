@@ -34,6 +34,7 @@ from .ngrams import ORDERS, Scores, Tokens, check_texts
 Numbers = NDArray[np.int64]
 
 SIGMA = 6.0
+_PIECE = 50_000  # texts
 
 
 def cider_d(
@@ -95,11 +96,13 @@ class CiderD:
         self._first_entry = _starts(np.bincount(self._entries.text, minlength=len(texts)))
 
         sizes = np.array([len(texts) for texts in counted])
-        picture = np.repeat(np.arange(len(sizes)), sizes)[of.text]
-        ngram, span = of.ngram, of.span
-        in_picture = np.sort(picture * span + ngram)
+        in_picture = np.repeat(np.arange(len(sizes)), sizes)[of.text]
+        in_picture *= of.span
+        in_picture += of.ngram
+        in_picture.sort()
         once = in_picture[np.diff(in_picture, prepend=-1) > 0]
-        frequency = np.bincount(once % span, minlength=span)
+        once %= of.span
+        frequency = np.bincount(once, minlength=of.span)
         # An n-gram that no reference has weighs as much as one that a single picture has.
         self._unseen = math.log(len(counted))
         self._idf = self._unseen - np.log(np.maximum(1.0, frequency))
@@ -140,7 +143,7 @@ class CiderD:
         pair = np.repeat(np.arange(len(text)), end - first)
         theirs = _ranges(first, end)
         span = max(mine.span, self._entries.span)
-        keys = mine.text * span + mine.ngram  # sorted, as entries are
+        keys = mine.text.astype(np.int64) * span + mine.ngram  # sorted, as entries are
         place, hit = _find(keys, candidate[pair] * span + self._entries.ngram[theirs])
         pair, place, theirs = pair[hit], place[hit], theirs[hit]
 
@@ -189,12 +192,13 @@ class CiderD:
 class _Entries(NamedTuple):
     """The different n-grams of texts, sorted by text, then n-gram. All numbers are below ``span``.
 
-    The n-gram number is ``N * (place among those of its order) + n - 1``.
+    The n-gram number is ``N * (place among those of its order) + n - 1``. The arrays are of int32:
+    those of half a million references are large.
     """
 
-    text: Numbers  # (E,)
-    ngram: Numbers  # (E,)
-    times: Numbers  # (E,)
+    text: NDArray[np.int32]  # (E,)
+    ngram: NDArray[np.int32]  # (E,)
+    times: NDArray[np.int32]  # (E,)
     span: int
 
     def part(self, first: int, end: int) -> "_Entries":
@@ -235,17 +239,25 @@ class _Vocabulary:
 
         where = np.arange(len(tokens))  # places at which an n-gram starts
         place = tokens
-        ngrams, owners = [place * ORDERS], [text_of]
+        starts, ngrams = [where], [place * ORDERS]
         for n in range(1, ORDERS):
             longer = left[where] > n
             where, place = where[longer], place[longer]
             place = self._number((place << 31) | tokens[where + n], n, learn)
+            starts.append(where)
             ngrams.append(place * ORDERS + n)
-            owners.append(text_of[where])
-        ngram, owner = np.concatenate(ngrams), np.concatenate(owners)
-        span = int(ngram.max(initial=0)) + 1
-        keys, times = np.unique(owner * span + ngram, return_counts=True)
-        return _Entries(keys // span, keys % span, times, span)
+        span = max(int(each.max(initial=0)) for each in ngrams) + 1
+        # Some texts at a time: to sort all at once takes several times the memory.
+        first = _starts(sizes)
+        counted: list[tuple[NDArray[np.int32], ...]] = []
+        for begin in range(0, max(len(texts), 1), _PIECE):
+            ends = first[begin], first[min(begin + _PIECE, len(texts))]
+            cuts = [slice(*np.searchsorted(where, ends)) for where in starts]
+            owner = np.concatenate([text_of[w[c]] for w, c in zip(starts, cuts, strict=True)])
+            ngram = np.concatenate([x[c] for x, c in zip(ngrams, cuts, strict=True)])
+            keys, times = np.unique(owner * span + ngram, return_counts=True)
+            counted.append(tuple(x.astype(np.int32) for x in (keys // span, keys % span, times)))
+        return _Entries(*map(np.concatenate, zip(*counted, strict=True)), span)
 
     def _number(self, keys: Numbers, n: int, learn: bool) -> Numbers:
         """Numbers of the (n + 1)-grams with these keys."""
