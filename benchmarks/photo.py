@@ -143,7 +143,7 @@ def main() -> None:
     parts = {"caption": measure_caption, "command": measure_command}
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--encoder", default="efficientnet-lite2")
-    numbers = {"words": 8000, "hidden": 512, "length": 10, "repeats": 11, "rounds": 5, "seed": 0}
+    numbers = {"words": 4000, "hidden": 512, "length": 10, "repeats": 11, "rounds": 5, "seed": 0}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="auto")

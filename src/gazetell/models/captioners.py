@@ -328,10 +328,11 @@ class AttentionLSTM(CaptionModel):
 
     def advance(self, words: Tensors, state: State) -> Step:
         (hidden, cell), (keys,) = state.recurrent, state.memory
-        scores = widened(self.compare(hidden, keys)) / hidden.shape[1] ** 0.5  # (n, R)
+        asked = hidden.to(keys.dtype)
+        scores = widened(self.compare(asked, keys)) / hidden.shape[1] ** 0.5  # (n, R)
         attention = scores.softmax(1)
         context = self.gather(attention, keys.transpose(1, 2))  # (n, H)
-        gates = words[0] + self.state_gates(torch.cat((context, hidden.to(context.dtype)), 1))
+        gates = words[0] + self.state_gates(torch.cat((context, asked), 1))
         hidden, cell = lstm_update(gates, cell)
         return hidden, replace(state, recurrent=(hidden, cell)), attention
 

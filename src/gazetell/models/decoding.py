@@ -199,13 +199,13 @@ class _Search:
         The forbidden words' probability is not handed to the others: these are the model's own.
         """
         scores = logits.float().log_softmax(1)
-        # Finite, so that every caption can end, whatever a model says.
-        ending = scores[:, self.end].clamp(min=-1e9)
-        scores[:, self.end] = ending
-        scores.index_fill_(1, self.never.to(scores.device), -math.inf)
         length, n = tokens.shape[1], self.options.no_repeat_ngram
-        if length < self.options.min_length:
-            scores[:, self.end] = -math.inf
+        # Finite, so that every caption can end, whatever a model says.
+        end = scores[:, self.end].clamp_(min=-1e9)
+        ending = end.clone() if length < self.options.min_length else None
+        scores.index_fill_(1, self.never.to(scores.device), -math.inf)
+        if ending is not None:
+            end.fill_(-math.inf)
         if n and length >= n:
             grams = tokens.unfold(1, n, 1)  # (N, T-n+1, n)
             prefix = tokens[:, length - n + 1 :].unsqueeze(1)  # (N, 1, n-1)
@@ -213,23 +213,22 @@ class _Search:
             following = grams[rows, places, n - 1]
             word = following != self.end
             scores[rows[word], following[word]] = -math.inf
-        stuck = scores.isneginf().all(1)
-        scores[:, self.end] = ending.where(stuck, scores[:, self.end])
+        if ending is not None:
+            torch.where(scores.isneginf().all(1), ending, end, out=end)
         return scores
 
     def caption(
         self,
-        tokens: Tensor,
+        ids: list[int],
         attention: Tensor | None,
         log_prob: float,
         ended: bool,
         weakest: float,
     ) -> Decoded:
-        """A caption from a row of tokens (T,) and attention (T, R): what stands before the end."""
-        ids = tokens.tolist()
-        length = ids.index(self.end) if self.end in ids else len(ids)
+        """A caption of T words, without its end, from attention (T or more, R)."""
+        length = len(ids)
         return Decoded(
-            tokens=ids[:length],
+            tokens=ids,
             attention=None if attention is None else attention[:length].float().cpu(),
             log_prob=log_prob,
             score=log_prob / (length + 1) ** self.options.length_penalty,
@@ -255,31 +254,36 @@ class _Search:
             state = state.select(torch.arange(batch, device=device) // count)
         last = torch.full((batch,), self.start, device=device)
         tokens = torch.empty((batch, 0), dtype=torch.long, device=device)
-        log_prob, weakest = torch.zeros(2, batch, device=device)
         done = torch.zeros(batch, dtype=torch.bool, device=device)
+        gains: list[Tensor] = []
         gaze: list[Tensor] = []
         for step in range(longest + 1):
             logits, state, attention = self.decoder.step(last, state)
             scores = self.log_probs(logits, tokens)
-            chosen = scores.argmax(1) if draws is None else self.draw(scores, draws[:, step])
-            # Where there is no room for another word the caption ends, whatever is chosen.
-            last = torch.full_like(chosen, self.end) if step == longest else chosen
-            gained = scores.gather(1, last.unsqueeze(1)).squeeze(1)
-            log_prob = torch.where(done, log_prob, log_prob + gained)
-            weakest = torch.where(done, weakest, weakest.minimum(gained))
-            last = torch.where(done, self.end, last)
-            done = done | (chosen == self.end)
-            if step < longest:
-                tokens = torch.cat((tokens, last.unsqueeze(1)), 1)
-                if attention is not None:
-                    gaze.append(attention)
+            if draws is None:
+                gained, last = scores.max(1)
+            else:
+                last = self.draw(scores, draws[:, step])
+                gained = scores.gather(1, last.unsqueeze(1)).squeeze(1)
+            done = done | (last == self.end)
+            if step == longest:  # no room for another word: the caption ends, whatever is chosen
+                last, gained = torch.full_like(last, self.end), scores[:, self.end]
+            tokens = torch.cat((tokens, last.unsqueeze(1)), 1)
+            gains.append(gained)
+            if attention is not None:
+                gaze.append(attention)
             if bool(done.all()):
                 break
-        # To the CPU at once, not a row at a time.
+        # To the CPU at once, not a row at a time. What stands behind a row's end is left out.
         maps = torch.stack(gaze, 1).cpu() if gaze else [None] * batch
-        sums = log_prob.tolist(), done.tolist(), weakest.tolist()
-        rows = zip(tokens.cpu(), maps, *sums, strict=True)
-        captions = [self.caption(*row) for row in rows]
+        table = zip(
+            tokens.tolist(), torch.stack(gains, 1).tolist(), maps, done.tolist(), strict=True
+        )
+        captions = []
+        for ids, row, attention, ended in table:
+            length = ids.index(self.end)
+            row = row[: length + 1]
+            captions.append(self.caption(ids[:length], attention, sum(row), ended, min(0.0, *row)))
         return [captions[n * count : (n + 1) * count] for n in pictures]
 
     def draw(self, scores: Tensor, uniform: Tensor) -> Tensor:
@@ -333,7 +337,7 @@ class _Search:
                     maps = None if gaze is None else gaze[n]
                     least = min(float(weakest[n]), float(scores[n, self.end]))
                     sums = float(ending[row, k]), bool(ended[n]), least
-                    caption = self.caption(tokens[n], maps, *sums)
+                    caption = self.caption(tokens[n].tolist(), maps, *sums)
                     # Of equals the earlier one stays ahead: sorting is stable.
                     best[b] = sorted([*best[b], caption], key=lambda each: -each.score)[:count]
             if step == longest:
