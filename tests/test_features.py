@@ -274,7 +274,7 @@ def test_damage_is_told(encoder, dataset, name, damage):
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("precision", [FP32, BF16])
 def test_grids_come_from_a_cache_that_holds_them(encoder, dataset, monkeypatch, flip, precision):
-    model = SimpleNamespace(encoder=encoder, precision=precision, device=CPU)
+    model = SimpleNamespace(encoder=encoder, precision=precision, device=CPU, blind=False)
 
     def grid(images):
         with torch.inference_mode(), precision.autocast(CPU):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from gazetell import pictures
-from gazetell.errors import DataError, ImageError
+from gazetell.errors import ImageError
 from gazetell.pictures import (
     WHOLE,
     Frame,
@@ -413,7 +413,7 @@ def test_files_of_other_kinds_are_counted(album, caplog, monkeypatch):
     assert line.startswith(
         "4 files left out: .heic, .txt, no suffix (HEIC is read where pillow-heif"
     )
-    with pytest.raises(DataError, match=r"\.heic: no pictures there; 1 file left out: \.heic \("):
+    with pytest.raises(ImageError, match=r"\.heic: no pictures there; 1 file left out: \.heic \("):
         image_files([f"{album}/album/*.heic"])
 
 
@@ -426,7 +426,7 @@ def test_files_of_other_kinds_are_counted(album, caplog, monkeypatch):
     ],
 )
 def test_image_files_refuses_at_once(album, name, said):
-    with pytest.raises(DataError, match=f"{re.escape(name)}: {said}"):
+    with pytest.raises(ImageError, match=f"{re.escape(name)}: {said}"):
         image_files([album / "album" / "a.png", album / name])
 
 

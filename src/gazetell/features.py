@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,17 +58,14 @@ class Encoding:
         image: the picture, at most 640 px a side.
         encoder: fingerprint of the encoder that made the grid.
         view: where the grid lies on the picture.
+        doubt: why nothing sure can be told of the picture; empty where it can.
     """
 
     grid: Grid
     image: Image.Image
     encoder: str
     view: View = WHOLE_VIEW
-
-    @property
-    def shown(self) -> dict[str, Any]:
-        """What a caption or an answer keeps of it."""
-        return {"image": self.image, "view": self.view}
+    doubt: str = ""
 
 
 Picture = PictureSource | Encoding
@@ -90,7 +86,10 @@ class Model:
 
     Attributes:
         own_fit: that of its training.
+        blind: it learned without pictures, and does not look at them.
     """
+
+    blind = False
 
     def __init__(
         self,
@@ -140,6 +139,7 @@ class Model:
                     picture.preview,  # type: ignore[union-attr,arg-type]
                     self.fingerprint,
                     self.encoder.view(picture.size),  # type: ignore[union-attr]
+                    frame.doubt(picture.size),  # type: ignore[union-attr]
                 )
                 for n, picture in enumerate(loaded)
             )
@@ -166,8 +166,13 @@ class Model:
 def grids(model: Model, dataset: Dataset, images: Sequence[str], batch: int) -> Iterator[Grid]:
     """The grids, before any projection, of the named pictures, ``batch`` at a time.
 
-    From a feature cache where there is one that holds them all as they are now.
+    From a feature cache where there is one that holds them all as they are now; a blind model's are
+    zeros, and no picture is opened.
     """
+    if model.blind:
+        for begin in range(0, len(images), batch):
+            yield Grid.join([model.blank_grid()] * len(images[begin : begin + batch]))
+        return
     cache = find_cache(dataset, model.encoder, model.precision, images)
     if cache is not None:
         for begin in range(0, len(images), batch):

@@ -37,7 +37,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageFile
 
-from .errors import DataError, ImageError, PixelLimitError
+from .errors import ImageError, PixelLimitError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +49,8 @@ MAX_PIXELS = 100_000_000
 PREVIEW = 640
 # Pictures that fit into this much memory are opened once instead of once an epoch.
 KEEP_BYTES = 1 << 30
+
+TINY, LONG = 8, 6  # see ``Frame.doubt``
 
 PictureSource = bytes | str | os.PathLike[str] | Image.Image
 Fit = Literal["squash", "crop", "pad"]
@@ -76,6 +78,19 @@ _UPRIGHT = (
 )
 _ON_ITS_SIDE = {Image.Transpose[name] for name in _UPRIGHT[3:]}
 _PHOTOMETRIC = 262  # TIFF tag; 0 says that the value 0 is white
+
+
+class NamedBytes(bytes):
+    """The bytes of a picture file, and what messages call it."""
+
+    name = "picture"
+
+
+def _name(source: PictureSource) -> str:
+    """What messages call a picture."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return source.name if isinstance(source, NamedBytes) else NamedBytes.name
 
 
 def open_image(
@@ -122,8 +137,7 @@ def _read(source: PictureSource, read: Callable[[Image.Image, str], T]) -> T:
         raise ImageError(
             f"picture: expected a path, bytes or a Pillow image, found {type(source).__name__}"
         )
-    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "picture"
-    kind = ""
+    name, kind = _name(source), ""
     try:
         if isinstance(source, Image.Image):
             kind = source.format or "Pillow"
@@ -315,6 +329,22 @@ class Frame:
         x, y = (side / length / 2 for length in size)
         return 0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y
 
+    def doubt(self, size: tuple[int, int]) -> str:
+        """Why nothing sure can be told of a picture (width, height); empty where it can.
+
+        Its shorter side is less than an eighth of the input, or its longer one more than six times
+        the shorter: training pictures are neither.
+        """
+        width, height = size
+        if TINY * min(size) < self.size:
+            return f"is {width} x {height} pixels, enlarged to an input of {self.size}"
+        if max(size) > LONG * min(size):
+            longer = "wide as high" if width > height else "high as wide"
+            seen = {"squash": "it is squashed to a square", "crop": "only its middle is seen"}
+            why = seen.get(self.fit, "most of the input is padding")
+            return f"is {max(size) / min(size):.1f} times as {longer}: {why}"
+        return ""
+
     def view(self, size: tuple[int, int], cells: Area = WHOLE) -> View:
         """The view of a picture (width, height); ``cells`` is the area of the grid in the input."""
         seen = self.seen(size)
@@ -384,10 +414,15 @@ class LoadedPicture(NamedTuple):
 def load_picture(
     source: PictureSource, frame: Frame, with_preview: bool = False, crop: Area = WHOLE
 ) -> LoadedPicture:
-    """Open a picture for an encoder; ``crop`` as for ``Frame.pixels``, errors as ``open_image``."""
+    """Open a picture for an encoder; ``crop`` as for ``Frame.pixels``, errors as ``open_image``.
+
+    One that will be shown, and of which nothing sure can be told, is told in a warning.
+    """
     side = math.ceil(frame.size / min(crop[2] - crop[0], crop[3] - crop[1]))
     picture = open_image(source, side=max(PREVIEW, side) if with_preview else side)
     small = preview(picture) if with_preview else None
+    if with_preview and (doubt := frame.doubt(picture.size)):
+        log.warning("%s: %s; what is told of it is not sure", _name(source), doubt)
     return LoadedPicture(frame.pixels(picture, crop), picture.size, small)
 
 
@@ -503,7 +538,7 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     kinds that folders and patterns leave out, and files that are named again.
 
     Raises:
-        DataError: a path that does not exist, or a folder or pattern without pictures.
+        ImageError: a path that does not exist, or a folder or pattern without pictures.
     """
     found: dict[Path, None] = {}
     others: dict[Path, None] = {}
@@ -516,7 +551,7 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
             found[Path(name)] = None
             continue
         if not exists and not glob.has_magic(name):
-            raise DataError(
+            raise ImageError(
                 f"{name}: no such file or folder; expected a picture, folder or pattern"
             )
         matches = [name] if folder else sorted(glob.glob(name, recursive=True))
@@ -524,7 +559,7 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
         pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
         rest = [path for path in files if path.suffix.lower() not in SUFFIXES]
         if not pictures:
-            raise DataError(f"{name}: no pictures there{_left_out(rest, '; ')}; {_EXPECTED}")
+            raise ImageError(f"{name}: no pictures there{_left_out(rest, '; ')}; {_EXPECTED}")
         found.update(dict.fromkeys(pictures))
         others.update(dict.fromkeys(rest))
     if again:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from gazetell import cli
-from gazetell.models.folder import update_setting
+from gazetell.models.folder import save_model, update_setting
 from gazetell.training.options import train_options
 
 
@@ -165,8 +166,61 @@ def test_caption_from_standard_input(run, world, monkeypatch):
 
 
 def test_caption_saves_the_gaze(run, world):
-    assert run("caption a.png --model tell --gaze g.html")[0] == 0
+    assert run("caption a.png --model tell --gaze g.html")[::2] == (0, "")
     assert (world / "g.html").stat().st_size > 500
+    assert (
+        run("caption a.png --model tell --gaze new/maps")[2] == "new/maps: a new folder was made\n"
+    )
+    assert [path.name for path in (world / "new/maps").iterdir()] == ["0000-a.png"]
+
+
+def test_a_picture_that_cannot_be_read_has_one_name_and_one_exit_status(run, world, monkeypatch):
+    """Whatever the verb: the file's name, or that it came from standard input."""
+    (world / "bad.png").write_bytes(b"no picture")
+    for picture, name in (
+        ("bad.png", "bad.png"),
+        ("-", "standard input"),
+        ("lost.png", "lost.png"),
+    ):
+        for verb, more in (("caption", "--model tell"), ("ask", "is-it --model ask")):
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"no picture")))
+            status, out, err = run(f"{verb} {picture} {more}")
+            assert (status, out) == (4, "")
+            assert err.startswith(f"error: {name}: ")
+
+
+def test_that_a_model_is_blind_is_said_wherever_it_is_used(run, world, untrained):
+    for name in ("deaf", "dumb"):
+        save_model(world / name, untrained(blind=True))
+    said = "deaf: is blind; it does not look at the picture\n"
+    assert run("caption a.png --model deaf", status=0)[2] == said
+    _, _, err = run("caption a.png --model deaf --model dumb", status=0)
+    assert err == said + said.replace("deaf", "dumb")
+    _, _, err = run("describe data/images --model deaf --out captions.csv", status=0)
+    assert err.startswith(said)
+    shutil.rmtree(world / "data/images")  # which nobody opens
+    for model in ("deaf", "blind"):
+        status, _, err = run(f"evaluate {model} --data data")
+        assert (status, f"{model}: is blind; it does not look at the picture\n" in err) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((7, 30), "is 7 x 30 pixels, enlarged to an input of 64"),
+        ((700, 100), "is 7.0 times as wide as high: most of the input is padding"),
+    ],
+)
+def test_of_tiny_and_very_long_pictures_a_model_is_not_sure(run, world, confidence, size, said):
+    update_setting("tell", "confidence", confidence(threshold=0.0))
+    Image.new("RGB", size, "red").save("odd.png")
+    said = f"odd.png: {said}; what is told of it is not sure\n"
+    _, out, err = run("caption odd.png --model tell", status=0)
+    assert (out.endswith("  (not sure)\n"), err) == (True, said)
+    assert json.loads(run("caption odd.png --model tell --json")[1])["sure"] is False
+    _, out, err = run("ask odd.png is-it --model ask", status=0)
+    assert (out.startswith("not sure; at best: "), err) == (True, said)
+    assert not run("ask odd.png is-it --model ask --abstain-below 0")[1].startswith("not sure")
 
 
 def test_pictures_of_one_name_keep_their_own_gaze(run, world):
@@ -208,7 +262,8 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("captoin", 2, "caption"),
         ("caption a.png --model tell --beem 3", 2, "--beam"),
         ("caption --model tell", 2, "expected pictures"),
-        ("caption nothing.png --model tell", 3, "nothing.png"),
+        ("caption nothing.png --model tell", 4, "nothing.png"),
+        ("caption bare --model tell", 4, "bare: no pictures there"),
         ("caption a.png --model nowhere", 5, "nowhere: is no model folder"),
         ("caption a.png --model ask", 5, "use it with: gazetell ask"),
         ("caption a.png --model tell --beam 0", 2, "--beam 0:"),
@@ -243,11 +298,17 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("features data --encoder resnet18 --encoder-weights a.pth", 5, "a.pth"),
         ("score --references r --predictions p", 3, "r: "),
         ("data table nowhere.csv --out new", 3, "nowhere.csv"),
+        ("data merge data --out data", 2, "--out data: data is read, and would be replaced"),
+        ("data merge data:test --out data/", 2, "data:test is read, and would be"),
+        ("data questions-from-captions data --out data", 2, "data is read, and would be"),
+        ("data table a.csv --without data:test --out data", 2, "data:test is read, and would"),
+        ("data table data/captions.jsonl --out data", 2, "captions.jsonl is read, and would"),
         ("models nowhere", 5, "nowhere"),
     ],
 )
 def test_a_mistake_is_one_line(mistake, world, command, status, said):
     (world / "ask/config").touch()
+    (world / "bare").mkdir()
     mistake(status, said, command)
 
 

@@ -62,7 +62,7 @@ def test_options_reach_the_search(run, home):
         (["pictures", *MODEL, "--out", "c.pdf"], 2, ".csv, .jsonl, .html"),
         (["pictures", *MODEL, "--out", "c.csv", "--batch", 0], 2, "--batch 0"),
         (["pictures", *MODEL, "--out", "c.csv", "--beam", 0], 2, "beam 0"),
-        (["nowhere", *MODEL, "--out", "c.csv"], 3, "nowhere: is no folder"),
+        (["nowhere", *MODEL, "--out", "c.csv"], 4, "nowhere: is no folder"),
         (["pictures", "--model", "nowhere", "--out", "c.csv"], 5, "nowhere: is no model folder"),
         (["pictures", *MODEL, "--out", "model/config.json/c.csv"], 6, "c.csv"),
     ],

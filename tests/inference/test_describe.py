@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 from page_reader import Page
 
-from gazetell.errors import DataError, UsageError, WriteError
+from gazetell.errors import DataError, ImageError, UsageError, WriteError
 from gazetell.inference import describe as module
 from gazetell.inference.describe import Journal, describe, identity
 from gazetell.inference.predict import Captioner, caption_many
@@ -376,7 +376,7 @@ def test_another_precision_is_told(model, untrained, folder, tmp_path, caplog):
 def test_what_cannot_be_done_leaves_nothing(model, folder, tmp_path, out, where, said):
     (tmp_path / "dir.csv").mkdir()
     (folder / "none").mkdir()
-    with pytest.raises((UsageError, DataError), match=said):
+    with pytest.raises((UsageError, ImageError), match=said):
         describe(model, folder / where, tmp_path / out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.csv", "pictures"]
 

@@ -202,6 +202,18 @@ def test_a_strip_is_laid_out_in_even_rows():
     assert (grey(sheet)[24 + 96 + 150 : 24 + 96 + 188, 24:216] < 128).sum() == 0  # ""
 
 
+@pytest.mark.parametrize(
+    ("size", "tile"), [((1600, 400), 384), ((400, 3200), 640), ((90, 60), 192)]
+)
+def test_a_long_picture_is_drawn_large_enough_to_be_seen(size, tile):
+    """The shorter side of a tile has half of the usual length, as far as previews are so large."""
+    made = Gaze(colourful(size), ["a", "dot", "dot"], maps(["a", "dot", "dot"]))
+    drawn = tile if size[0] > size[1] else round(tile * size[0] / size[1])
+    columns = {384: 2, 640: 4, 192: 4}[tile]  # of four tiles
+    assert made.strip().width == 2 * 24 + columns * max(drawn, 96) + (columns - 1) * 16
+    assert min(frames(made.gif())[0].size) >= 80
+
+
 def test_a_title_takes_room_of_its_own():
     for kind in ("strip", "gif"):
         plain, titled = (getattr(gaze_of(["dot"], title=t), kind)() for t in ("", "a dot " * 30))

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import logging
 import pickle
 import re
 from types import SimpleNamespace
@@ -349,19 +350,21 @@ def test_backbones_of_timm(name, stages, shape, tmp_path):
         Encoder(EncoderConfig(f"timm/{name}", "none", layer="9"))
 
 
-def test_weights_of_timm_by_their_tag(monkeypatch):
+def test_weights_of_timm_by_their_tag(monkeypatch, capfd):
     assert EncoderConfig("timm/resnet18").weights == "a1_in1k"
     assert EncoderConfig("timm/resnet18.tv_in1k").weights == "tv_in1k"
 
     def fail(name, **options):
         assert name == "resnet18.tv_in1k"
         assert options["pretrained"]
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
         raise OSError("the hub is away")
 
     monkeypatch.setattr(timm, "create_model", fail)
     said = r"weights timm/resnet18 tv_in1k cannot be downloaded \(the hub is away\).*resnet18\.tv"
     with pytest.raises(ModelError, match=said):
         Encoder(EncoderConfig("timm/resnet18", "tv_in1k"))
+    assert capfd.readouterr().err == ""  # our line tells it all
     with pytest.raises(UsageError, match="one of a1_in1k"):
         Encoder(EncoderConfig("timm/resnet18", "other"))
     with pytest.raises(UsageError, match="names the weights a1_in1k, not tv_in1k"):

@@ -142,10 +142,11 @@ def test_options_of_an_earlier_run_folder():
         saved_options(old | {"pases": 9}, "training.json")
 
 
-def test_paths_are_absolute_and_models_must_be_there(tmp_path, monkeypatch):
+def test_paths_are_absolute_and_models_must_be_there(tmp_path, monkeypatch, photo):
     monkeypatch.chdir(tmp_path)
     Path("vectors.txt").touch()
     assert train_options(word_vectors="vectors.txt").word_vectors == str(tmp_path / "vectors.txt")
+    assert train_options(word_vectors="photo").word_vectors == str(photo / "captioner")
     for name in ("init_from", "encoder_from"):
         with pytest.raises(ModelError, match="nowhere"):
             train_options(**{name: "nowhere"})

@@ -18,8 +18,8 @@ from .terminal import STDIN, report, standard_streams
 __all__ = ["app", "main"]
 
 EXIT_STATUS = (
-    "Exit status: 0 done, 1 one of the pictures or typed questions failed, 2 an option, 3 data, "
-    "4 a picture, 5 a model, 6 writing, 130 interrupted."
+    "Exit status: 0 done, 1 one of several pictures or typed questions failed, 2 an option, "
+    "3 data, 4 a picture, 5 a model, 6 writing, 130 interrupted."
 )
 app = App(
     name="gazetell",

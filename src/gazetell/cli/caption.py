@@ -15,7 +15,7 @@ from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
 from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_many, check_bound
 from ..models.folder import PHOTO
-from ..pictures import image_files
+from ..pictures import NamedBytes, image_files
 from .terminal import (
     HERE,
     STDIN,
@@ -86,12 +86,10 @@ def caption(
     elif len(pictures) > 1:
         raise UsageError("- reads one picture from standard input; expected no other pictures")
     else:
-        items = [sys.stdin.buffer.read()]
+        items = [_standard_input()]
     given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
     one_file = is_gaze_file(gaze, given, len(items), "pictures")
     captioner = Captioner.load(*model, **vars(computing))
-    if captioner.captioner.options.blind:
-        report(f"{model[0]}: is blind; it does not look at the picture")
     chosen = captioner.options(**decoding.given())
     if gaze is not None and not captioner.attentive:
         raise UsageError(f"--gaze {gaze}: {' '.join(model) or PHOTO} has no attention to show")
@@ -108,7 +106,7 @@ def caption(
         odd += any("\udc80" <= letter <= "\udcff" for letter in name)
         if gaze is not None:
             # Short enough for every file system; the number tells pictures of one name apart.
-            stem = "picture" if isinstance(item, bytes) else Path(name).stem[:50]
+            stem = "standard-input" if isinstance(item, bytes) else Path(name).stem[:50]
             target = gaze if one_file else gaze / f"{number:04d}-{stem}.png"
             refuse_pictures(target, given)
             result.save_gaze(target)
@@ -120,7 +118,14 @@ def caption(
         report(f"error: {error}")
     if failed and len(items) > 1:
         report(f"{len(failed)} of {len(items)} pictures failed")
-    return 1 if failed else 0
+    return (1 if len(items) > 1 else ImageError.exit_code) if failed else 0
+
+
+def _standard_input() -> NamedBytes:
+    """The picture of standard input."""
+    picture = NamedBytes(sys.stdin.buffer.read())
+    picture.name = "standard input"
+    return picture
 
 
 def _writer(as_json: bool, as_csv: bool, several: bool) -> Callable[[str, Caption], None]:
@@ -183,13 +188,11 @@ def ask(
     given = {os.path.realpath(picture)}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
     answerer = Answerer.load(model, **vars(computing))
-    if answerer.answerer.options.blind:
-        report(f"{model}: is blind; it does not look at the picture")
     if gaze is not None and not answerer.attentive:
         raise UsageError(f"--gaze {gaze}: {model or PHOTO} has no attention to show")
     for question in questions:
         answerer.read_question(question)
-    encoded = answerer.encode(sys.stdin.buffer.read() if picture == STDIN else picture)
+    encoded = answerer.encode(_standard_input() if picture == STDIN else picture)
     status, number = 0, 0
     for number, question in enumerate(questions or _typed(), 1):
         try:

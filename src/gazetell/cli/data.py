@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from ..data.prepare import Summary, summarise
+from ..data.prepare import RECORDS, Summary, summarise
 from ..data.prepare import prepare as prepare_dataset
 from ..data.readers import READERS
 from ..data.readers.rows import BadRows
 from ..data.readers.vqa import write_vqa_text
-from ..data.records import Dataset, open_part
+from ..data.records import Dataset, open_part, part_of
+from ..errors import UsageError
 from ..progress import bar
 from .terminal import on_terminal, print_json, report
 
@@ -43,6 +44,15 @@ class _Preparing:
     json: bool = False
 
 
+def _refuse_own(out: Path, prepared: list[str], others: list[Any]) -> None:
+    """Keep ``--out`` from replacing what is read: a prepared dataset, or one of its files."""
+    replaced = {(out / name).resolve() for name in (*RECORDS, "dataset.json")}
+    own = [text for text in prepared if Path(part_of(text)[0]).resolve() == out.resolve()]
+    own += [str(x) for x in others if isinstance(x, Path) and x.resolve() in replaced]
+    if own:
+        raise UsageError(f"--out {out}: {own[0]} is read, and would be replaced; expected another")
+
+
 def _verb(reader: Callable[..., Dataset]) -> Callable[..., None]:
     """The verb of a reader: its own options, --out, and those of every source."""
     taken = inspect.signature(reader).parameters
@@ -53,6 +63,8 @@ def _verb(reader: Callable[..., Dataset]) -> Callable[..., None]:
         common: Annotated[_Preparing, Parameter(name="*")] = _Preparing(),
         **options: Any,
     ) -> None:
+        read = [*common.without, *(map(str, arguments) if "prepared" in taken else ())]
+        _refuse_own(out, read, [*arguments, *options.values()])
         bad, without = BadRows(skip=common.skip_bad), [open_part(text) for text in common.without]
         if "pictures" in taken:
             options["pictures"] = out / "images"

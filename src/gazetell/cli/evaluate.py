@@ -108,10 +108,11 @@ def evaluate(
             if kind != does and value not in (None, False, ()):
                 raise UsageError(f"{name}: {runs[0]} {does}; that option is of the other kind")
     if calibrate:
-        fit_model(model, dataset, progress=on_terminal())
+        count = fit_model(model, dataset, progress=on_terminal())
         fitted = "confidence" if isinstance(model, Captioner) else "abstain_below"
         update_setting(home, fitted, getattr(model, fitted))
-        report(f"{home}: {fitted} fitted on val")
+        what = "captions" if isinstance(model, Captioner) else "answers"
+        report(f"{home}: {fitted} fitted on {count} {what} of val")
     shared: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
     results: dict[str, Evaluation[Any, Any]] = {}
     settings: list[dict[str, Any]] = [{}]

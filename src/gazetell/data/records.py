@@ -186,16 +186,22 @@ class Dataset:
         return cls(about["name"], about["kind"], root, captions, questions, folder)
 
 
+def part_of(text: str) -> tuple[str, str]:
+    """The folder and the split that FOLDER or FOLDER:SPLIT names; the split may be empty."""
+    folder, _, split = text.rpartition(":")
+    return (text, "") if split not in SPLITS or os.path.isdir(text) else (folder, split)
+
+
 def open_part(text: str) -> Dataset:
     """A prepared dataset, or one split of it: FOLDER or FOLDER:SPLIT.
 
     Raises:
         DataError: see ``Dataset.open``; or the split holds nothing.
     """
-    folder, _, split = text.rpartition(":")
-    if split not in SPLITS or os.path.isdir(text):
-        return Dataset.open(text)
+    folder, split = part_of(text)
     dataset = Dataset.open(folder)
+    if not split:
+        return dataset
     captions = tuple(record for record in dataset.captions if record.split == split)
     questions = tuple(record for record in dataset.questions if record.split == split)
     if not captions and not questions:

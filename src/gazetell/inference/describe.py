@@ -99,7 +99,8 @@ def describe(
     Raises:
         UsageError: another suffix, an option out of its range, or an output that another model,
             other options or somebody else made.
-        DataError: no folder, no pictures in it, or a damaged journal.
+        ImageError: no folder, or no pictures in it.
+        DataError: a damaged journal.
         WriteError: the file system refused; what was done until then is kept.
     """
     folder, out = Path(folder), Path(out)
@@ -158,14 +159,14 @@ def check_out(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> No
 
     Raises:
         UsageError: an output of another suffix, or a folder.
-        DataError: no folder of pictures.
+        ImageError: no folder of pictures.
     """
     if Path(out).suffix.lower() not in FORMATS:
         raise UsageError(f"--out {out}: expected a name that ends in {', '.join(FORMATS)}")
     if Path(out).is_dir():
         raise UsageError(f"--out {out}: is a folder; expected a file")
     if not Path(folder).is_dir():
-        raise DataError(f"{folder}: is no folder; expected a folder of pictures")
+        raise ImageError(f"{folder}: is no folder; expected a folder of pictures")
 
 
 def identity(model: Captioner) -> str:

@@ -40,7 +40,7 @@ from ..metrics import (
     score_captions,
     score_wups,
 )
-from ..models.confidence import SAMPLE, fit_abstaining, fit_confidence
+from ..models.confidence import ANSWERS, SAMPLE, fit_abstaining, fit_confidence
 from ..models.decoding import Decoded
 from ..models.encoders import Grid
 from ..pictures import View
@@ -143,8 +143,9 @@ def evaluate(
             decoded = model.decode(grid, chosen, range(first, first + len(grid.cells)))
             seconds += time.perf_counter() - began
             for caption, record in zip(decoded, records[first:], strict=False):
-                view = model.view(dataset.path(record))
-                captions.append(replace(caption, view=view))
+                if caption.attention is not None:  # the view is that of the gaze
+                    caption = replace(caption, view=model.view(dataset.path(record)))
+                captions.append(caption)
             update(len(captions), len(records))
     references = {record.id: record.captions for record in records}
     texts = [caption.text for caption in captions]
@@ -248,7 +249,7 @@ def calibrate(
     *,
     batch: int = 64,
     progress: bool = False,
-) -> None:
+) -> int:
     """Fit a loaded model's confidence anew on the validation split, as training does at its end.
 
     Of a captioner that is ``confidence``, of an answerer ``abstain_below``; its temperature stays.
@@ -259,6 +260,9 @@ def calibrate(
         batch: pictures a forward pass.
         progress: show a progress bar on standard error.
 
+    Returns:
+        How many captions or answers it was fitted to.
+
     Raises:
         DataError: the splits are not there, or nothing can be fitted to them; the model is as it
             was.
@@ -267,11 +271,16 @@ def calibrate(
     if isinstance(model, Answerer):
         found = evaluate_answers(model, dataset, split="val", batch=batch, progress=progress)
         sure = [answer.confidence for answer in found.results]
+        if len(sure) < ANSWERS:
+            raise DataError(
+                f"{found.figures['dataset']}: no bound can be fitted: {len(sure)} validation "
+                f"answers; expected {ANSWERS} or more"
+            )
         model.abstain_below = fit_abstaining(sure, found.right, logger.warning)
-        return
+        return len(sure)
     if model.members > 1:
         raise UsageError("a confidence is fitted to one model; expected no ensemble")
-    if model.captioner.options.blind:
+    if model.blind:
         raise UsageError("a blind captioner looks at no picture and gets no confidence")
     dataset = _opened(dataset, batch, 0)
     records = scored_records(dataset, "val")
@@ -296,6 +305,7 @@ def calibrate(
     if isinstance(fitted, str):
         raise DataError(f"{dataset.folder}: no confidence can be fitted: {fitted}")
     model.confidence = fitted
+    return len(records)
 
 
 def _opened(dataset: Dataset | str | os.PathLike[str], batch: int, limit: int) -> Dataset:
@@ -332,8 +342,8 @@ def _no_pointing(
     """Why there is no pointing score, if there is none."""
     if pointed:
         return None
-    if not model.attentive:
-        return "the model has no attention"
+    if model.blind or not model.attentive:
+        return f"the model {'is blind' if model.blind else 'has no attention'}"
     return unnamed if boxes else "the split has no boxes"
 
 
@@ -430,7 +440,7 @@ def evaluate_answers(
             if evidence:
                 changed.ask(grid, questions, owner)
             for record, answer in zip(now, batch_answers, strict=True):
-                if answer.attention is not None and record.boxes:
+                if answer.attention is not None and record.boxes and not model.blind:
                     view = model.view(dataset.path(record))
                     gazes.append((answer.attention, view, record.boxes))
                 answers.append(replace(answer, attention=None))

@@ -37,7 +37,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from ..errors import UsageError
 from ..files import atomic_path
-from ..pictures import WHOLE_VIEW, View, open_image
+from ..pictures import PREVIEW, WHOLE_VIEW, View, open_image
 
 FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".html")  # of `Gaze.save`
 
@@ -126,6 +126,12 @@ def resized(picture: Image.Image, side: int) -> Image.Image:
     scale = side / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
     return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _tile(picture: Image.Image, side: int) -> Image.Image:
+    """``resized``, a long picture so large that half of ``side`` is left of its shorter side."""
+    longest = max(side, round(side / 2 * max(picture.size) / min(picture.size)))
+    return resized(picture, min(longest, max(side, PREVIEW)))
 
 
 # Words on a picture
@@ -294,7 +300,7 @@ class Gaze:
 
         Args:
             path: ``.png``, ``.jpg``, ``.jpeg`` or ``.webp`` for a `strip`, ``.gif`` or ``.html``;
-                missing folders are made.
+                missing folders are made, which a warning tells.
 
         Raises:
             UsageError: another suffix.
@@ -303,6 +309,7 @@ class Gaze:
         suffix = Path(path).suffix.lower()
         if suffix not in FORMATS:
             raise UsageError(f"{path}: cannot be written; expected a name in {', '.join(FORMATS)}")
+        new = not Path(path).parent.exists()
         with atomic_path(path) as temporary:
             if suffix == ".html":
                 temporary.write_text(self.page(), encoding="utf-8")
@@ -310,6 +317,8 @@ class Gaze:
                 temporary.write_bytes(self.gif())
             else:
                 self.strip().save(temporary, quality=92)
+        if new:
+            log.warning("%s: a new folder was made", Path(path).parent)
 
     def strip(self, *, columns: int | None = None, side: int = 192) -> Image.Image:
         """The picture, then one overlay a word with the word beneath, in rows.
@@ -317,13 +326,15 @@ class Gaze:
         The rows run from the right if the words do.
 
         Args:
-            columns: tiles in a row; by default at most six, evenly filled.
-            side: the longer side of a tile in pixels.
+            columns: tiles in a row; by default at most six, of wide ones fewer, evenly filled.
+            side: the longer side of a tile in pixels; of a picture more than twice as long as high
+                more, until the shorter one has half of that.
         """
-        small = resized(self.picture, side)
+        small = _tile(self.picture, side)
         tiles = [small, *(overlay(small, m, self.view) for m in self._maps)]
         if columns is None:
-            columns = math.ceil(len(tiles) / math.ceil(len(tiles) / 6))
+            fitting = max(1, 6 * side // max(small.width, side))
+            columns = math.ceil(len(tiles) / math.ceil(len(tiles) / fitting))
         columns = min(max(1, columns), len(tiles))
         margin, gap, beneath, size = side // 8, side // 12, side // 5, max(SMALLEST, side // 11)
         # A narrow picture still leaves room for its word.
@@ -357,7 +368,7 @@ class Gaze:
         Returns:
             The bytes of a GIF file; without words the picture alone.
         """
-        small = resized(self.picture, side)
+        small = _tile(self.picture, side)
         width, size, margin = max(small.width, side // 2), max(SMALLEST, side // 18), side // 24
         heading, above = _paragraph(self.title.split(), size, width, 0, margin)
         below = above + small.height

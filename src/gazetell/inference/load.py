@@ -8,7 +8,15 @@ model.caption(picture).text, model.ask(picture, "Which animal is this?").text
 from typing import Unpack
 
 from ..errors import ModelError
-from ..models.folder import CaptionerFolder, fetch, is_pair, load_kind, load_model, named_or_photo
+from ..models.folder import (
+    CaptionerFolder,
+    fetch,
+    is_pair,
+    load_kind,
+    load_model,
+    named_or_photo,
+    told,
+)
 from .predict import Answerer, Captioner, LoadOptions, Path, check_members
 
 
@@ -52,10 +60,11 @@ def load(*paths: Path, **how: Unpack[LoadOptions]) -> Captioner | Answerer | Pai
     folder = fetch(path)
     if is_pair(folder) and not others:
         return Pair(Captioner.load(folder, **how), Answerer.load(folder, **how))
-    model = load_model(fetch(folder, "captioner"))
+    model = told(path, load_model(fetch(folder, "captioner")))
     if isinstance(model, CaptionerFolder):
         check_members((path, *others))
-        return Captioner(model, *(load_kind(x, CaptionerFolder) for x in others), **how)
+        more = (told(x, load_kind(x, CaptionerFolder)) for x in others)
+        return Captioner(model, *more, **how)
     if others:
         raise ModelError(f"{path}: answers questions; an ensemble is of captioners")
     return Answerer(model, **how)

@@ -16,7 +16,7 @@ from functools import cached_property
 from html import escape
 from itertools import count, islice, tee
 from numbers import Integral, Real
-from typing import Any, TypedDict, Unpack
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from ..errors import ImageError, ModelError, UsageError
 from ..features import Model, Picture
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
 from ..models.encoders import Grid
-from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, named_or_photo
+from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, named_or_photo, told
 from ..pictures import PREVIEW, WHOLE_VIEW, Fit, View, load_pictures, stack_pixels
 from .gaze import Gaze, picture_uri
 
@@ -54,10 +54,16 @@ class LoadOptions(TypedDict, total=False):
 class _Result:
     """What a caption and an answer can do with their picture and their attention."""
 
+    doubted: ClassVar[dict[str, bool]]  # what it says where nothing sure can be told
+
     attention: np.ndarray | None
     image: Image.Image | None
     text: str
     view: View
+
+    def of(self, view: View, doubt: str, image: Image.Image | None = None) -> Self:
+        """The same of a picture, and not sure where there is a doubt (``Frame.doubt``)."""
+        return replace(self, view=view, image=image, **self.doubted if doubt else {})  # type: ignore[type-var]
 
     def _shown(self) -> tuple[Sequence[str], str | None, str]:
         """A label for each map of the attention, a title above them, and the text as HTML."""
@@ -118,10 +124,13 @@ class Caption(_Result):
         ended: False if the sentence was cut at the greatest length.
         confidence: calibrated probability that it is good (`gazetell.models.confidence`); None for
             a model without one, and for an ensemble, to which none was fitted.
-        sure: whether the confidence reaches the model's threshold; None likewise.
+        sure: whether the confidence reaches the model's threshold; None likewise. False of a tiny
+            or very long picture.
         image: the picture, at most 640 px a side.
         view: where the maps lie on the picture.
     """
+
+    doubted: ClassVar = {"sure": False}
 
     text: str
     words: list[str]
@@ -163,11 +172,14 @@ class Answer(_Result):
             with row 0 on top; None for a model without attention.
         unknown: words of the question that are not in the model's vocabulary.
         cut: how many words at the end of the question the model did not read.
-        abstained: the confidence lies below the bound that was asked for.
+        abstained: the confidence lies below the bound that was asked for, or below the model's
+            own; without a bound asked for also of a tiny or very long picture.
         without_picture: probability of the same answer when the picture is plain grey, if asked.
         image: the picture, at most 640 px a side.
         view: where the maps lie on the picture.
     """
+
+    doubted: ClassVar = {"abstained": True}
 
     question: str
     text: str
@@ -258,6 +270,7 @@ class Captioner(Model):
         self.decoder = Ensemble(members).to(self.device).eval()
         self.converted: Any = self.precision.converted(self.decoder)
         self.members = len(members)
+        self.blind = all(m.captioner.options.blind for m in (model, *others))
         self.tokenizer: Tokenizer = model.tokenizer
         self.decoding: DecodingOptions = model.decoding
         self.confidence = None if others else model.confidence
@@ -267,7 +280,8 @@ class Captioner(Model):
     def load(cls, *paths: Path, **how: Unpack[LoadOptions]) -> "Captioner":
         """``gazetell.load``, refusing answerers."""
         check_members(paths)
-        models = [load_kind(path, CaptionerFolder) for path in named_or_photo(paths)]
+        named = named_or_photo(paths)
+        models = [told(path, load_kind(path, CaptionerFolder)) for path in named]
         return cls(*models, **how)
 
     def caption(self, image: Picture, **options: Any) -> Caption:
@@ -293,16 +307,16 @@ class Captioner(Model):
         encodings = self.encode_all(images)
         captions = self.decode(Grid.join([encoding.grid for encoding in encodings]), chosen)
         pairs = zip(captions, encodings, strict=True)
-        return [replace(caption, **encoding.shown) for caption, encoding in pairs]
+        return [caption.of(x.view, x.doubt, x.image) for caption, x in pairs]
 
     def n_best(self, image: Picture, count: int, **options: Any) -> list[Caption]:
         """The ``count`` best captions of a picture, best first; options as for ``caption``.
 
         With ``sample=True`` so many drawn ones; else no more than the beam.
         """
-        encoding = self.encode(image)
-        captions = self.decode_best(encoding.grid, self.options(**options), count)[0]
-        return [replace(caption, **encoding.shown) for caption in captions]
+        x = self.encode(image)
+        captions = self.decode_best(x.grid, self.options(**options), count)[0]
+        return [caption.of(x.view, x.doubt, x.image) for caption in captions]
 
     def options(self, **changes: Any) -> DecodingOptions:
         """The model's decoding options with some changed, checked as ``caption`` says."""
@@ -404,9 +418,9 @@ def caption_many(
     if batch < 1:
         raise UsageError(f"batch {batch}: expected 1 or more")
     chosen = model.options(**options)
-    queue, rest = tee(items)
+    (queue, rest), frame = tee(items), model.encoder.frame
     places = iter(count() if positions is None else positions)
-    for loaded in load_pictures(queue, model.encoder.frame, batch=batch, with_preview=True):
+    for loaded in load_pictures(queue, frame, batch=batch, with_preview=True):
         rows = list(zip(islice(rest, len(loaded)), places, loaded, strict=False))
         good = [(place, x) for _, place, x in rows if not isinstance(x, ImageError)]
         captions: Iterator[Caption] = iter(())
@@ -417,8 +431,8 @@ def caption_many(
             if isinstance(picture, ImageError):
                 yield item, picture
             else:
-                view = model.encoder.view(picture.size)
-                yield item, replace(next(captions), image=picture.preview, view=view)
+                view, doubt = model.encoder.view(picture.size), frame.doubt(picture.size)
+                yield item, next(captions).of(view, doubt, picture.preview)
 
 
 class Answerer(Model):
@@ -427,6 +441,7 @@ class Answerer(Model):
     def __init__(self, model: AnswererFolder, **how: Unpack[LoadOptions]) -> None:
         super().__init__(model.encoder, **how)
         self.answerer = model.answerer.to(self.device).eval()
+        self.blind = bool(model.answerer.options.blind)
         self.converted = self.precision.converted(self.answerer)
         self.tokenizer, self.answers = model.tokenizer, model.answers
         self.temperature, self.sigmoid = model.temperature, model.sigmoid
@@ -437,7 +452,7 @@ class Answerer(Model):
     def load(cls, path: Path | None = None, **how: Unpack[LoadOptions]) -> "Answerer":
         """``gazetell.load``, refusing a captioner."""
         (chosen,) = named_or_photo(() if path is None else (path,))
-        return cls(load_kind(chosen, AnswererFolder), **how)
+        return cls(told(chosen, load_kind(chosen, AnswererFolder)), **how)
 
     def ask(
         self,
@@ -480,7 +495,8 @@ class Answerer(Model):
         answers = self.answer(
             encoding.grid, questions, owner, abstain_below=abstain_below, evidence=evidence
         )
-        return [replace(answer, **encoding.shown) for answer in answers]
+        doubt = encoding.doubt if abstain_below is None else ""
+        return [answer.of(encoding.view, doubt, encoding.image) for answer in answers]
 
     def answer(
         self,

@@ -32,6 +32,7 @@ from .weights import (
     check_finite,
     is_file,
     load_pretrained,
+    quiet,
     read_state_dict,
     timm_preset,
 )
@@ -497,7 +498,8 @@ def _timm_backbone(config: EncoderConfig, weights: str) -> tuple[nn.Module, str,
     if preset.fixed_input_size:
         options["img_size"] = config.size or transform["size"]
     try:
-        network = timm.create_model(name, num_classes=0, **options)
+        with quiet("huggingface_hub"):
+            network = timm.create_model(name, num_classes=0, **options)
     except Exception as error:  # those of timm, the hub and the network have no common base
         reason = (str(error) or type(error).__name__).strip().splitlines()[0][:200]
         if is_file(weights):

@@ -41,7 +41,7 @@ from .captioners import CaptionModel, build_captioner, captioner_config
 from .confidence import Confidence
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
-from .weights import check_finite
+from .weights import check_finite, quiet
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -287,6 +287,13 @@ def load_kind(path: str | os.PathLike[str], kind: type[Folder]) -> Folder:
     return model
 
 
+def told(path: str | os.PathLike[str], model: Folder) -> Folder:
+    """A model that was loaded to be used; that it is blind is said."""
+    if model.network.options.blind:
+        log.warning("%s: is blind; it does not look at the picture", path)
+    return model
+
+
 def load_model(path: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder:
     """Read a model folder; see ``fetch`` for what else ``path`` may be.
 
@@ -404,12 +411,18 @@ def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:
     return folder / kind if kind and is_pair(folder) else folder
 
 
+def is_named_model(name: str) -> bool:
+    """Whether a model is named that lies in no folder here: on the hub, or with gazetell."""
+    return name.startswith("hf://") or Path(name).as_posix() in SHIPPED
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "README.md"]
     try:
-        return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=wanted))
+        with quiet("huggingface_hub"):
+            return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=wanted))
     except Exception as error:  # the hub's own errors have no common base
         raise ModelError(f"{name}: cannot be fetched: {error}") from error
 

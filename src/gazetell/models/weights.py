@@ -10,8 +10,8 @@ import logging
 import re
 import sys
 import urllib.error
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,18 @@ def load_pretrained(network: nn.Module, name: str, weights: str) -> dict[str, An
         raise ModelError(f"{weights}: does not fit {name}: {first[:200]}") from error
     check_finite(weights, state)
     return transform
+
+
+@contextmanager
+def quiet(library: str) -> Iterator[None]:
+    """Keep a library's warnings back: of a hub that cannot be reached our own line tells."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def check_finite(source: str | Path, state: Mapping[str, Tensor]) -> None:

@@ -397,11 +397,13 @@ class Service:
         else:
             raise Problem("look_expired", "This look is not kept; send the picture again.")
         done = await self.engine.run(picture, work)
-        view = work.model.encoder.view(picture.shape) if work.model else WHOLE_VIEW
+        encoder, view, doubt = work.model and work.model.encoder, WHOLE_VIEW, ""
+        if encoder:
+            view, doubt = encoder.view(picture.shape), encoder.frame.doubt(picture.shape)
         total = time.monotonic() - begin
         took = {"open": opening, "wait": done.wait, "run": done.run, "total": total}
         shown = (Caption, Answer)  # an endpoint of one's own may give something else
-        found = [replace(x, view=view) if isinstance(x, shown) else x for x in done.result]
+        found = [x.of(view, doubt) if isinstance(x, shown) else x for x in done.result]
         return found, Timings(**{name: round(1000 * s, 2) for name, s in took.items()})
 
     def items(self) -> list[ModelItem]:
@@ -530,9 +532,9 @@ def create_app(
         # Here, before one without words can spoil the batch of others.
         questions = [model.read_question(text) for text in asked.questions]
         found, timings = await service.reply(asked, AnswerWork(model, asked.evidence, questions))
-        given = asked.abstain_below
-        least = model.abstain_below if given is None else given
-        items = [AnswerItem.of(x, asked.gaze, abstained=x.confidence < least) for x in found]
+        if (least := asked.abstain_below) is not None:
+            found = [replace(x, abstained=x.confidence < least) for x in found]
+        items = [AnswerItem.of(x, asked.gaze) for x in found]
         return AnswerReply(model=name, answers=items, timings=timings)
 
     @post("/v1/look", PictureRequest, status_code=201)

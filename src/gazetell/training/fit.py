@@ -475,7 +475,7 @@ class Training(L.LightningModule):
         seconds, epoch = time.perf_counter() - self.epoch_began, self.current_epoch + 1
         # JSON has no numbers but finite ones.
         metrics = self.trainer.callback_metrics
-        values = {k: round(float(v), 5) for k, v in metrics.items() if math.isfinite(v)}
+        values = {k: float(v) for k, v in metrics.items() if math.isfinite(v)}
         if "train_loss_epoch" in values:
             values["train_loss"] = values["train_loss_epoch"]
         else:
@@ -487,12 +487,12 @@ class Training(L.LightningModule):
         names = ["train_loss", "train_reward", "reward_share"]
         if epoch % self.options.eval_every == 0:
             names += ["val_loss", *self.task.columns]
-        row = {"epoch": epoch, **{name: values[name] for name in names if name in values}}
+        row = {"epoch": epoch, **{name: round(values[name], 5) for name in names if name in values}}
         row["learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         row["seconds"] = round(seconds, 2)
         rows = [r for _, r in read_jsonl(self.history)] if self.history.is_file() else []
         write_jsonl(self.history, [*(r for r in rows if r["epoch"] < epoch), row])
-        shown = [f"{n} {row[n]:.4f}" for n in names if n in row and n != "reward_share"]
+        shown = [f"{n} {values[n]:.4f}" for n in names if n in row and n != "reward_share"]
         where = f"epoch {epoch}/{self.options.epochs}"
         self.report("  ".join([where, *shown, f"{seconds:.0f} s"]))
 

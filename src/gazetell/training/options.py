@@ -29,7 +29,7 @@ from ..files import read_text
 from ..models.answerers import ANSWERERS, answerer_config
 from ..models.captioners import CAPTIONERS, captioner_config
 from ..models.encoders import SMALL_CNN, EncoderConfig
-from ..models.folder import fetch, read_config
+from ..models.folder import fetch, is_named_model, read_config
 from ..models.options import POSITIVE, SHARE, Options, all_options, flag, option, options_class
 from ..models.weights import SAME
 
@@ -348,7 +348,8 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
     kind = "answerer" if values.get("architecture") in ANSWERERS else "captioner"
     # Absolute, since the run may be resumed from another folder.
     for name in ("init_from", "encoder_from", "word_vectors", "encoder_weights"):
-        if name in values and (name.endswith("_from") or Path(values[name]).exists()):
+        model = name == "word_vectors" and is_named_model(values.get(name, ""))
+        if name in values and (name.endswith("_from") or model or Path(values[name]).exists()):
             values[name] = str(fetch(values[name], kind).resolve())
     if "reward_references" in values:
         values["reward_references"] = str(Path(values["reward_references"]).resolve())
