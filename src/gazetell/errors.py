@@ -22,6 +22,10 @@ class UsageError(GazetellError):
     exit_code = 2
 
 
+class OtherRankError(GazetellError):
+    """Another process of a training on several devices failed, and says why."""
+
+
 class DataError(GazetellError):
     """A dataset file, a row of it or a prepared folder that is missing or malformed."""
 

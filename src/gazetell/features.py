@@ -17,6 +17,7 @@ import random
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
@@ -343,33 +345,52 @@ def build_cache(
             "%s: caches of an older version are not used and can be deleted: %s",
             *(folder.parent, ", ".join(path.parent.name for path in old)),
         )
-    cache = FeatureCache(folder, dataset.root)
     names = sorted({r.image for r in dataset.captions} | {r.image for r in dataset.questions})
-    todo = cache.lacks(names)
-    if changed := [name for name in todo if name in cache.rows]:
-        log.warning(
-            "%s: pictures that were changed are encoded anew: %s (first: %s)",
-            *(folder, len(changed), changed[0]),
-        )
+    cache = FeatureCache(folder, dataset.root)
+    if not (todo := cache.lacks(names)):
+        return cache
     record = (1 + flip) * encoder.height * encoder.width * encoder.trunk_channels
     _check_room(folder, 2 * record * len(todo))
-    rest, done = iter(todo.items()), len(names) - len(todo)
-    records: list[np.ndarray] = []
-    paths = [dataset.root / name for name in todo]
-    for loaded in load_pictures(paths, encoder.frame, batch=batch, workers=workers):
-        records.append(_records(encoder, stack_pixels(loaded).to(device), precision, flip))
-        count = sum(map(len, records))
-        if count >= BLOCK or done + count == len(names):
-            block = np.concatenate(records)
-            path = folder / f"{len(list(folder.glob('*.json'))):05d}.npy"
-            with atomic_path(path) as temporary:
-                np.save(temporary, block)
-            about = {"pictures": list(islice(rest, count)), "crc32": zlib.crc32(block.data)}
-            write_json(path.with_suffix(".json"), about)
-            records, done = [], done + count
-            if progress:
-                progress(done, len(names))
+    with _alone(folder):
+        cache = FeatureCache(folder, dataset.root)
+        todo = cache.lacks(names)  # now that nobody else writes
+        if changed := [name for name in todo if name in cache.rows]:
+            log.warning(
+                "%s: pictures that were changed are encoded anew: %s (first: %s)",
+                *(folder, len(changed), changed[0]),
+            )
+        rest, done = iter(todo.items()), len(names) - len(todo)
+        records: list[np.ndarray] = []
+        paths = [dataset.root / name for name in todo]
+        for loaded in load_pictures(paths, encoder.frame, batch=batch, workers=workers):
+            records.append(_records(encoder, stack_pixels(loaded).to(device), precision, flip))
+            count = sum(map(len, records))
+            if count >= BLOCK or done + count == len(names):
+                block = np.concatenate(records)
+                path = folder / f"{len(list(folder.glob('*.json'))):05d}.npy"
+                with atomic_path(path) as temporary:
+                    np.save(temporary, block)
+                about = {"pictures": list(islice(rest, count)), "crc32": zlib.crc32(block.data)}
+                write_json(path.with_suffix(".json"), about)
+                records, done = [], done + count
+                if progress:
+                    progress(done, len(names))
     return FeatureCache(folder, dataset.root)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes this cache; its lock goes when the process does."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning("%s: another process encodes the pictures; waiting for it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @torch.inference_mode()

@@ -28,7 +28,7 @@ from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.folder import load_model, save_model, update_metrics
 from gazetell.pictures import PixelSource
-from gazetell.training import captions, fit
+from gazetell.training import captions, devices, fit
 from gazetell.training.answers import fit_temperature
 from gazetell.training.fit import train
 
@@ -614,15 +614,6 @@ def test_a_loss_that_is_no_number_gives_no_model(tiny, tmp_path, monkeypatch):
 # -- one device --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
-def test_one_of_several_processes_is_refused(name, tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv(name, "2")
-    for act in (tiny.train, tiny.resume):
-        with pytest.raises(UsageError, match=f"{name}=2: a launcher started 2 processes"):
-            act(tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_on_a_cluster_one_process_trains(tiny, tmp_path, monkeypatch):
     for name, value in {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "x", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -638,7 +629,7 @@ def test_one_device_is_used_and_the_others_are_named(tiny, tmp_path, monkeypatch
         raise InterruptedError
 
     monkeypatch.setattr(fit.L, "Trainer", trainer)
-    monkeypatch.setattr(fit, "choose_device", lambda name: torch.device("cuda:1"))
+    monkeypatch.setattr(devices, "choose_device", lambda name: torch.device("cuda:1"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(WriteError):
         train(tiny.data, tmp_path, tiny.options(), report=lines.append)

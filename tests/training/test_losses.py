@@ -69,7 +69,9 @@ def test_the_loss_of_captions_is_the_mean_over_words_and_the_penalty(architectur
     nats = [-float(logits[n, t].log_softmax(0)[word]) for n, t, word in places]
     plain = float(teacher_forcing(captioner, grid, batch).loss())
     assert plain == pytest.approx(sum(nats) / len(nats), rel=1e-5)
-    penalised = float(teacher_forcing(captioner, grid, batch).loss(penalty=0.5))
+    terms = teacher_forcing(captioner, grid, batch).terms(penalty=0.5)
+    assert [count for _, count in terms] == [len(nats), 3][: len(terms)]
+    penalised = sum(float(mean) for mean, _ in terms)
     expected = 0.0 if attention is None else 0.5 * float(doubly_stochastic(attention))
     assert (expected > 0.01) == (architecture != "lstm")
     assert penalised - plain == pytest.approx(expected, abs=1e-5)
@@ -140,10 +142,11 @@ def test_a_step_learns_from_what_samples_gain(task, baseline, monkeypatch):
     grid, batch = pictures(task), CaptionBatch(None, torch.tensor([1, 0]), None, None, None)
     seen = []
     monkeypatch.setattr(task, "policy_loss", lambda *asked: seen.append(asked) or torch.tensor(0.0))
-    _, count, logs = task.step(grid, batch, 0)
+    [(_, count)], logs = task.step(grid, batch, 0)
     (_, samples, gained), rewards = seen[0], task.reward(seen[0][1], [1, 1, 1, 0, 0, 0])
     rewards = rewards.reshape(2, 3)
-    assert count == len(samples) == 6
+    assert len(samples) == 6
+    assert count == sum(len(sample.tokens) + sample.ended for sample in samples)
     assert logs["train_reward"] == pytest.approx(rewards.mean())
     greedy = task.reward(task.generate(grid), [1, 0])[:, None]
     expected = advantages(rewards) if baseline == "mean" else rewards - greedy

@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import UNSET, App, CycloptsError, Parameter
 
 from .. import __version__
-from ..errors import GazetellError, UsageError
+from ..errors import GazetellError, OtherRankError, UsageError
 from .terminal import STDIN, report, standard_streams
 
 __all__ = ["app", "main"]
@@ -99,6 +99,8 @@ def _status(tokens: list[str]) -> int:
     except CycloptsError as error:
         # Its own box would be several lines.
         message, status = "error: " + " ".join(str(error).split()), UsageError.exit_code
+    except OtherRankError as error:
+        return error.exit_code  # the other one says why
     except GazetellError as error:
         message, status = f"error: {error}", error.exit_code
         if isinstance(error, UsageError):

@@ -62,14 +62,18 @@ def train(
         data: A prepared dataset (see gazetell data).
         out: The run folder to write; must be new.
         recipe: A recipe's name or .toml file; any option given beside it wins.
-        resume: Go on with the run in this folder, with its own options.
+        resume: Go on with the run in this folder, with its own options but for the devices.
         options: Options of the run.
     """
     chosen = given(options)
     if resume is not None:
-        if data is not None or out is not None or recipe is not None or chosen:
-            raise UsageError("--resume takes the run folder alone; its options stand in it")
-        resume_run(resume, report=report, progress=on_terminal())
+        others = chosen.keys() - {"device", "devices", "nodes", "strategy"}
+        if data is not None or out is not None or recipe is not None or others:
+            raise UsageError(
+                "--resume takes the run folder alone, with --device, --devices, --nodes and "
+                "--strategy; its other options stand in it"
+            )
+        resume_run(resume, **chosen, report=report, progress=on_terminal())
         return
     if data is None or out is None:
         raise UsageError("expected a prepared dataset and --out RUN, or --resume RUN")

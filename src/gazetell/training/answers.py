@@ -33,7 +33,7 @@ from ..models.answerers import AnswerModel, build_answerer
 from ..models.confidence import fit_abstaining
 from ..models.encoders import Grid
 from .options import TrainOptions
-from .task import Report, Task
+from .task import Report, Task, Terms
 
 LOW, HIGH = 0.05, 20.0  # of the temperature
 
@@ -56,7 +56,6 @@ class Answers(Task):
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         super().__init__(dataset, options, report)
         self.known: dict[tuple[int, int], float] = {}  # scores of (record, answer)
-        self.scores: list[float] = []
         # To say the one answer always is right from the first epoch on.
         one = len({modal_answer(record.answers) for record in self.validation}) == 1
         self.unfit = "all its questions have the same answer" if one else None
@@ -94,19 +93,19 @@ class Answers(Task):
         """Logits (N, A)."""
         return self.network(grid, batch.tokens, batch.lengths, batch.owner)[0].float()
 
-    def step(
-        self, grid: Grid, batch: QuestionBatch, epoch: int
-    ) -> tuple[Tensor, int, dict[str, float]]:
-        """See ``answer_loss``."""
+    def step(self, grid: Grid, batch: QuestionBatch, epoch: int) -> tuple[Terms, dict[str, float]]:
+        """See ``answer_loss``; every training question has a known answer."""
         targets, smoothing = self.options.targets, self.options.label_smoothing
         loss = answer_loss(self.logits(grid, batch), batch.targets, targets, smoothing)
-        return loss, len(batch.owner), {}
+        return [(loss, len(batch.owner))], {}
 
     def validate(self, grid: Grid, batch: QuestionBatch) -> tuple[Tensor, int]:
         """The loss, and whether the likeliest answers are right."""
         logits = self.logits(grid, batch)
-        self.scores += self.score(logits, batch)
-        return answer_loss(logits, batch.targets, self.options.targets), len(batch.owner)
+        scores = self.score(logits, batch)
+        self.said.update(zip(batch.records.tolist(), scores, strict=True))
+        known = batch.targets.any(1) | (self.options.targets == "soft")
+        return answer_loss(logits, batch.targets, self.options.targets), int(known.sum())
 
     def score(self, logits: Tensor, batch: QuestionBatch) -> list[float]:
         """The accuracy, in [0, 1], of the likeliest answer to each validation question."""
@@ -117,10 +116,9 @@ class Answers(Task):
                 self.known[record, answer] = answer_accuracy(given, said)
         return [self.known[pair] for pair in pairs]
 
-    def figures(self) -> dict[str, float]:
+    def figures(self, said: dict[int, float]) -> dict[str, float]:
         """The accuracy of all validation questions."""
-        scores, self.scores = self.scores, []
-        return {"val_accuracy": sum(scores) / len(scores)}
+        return {"val_accuracy": sum(said.values()) / len(said)}
 
     @torch.inference_mode()
     def settings(

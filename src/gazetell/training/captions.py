@@ -39,7 +39,7 @@ from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Grid
 from ..models.folder import CaptionerFolder, load_kind
 from .options import TrainOptions
-from .task import Report, Task
+from .task import Report, Task, Terms
 
 
 class Captions(Task):
@@ -57,7 +57,6 @@ class Captions(Task):
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         super().__init__(dataset, options, report)
-        self.generated: dict[int, str] = {}
         self.unfit = cider_problem({r.id: r.captions for r in self.validation})
         penalty = self.options.attention_penalty
         if penalty and not self._attends():
@@ -66,19 +65,17 @@ class Captions(Task):
             )
         self.teachers = [self._teacher(path) for path in self.options.teacher]
 
-    def step(
-        self, grid: Grid, batch: CaptionBatch, epoch: int
-    ) -> tuple[Tensor, int, dict[str, float]]:
+    def step(self, grid: Grid, batch: CaptionBatch, epoch: int) -> tuple[Terms, dict[str, float]]:
         """Teacher forcing."""
         smoothing, penalty = self.options.label_smoothing, self.options.attention_penalty
         words = teacher_forcing(self.network, grid, batch)
-        loss = words.loss(smoothing, penalty)
+        terms = words.terms(smoothing, penalty)
         if self.teachers:
             weight = self.options.teacher_weight
-            loss = (1 - weight) * loss + weight * divergence(
-                words.logits, self.teacher_probabilities(batch)
-            )
-        return loss, len(batch.owner), {}
+            terms = [((1 - weight) * mean, count) for mean, count in terms]
+            taught = divergence(words.logits, self.teacher_probabilities(batch))
+            terms.append((weight * taught, len(words.targets)))
+        return terms, {}
 
     @torch.no_grad()
     def teacher_probabilities(self, batch: CaptionBatch) -> Tensor:
@@ -93,16 +90,15 @@ class Captions(Task):
 
     def validate(self, grid: Grid, batch: CaptionBatch) -> tuple[Tensor, int]:
         """The loss on the references, and a greedy caption of each picture."""
-        loss = teacher_forcing(self.network, grid, batch).loss()
+        words = teacher_forcing(self.network, grid, batch)
         for record, caption in zip(batch.records.tolist(), self.generate(grid), strict=True):
-            self.generated[record] = self.tokenizer.decode(caption.tokens)
-        return loss, len(batch.owner)
+            self.said[record] = self.tokenizer.decode(caption.tokens)
+        return words.loss(), len(words.targets)
 
-    def figures(self) -> dict[str, float]:
+    def figures(self, said: dict[int, str]) -> dict[str, float]:
         """CIDEr and BLEU-4 of the generated captions."""
-        references = {str(i): self.validation[i].captions for i in self.generated}
-        scores = score_captions(references, {str(i): x for i, x in self.generated.items()})
-        self.generated = {}
+        references = {str(i): self.validation[i].captions for i in said}
+        scores = score_captions(references, {str(i): x for i, x in said.items()})
         return {name: scores[name.removeprefix("val_")] or 0.0 for name in self.columns}
 
     @torch.inference_mode()
@@ -207,9 +203,7 @@ class RewardedCaptions(Captions):
         rows = iter(self.tokenizer.encode_batch(texts, self.options.max_length + 2))
         return [[next(rows)[1:] for _ in record.captions] for record in records]
 
-    def step(
-        self, grid: Grid, batch: CaptionBatch, epoch: int
-    ) -> tuple[Tensor, int, dict[str, float]]:
+    def step(self, grid: Grid, batch: CaptionBatch, epoch: int) -> tuple[Terms, dict[str, float]]:
         """One step of policy gradient."""
         each, records = self.options.samples, batch.records.tolist()
         seed = self.options.seed * 1009 + epoch
@@ -223,7 +217,7 @@ class RewardedCaptions(Captions):
         seconds = time.perf_counter() - began
         loss = self.policy_loss(grid, samples, gained)
         logs = {"train_reward": float(rewards.mean()), "reward_seconds": seconds}
-        return loss, len(samples), logs
+        return [(loss, sum(len(self._words(sample)) for sample in samples))], logs
 
     def reward(self, captions: Sequence[Decoded], records: Sequence[int]) -> np.ndarray:
         """CIDEr-D, ``<end>`` counted, of captions of the given training records."""
@@ -255,12 +249,16 @@ class Words(NamedTuple):
     caption: Tensor  # (M,) which of the N captions a word is of
     attention: Tensor | None  # (N, T, R)
 
-    def loss(self, smoothing: float = 0.0, penalty: float = 0.0) -> Tensor:
-        """Mean cross-entropy a word in nats, and the penalty of the attention if there is one."""
-        nats = F.cross_entropy(self.logits, self.targets, label_smoothing=smoothing)
+    def loss(self, smoothing: float = 0.0) -> Tensor:
+        """Mean cross-entropy a word in nats."""
+        return F.cross_entropy(self.logits, self.targets, label_smoothing=smoothing)
+
+    def terms(self, smoothing: float = 0.0, penalty: float = 0.0) -> Terms:
+        """The same, and the penalty of the attention if there is one, a mean over captions."""
+        found = [(self.loss(smoothing), len(self.targets))]
         if penalty and self.attention is not None:
-            return nats + penalty * doubly_stochastic(self.attention)
-        return nats
+            found.append((penalty * doubly_stochastic(self.attention), len(self.attention)))
+        return found
 
 
 def teacher_forcing(captioner: CaptionModel, grid: Grid, batch: CaptionBatch) -> Words:

@@ -129,6 +129,20 @@ class RunOptions(Options):
         0, "Of first weights, order and dropout.", (lambda value: 0 <= value < 2**32, "0 to 2^32-1")
     )
     device: str = option("auto", "auto, cpu or cuda.")
+    devices: int | None = option(
+        None,
+        "Devices of a machine, each with a process of its own, that share every batch; without it "
+        "one, or what torchrun or srun started.",
+        POSITIVE,
+    )
+    nodes: int | None = option(
+        None, "Machines; more than one are started by torchrun or srun, which say it too.", POSITIVE
+    )
+    strategy: Literal["auto", "ddp", "fsdp"] = option(
+        "auto",
+        "How devices share the work: ddp (auto) has all weights on each, fsdp a part of them (CUDA "
+        "alone).",
+    )
     precision: str = option("auto", "auto, bf16 or fp32.")
     workers: int = option(1, "Processes that open pictures that do not fit in memory.", COUNT)
 

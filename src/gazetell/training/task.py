@@ -28,6 +28,8 @@ from ..models.options import Network, flag
 from .options import TrainOptions
 
 Report = Callable[[str], None]
+# The terms of a loss: each a mean, and over how many words, captions or questions.
+Terms = list[tuple[Tensor, int]]
 
 
 class Task(ABC):
@@ -49,6 +51,7 @@ class Task(ABC):
         build: makes the network.
         batches: the class of the data.
         unfit: why the first figure cannot tell a good model from a bad one here, if so.
+        said: of each validation record, the caption or how right the answer is.
 
     Raises:
         DataError: a split that holds nothing to learn from, or no frequent word.
@@ -69,6 +72,7 @@ class Task(ABC):
 
     def __init__(self, dataset: Dataset, options: TrainOptions, report: Report) -> None:
         self.options: Any = options
+        self.said: dict[int, Any] = {}
         self.training, self.validation = self._splits(dataset, report)
         earlier: Any = load_model(options.init_from) if options.init_from else None
         seen = None if earlier and earlier.network.options.blind else earlier
@@ -111,16 +115,16 @@ class Task(ABC):
         return {self.cut_by: getattr(self.options, self.cut_by)}
 
     @abstractmethod
-    def step(self, grid: Grid, batch: Any, epoch: int) -> tuple[Tensor, int, dict[str, float]]:
-        """The loss of a training step, over how many texts it is a mean, and what to log."""
+    def step(self, grid: Grid, batch: Any, epoch: int) -> tuple[Terms, dict[str, float]]:
+        """The loss of a training step, the first term being what is learned, and what to log."""
 
     @abstractmethod
     def validate(self, grid: Grid, batch: Any) -> tuple[Tensor, int]:
-        """The loss of a validation batch, likewise; what was said is kept for ``figures``."""
+        """The loss of a validation batch, and over how much it is a mean; ``said`` grows."""
 
     @abstractmethod
-    def figures(self) -> dict[str, float]:
-        """The figures of a whole validation pass, by ``columns``; the next pass begins anew."""
+    def figures(self, said: dict[int, Any]) -> dict[str, float]:
+        """The figures, by ``columns``, of what was said of all validation records."""
 
     @abstractmethod
     def settings(
