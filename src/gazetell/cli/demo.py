@@ -158,13 +158,13 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
     seconds = time.perf_counter() - loaded
     given = [f" --model {shlex.quote(name)}" for name in names] or [""]
 
-    def own(model: Any) -> str:
+    def named(model: Any) -> str:
         return given[models.index(model)]
 
     commands = [
         "# A photograph of your own, and where the model looked for each word",
-        f"gazetell caption photo.jpg{own(captioners[0])} --gaze gaze.html",
-        *(f"gazetell ask photo.jpg 'What animal is this?'{own(model)}" for model in answerers),
+        f"gazetell caption photo.jpg{named(captioners[0])} --gaze gaze.html",
+        *(f"gazetell ask photo.jpg 'What animal is this?'{named(model)}" for model in answerers),
         "# Both in the browser, on this machine",
         f"gazetell serve{''.join(given)}",
         "# A model of your own, from nothing, on generated scenes",

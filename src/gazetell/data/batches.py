@@ -10,7 +10,7 @@ Shapes: ``B`` pictures, ``N`` captions or questions, ``T`` words (of a caption w
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
@@ -79,7 +79,7 @@ class Ragged:
     Lists they would copy as they read them, page by page, for Python counts references in them.
     """
 
-    def __init__(self, rows: Sequence[Sequence[float]], dtype: type = np.int32) -> None:
+    def __init__(self, rows: Sequence[Collection[float]], dtype: type = np.int32) -> None:
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         self.values = torch.from_numpy(np.fromiter(chain.from_iterable(rows), dtype))
         self.lengths = torch.from_numpy(lengths)

@@ -257,7 +257,8 @@ class _Vocabulary:
             ngram = np.concatenate([x[c] for x, c in zip(ngrams, cuts, strict=True)])
             keys, times = np.unique(owner * span + ngram, return_counts=True)
             counted.append(tuple(x.astype(np.int32) for x in (keys // span, keys % span, times)))
-        return _Entries(*map(np.concatenate, zip(*counted, strict=True)), span)
+        owners, grams, counts = map(np.concatenate, zip(*counted, strict=True))
+        return _Entries(owners, grams, counts, span)
 
     def _number(self, keys: Numbers, n: int, learn: bool) -> Numbers:
         """Numbers of the (n + 1)-grams with these keys."""

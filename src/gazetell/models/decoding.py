@@ -276,11 +276,11 @@ class _Search:
                 break
         # To the CPU at once, not a row at a time. What stands behind a row's end is left out.
         maps = torch.stack(gaze, 1).cpu() if gaze else [None] * batch
-        table = zip(
+        rows = zip(
             tokens.tolist(), torch.stack(gains, 1).tolist(), maps, done.tolist(), strict=True
         )
         captions = []
-        for ids, row, attention, ended in table:
+        for ids, row, attention, ended in rows:
             length = ids.index(self.end)
             row = row[: length + 1]
             captions.append(self.caption(ids[:length], attention, sum(row), ended, min(0.0, *row)))
