@@ -1,6 +1,6 @@
 """How many requests the service answers, how fast, and whether it stays small, in one run.
 
-    python benchmarks/serving.py PICTURES --model RUN [--model RUN] [--parts load memory garbage]
+    python benchmarks/serving.py PICTURES --model RUN [--model RUN] [--parts PART ...]
 
 ``load``: pictures posted by 1, 8, 32 and 128 clients at once over loopback, each sending its next
 request when the last is answered: requests/s, and the time of a request (median, 95th and 99th
@@ -11,6 +11,10 @@ do the same work without a service, in batches of 32 files: ``offline``.
 kinds. ``garbage``: ``--requests`` times two damaged or random files; no reply may be 5xx, and the
 service must answer on.
 
+``replicas`` (needs the extra ``[cluster]``): captions/s of the local service with one thread, of
+one replica and of two, each of one thread, 16 clients; then a replica is killed (SIGKILL) in the
+middle of a load, and no request may fail; at last SIGINT, after which no process may be left.
+
 Client and service share the machine; a client is a bare connection that sends ready-made bytes.
 """
 
@@ -20,6 +24,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,6 +34,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 QUESTION = "what colour is the picture?"
@@ -92,13 +98,13 @@ def attack(port: int, clients: int, requests: list[bytes], *, seconds: float = 0
 
 
 @contextmanager
-def service(options: Namespace) -> Iterator[tuple[int, int]]:
+def service(options: Namespace, *more: str) -> Iterator[tuple[int, int]]:
     """A service in a process of its own; yields its port and process id."""
     import httpx
 
     models = [x for name in options.model for x in ("--model", name)]
     command = [sys.executable, "-m", "gazetell", "serve", "--port", "0", *models]
-    command += ["--threads", str(options.threads)]
+    command += ["--threads", str(options.threads), *more]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=quiet, text=True) as process:
         assert process.stderr is not None
@@ -113,7 +119,7 @@ def service(options: Namespace) -> Iterator[tuple[int, int]]:
                 time.sleep(0.1)
             yield port, process.pid
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
             process.wait()
             drain.terminate()
 
@@ -260,12 +266,54 @@ def measure_garbage(options: Namespace, pictures: list[bytes]) -> dict[str, Any]
     return {"statuses": dict(seen), "mib": [before, after]}
 
 
+def children(process: int) -> dict[int, str]:
+    """What a process has started, and what that has: ids and command lines."""
+    table = subprocess.check_output(["ps", "-e", "-o", "pid=,ppid=,args="], text=True)
+    rows = [line.split(None, 2) for line in table.splitlines()]
+    found = {str(process): ""}
+    while more := {pid: args for pid, up, args in rows if up in found and pid not in found}:
+        found |= more
+    return {int(pid): args for pid, args in found.items() if args}
+
+
+def measure_replicas(options: Namespace, pictures: list[bytes]) -> dict[str, Any]:
+    requests = [request("/v1/caption", picture, {"gaze": "false"}) for picture in pictures]
+    options.threads = 1
+    table: dict[str, Any] = {}
+    engines = {"local": (), "1 replica": ("--engine", "ray"), "2 replicas": ("--engine", "ray")}
+    for name, more in engines.items():
+        more = (*more, "--replicas", name[0]) if more else more
+        with service(options, *more) as (port, process):
+            attack(port, 16, requests, seconds=2)
+            found, took = attack(port, 16, requests, seconds=options.seconds)
+            rate, failed = len(found) / took, sum(status != 200 for status, _ in found)
+            table[name] = {"rate": rate, "failed": failed}
+            print(f"captions, {name}: {rate:.1f}/s, {failed} failed")
+            if name != "2 replicas":
+                continue
+            started = children(process)
+            victim = next(pid for pid, args in started.items() if ":Replica" in args)
+            Timer(options.seconds / 2, os.kill, (victim, signal.SIGKILL)).start()
+            found, _ = attack(port, 16, requests, seconds=options.seconds)
+            seen, slowest = Counter(status for status, _ in found), max(took for _, took in found)
+            print(f"a replica killed: {dict(seen)}, the slowest after {slowest:.1f} s")
+            started |= children(process)
+    time.sleep(2)
+    left = [args for pid, args in started.items() if Path(f"/proc/{pid}").exists()]
+    print(f"processes left after the end: {len(left)} of {len(started)}")
+    if set(seen) != {200} or left:
+        raise SystemExit(f"requests were lost, or processes left: {left}")
+    return table | {"killed": {"statuses": dict(seen), "slowest": slowest}}
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", type=Path, help="a folder")
     parser.add_argument("--model", action="append", required=True)
     parts = {"load": measure_load, "memory": measure_memory, "garbage": measure_garbage}
-    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
+    usual = list(parts)
+    parts["replicas"] = measure_replicas
+    parser.add_argument("--parts", nargs="+", choices=parts, default=usual)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
