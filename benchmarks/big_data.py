@@ -60,20 +60,22 @@ from gazetell.training.answers import answer_loss
 QUESTIONS = {"train": 443_757, "val": 5_000}  # VQA v2 has 214,354 in val
 HELD = 5_000  # pictures of val, and of test
 ENCODER = "mobilenet_v2"
-SMALL = {"hidden": 64, "embedding": 64, "attention_width": 64}  # what reads the data shows
-ENCODING = ("--encoder", ENCODER, "--encoder-weights", "none", "--seed", "0")
+SMALL = {"hidden": 64, "embedding": 64}  # what reads the data shows
+# Where pictures are squashed, no evaluation asks for their shape.
+ENCODING = ("--encoder", ENCODER, "--encoder-weights", "none", "--seed", "0", "--fit", "squash")
 CPU = ("--device", "cpu", "--precision", "fp32")
 
 
 def memory(pid: int) -> dict[str, int]:
-    """PSS and what no file lies behind, in MB, of one process; nothing if it is gone."""
+    """PSS, of it what no file lies behind, and what it alone has, in MB; nothing if it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
         return {}
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     own = kilobytes["Pss_Anon"] + kilobytes["Pss_Shmem"]
-    return {"pss": kilobytes["Pss"] // 1024, "own": own // 1024}
+    private = kilobytes["Private_Dirty"]
+    return {"pss": kilobytes["Pss"] // 1024, "own": own // 1024, "private": private // 1024}
 
 
 def family(pid: int) -> list[int]:
@@ -104,7 +106,7 @@ def run(command: Sequence[str | Path], until: Callable[[], bool] = lambda: False
         while done.poll() is None:
             for pid in family(done.pid):
                 for key, value in memory(pid).items():
-                    peak = peaks.setdefault(pid, {"pss": 0, "own": 0})
+                    peak = peaks.setdefault(pid, {"pss": 0, "own": 0, "private": 0})
                     peak[key] = max(peak[key], value)
             if until():
                 for pid in family(done.pid):
@@ -152,7 +154,7 @@ def make_cache(folder: Path) -> dict[str, float]:
     """A feature cache of all pictures of a dataset; see the module."""
     dataset = Dataset.open(folder)
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(ENCODER, "none"))
+    encoder = Encoder(EncoderConfig(ENCODER, "none", fit="squash"))
     shape = (1, encoder.height, encoder.width, encoder.trunk_channels)
     place = cache_folder(
         dataset, encoder, choose_precision(torch.device("cpu"), "fp32"), flip=False
@@ -244,8 +246,6 @@ def training(data: Path, run_folder: Path, architecture: str, options: Namespace
         return found | {"epoch": row["seconds"]}
 
     sizes = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    if architecture == "lstm-vqa":
-        sizes = [size for size in sizes if "attention" not in size]
     one = ("--captions-per-image", "1") if architecture != "lstm-vqa" else ()
     found = {}
     print(f"{architecture}: {steps} steps an epoch, of {batch} pictures")
@@ -312,15 +312,18 @@ def stage_workers(folders: list[Path], options: Namespace) -> dict[str, Any]:
     for folder in folders:
         data = reading(folder, NoPictures(1))[0]
         loader: Any = DataLoader(
-            data, None, sampler=list(batches_of(data, 64, 0)), num_workers=2, prefetch_factor=2
+            data,
+            batch_sampler=list(batches_of(data, 64 if len(data) > 1000 else 4, 0)),
+            collate_fn=lambda batch: batch,  # the dataset makes whole batches
+            num_workers=2,
         )
         began, batches = [], iter(loader)
         for number, _ in enumerate(batches):
             if number == 1:
                 workers = [worker.pid for worker in batches._workers]
-                began = [memory(pid)["own"] for pid in workers]
+                began = [memory(pid)["private"] for pid in workers]
             if number == len(loader) - 3:
-                ended = [memory(pid)["own"] for pid in workers]
+                ended = [memory(pid)["private"] for pid in workers]
         found[folder.name] = {
             "main": memory(os.getpid()),
             "pictures": len(data),
@@ -347,8 +350,7 @@ def stage_steps(folders: list[Path], options: Namespace) -> dict[str, Any]:
         network: Any = build_captioner("attention-lstm", **sizes, **SMALL)
         loss = our_loss(network)
     else:
-        own = {"hidden": SMALL["hidden"], "embedding": SMALL["embedding"]}
-        network = build_answerer("lstm-vqa", **sizes, answers=len(answers), **own)
+        network = build_answerer("lstm-vqa", **sizes, answers=len(answers), **SMALL)
 
         def loss(batch: Any) -> torch.Tensor:
             grid = Grid.of(batch.pictures, 7, 7)
@@ -437,7 +439,7 @@ def everything(folder: Path, options: Namespace) -> dict[str, Any]:
         found["workers"] = stage("workers", *(place for pair in pairs for place in pair))
         for name, row in found["workers"]["workers"].items():
             print(
-                f"loader of {name}, {row['pictures']:,} pictures: own memory of its two workers "
+                f"loader of {name}, {row['pictures']:,} pictures: what its two workers alone have: "
                 f"{row['first']} MB at the first batches, {row['last']} MB after the whole pass"
             )
     if "steps" in options.parts:

@@ -83,9 +83,12 @@ def make(folder: Path, pictures: int) -> None:
 
 
 def difference(seconds: dict[int, float]) -> dict[str, float]:
-    """Pictures a second, and seconds of starting, of two runs by their number of pictures."""
+    """Pictures a second, and seconds of starting, of two runs by their number of pictures.
+
+    Both are NaN where too few pictures tell nothing.
+    """
     (few, first), (many, second) = sorted(seconds.items())
-    rate = (many - few) / (second - first)
+    rate = (many - few) / (second - first) if second > first else float("nan")
     return {"rate": rate, "start": first - few / rate}
 
 

@@ -1,6 +1,8 @@
 """Batches: every text of every picture, drawn by seed, epoch and picture alone."""
 
+import gc
 from collections import Counter
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -133,6 +135,26 @@ def test_what_is_cut_and_what_has_no_word(data, caplog):
     what = data.__name__
     told = f"{what} without a word count as one unknown word: 2 (first: '?!')"
     assert caplog.messages == [told]
+
+
+def objects_of(data) -> int:
+    """How many Python objects an object holds, classes and what they hold left out."""
+    seen, todo = {id(data)}, [data]
+    while todo:
+        for held in gc.get_referents(todo.pop()):
+            if id(held) not in seen and not isinstance(held, type | ModuleType):
+                seen.add(id(held))
+                todo.append(held)
+    return len(seen)
+
+
+@BOTH
+def test_no_python_object_for_each_text_or_picture(data):
+    """A worker process would copy each when it counts a reference to it."""
+    few, many = (data(TEXTS * times) for times in (1, 200))
+    assert (len(few), len(many)) == (5, 1000)
+    few.source = many.source = None
+    assert objects_of(few) == objects_of(many)
 
 
 def test_captions_are_sorted_by_falling_length():

@@ -103,6 +103,7 @@ class CiderD:
         once = in_picture[np.diff(in_picture, prepend=-1) > 0]
         once %= of.span
         frequency = np.bincount(once, minlength=of.span)
+        del in_picture, once  # they are large
         # An n-gram that no reference has weighs as much as one that a single picture has.
         self._unseen = math.log(len(counted))
         self._idf = self._unseen - np.log(np.maximum(1.0, frequency))
@@ -234,18 +235,18 @@ class _Vocabulary:
                 flat.append(number)
         tokens = np.array(flat, dtype=np.int64)
         sizes = np.array([len(text) for text in texts], dtype=np.int64)
-        text_of = np.repeat(np.arange(len(texts)), sizes)
+        text_of = np.repeat(np.arange(len(texts), dtype=np.int32), sizes)
         left = np.repeat(np.cumsum(sizes), sizes) - np.arange(len(tokens))  # tokens to the end
 
-        where = np.arange(len(tokens))  # places at which an n-gram starts
+        where = np.arange(len(tokens), dtype=np.int32)  # places at which an n-gram starts
         place = tokens
-        starts, ngrams = [where], [place * ORDERS]
+        starts, ngrams = [where], [(place * ORDERS).astype(np.int32)]
         for n in range(1, ORDERS):
             longer = left[where] > n
             where, place = where[longer], place[longer]
             place = self._number((place << 31) | tokens[where + n], n, learn)
             starts.append(where)
-            ngrams.append(place * ORDERS + n)
+            ngrams.append((place * ORDERS + n).astype(np.int32))
         span = max(int(each.max(initial=0)) for each in ngrams) + 1
         # Some texts at a time: to sort all at once takes several times the memory.
         first = _starts(sizes)
@@ -255,7 +256,7 @@ class _Vocabulary:
             cuts = [slice(*np.searchsorted(where, ends)) for where in starts]
             owner = np.concatenate([text_of[w[c]] for w, c in zip(starts, cuts, strict=True)])
             ngram = np.concatenate([x[c] for x, c in zip(ngrams, cuts, strict=True)])
-            keys, times = np.unique(owner * span + ngram, return_counts=True)
+            keys, times = np.unique(owner.astype(np.int64) * span + ngram, return_counts=True)
             counted.append(tuple(x.astype(np.int32) for x in (keys // span, keys % span, times)))
         owners, grams, counts = map(np.concatenate, zip(*counted, strict=True))
         return _Entries(owners, grams, counts, span)
