@@ -348,7 +348,9 @@ def _cluster(
     try:
         if address and NAME in serve.status().applications:
             raise UsageError(f"--address {address}: {NAME} is served there already")
-        serve.start(proxy_location="Disabled", logging_config=QUIET)
+        # What the controller has to say of a replica that does not start is said here in one line.
+        silent = {**QUIET, "log_level": "CRITICAL"}
+        serve.start(proxy_location="Disabled", logging_config=silent)
         try:
             yield ray.cluster_resources()
         finally:
@@ -402,8 +404,9 @@ def _deployed(serve: ModuleType, application: Any) -> Any:
     try:
         return serve.run(application, name=NAME, route_prefix=None, logging_config=QUIET)
     except RuntimeError as error:
-        told = re.search(r"gazetell\.errors\.(\w+): (.*)", str(error))
-        if told:
+        status = serve.status().applications[NAME]
+        text = "\n".join([str(error), *(each.message for each in status.deployments.values())])
+        if told := re.search(r"gazetell\.errors\.(\w+): (.*)", text):
             raise getattr(errors, told[1])(told[2]) from error
-        last = [line for line in str(error).splitlines() if line.strip()][-1]
+        last = [line for line in text.splitlines() if line.strip()][-1]
         raise ModelError(f"a replica could not be started: {last}") from error
