@@ -132,8 +132,9 @@ options = {encoder_trainable = "none", epochs = 1}
 [[row]]
 name = "answerer"
 encoder_from = "captioner"
+word_vectors = "captioner"
 recipe = "scenes-vqa"
-options = {architecture = "lstm-vqa", encoder_trainable = "none", epochs = 1, hidden = 12}
+options = {architecture = "lstm-vqa", encoder_trainable = "none", epochs = 1, embedding = 8}
 [[row]]
 name = "answerer, blind"
 recipe = "scenes-vqa"
@@ -218,6 +219,10 @@ def test_rows_begin_with_photo_are_taught_by_rows_and_count_in_a_dataset(tmp_pat
     assert options("taught")["teacher"] == [str(out / f"runs/first-seed{n}") for n in (0, 1)]
     assert options("taught")["encoder_from"] == str(photo / "captioner")
     assert options("rewarded")["init_from"] == str(photo / "captioner")
+    training = out / "runs/taught-seed0/training.json"
+    moved = json.loads(training.read_text())
+    moved["options"]["encoder_from"] = "/installed/elsewhere/photo/captioner"
+    training.write_text(json.dumps(moved))
     assert options("rewarded")["reward_references"] == str(folder / "texts")
     assert reproduce(plan(tmp_path, TAUGHT), folder, out, **SILENT) == entries
     lost = plan(tmp_path, TAUGHT.replace('"texts"', '"text"'))
@@ -329,6 +334,7 @@ HEAD = 'title = "x"\nbeams = [1]\n'
         (f'{STAGES}[[row]]\nname = "two"\nmembers = ["answerer"]', "ensemble is of captioners"),
         (STAGES.replace("epochs = 1, hidden = 12}", "epochs = 1}\nvectors = 8", 1), "made of capt"),
         (PLAN.replace("vectors = 8", 'encoder_from = "gru"'), "needs 'gru'"),
+        (PLAN.replace("vectors = 8", 'vectors = 8\nword_vectors = "lstm"'), "vectors comes from"),
         (PLAN.replace("vectors = 8", "on = [5]"), r"on\.0: .*valid string"),
         (
             PLAN.replace('rows = ["lstm, CIDEr"', 'rows = ["lstm, vectors"').replace(

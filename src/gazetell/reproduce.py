@@ -65,7 +65,7 @@ from .inference.predict import Answerer, Captioner
 from .metrics import compare_answers, compare_captions
 from .models.captioners import CAPTIONERS
 from .models.decoding import DecodingOptions
-from .models.folder import SHIPPED, read_config, shipped, update_metrics
+from .models.folder import SHIPPED, read_config, update_metrics
 from .training import options as training
 from .training.fit import resume, train
 from .training.options import TrainOptions, saved_options, train_options
@@ -95,6 +95,7 @@ class Row(Part):
     vectors: Number = 0
     members: tuple[Text, ...] = ()
     encoder_from: Text | None = None
+    word_vectors: Text | None = None
     teacher: tuple[Text, ...] = ()
     reward_references: Text | None = None
     data: str | None = None
@@ -108,8 +109,8 @@ class Row(Part):
     @property
     def lenders(self) -> dict[str, str]:
         """The earlier models that it begins with, by option."""
-        named = {"init_from": self.init_from, "encoder_from": self.encoder_from}
-        return {name: model for name, model in named.items() if model}
+        names = ("init_from", "encoder_from", "word_vectors")
+        return {name: model for name in names if (model := getattr(self, name))}
 
 
 class Pair(Part):
@@ -176,7 +177,7 @@ class Plan(Part):
             more["reward_references"] = str(data / row.reward_references)
         for name, model in row.lenders.items():
             if model in SHIPPED:
-                more[name] = str(shipped(model))
+                more[name] = model
             elif places:
                 more[name] = str(runs / self.row(model).run_name(seed))
             elif name == "init_from":
@@ -189,7 +190,7 @@ class Plan(Part):
 
     def lender(self, row: Row) -> str | None:
         """The row or shipped model that gives this row its CNN: a blind one has none to give."""
-        for name in row.lenders.values():
+        for name in filter(None, (row.init_from, row.encoder_from)):
             if name in SHIPPED or not self.planned(self.row(name), row.seeds[0], None).blind:
                 return name
         return None
@@ -276,7 +277,8 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     for name in (*row.members, *row.teacher, *lenders):
         if name not in above:
             raise DataError(f"needs {name!r}, which is no row above")
-    for name in row.options.keys() & {"init_from", "encoder_from", "teacher", "reward_references"}:
+    beside = {"init_from", "encoder_from", "word_vectors", "teacher", "reward_references"}
+    for name in row.options.keys() & beside:
         of = "a dataset's" if name == "reward_references" else "a row's"
         raise DataError(f"{name} is among the options; expected it beside them, with {of} name")
     if row.name in SHIPPED:
@@ -305,12 +307,12 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
         if above[name].members or set(row.seeds) - set(above[name].seeds):
             raise DataError(f"{name!r} has no run of each of its seeds")
     options = plan.planned(row, row.seeds[0], None)
-    brought = training.taken_over(options) if first else {"word_vectors"} if row.vectors else set()
+    brought = training.taken_over(options) if first else set()
     if first and not plan.lender(row):
         brought = {name for name in brought if not name.startswith("encoder")}
-    wrong = sorted(row.options.keys() & brought) or ["vectors"] * bool(first and row.vectors)
-    if wrong:
-        raise DataError(f"{wrong[0]} comes from {first or 'the vectors'}")
+    wrong = sorted((row.options.keys() | row.lenders.keys() - {"init_from"}) & brought)
+    if wrong := wrong or ["vectors"] * bool(row.vectors and (first or row.word_vectors)):
+        raise DataError(f"{wrong[0]} comes from {first or row.word_vectors}")
     if row.vectors and plan.answers(row):
         raise DataError("vectors are made of captions, and it answers questions")
 
@@ -423,9 +425,12 @@ class _Table:
         about, key = read_json(run / "training.json"), dataset.fingerprint()
         saved = saved_options(about["options"], str(run / "training.json")).to_dict()
         for name, value in options.to_dict().items():
-            if value != saved.get(name):
+            before = saved.get(name)
+            if before and row.lenders.get(name) in SHIPPED:  # wherever gazetell was installed then
+                before, value = ("/".join(Path(each).parts[-2:]) for each in (before, value))
+            if value != before:
                 raise UsageError(
-                    f"{run}: was made with {name} {saved.get(name)}, the plan says {value}; "
+                    f"{run}: was made with {name} {before}, the plan says {value}; "
                     "delete it or name another --out"
                 )
         if about.get("sha256", key) != key:
