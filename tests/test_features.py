@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import threading
+import time
 from collections import namedtuple
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image, ImageOps
 
 from gazetell import features
@@ -359,3 +362,28 @@ def test_a_folder_that_cannot_be_made_is_told(encoder, dataset, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="file"):
         build(replace(dataset, folder=tmp_path / "file"), encoder)
+
+
+def test_one_process_at_a_time_writes_a_cache(
+    pictures, dataset, encoder, tmp_path, monkeypatch, caplog
+):
+    """Who comes second waits, and encodes nothing again."""
+    folder = cache_folder(dataset, encoder, FP32, flip=False)
+    other = build_cache(dataset_of(pictures, tmp_path / "other"), encoder, CPU, FP32)
+    folder.mkdir(parents=True)
+    lock, made = FileLock(folder / ".lock"), []
+    with lock:
+        waiting = threading.Thread(
+            target=lambda: made.append(build_cache(dataset, encoder, CPU, FP32))
+        )
+        waiting.start()
+        until = time.monotonic() + 60
+        while "waiting for it" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.01)
+        monkeypatch.setattr(features, "_records", None)  # whoever encodes fails
+        for path in other.folder.glob("0*"):
+            shutil.copy(path, folder)
+    waiting.join(60)
+    assert "another process encodes the pictures" in caplog.text
+    assert made[0].folder == folder
+    assert not made[0].lacks(NAMES)

@@ -168,10 +168,6 @@ class Ranks:
                 result = [compute()]
         return self.gathered(result[0])[0]
 
-    def share(self, pictures: Sequence[int], words: Sequence[int]) -> list[int]:
-        """The pictures of a batch for this rank, see ``deal``; where there is none, the first."""
-        return deal(pictures, words, self.world)[self.rank] or list(pictures[:1])
-
     def mean(self, terms: Terms, idle: bool) -> tuple[Tensor, Tensor]:
         """A loss to learn from, and its value over all ranks to show.
 
@@ -413,6 +409,8 @@ def deal(pictures: Sequence[int], words: Sequence[int], ranks: int) -> list[list
     Returns:
         The pictures of each rank, in the order of the batch.
     """
+    if ranks == 1:
+        return [list(pictures)]
     shares: list[list[int]] = [[] for _ in range(ranks)]
     load, room = [0] * ranks, -(-len(pictures) // ranks)
     for place in sorted(range(len(pictures)), key=lambda place: -words[pictures[place]]):
@@ -443,7 +441,9 @@ class Shares(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for begin in range(0, len(self.order), self.batch):
             whole = self.order[begin : begin + self.batch]
-            yield list(whole) if self.ranks.world == 1 else self.ranks.share(whole, self.words)
+            ranks = self.ranks
+            # Where there is none for this rank, the first: see ``idle``.
+            yield deal(whole, self.words, ranks.world)[ranks.rank] or list(whole[:1])
 
     def idle(self, step: int) -> bool:
         """Whether a step has fewer pictures than ranks, and none for this one."""
