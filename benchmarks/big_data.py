@@ -62,7 +62,16 @@ HELD = 5_000  # pictures of val, and of test
 ENCODER = "mobilenet_v2"
 SMALL = {"hidden": 64, "embedding": 64}  # what reads the data shows
 # Where pictures are squashed, no evaluation asks for their shape.
-ENCODING = ("--encoder", ENCODER, "--encoder-weights", "none", "--seed", "0", "--fit", "squash")
+ENCODING = (
+    "--encoder",
+    ENCODER,
+    "--encoder-weights",
+    "none",
+    "--seed",
+    "0",
+    "--encoder-fit",
+    "squash",
+)
 CPU = ("--device", "cpu", "--precision", "fp32")
 
 
