@@ -89,7 +89,9 @@ def rate(data: Path, options: list[str], processes: int, threads: str | None, ep
         command = [sys.executable, "-m", "gazetell", "train", str(data), "--out", f"{folder}/run"]
         command += [*options, "--device", "cpu", "--devices", str(processes)]
         command += ["--epochs", str(epochs), "--eval-every", str(epochs), "--min-frequency", "1"]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
         rows = [row for _, row in read_jsonl(f"{folder}/run/metrics.jsonl")]
     train = Dataset.open(data).split("train")
     texts = len(train) * (4 if "dmn-plus" in options else EACH)

@@ -265,6 +265,24 @@ def test_one_thread_where_the_cores_are_busy(monkeypatch):
         torch.set_num_threads(before)
 
 
+def test_training_finds_its_threads_and_leaves_the_process_as_it_was(tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    # Two epochs; each tries one thread, two, one, two.
+    rates = iter([(1, 0), (0, 2), (1, 0), (0, 2), (3, 0), (0, 2), (3, 0), (0, 2)])
+    monkeypatch.setattr(devices, "_products", lambda threads: next(rates)[threads - 1])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        lines = tiny.train(tmp_path, architecture="lstm", device="cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    said = [n for n, line in enumerate(lines) if line.startswith("1 of 2 threads of the CPU")]
+    epochs = [n for n, line in enumerate(lines) if line.startswith("epoch")]
+    assert len(said) == 1
+    assert epochs[0] < said[0] < epochs[1]
+
+
 def test_the_trial_of_threads_counts_products():
     before = torch.get_num_threads()
     try:

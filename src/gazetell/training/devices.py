@@ -328,14 +328,14 @@ def launch(
         codes = [process.exitcode or 0 for process in ranks.processes]
         if INTERRUPTED in codes:
             raise KeyboardInterrupt from None
-        # Those that were left got a SIGTERM of join.
-        first, ended = error.error_index, [n for n in range(count) if codes[n] < 0]
-        ended.sort(key=lambda n: (n != first, codes[n] == -signal.SIGTERM))
-        if isinstance(error, ProcessExitedException) and ended:
-            name = signal.Signals(-codes[ended[0]]).name
-            who = f"process {ended[0] + 1} of {count}"
-            raise GazetellError(f"{who} was ended by {name}{go_on(out)}") from None
-        raise
+        if not isinstance(error, ProcessExitedException):
+            raise
+        who = error.error_index
+        if errors and codes[who] > 0:  # it only lost the others; join sends SIGTERM to who is left
+            who = min(range(count), key=lambda n: (codes[n] >= 0, codes[n] == -signal.SIGTERM))
+        status = codes[who]
+        how = "could not begin" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+        raise GazetellError(f"process {who + 1} of {count} {how}{go_on(out)}") from None
     finally:
         for process in ranks.processes:
             if process.is_alive():
@@ -474,7 +474,7 @@ class Threads(callbacks.Callback):
             why = "others keep the cores busy" if chosen == 1 else "the cores are free"
             self.report(f"{chosen} of {self.all} threads of the CPU: {why} (see OMP_NUM_THREADS)")
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         """Leave the process as it was."""
         torch.set_num_threads(self.all)
 
