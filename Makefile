@@ -35,7 +35,7 @@ lint: .venv/dev.stamp
 	touch $@
 
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) -e '.[dev,coco]'
+	$(INSTALL) -e '.[dev,coco,cluster]'
 	touch $@ .venv/run.stamp
 
 clean:

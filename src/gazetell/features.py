@@ -331,6 +331,7 @@ def build_cache(
     flip: bool = False,
     batch: int = 64,
     workers: int = 1,
+    encode: Callable[[Sequence[Path]], Iterator[np.ndarray]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
     """Encode the pictures of a dataset that its cache lacks; what was replaced is encoded anew.
@@ -343,6 +344,8 @@ def build_cache(
         flip: also encode each picture mirrored left to right.
         batch: pictures a forward pass.
         workers: processes that open pictures meanwhile; 0 opens them in threads of this one.
+        encode: gives records (N, F, h, w, C) of pictures in their order, as ``encode_records``
+            makes them, so many at a time as it likes; instead of the encoder here.
         progress: called with (pictures done, pictures in all).
 
     Raises:
@@ -375,8 +378,12 @@ def build_cache(
         rest, done = iter(todo.items()), len(names) - len(todo)
         records: list[np.ndarray] = []
         paths = [dataset.root / name for name in todo]
-        for loaded in load_pictures(paths, encoder.frame, batch=batch, workers=workers):
-            records.append(_records(encoder, stack_pixels(loaded).to(device), precision, flip))
+        here = (
+            encode_records(encoder, stack_pixels(loaded).to(device), precision, flip)
+            for loaded in load_pictures(paths, encoder.frame, batch=batch, workers=workers)
+        )
+        for made in encode(paths) if encode else here:
+            records.append(made)
             count = sum(map(len, records))
             if count >= BLOCK or done + count == len(names):
                 block = np.concatenate(records)
@@ -407,7 +414,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def _records(encoder: Encoder, images: Tensor, precision: Precision, flip: bool) -> np.ndarray:
+def encode_records(
+    encoder: Encoder, images: Tensor, precision: Precision, flip: bool
+) -> np.ndarray:
     """Float16 records (B, F, h, w, C) of uint8 images (B, 3, S, S)."""
     with precision.autocast(images.device):
         variants = [images, images.flip(3)] if flip else [images]

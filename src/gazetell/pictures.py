@@ -427,20 +427,23 @@ def load_picture(
 
 
 def load_pictures(
-    sources: Iterable[PictureSource],
+    sources: Iterable[PictureSource | ImageError],
     frame: Frame,
     *,
     batch: int,
     workers: int = 0,
+    threads: int = 2,
     with_preview: bool = False,
 ) -> Iterator[list[LoadedPicture | ImageError]]:
     """Open pictures in their order, a batch at a time, the next one while this one is used.
 
     Args:
-        sources: in any number; without workers they are read as the work goes on.
+        sources: in any number; without workers they are read as the work goes on. An error stands
+            for a picture that cannot be had, and is passed on.
         frame: of the encoder.
         batch: pictures at a time.
-        workers: processes that open them; 0 for two threads of this one.
+        workers: processes that open them; 0 for threads of this one.
+        threads: how many, without workers.
         with_preview: also keep what is needed to show the pictures.
 
     Yields:
@@ -454,7 +457,7 @@ def load_pictures(
         yield from DataLoader(rows, batch, num_workers=workers, prefetch_factor=4, collate_fn=load)
         return
     rest = iter(sources)
-    with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter's lock
+    with ThreadPoolExecutor(threads) as pool:  # decoding releases the interpreter's lock
         ahead = [pool.submit(load, [source]) for source in islice(rest, batch)]
         while ahead:
             following = [pool.submit(load, [source]) for source in islice(rest, batch)]
@@ -463,11 +466,13 @@ def load_pictures(
 
 
 def _load_all(
-    sources: Sequence[PictureSource], frame: Frame, with_preview: bool
+    sources: Sequence[PictureSource | ImageError], frame: Frame, with_preview: bool
 ) -> list[LoadedPicture | ImageError]:
     loaded: list[LoadedPicture | ImageError] = []
     for source in sources:
         try:
+            if isinstance(source, ImageError):
+                raise source
             loaded.append(load_picture(source, frame, with_preview))
         except ImageError as error:
             loaded.append(error)
@@ -559,17 +564,17 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
         pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
         rest = [path for path in files if path.suffix.lower() not in SUFFIXES]
         if not pictures:
-            raise ImageError(f"{name}: no pictures there{_left_out(rest, '; ')}; {_EXPECTED}")
+            raise ImageError(f"{name}: no pictures there{left_out(rest, '; ')}; {_EXPECTED}")
         found.update(dict.fromkeys(pictures))
         others.update(dict.fromkeys(rest))
     if again:
         log.warning("pictures named more than once, taken once: %d", again)
-    if left := _left_out([path for path in others if path not in found]):
+    if left := left_out([path for path in others if path not in found]):
         log.warning(left)
     return list(found)
 
 
-def _left_out(files: Sequence[Path], before: str = "") -> str:
+def left_out(files: Sequence[Path], before: str = "") -> str:
     """How many files are left out, and of which kinds; empty for none."""
     kinds = {path.suffix.lower() or "no suffix" for path in files}
     if not kinds:

@@ -27,7 +27,7 @@ def test_a_folder_is_described_and_what_is_amiss_is_told(run, home):
     assert (status, said) == (1, "")
     left, broken, cut, last = err.splitlines()
     assert "left out: .xcf" in left
-    assert broken.startswith("error: pictures/broken.jpg: is no picture; expected a JPEG, PNG")
+    assert broken.startswith("error: broken.jpg: is no picture; expected a JPEG, PNG")
     assert cut == "captions cut at --max-length (ended: false): 2"
     assert last == "out/captions.csv: 3 pictures, 2 captioned now, 0 before, 1 failed"
     for name in ("broken.jpg", "b.png", "c.xcf"):
@@ -62,6 +62,9 @@ def test_options_reach_the_search(run, home):
         (["pictures", *MODEL, "--out", "c.pdf"], 2, ".csv, .jsonl, .html"),
         (["pictures", *MODEL, "--out", "c.csv", "--batch", 0], 2, "--batch 0"),
         (["pictures", *MODEL, "--out", "c.csv", "--beam", 0], 2, "beam 0"),
+        (["pictures", *MODEL, "--out", "c", "--address", "auto"], 2, "--address: has no effect"),
+        (["pictures", *MODEL, "--out", "c", "--question", "why?"], 2, "--question: model is no"),
+        (["s3:/pictures", *MODEL, "--out", "c"], 4, "s3:/pictures: is no folder; expected"),
         (["nowhere", *MODEL, "--out", "c.csv"], 4, "nowhere: is no folder"),
         (["pictures", "--model", "nowhere", "--out", "c.csv"], 5, "nowhere: is no model folder"),
         (["pictures", *MODEL, "--out", "model/config.json/c.csv"], 6, "c.csv"),

@@ -6,7 +6,6 @@ import math
 import os
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,9 +13,9 @@ import pytest
 from page_reader import Page
 
 from gazetell.errors import DataError, ImageError, UsageError, WriteError
-from gazetell.inference import describe as module
-from gazetell.inference.describe import Journal, describe, identity
-from gazetell.inference.predict import Captioner, caption_many
+from gazetell.inference.describe import Describer, describe, identity
+from gazetell.inference.outputs import Journal, sentence
+from gazetell.inference.predict import Captioner
 
 NAMES = ["a/1.png", "a/2.png", "b/c/x y.png", "m,n.png", "z.png"]
 
@@ -45,12 +44,14 @@ def asked(monkeypatch):
     """The names of the pictures that were captioned."""
     names = []
 
-    def spy(model, items, **options):
-        items = list(items)
-        names.extend(path.name for path in items)
-        return caption_many(model, items, **options)
+    real = Describer.rows
 
-    monkeypatch.setattr(module, "caption_many", spy)
+    def spy(self, items):
+        items = list(items)
+        names.extend(Path(item.name).name for item in items)
+        return real(self, items)
+
+    monkeypatch.setattr(Describer, "rows", spy)
     return names
 
 
@@ -132,7 +133,7 @@ def test_confidences_stand_in_the_table_and_order_the_sheet(
     ],
 )
 def test_alt_text_is_a_sentence(caption, ended, expected):
-    assert module.sentence(caption, ended) == expected
+    assert sentence(caption, ended) == expected
 
 
 def test_what_a_spreadsheet_would_run_is_text(model, folder, tmp_path):
@@ -224,13 +225,14 @@ def test_what_is_done_is_left_out(model, folder, tmp_path, asked):
 
 def test_what_was_cut_or_found_empty_is_counted(model, folder, tmp_path, monkeypatch):
     told = iter([("", True), ("a", False), ("b", False), ("c", True), ("d", True)])
+    real = Describer.rows
 
-    def some(*args, **options):
-        for item, caption in caption_many(*args, **options):
+    def some(self, items):
+        for row in real(self, items):
             text, ended = next(told)
-            yield item, replace(caption, text=text, ended=ended)
+            yield row | {"caption": text, "ended": ended}
 
-    monkeypatch.setattr(module, "caption_many", some)
+    monkeypatch.setattr(Describer, "rows", some)
     done = describe(model, folder, tmp_path / "out.csv")
     assert (done.cut, done.empty) == (2, 1)
 
@@ -289,7 +291,7 @@ def test_a_run_begun_again_and_killed_goes_on_without_again(model, folder, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "caption_many", killed)
+        patch.setattr(Describer, "rows", killed)
         with pytest.raises(KeyboardInterrupt):
             describe(model, folder, out, again=True)
     assert out.read_text() == "mine"
@@ -366,7 +368,6 @@ def test_another_precision_is_told(model, untrained, folder, tmp_path, caplog):
     ("out", "where", "said"),
     [
         ("out.txt", ".", r"--out .*out\.txt: expected a name that ends in \.csv, \.jsonl, \.html"),
-        ("out", ".", "expected a name"),
         ("dir.csv", ".", r"dir\.csv: is a folder"),
         ("out.csv", "nowhere", "nowhere: is no folder"),
         ("out.csv", "z.png", r"z\.png: is no folder"),

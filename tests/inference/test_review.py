@@ -12,7 +12,7 @@ from PIL import Image
 
 from gazetell.errors import ImageError
 from gazetell.inference import describe
-from gazetell.inference.describe import review_sheet
+from gazetell.inference.outputs import review_sheet
 from gazetell.inference.predict import Caption
 
 EVIL = "</script><script>document.title='evil'</script>"

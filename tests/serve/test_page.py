@@ -17,7 +17,7 @@ from PIL import Image
 from service import QUESTIONS, png, running
 
 from gazetell.inference import gaze
-from gazetell.inference.describe import sentence
+from gazetell.inference.outputs import sentence
 from gazetell.inference.predict import Captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.pictures import View

@@ -1,34 +1,50 @@
 """``gazetell describe``."""
 
-from pathlib import Path
+from typing import Literal
 
 from ..errors import UsageError
+from ..inference.cluster import Ray
 from ..inference.describe import check_out
-from ..inference.describe import describe as describe_folder
-from ..inference.predict import Captioner
+from ..inference.describe import describe as describe_source
+from ..inference.predict import Answerer, Captioner
+from ..models.folder import fetch, is_pair
 from .terminal import HERE, OWN, Here, Own, on_terminal, report
+
+SHOWN = 20  # errors of pictures that are told a line each, of parts
 
 
 def describe(
-    folder: Path,
+    source: str,
     *,
-    out: Path,
+    out: str,
     model: tuple[str, ...] = (),
+    question: tuple[str, ...] = (),
+    column: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     again: bool = False,
     decoding: Own = OWN,
     batch: int = 16,
     computing: Here = HERE,
 ) -> int:
-    """Alt text for a folder: caption every picture in it, into a table or a sheet to review.
+    """Alt text for many pictures: into a table, a sheet to review, or a folder of parts.
 
     A killed run goes on where it was; pictures that are done and unchanged are left out.
 
     Args:
-        folder: Of pictures, at any depth.
+        source: A folder of pictures at any depth, a pattern, an address such as
+            s3://bucket/folder, .parquet (with --column) or .tar files.
         out: A .csv or .jsonl table, or an .html sheet to review and edit the captions on, least
-            sure first. OUT.done.jsonl beside it keeps what is done.
+            sure first; OUT.done.jsonl beside it keeps what is done. For many pictures a folder
+            or address, or a name that ends in .parquet, for Parquet files; in .jsonl/ for JSON
+            Lines files. They have a row for each picture, with the error where one failed.
         model: A model folder, or hf://owner/name; given several times, an ensemble. If not
             given, photo, which comes with gazetell.
+        question: Also answer this about each picture; can be given several times. It takes a
+            model that answers too, such as photo.
+        column: Of Parquet, the column that holds the pictures' bytes or their paths.
+        engine: local, or ray for all devices of a cluster: pip install 'gazetell[cluster]'.
+        address: Of a Ray cluster, auto or host:port; if not given one starts on this machine.
         again: Begin anew, whatever is there.
         decoding: How to search.
         batch: Pictures a forward pass.
@@ -36,23 +52,41 @@ def describe(
     """
     if batch < 1:
         raise UsageError(f"--batch {batch}: expected 1 or more")
-    check_out(folder, out)
-    captioner = Captioner.load(*model, **vars(computing))
-    done = describe_folder(
+    if address is not None and engine == "local":
+        raise UsageError("--address: has no effect without --engine ray")
+    table = check_out(out)
+    if question and model and not is_pair(fetch(model[0])):
+        raise UsageError(
+            f"--question: {model[0]} is no captioner and answerer in one, as gazetell export "
+            "makes and photo is"
+        )
+    work = Ray(model, address, **vars(computing)) if engine == "ray" else None
+    # With Ray it is loaded here too: what is wrong with it is seen before a cluster is asked.
+    here = {**vars(computing), "device": "cpu", "precision": "fp32"} if work else vars(computing)
+    captioner = Captioner.load(*model, **here)
+    answerer = Answerer.load(*model[:1], **here) if question else None
+    done = describe_source(
         captioner,
-        folder,
+        source,
         out,
+        answerer=answerer,
+        questions=question,
+        column=column,
+        engine=work,
         again=again,
         batch=batch,
         progress=on_terminal(),
         **decoding.given(),
     )
-    for error in done.failed:
+    shown = len(done.failed) if table else SHOWN
+    for error in done.failed[:shown]:
         report(f"error: {error}")
+    if len(done.failed) > shown:
+        report(f"further pictures that failed, see the column error: {len(done.failed) - shown}")
     for count, what in (
         (done.cut, "captions cut at --max-length (ended: false)"),
         (done.empty, "pictures for which the model found no words"),
-        (done.gone, f"pictures captioned before that are no longer in {folder}, left out"),
+        (done.gone, f"pictures captioned before that are no longer in {source}, left out"),
     ):
         if count:
             report(f"{what}: {count}")

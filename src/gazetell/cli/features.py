@@ -3,7 +3,7 @@
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from cyclopts import Parameter
@@ -12,6 +12,7 @@ from ..data.records import Dataset
 from ..data.vectors import Word2VecModel, write_word2vec
 from ..errors import DataError, UsageError
 from ..features import build_cache
+from ..inference.cluster import check_ready, ray_records
 from ..models.precision import choose_device, choose_precision
 from ..progress import bar
 from ..training.options import EncoderOptions, train_options
@@ -31,10 +32,12 @@ def features(
     recipe: str | None = None,
     options: Annotated[Seen, Parameter(name="*")] = Seen(),  # type: ignore[valid-type]  # noqa: B008
     batch: int = 64,
-    workers: int = 1,
+    workers: int | None = None,
     seed: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
 ) -> None:
     """Encode the pictures of a prepared dataset once; goes on where it was stopped.
 
@@ -43,11 +46,24 @@ def features(
         recipe: Take the encoder's options from a training recipe; any given beside it wins.
         options: Of the encoder; with --flip each picture is also encoded mirrored.
         batch: Pictures a forward pass.
-        workers: Processes that open pictures meanwhile.
+        workers: Processes that open pictures meanwhile, 1 if not given.
         seed: Of the weights, where they are none; 0 if not given.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, bf16 or fp32.
+        engine: local, or ray for all devices of a cluster, whose machines see the same folder of
+            pictures: pip install 'gazetell[cluster]'.
+        address: Of a Ray cluster, auto or host:port; if not given one starts on this machine.
     """
+    if engine == "local" and address is not None:
+        raise UsageError("--address: has no effect without --engine ray")
+    if engine == "ray":
+        check_ready(device)
+        if workers is not None:
+            raise UsageError("--workers: has no effect with --engine ray")
+        if precision == "auto":
+            # The machines may differ, and a cache is of one precision.
+            raise UsageError("--precision: expected bf16 or fp32 with --engine ray")
+    workers = 1 if workers is None else workers
     numbers = {"batch": batch, "workers": workers, "seed": seed or 0}  # checked as those of a run
     run = train_options(recipe, **numbers, **given(options))
     if run.encoder_trainable != "none":
@@ -59,12 +75,16 @@ def features(
     # As a training run of this seed does: random weights then have one cache, not one a run.
     torch.manual_seed(seed or 0)
     network = first_encoder(run)
-    where = choose_device(device)
+    where = choose_device(device if engine == "local" else "cpu")
     chosen = choose_precision(where, precision)
     report(
         f"{run.encoder} grid {network.height}x{network.width}x{network.trunk_channels}; "
-        f"{where}, {chosen.name} ({chosen.reason})"
+        f"{where if engine == 'local' else 'Ray'}, {chosen.name} ({chosen.reason})"
     )
+    encode = None
+    if engine == "ray":
+        how: dict[str, Any] = {"flip": run.flip, "batch": batch, "device": device}
+        encode = ray_records(network, precision, dataset.root, address=address, **how)
     began = time.perf_counter()
     with bar("features", on_terminal()) as progress:
         cache = build_cache(
@@ -72,6 +92,7 @@ def features(
             flip=run.flip,
             batch=batch,
             workers=workers,
+            encode=encode,
             progress=progress,
         )
     seconds = time.perf_counter() - began

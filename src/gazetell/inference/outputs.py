@@ -1,0 +1,412 @@
+"""What ``describe`` writes: a journal with a table or a sheet, or a folder of parts.
+
+The sheet is in the order of the model's fitted confidence. A model without one is taken at the
+probability that it gave to the whole sentence. Its geometric mean a word, often used, favours long
+captions, though each further word is a further chance to be wrong: on generated scenes, whose truth
+is known, the mean finds false captions no better than chance and the whole sentence does (figures
+in docs/alt-text.md).
+
+The sheet is one page that fetches nothing, which its own content policy holds it to. Pictures are
+small data URIs in a JSON block that the script draws rows from as they are scrolled to, so that
+thousands open at once; edits are kept by the browser until they are downloaded as CSV.
+"""
+
+import csv
+import hashlib
+import html
+import io
+import json
+import logging
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, ImageError, UsageError, WriteError
+from ..files import spreadsheet_text, write_error, write_jsonl
+from .gaze import fill, one_line, template
+from .sources import file_system, need
+
+Row = dict[str, Any]
+FORMAT = 1  # of the journal and of the parts
+COLUMNS = ("picture", "caption", "alt_text", "confidence", "probability", "log_prob", "ended")
+# Of parts, with their types in Parquet; answers come before the error.
+PART_COLUMNS = {
+    **{"picture": "string", "caption": "string", "confidence": "double", "sure": "bool"},
+    **{"log_prob": "double", "ended": "bool"},
+}
+KINDS = ("string", "double")  # of an answer and its confidence
+MANIFEST = "_gazetell.json"  # what reads a folder of Parquet files passes over such names
+STOPS = ".!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f"  # Latin, Chinese, Hindi, Urdu, Arabic
+LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
+
+log = logging.getLogger(__name__)
+
+
+def answer_columns(questions: Sequence[str]) -> list[tuple[str, str]]:
+    """The names of the two columns of each question: the answer's and its confidence's."""
+    return [(question, f"{question} (confidence)") for question in questions]
+
+
+def answers_of(row: Row, questions: Sequence[str]) -> Row:
+    """The answers in a row by the names of their columns."""
+    return {
+        name: value
+        for names, answer in zip(answer_columns(questions), row.get("answers", ()), strict=False)
+        for name, value in zip(names, answer, strict=True)
+    }
+
+
+def output_digest(content: bytes) -> str:
+    """What an output is known by."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class Journal:
+    """A JSON Lines file that long work writes as it goes, and goes on from when killed.
+
+    The first line says what the work is; each line after it is a caption, or the digest of an
+    output that was written. Lines are only ever appended, so a kill leaves at most the last torn.
+
+    Attributes:
+        path: of the file; nothing is read before ``resume``.
+        lines: the JSON objects it holds; empty where there is no file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.lines: list[Row] = []
+
+    def resume(self) -> None:
+        """Read what is there, and cut away a torn last line.
+
+        Raises:
+            DataError: the file cannot be read, or a line before its last is damaged.
+            WriteError: a torn last line cannot be cut away.
+        """
+        content = content_of(self.path) or b""
+        # What stands after the last line feed is torn.
+        whole, size = content.split(b"\n")[:-1], 0
+        for number, line in enumerate(whole, start=1):
+            try:
+                value = json.loads(line)
+                if not isinstance(value, dict):
+                    raise ValueError(f"expected a JSON object, found {type(value).__name__}")
+            except ValueError as error:
+                if number == len(whole):
+                    break  # a machine that lost power may leave a last line of anything
+                raise self._damaged(number, str(error)) from error
+            self.lines.append(value)
+            size += len(line) + 1
+        try:
+            if size < len(content):
+                os.truncate(self.path, size)
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+    def begin(self, lines: list[Row]) -> None:
+        """Start anew with these lines; the file appears whole or not at all."""
+        self.lines = lines
+        write_jsonl(self.path, lines)
+
+    def append(self, line: Row) -> None:
+        """Add a line that outlives the process.
+
+        Raises:
+            WriteError: the file system refused.
+        """
+        try:
+            with self.path.open("ab") as file:
+                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        self.lines.append(line)
+
+    def captions(self) -> dict[str, Row]:
+        """The last caption of each picture, by its name.
+
+        Raises:
+            DataError: a line without what a caption has.
+        """
+        types, rows = {"caption": str, "log_prob": float, "ended": bool}, {}
+        for number, line in enumerate(self.lines, start=1):
+            if "picture" in line:
+                if not all(isinstance(line.get(name), kind) for name, kind in types.items()):
+                    raise self._damaged(number, "expected a caption")
+                rows[line["picture"]] = line
+        return rows
+
+    def _damaged(self, number: int, why: str) -> DataError:
+        return DataError(f"{self.path}:{number}: is damaged ({why}); start over with --again")
+
+
+def content_of(path: Path) -> bytes | None:
+    """What a file holds; None if there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def open_journal(out: Path, begun: Row, again: bool) -> Journal:
+    """The journal of an output, gone on with or begun, if nothing is lost by it."""
+    journal, content = Journal(out.with_name(f"{out.name}.done.jsonl")), content_of(out)
+    written = None if content is None else output_digest(content)
+    if not again:
+        journal.resume()
+    if not journal.lines:
+        if written and not again:
+            raise UsageError(
+                f"--out {out}: is there, and not from gazetell describe (it has no "
+                f"{journal.path.name} beside it); name another, or overwrite it with --again"
+            )
+        # What is there now may be overwritten, also by the run that goes on with this one.
+        journal.begin([begun, *([{"wrote": written}] if written else [])])
+        return journal
+    first = journal.lines[0]
+    if first.get("format") != FORMAT or not isinstance(first.get("options"), dict):
+        raise DataError(f"{journal.path}: is no journal of this version; start over with --again")
+    other = ["another model"] * (first.get("model") != begun["model"])
+    other += [f"the folder {first.get('folder')}"] * (first.get("folder") != begun["folder"])
+    for name, value in begun["options"].items():
+        if (before := first["options"].get(name)) != value:
+            other.append(f"{name} {before} (now {value})")
+    if other:
+        why = f"was begun with {', '.join(other)}; name another"
+        raise UsageError(f"--out {out}: {why}, or start over with --again")
+    if written and written not in [line.get("wrote") for line in journal.lines]:
+        why = "was changed since gazetell wrote it; rename it to keep the changes"
+        raise UsageError(f"--out {out}: {why}, or start over with --again")
+    before, now = first.get("precision", begun["precision"]), begun["precision"]
+    if before != now:
+        log.warning(
+            f"{out}: captions made before are in {before}, new ones in {now}, which may differ "
+            "where two are about as likely"
+        )
+    return journal
+
+
+class Parts:
+    """A folder of parts, on this machine or at an address; see the module.
+
+    Args:
+        out: the folder; JSON Lines if it ends in ``.jsonl``, else Parquet.
+        questions: whose answers have columns.
+    """
+
+    def __init__(self, out: str, questions: Sequence[str]) -> None:
+        self.out, self.questions = out, questions
+        self.files, self.path = file_system(out.rstrip("/") or out)
+        self.begun: Row | None = None  # what is yet to be written
+        self.old: set[int] = set()
+        self.suffix = ".jsonl" if self.path.lower().endswith(".jsonl") else ".parquet"
+
+    def begin(self, begun: Row, again: bool) -> set[int]:
+        """The numbers of the parts that are done, if nothing is lost by going on.
+
+        Raises:
+            UsageError: parts of another model, of other options, or a folder of something else.
+            DataError: of another source, or of one that changed.
+            WriteError: the file system refused.
+        """
+        try:
+            if self.files.get_file_info([self.path])[0].is_file:
+                raise UsageError(f"--out {self.out}: is a file; expected a folder")
+            selector = need("pyarrow.fs").FileSelector(self.path, allow_not_found=True)
+            there = {about.base_name for about in self.files.get_file_info(selector)}
+        except OSError as error:
+            raise write_error(self.out, error) from error
+        known = [re.fullmatch(r"part-(\d+)" + re.escape(self.suffix), name) for name in there]
+        done = {int(match[1]) for match in known if match}
+        if MANIFEST in there and not again:
+            self._same(begun)
+            return done
+        if there and MANIFEST not in there:
+            raise UsageError(
+                f"--out {self.out}: holds something that is not from gazetell describe (it has no "
+                f"{MANIFEST}); name another folder"
+            )
+        # With the first part, so that a run that comes to none leaves all as it was.
+        self.begun, self.old = begun, done
+        return set()
+
+    def _begin(self) -> None:
+        try:
+            self.files.create_dir(self.path, recursive=True)
+            for number in self.old:
+                self.files.delete_file(f"{self.path}/{self._name(number)}")
+        except OSError as error:
+            raise write_error(self.out, error) from error
+        self._put(MANIFEST, json.dumps(self.begun, indent=2, ensure_ascii=False).encode())
+        self.begun = None
+
+    def _same(self, begun: Row) -> None:
+        try:
+            with self.files.open_input_stream(f"{self.path}/{MANIFEST}") as file:
+                first = json.loads(file.read())
+            options = first["options"].items()
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise DataError(
+                f"{self.out}/{MANIFEST}: is damaged ({error}); start over with --again"
+            ) from error
+        other = [
+            f"{name} {value} (now {begun['options'].get(name)})"
+            for name, value in options
+            if begun["options"].get(name) != value
+        ]
+        other += ["another model"] * (first.get("model") != begun["model"])
+        instead = "name another, or start over with --again"
+        if other:
+            raise UsageError(f"--out {self.out}: was begun with {', '.join(other)}; {instead}")
+        if any(first.get(name) != begun[name] for name in ("format", "digest", "parts")):
+            counts = [first.get("pictures"), begun["pictures"]]
+            told = f" (pictures: {counts[0]}, now {counts[1]})" if None not in counts else ""
+            raise DataError(
+                f"{begun['source']}: is not what {self.out} was begun with, or has changed "
+                f"since{told}; {instead}"
+            )
+        if first.get("precision") != begun["precision"]:
+            log.warning(
+                f"{self.out}: parts made before are in {first.get('precision')}, new ones in "
+                f"{begun['precision']}, which may differ where two captions are about as likely"
+            )
+
+    def count(self, number: int) -> int:
+        """Rows of a part that is done."""
+        with self.files.open_input_file(f"{self.path}/{self._name(number)}") as file:
+            if self.suffix == ".jsonl":
+                return file.read().count(b"\n")
+            return need("pyarrow.parquet").read_metadata(file).num_rows
+
+    def write(self, number: int, rows: Sequence[Row]) -> None:
+        """Write the part of a block, whole or not at all."""
+        if self.begun is not None:
+            self._begin()
+        told = [self._flat(row) for row in rows]
+        if self.suffix == ".jsonl":
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in told)
+            content: Any = text.encode()
+        else:
+            arrow, names = need("pyarrow"), self._columns()
+            schema = arrow.schema([(n, arrow.type_for_alias(kind)) for n, kind in names.items()])
+            sink = arrow.BufferOutputStream()
+            need("pyarrow.parquet").write_table(arrow.Table.from_pylist(told, schema), sink)
+            content = sink.getvalue()
+        self._put(self._name(number), content)
+
+    def _columns(self) -> dict[str, str]:
+        pairs = answer_columns(self.questions)
+        asked = {name: kind for pair in pairs for name, kind in zip(pair, KINDS, strict=True)}
+        return PART_COLUMNS | asked | {"error": "string"}
+
+    def _flat(self, row: Row) -> Row:
+        """A row with every column: null where nothing is known, no caption where it failed."""
+        known = {"caption": "", **row, **answers_of(row, self.questions)}
+        return {name: known.get(name) for name in self._columns()}
+
+    def _name(self, number: int) -> str:
+        return f"part-{number:05d}{self.suffix}"
+
+    def _put(self, name: str, content: Any) -> None:
+        temporary = f"{self.path}/.{name}.tmp"
+        try:
+            with self.files.open_output_stream(temporary) as file:
+                file.write(content)
+            self.files.move(temporary, f"{self.path}/{name}")
+        except OSError as error:
+            with suppress(OSError):
+                self.files.delete_file(temporary)
+            raise WriteError(f"{self.out}/{name}: cannot be written: {error}") from error
+
+
+# What is told of a picture
+
+
+def sentence(text: str, ended: bool) -> str:
+    """A caption as alt text: with a capital and a full stop; an ellipsis if it was cut off."""
+    if not text:
+        return ""
+    stop = "." if unicodedata.east_asian_width(text[-1]) != "W" else "\u3002"
+    stop = "" if text[-1] in STOPS else stop if ended else "\u2026"
+    return text[0].title() + text[1:] + stop
+
+
+def table_text(rows: Sequence[Row], questions: Sequence[str], as_csv: bool) -> str:
+    """The rows as CSV or as JSON Lines."""
+    text = io.StringIO()
+    texts = ["picture", "caption", "alt_text", *questions]
+    columns = [*COLUMNS, *(name for pair in answer_columns(questions) for name in pair)]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if as_csv:
+        writer.writeheader()
+    for row in rows:
+        # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
+        chance = float(f"{math.exp(row['log_prob']):.4g}")
+        more = {"alt_text": sentence(row["caption"], row["ended"]), "probability": chance}
+        known = row | more | answers_of(row, questions)
+        told = {name: known.get(name) for name in columns}
+        if as_csv:
+            safe = {name: spreadsheet_text(str(told[name])) for name in texts}
+            writer.writerow(told | safe | {"ended": str(row["ended"]).lower()})
+        else:
+            text.write(json.dumps(told, ensure_ascii=False) + "\n")
+    return text.getvalue()
+
+
+def review_sheet(
+    title: str,
+    rows: Sequence[Row],
+    failed: Sequence[ImageError] = (),
+    *,
+    base: str = ".",
+    key: str = "",
+) -> str:
+    """The sheet on which a person reviews captions, as HTML.
+
+    Args:
+        title: of the page, such as the folder's name.
+        rows: lines of the journal, in any order; another ``stamp`` takes an approval back.
+        failed: why other pictures are not there.
+        base: the folder of the pictures as seen from the page, an address to open them from.
+        key: tells the reviews of this sheet from those of others in the same browser.
+    """
+    keys = ("picture", "log_prob", "ended", "stamp", "thumb", "width", "height")
+    fitted = ("confidence", "sure")
+    level = "confidence" if all("confidence" in row for row in rows) else "log_prob"
+    content = {
+        "key": key,
+        "name": one_line(title),
+        "base": base,
+        "rows": [
+            {name: row[name] for name in keys}
+            | {name: row[name] for name in fitted if name in row}
+            | {"caption": sentence(row["caption"], row["ended"]), "level": row[level]}
+            for row in sorted(rows, key=lambda row: (row[level], row["picture"]))
+        ],
+    }
+    errors = ""
+    if failed:
+        items = "\n".join(f"<li>{html.escape(one_line(str(error)))}</li>" for error in failed)
+        what = "1 picture is" if len(failed) == 1 else f"{len(failed)} pictures are"
+        errors = f"<h2>{what} not on this sheet</h2>\n<ul>\n{items}\n</ul>"
+    sheet = fill(
+        "review.html",
+        title=html.escape(one_line(title)),
+        style=template("review.css"),
+        failed=f'<section class="failed">{errors}</section>' if errors else "",
+        # A "<" in a caption or a name could end the block that holds it.
+        data=json.dumps(content, ensure_ascii=False).replace("<", "\\u003c"),
+        script=template("review.js"),
+    )
+    if len(sheet) > LARGE:
+        log.warning(
+            f"a sheet of {len(sheet) // 1_000_000} MB is slow to open in a browser; describe "
+            "fewer pictures a sheet, for example folder by folder"
+        )
+    return sheet
