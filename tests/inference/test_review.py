@@ -4,24 +4,22 @@ import csv
 import io
 import json
 import re
-from pathlib import Path
 
 import pytest
 from page_reader import Page
 from PIL import Image
 
 from gazetell.errors import ImageError
-from gazetell.inference import describe
+from gazetell.inference.describe import thumbnail
 from gazetell.inference.outputs import review_sheet
-from gazetell.inference.predict import Caption
 
 EVIL = "</script><script>document.title='evil'</script>"
 
 
 def row(picture, caption="a dog", log_prob=-2.0, **changes):
     image = Image.new("RGB", (40, 30), "navy")
-    made = Caption(caption, [], None, log_prob, image=image)
-    return describe._row(picture, "1-1", made, Path("sheet.html")) | changes
+    told = {"picture": picture, "caption": caption, "log_prob": log_prob, "ended": True}
+    return told | {"stamp": "1-1", **thumbnail(image)} | changes
 
 
 def rows(count=8):
@@ -57,8 +55,7 @@ def test_what_comes_from_others_is_escaped():
 
 
 def test_a_thumbnail_is_small_and_keeps_its_shape():
-    made = Caption("", [], None, 0.0, image=Image.new("RGB", (4000, 1000), "red"))
-    found = describe._row("a.png", "1-1", made, Path("sheet.html"))
+    found = thumbnail(Image.new("RGB", (4000, 1000), "red"))
     assert (found["width"], found["height"]) == (320, 80)
     assert len(found["thumb"]) < 6000
 

@@ -212,10 +212,24 @@ def _connect(ray: Any, address: str | None) -> None:
             except (OSError, OverflowError) as error:
                 raise UsageError(f"--address {address}: cannot be reached: {error}") from error
     try:
-        ray.init(**how, log_to_driver=False, logging_level=logging.CRITICAL)
+        with _no_stderr():
+            ray.init(**how, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         place = f"--address {address}" if address else "a cluster on this machine"
         raise UsageError(f"{place}: cannot be used: {str(error)[:300]}") from error
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Keep what Ray's C++ says of its own settings from standard error."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 # Captions and answers

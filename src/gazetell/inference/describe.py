@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 import torch
+from PIL import Image
 
 from ..errors import ImageError, UsageError
 from ..files import atomic_path
@@ -139,7 +140,8 @@ class Describer:
             for item, picture in batch:
                 if isinstance(picture, ImageError):
                     # By the name that the row bears, not by a path of the machine that failed.
-                    why = str(picture).replace(f"{item.content}: ", f"{item.name}: ", 1)
+                    known = item.content if isinstance(item.content, str) else item.name
+                    why = str(picture).replace(f"{known}: ", f"{item.name}: ", 1)
                     yield {"picture": item.name, "error": why}
                 else:
                     yield self._row(item.name, *next(told), picture)
@@ -184,11 +186,16 @@ class Describer:
         if answers:
             row["answers"] = [[answer.text, round(answer.confidence, 5)] for answer in answers]
         if self.task.thumbs and picture.preview is not None:
-            small = resized(picture.preview, min(SIDE, max(picture.preview.size)))
-            # About 10 kB a photograph, half of what JPEG needs to look as good.
-            row["thumb"] = picture_uri(small, SIDE, "WEBP", quality=62)
-            row |= {"width": small.width, "height": small.height}
+            row |= thumbnail(picture.preview)
         return row
+
+
+def thumbnail(picture: Image.Image) -> Row:
+    """The small picture of a row of a sheet."""
+    small = resized(picture, min(SIDE, max(picture.size)))
+    # About 10 kB a photograph, half of what JPEG needs to look as good.
+    uri = picture_uri(small, SIDE, "WEBP", quality=62)
+    return {"thumb": uri, "width": small.width, "height": small.height}
 
 
 class Here:
