@@ -47,9 +47,7 @@ log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000
 # A picture is kept beside its caption or answer at no more than this many pixels a side.
 PREVIEW = 640
-# Pictures that fit into this much memory are opened once instead of once an epoch.
-KEEP_BYTES = 1 << 30
-
+KEEP_BYTES = 1 << 30  # pictures that fit into this are opened once instead of once an epoch
 TINY, LONG = 8, 6  # see ``Frame.doubt``
 
 PictureSource = bytes | str | os.PathLike[str] | Image.Image
@@ -438,12 +436,10 @@ def load_pictures(
     """Open pictures in their order, a batch at a time, the next one while this one is used.
 
     Args:
-        sources: in any number; without workers they are read as the work goes on. An error stands
-            for a picture that cannot be had, and is passed on.
+        sources: in any number, read as the work goes on without workers; errors are passed on.
         frame: of the encoder.
         batch: pictures at a time.
-        workers: processes that open them; 0 for threads of this one.
-        threads: how many, without workers.
+        workers: processes that open them; 0 for ``threads`` of this one.
         with_preview: also keep what is needed to show the pictures.
 
     Yields:
