@@ -68,8 +68,7 @@ for _plugin in ("Jpeg", "Png", "WebP", "Bmp", "Gif", "Tiff", "Avif"):
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _EXPECTED = "expected a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or HEIC picture"
 
-# EXIF tag; its values from 2 to 8 say what sets a picture upright.
-_ORIENTATION = 0x0112
+_ORIENTATION = 0x0112  # EXIF tag; its values from 2 to 8 say what sets a picture upright
 _UPRIGHT = (
     *("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"),
     *("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"),
@@ -439,7 +438,8 @@ def load_pictures(
         sources: in any number, read as the work goes on without workers; errors are passed on.
         frame: of the encoder.
         batch: pictures at a time.
-        workers: processes that open them; 0 for ``threads`` of this one.
+        workers: processes that open them; 0 for threads of this one.
+        threads: how many, without workers.
         with_preview: also keep what is needed to show the pictures.
 
     Yields:
