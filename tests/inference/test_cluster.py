@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 from dataclasses import dataclass, replace
 
 import pytest
@@ -136,6 +137,17 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch, address, said):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(UsageError, match=said):
         list(cluster.run(lambda put: Failing(""), [1], address, "cpu"))
+
+
+def test_an_address_where_something_else_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "REACH", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        work = cluster.run(
+            lambda put: Failing(""), [1], f"127.0.0.1:{server.getsockname()[1]}", "cpu"
+        )
+        with pytest.raises(UsageError, match="what answers there is not Ray"):
+            list(work)
 
 
 def test_what_ray_cannot_use_is_refused_before(started, monkeypatch):

@@ -206,17 +206,29 @@ def _connect(ray: Any, address: str | None) -> None:
         if address != "auto" and not (host and port.isdecimal()):
             raise UsageError(f"--address {address}: expected auto or host:port")
         if address != "auto":
-            try:
-                # Ray itself would try for minutes.
-                socket.create_connection((host, int(port)), timeout=REACH).close()
-            except (OSError, OverflowError) as error:
-                raise UsageError(f"--address {address}: cannot be reached: {error}") from error
+            _check_reach(address, host, int(port))
     try:
         with _no_stderr():
             ray.init(**how, log_to_driver=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         place = f"--address {address}" if address else "a cluster on this machine"
         raise UsageError(f"{place}: cannot be used: {str(error)[:300]}") from error
+
+
+def _check_reach(address: str, host: str, port: int) -> None:
+    """Refuse an address where no cluster answers: Ray itself would try for minutes."""
+    try:
+        socket.create_connection((host, port), timeout=REACH).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--address {address}: cannot be reached: {error}") from error
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return  # this does not have its certificates
+    grpc = need("grpc")
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(REACH)
+        except grpc.FutureTimeoutError as error:
+            raise UsageError(f"--address {address}: what answers there is not Ray") from error
 
 
 @contextmanager
