@@ -380,7 +380,7 @@ def test_one_process_at_a_time_writes_a_cache(
         until = time.monotonic() + 60
         while "waiting for it" not in caplog.text and time.monotonic() < until:
             time.sleep(0.01)
-        monkeypatch.setattr(features, "_records", None)  # whoever encodes fails
+        monkeypatch.setattr(features, "encode_records", None)  # whoever encodes fails
         for path in other.folder.glob("0*"):
             shutil.copy(path, folder)
     waiting.join(60)
