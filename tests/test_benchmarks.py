@@ -15,14 +15,15 @@ TINY = {
     "answering.py": "--side 2 --channels 8 --vocabulary 20 --batch 4 --questions 2 --size 32"
     " --repeats 1 --rounds 1 --embedding 4 --hidden 4 --attention-width 4 --width 8 --answers 5"
     " --encoders small-cnn",
-    "photo.py": "--encoder small-cnn --words 20 --hidden 4 --length 2 --repeats 1 --rounds 1",
+    "photo.py": "--parts caption --encoder small-cnn --words 20 --hidden 4 --length 2"
+    " --repeats 1 --rounds 1",
     "gpu.py": "--device cpu --quick --parts equal decode training search features",
 }
 
 PARTS = {
     "captioning.py": ("training", "decoding", "share"),
     "answering.py": ("training", "latency"),
-    "photo.py": ("caption", "command"),
+    "photo.py": ("caption",),
     "gpu.py": ("equal", "decode", "training", "search", "features"),
 }
 

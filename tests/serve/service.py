@@ -69,7 +69,12 @@ def on_replicas(log, *arguments):
     command = [sys.executable, "-m", "gazetell", "serve", "--engine", "ray", "--port", "0"]
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*command, *arguments], stdout=file, stderr=file, start_new_session=True
+            [*command, *arguments],
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            # In the background of a shell Ctrl-C is ignored, and that would be inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     service = Replicas("", log, process)
     begun = {}
