@@ -15,6 +15,7 @@ The weights are random, and the length of the caption is set: a trained model co
 """
 
 import json
+import os
 import shutil
 import statistics
 import time
@@ -168,6 +169,8 @@ def overhead(home: Path, options: Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    # Ray lets its workers stand back behind all else that runs, this process among them.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="*", choices=["kill", "overhead"])
     parser.add_argument("--pictures", type=int, default=3000)

@@ -30,8 +30,10 @@ HOW = {"device": "cpu", "precision": "fp32"}
 @pytest.fixture(scope="module")
 def started():
     """One cluster for all tests, which starting takes most of the time of."""
-    with cluster._cluster(None):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else tests beside these stop it
+        with cluster._cluster(None):
+            yield
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ T = TypeVar("T")
 V = TypeVar("V")
 AHEAD = 16  # pictures that are fetched at once from where each takes its time
 PATIENCE = 20  # seconds until an address that does not answer is given up
-SMALLEST, LARGEST = 16, 1024  # pictures of a block of files
+SMALLEST, LARGEST = 32, 1024  # pictures of a block of files
 KINDS = "a folder, a pattern, an address such as s3://bucket/folder, .parquet or .tar files"
 
 
@@ -309,7 +309,7 @@ def _files(name: str, entries: list[Entry], reader: Reader, base: Path | None = 
 
 def _blocks(positions: Sequence[int], entries: Sequence[Entry]) -> list[Block]:
     """Enough blocks for many devices to share few pictures, and large ones of many."""
-    size = max(SMALLEST, min(LARGEST, len(positions) // 64))
+    size = max(SMALLEST, min(LARGEST, len(positions) // 32))
     cuts = [positions[begin : begin + size] for begin in range(0, len(positions), size)]
     return [
         Block(n, len(cut), cut[0], tuple((position, entries[position]) for position in cut))
