@@ -146,8 +146,8 @@ def test_nothing_is_lost_on_reload(visit):
     box(page, 5).check()
     page.close()
     page = visit(rows())
-    assert field(page, 4).input_value() == "mine"
-    assert box(page, 5).is_checked()
+    shown(field(page, 4)).to_have_value("mine")
+    shown(box(page, 5)).to_be_checked()
     has_counts(page, 8, 2, 7, 1, 1)
     # Another sheet has reviews of its own.
     other = visit(rows(), key="other")
@@ -158,11 +158,11 @@ def test_nothing_is_lost_on_reload(visit):
     twin.locator(".row.approved").nth(1).wait_for(state="attached")
     page.bring_to_front()
     page.get_by_role("button", name="Undo edits").click()
-    assert field(page, 4).input_value() == "Caption 4."
+    shown(field(page, 4)).to_have_value("Caption 4.")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Forget all").click()
     has_counts(page, 8, 2, 8, 0, 0)
-    assert page.evaluate("Object.keys(localStorage)") == []
+    page.wait_for_function("Object.keys(localStorage).length === 0")
 
 
 def test_a_persons_words_outlive_a_new_model_and_approvals_do_not(visit):
