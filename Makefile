@@ -12,7 +12,7 @@ demo-train: .venv/run.stamp
 	$(BIN)/gazetell demo --train --again
 
 test: .venv/dev.stamp chromium
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 # For the tests of the web page; without it they are skipped.
 chromium:

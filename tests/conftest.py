@@ -12,6 +12,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One process runs all tests on replicas and starts Ray once.
+
+    xdist's own groups have no effect with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if "test_replicas.py" in nodeid or "[ray" in nodeid else nodeid
+
+    return OneRay(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def same_on_every_cpu():
     """``auto`` is float32 on the CPU, whatever is fastest here; bfloat16 is tested by name."""

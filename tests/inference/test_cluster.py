@@ -32,7 +32,7 @@ def started():
     """One cluster for all tests, which starting takes most of the time of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")  # else tests beside these stop it
-        with cluster._cluster(None):
+        with cluster.connected(None):
             yield
 
 

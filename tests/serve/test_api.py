@@ -20,10 +20,8 @@ from gazetell.serve import guard
 from gazetell.serve.api import create_app
 from gazetell.serve.guard import ServeOptions
 
-RAY = pytest.param("ray", marks=pytest.mark.xdist_group("ray"))
 
-
-@pytest.fixture(scope="module", params=["local", RAY])
+@pytest.fixture(scope="module", params=["local", "ray"])
 def client(request):
     """Of the service in this process, and of the one on replicas: the API is the same."""
     ray = request.param == "ray"

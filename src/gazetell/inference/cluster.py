@@ -126,7 +126,7 @@ def run(
     """
     if not blocks:
         return
-    with _cluster(address) as ray, contextlib.redirect_stdout(io.StringIO()):  # it tells of deaths
+    with connected(address) as ray, contextlib.redirect_stdout(io.StringIO()):  # it tells of deaths
         from ray.data import ActorPoolStrategy
 
         have = ray.cluster_resources()
@@ -184,8 +184,16 @@ def quiet() -> Any:
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
-    """Ray, connected to a cluster; what it was connected to before is left as it is."""
+def connected(address: str | None, **own: Any) -> Iterator[Any]:
+    """Ray, connected to a cluster; what it was connected to before is left as it is.
+
+    Args:
+        address: of a cluster; one is started on this machine if not given.
+        own: options of ``ray.init`` for one that is started here.
+
+    Raises:
+        UsageError: Ray is not installed, or no cluster answers at the address.
+    """
     ray = quiet()
     # `ray job submit` says by the variable which cluster it runs on.
     address = address or os.environ.get("RAY_ADDRESS")
@@ -193,7 +201,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     if before and address is not None:
         raise UsageError(f"--address {address}: Ray is already connected; expected none")
     if not before:
-        _connect(ray, address)
+        _connect(ray, address, own)
     try:
         yield ray
     finally:
@@ -201,9 +209,9 @@ def _cluster(address: str | None) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _connect(ray: Any, address: str | None) -> None:
+def _connect(ray: Any, address: str | None, own: dict[str, Any]) -> None:
     if address is None:
-        how: dict[str, Any] = {"address": "local", "include_dashboard": False}
+        how: dict[str, Any] = {"address": "local", "include_dashboard": False} | own
     else:
         how = {"address": address}
         if address.startswith("ray://"):

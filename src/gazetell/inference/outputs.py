@@ -202,6 +202,9 @@ class Parts:
 
     def __init__(self, out: str, questions: Sequence[str]) -> None:
         self.out, self.questions = out, questions
+        pairs = answer_columns(questions)
+        asked = {name: kind for pair in pairs for name, kind in zip(pair, KINDS, strict=True)}
+        self.columns: dict[str, str] = PART_COLUMNS | asked | {"error": "string"}
         self.files, self.path = file_system(out.rstrip("/") or out)
         self.begun: Row | None = None  # what is yet to be written
         self.old: set[int] = set()
@@ -293,22 +296,17 @@ class Parts:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in told)
             content: Any = text.encode()
         else:
-            arrow, names = need("pyarrow"), self._columns()
-            schema = arrow.schema([(n, arrow.type_for_alias(kind)) for n, kind in names.items()])
+            arrow, names = need("pyarrow"), self.columns.items()
+            schema = arrow.schema([(name, arrow.type_for_alias(kind)) for name, kind in names])
             sink = arrow.BufferOutputStream()
             need("pyarrow.parquet").write_table(arrow.Table.from_pylist(told, schema), sink)
             content = sink.getvalue()
         self._put(self._name(number), content)
 
-    def _columns(self) -> dict[str, str]:
-        pairs = answer_columns(self.questions)
-        asked = {name: kind for pair in pairs for name, kind in zip(pair, KINDS, strict=True)}
-        return PART_COLUMNS | asked | {"error": "string"}
-
     def _flat(self, row: Row) -> Row:
         """A row with every column: null where nothing is known, no caption where it failed."""
         known = {"caption": "", **row, **answers_of(row, self.questions)}
-        return {name: known.get(name) for name in self._columns()}
+        return {name: known.get(name) for name in self.columns}
 
     def _name(self, number: int) -> str:
         return f"part-{number:05d}{self.suffix}"

@@ -20,7 +20,6 @@ import logging
 import os
 import pickle
 import re
-import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -36,6 +35,8 @@ from starlette.types import Message
 
 from .. import __version__, errors
 from ..errors import ModelError, UsageError
+from ..inference.cluster import connected, quiet
+from ..inference.sources import need
 from .api import create_app
 from .guard import Looks, Problem, ServeOptions
 from .server import (
@@ -57,7 +58,7 @@ ATTEMPTS = 3
 SCOPE = {"type", "method", "path", "raw_path", "root_path", "query_string", "headers"}
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the front tells of requests
 # Of a cluster of our own. Requests and replies larger than 100 kB pass through the store.
-HERE = {"include_dashboard": False, "object_store_memory": 2**29}
+HERE = {"object_store_memory": 2**29}
 
 
 class Answered(NamedTuple):
@@ -223,24 +224,17 @@ class Front:
         return front(*self._arguments)
 
 
-def _library() -> tuple[ModuleType, ModuleType]:
-    """Ray and Ray Serve."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+def _serve() -> ModuleType:
+    """Ray Serve."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of itself
-    try:
-        import ray
-        from ray import serve
-    except ImportError as error:
-        expected = "pip install 'gazetell[cluster]'"
-        raise UsageError(f"--engine ray: Ray Serve is not installed; {expected}") from error
-    return ray, serve
+    quiet()
+    return need("ray.serve")
 
 
 def _needs(options: ServeOptions) -> dict[str, float]:
     """What a replica asks of its node: GPUs if there are any now."""
-    ray, _ = _library()
     automatic = options.device == "auto"
-    on_gpu = ray.cluster_resources().get("GPU") if automatic else options.device == "cuda"
+    on_gpu = need("ray").cluster_resources().get("GPU") if automatic else options.device == "cuda"
     return {"num_cpus": options.threads or 1, "num_gpus": int(bool(on_gpu))}
 
 
@@ -252,7 +246,7 @@ def build(
     needs: Mapping[str, float],
 ) -> tuple[Any, Any]:
     """The deployments of the replicas and of the looks."""
-    _, serve = _library()
+    serve = _serve()
     idle = {"ray_actor_options": {"num_cpus": 0}, "max_ongoing_requests": 10_000}
     looks = serve.deployment(**idle)(Looks).bind(options)
     deployment = serve.deployment(
@@ -281,7 +275,7 @@ def app(arguments: dict[str, Any]) -> Any:
     Raises:
         UsageError: an argument that there is not.
     """
-    _, serve = _library()
+    serve = _serve()
     limits = dict(arguments)
     named, number = limits.pop("model", []), bounds(str(limits.pop("replicas", "1")))
     known = {field.name for field in fields(ServeOptions)} - {"host", "port"}
@@ -317,12 +311,12 @@ def serve(
             more replicas than there is room for.
         ModelError: a replica that cannot start.
     """
-    ray, serve = _library()
+    serve = _serve()
     token, bound = token_of_environment(report), bound_socket(options)
     places = [f"{name}={path}" for name, path in named_places(named).items()]
-    with _cluster(ray, serve, address, report) as resources:
+    with _cluster(address, report) as ray:
         needs = _needs(options)
-        _check_room(number, needs, resources, address, report)
+        _check_room(number, needs, ray.cluster_resources(), address, report)
         replicas = _deployed(serve, build(places, options, token, number, needs)[0])
         looks = serve.get_deployment_handle(Looks.__name__, NAME)
         scope = {"type": "http", "method": "GET", "path": "/v1/models", "query_string": b""}
@@ -333,47 +327,22 @@ def serve(
 
 
 @contextmanager
-def _cluster(
-    ray: ModuleType, serve: ModuleType, address: str | None, report: Callable[[str], None]
-) -> Iterator[Mapping[str, float]]:
-    """Be in a cluster, and leave it as it was; yields its resources."""
-    _check_reachable(address)
+def _cluster(address: str | None, report: Callable[[str], None]) -> Iterator[Any]:
+    """Be in a cluster with Ray Serve, and leave it as it was; yields Ray."""
     report(f"joining the cluster {address}" if address else "starting Ray here")
-    try:
-        ray.init(address or "local", logging_level=logging.ERROR, **({} if address else HERE))
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"--address {address}" if address else "--engine ray"
-        raise UsageError(f"{where}: {' '.join(str(error).split())[:300]}") from error
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    try:
+    with connected(address, **HERE) as ray:
+        serve = _serve()
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         if address and NAME in serve.status().applications:
             raise UsageError(f"--address {address}: {NAME} is served there already")
-        # What the controller has to say of a replica that does not start is said here in one line.
-        silent = {**QUIET, "log_level": "CRITICAL"}
-        serve.start(proxy_location="Disabled", logging_config=silent)
+        serve.start(proxy_location="Disabled", logging_config=QUIET)
         try:
-            yield ray.cluster_resources()
+            yield ray
         finally:
             if address and set(serve.status().applications) - {NAME}:
                 serve.delete(NAME)  # others serve there, too
             elif address:
-                serve.shutdown()
-    finally:
-        ray.shutdown()  # an own cluster ends with it
-
-
-def _check_reachable(address: str | None) -> None:
-    """Refuse what is no cluster's address within seconds: Ray itself would try for minutes."""
-    if address in (None, "auto"):
-        return
-    host, _, port = str(address).rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
-        expected = "HOST:PORT or auto, on a machine that belongs to the cluster"
-        raise UsageError(f"--address {address}: expected {expected}")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"--address {address}: cannot be reached: {error}") from error
+                serve.shutdown()  # an own cluster ends with it
 
 
 def _check_room(
