@@ -1,5 +1,6 @@
 """What goes wrong on a network: the service answers on, and keeps nothing."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import os
@@ -11,11 +12,13 @@ import sys
 
 import httpx
 import pytest
+import torch
 from service import figure, png, ready, running, wait_until
 
 from gazetell.models.folder import save_model
 from gazetell.serve.api import create_app
-from gazetell.serve.guard import ServeOptions
+from gazetell.serve.engine import Engine, Work
+from gazetell.serve.guard import Monitor, ServeOptions
 
 CHANCE = random.Random(0)
 
@@ -136,3 +139,23 @@ def test_a_terminated_service_answers_what_it_took_in(untrained, tmp_path, pictu
         assert not any("Traceback" in line for line in drain.result())
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz")
+
+
+def test_a_batch_is_computed_with_the_threads_that_were_asked_for(models, picture):
+    class Count(Work):
+        def run(self, works, grid):
+            return [torch.get_num_threads()] * len(works)
+
+    before = torch.get_num_threads()
+    engine = Engine([models["tell"]], ServeOptions(threads=before + 2), Monitor())
+    work = Count(models["tell"])
+
+    async def asked():
+        return await engine.run(await engine.open(picture, work), work)
+
+    engine.start()
+    try:
+        assert asyncio.run(asked()).result == before + 2
+    finally:
+        engine.close()
+        assert torch.get_num_threads() == before

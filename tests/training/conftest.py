@@ -29,12 +29,21 @@ class Tiny:
 
     def options(self, **changes):
         """Options of a tiny run; None leaves one out. ``bow-mlp`` has no ``hidden``."""
+        return train_options(**self.values(changes))
+
+    def flags(self, **changes):
+        """The same for the command line."""
+        pairs = self.values({"device": "cpu", **changes}).items()
+        return [text for key, x in pairs for text in (f"--{key.replace('_', '-')}", str(x))]
+
+    def values(self, changes):
+        """What is given of the options."""
         values = OPTIONS | changes
         if values["encoder_trainable"] == "none":
             values["encoder_learning_rate"] = None
         if values.get("architecture") == "bow-mlp" and "hidden" not in changes:
             del values["hidden"]
-        return train_options(**{k: v for k, v in values.items() if v is not None})
+        return {k: v for k, v in values.items() if v is not None}
 
     def second(self, run, **changes):
         """Options of a stage that begins with a run."""

@@ -65,11 +65,20 @@ def answerer(tiny, tmp_path_factory):
 # -- learning ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", CAPTIONERS)
-def test_every_captioner_trains_and_captions(architecture, tiny, tmp_path):
-    tiny.train(tmp_path, architecture=architecture, epochs=1)
-    caption = load(tmp_path).caption(tiny.data / "images/scene-000000.png")
-    assert (caption.attention is None) == (architecture in ("rnn", "lstm"))
+@pytest.mark.parametrize("architecture", [*CAPTIONERS, *ANSWERERS])
+def test_every_weight_of_every_model_learns(architecture, tiny, tmp_path, monkeypatch):
+    """In every step: what got no gradient would keep other processes waiting for it."""
+    idle = []
+
+    def look(self, optimizer):
+        idle.extend(n for n, p in self.named_parameters() if p.requires_grad and p.grad is None)
+
+    monkeypatch.setattr("gazetell.training.fit.Training.on_before_optimizer_step", look)
+    tiny.train(tmp_path, architecture=architecture, epochs=1, batch=16)
+    assert not idle
+    if architecture in CAPTIONERS:
+        caption = load(tmp_path).caption(tiny.data / "images/scene-000000.png")
+        assert (caption.attention is None) == (architecture in ("rnn", "lstm"))
 
 
 def test_captions_of_a_few_pictures_are_learned_by_heart(tiny, tmp_path):

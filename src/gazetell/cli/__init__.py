@@ -13,6 +13,7 @@ from cyclopts import UNSET, App, CycloptsError, Parameter
 
 from .. import __version__
 from ..errors import GazetellError, OtherRankError, UsageError
+from ..process import keep_memory
 from .terminal import STDIN, report, standard_streams
 
 __all__ = ["app", "main"]
@@ -81,6 +82,7 @@ app.config = (_check_arguments,)
 
 def main() -> None:
     """Run the command line and exit."""
+    keep_memory()
     # Damaged metadata of a picture say nothing about its pixels.
     warnings.filterwarnings("ignore", module="PIL")
     # The parser takes a lone hyphen for an option without a name.

@@ -16,7 +16,7 @@ from ..data.readers.rows import BadRows
 from ..data.readers.vqa import write_vqa_text
 from ..data.records import Dataset, open_part, part_of
 from ..errors import UsageError
-from ..progress import bar
+from ..process import bar
 from .terminal import on_terminal, print_json, report
 
 app = App(

@@ -24,7 +24,7 @@ from ..inference.load import load
 from ..inference.predict import Answer, Answerer, Caption, Captioner
 from ..inference.report import Example, figure_text, write_report
 from ..models.folder import update_metrics
-from ..progress import bar
+from ..process import bar
 from .terminal import HERE, Computing, Here, on_terminal, one_line, report
 
 Captions = Evaluation[CaptionRecord, Caption]

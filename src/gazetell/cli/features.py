@@ -14,7 +14,7 @@ from ..errors import DataError, UsageError
 from ..features import build_cache
 from ..inference.cluster import check_ready, ray_records
 from ..models.precision import choose_device, choose_precision
-from ..progress import bar
+from ..process import bar
 from ..training.options import EncoderOptions, train_options
 from ..training.task import first_encoder
 from .terminal import on_terminal, report

@@ -34,19 +34,12 @@ from ..models.encoders import Encoder, EncoderConfig
 from ..models.folder import fetch, is_pair, named_or_photo
 from ..models.precision import choose
 from ..pictures import load_pictures, stack_pixels
+from ..process import keep_memory
 from .describe import Describer, Row, Task
 from .predict import Answerer, Captioner, LoadOptions
 from .sources import Block, Reader, Source, need
 
 DEVICES = ("auto", "cpu", "cuda")  # of a cluster; which of a machine's GPUs is Ray's to say
-# Ray calls an actor in a thread. There glibc gives the memory of each tensor back to the system and
-# asks for it anew, at 15,000 page faults a picture, which then takes up to 2.8 times as long. With
-# these the process keeps it.
-MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_MMAP_MAX_": "0",
-}
 REACH = 5  # seconds to open a connection to a cluster
 
 log = logging.getLogger(__name__)
@@ -72,6 +65,7 @@ class Actor:
     """What Ray Data runs, one a device."""
 
     def __init__(self, job: Job, versions: dict[str, str]) -> None:
+        keep_memory()
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
         self.work: Callable[[Any], Any] | None = None
         try:
@@ -147,7 +141,6 @@ def run(
             batch_size=1,
             num_cpus=1,
             num_gpus=1 if gpu else 0,
-            runtime_env={"env_vars": MEMORY},
             # The cluster may grow meanwhile, and what a machine that died had goes to the others.
             compute=ActorPoolStrategy(min_size=1, initial_size=max(1, min(count, len(rows)))),
         )

@@ -34,7 +34,7 @@ from PIL import Image
 from ..errors import ImageError, UsageError
 from ..files import atomic_path
 from ..pictures import LoadedPicture, load_pictures, stack_pixels
-from ..progress import bar
+from ..process import bar
 from .gaze import picture_uri, resized
 from .outputs import (
     COLUMNS,

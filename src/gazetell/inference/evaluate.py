@@ -44,7 +44,7 @@ from ..models.confidence import ANSWERS, SAMPLE, fit_abstaining, fit_confidence
 from ..models.decoding import Decoded
 from ..models.encoders import Grid
 from ..pictures import View
-from ..progress import bar
+from ..process import bar
 from .figures import Pointing, bias, pointing, save_plots
 from .predict import Answer, Answerer, Caption, Captioner, check_bound
 

@@ -151,6 +151,8 @@ class Engine:
         self.on_failure()
 
     def _answer(self) -> None:
+        if self.options.threads:
+            torch.set_num_threads(self.options.threads)
         while self._answer_batch():
             pass
 

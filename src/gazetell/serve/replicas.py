@@ -22,7 +22,7 @@ import pickle
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from .. import __version__, errors
 from ..errors import ModelError, UsageError
 from ..inference.cluster import connected, quiet
 from ..inference.sources import need
+from ..process import keep_memory
 from .api import create_app
 from .guard import Looks, Problem, ServeOptions
 from .server import (
@@ -147,11 +148,13 @@ class Replica:
     ) -> None:
         if version != __version__:
             raise ModelError(f"a replica has gazetell {__version__}; expected {version}, as here")
-        torch.set_num_threads(options.threads or 1)
+        keep_memory()
+        torch.set_num_threads(1)  # as in serve
         models = load_models(named, **how_to_load(options))
         check_effects(list(models.values()), options)
         shared = SharedLooks(looks)
-        self._app = create_app(models, options, token=token, looks=shared, guarded=False)
+        own = replace(options, threads=options.threads or 1)
+        self._app = create_app(models, own, token=token, looks=shared, guarded=False)
         service = self._app.state.service
         service.engine.start()
         await service.warm_up()

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -92,14 +93,16 @@ def serve(
     """
     # What takes no time is checked before the models are loaded.
     token, bound = token_of_environment(report), bound_socket(options)
+    threads = options.threads or torch.get_num_threads()
+    # For the engine alone. Where two threads of a process each compute with several, OpenMP finds
+    # more threads than cores and lets them sleep between products: an answer takes twice as long.
+    torch.set_num_threads(1)
     models = load_models(named, **how_to_load(options))
     check_effects(list(models.values()), options)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    app = create_app(models, options, token=token)
+    app = create_app(models, replace(options, threads=threads), token=token)
     for name, model in models.items():
         report(f"{name}: {'captioner' if isinstance(model, Captioner) else 'answerer'}")
-    report(f"threads: {torch.get_num_threads()}")  # loading has told of device and precision
+    report(f"threads: {threads}")  # loading has told of device and precision
     listen(app, bound, options, token, report)
 
 

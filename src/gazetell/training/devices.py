@@ -49,6 +49,7 @@ from torch.utils.data import Sampler
 
 from ..errors import GazetellError, OtherRankError, UsageError
 from ..models.precision import choose_device
+from ..process import keep_memory
 from .options import TrainOptions
 from .task import Report, Terms
 
@@ -375,6 +376,7 @@ def _run_rank(
     os.environ.update({name: str(value) for name, value in place.items()})
     os.environ["TORCHELASTIC_RUN_ID"] = "gazetell"
     log = logging.getLogger("gazetell")
+    keep_memory()
     log.addHandler(_Forward(queue))
     log.propagate = False
 

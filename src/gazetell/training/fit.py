@@ -49,7 +49,7 @@ from ..models.answerers import ANSWERERS
 from ..models.folder import KINDS, ModelFolder, load_model, save_model
 from ..models.precision import choose_precision
 from ..pictures import PixelSource
-from ..progress import bar
+from ..process import bar
 from .answers import Answers
 from .captions import Captions, RewardedCaptions
 from .devices import Ranks, Threads, find_ranks, go_on, launch, normalises, silent
