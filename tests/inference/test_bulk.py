@@ -42,7 +42,9 @@ def home(scenes_dataset, tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(scenes_dataset.path(record), path)
     contents = [(tmp_path / "pictures" / name).read_bytes() for name in NAMES]
-    structs = [{"bytes": x, "path": name} for x, name in zip(contents, NAMES, strict=True)]
+    # As Hugging Face writes them; one whose bytes lie beside, and none that a name tells apart.
+    structs = [{"bytes": content, "path": "same.png"} for content in contents]
+    structs[1] = {"bytes": None, "path": f"../pictures/{NAMES[1]}"}
     paths = [f"../pictures/{name}" for name in NAMES]
     (tmp_path / "tables").mkdir()
     columns = {"bytes": contents, "image": structs, "path": paths, "number": range(5)}
@@ -74,12 +76,13 @@ def rows_in(folder):
 
 
 TARS = ["0.tar/0.png", "0.tar/1.png", "0.tar/2.png", "1.tar/3.png", "1.tar/4.png"]
+ROWS = [f"{file}.parquet#{row}" for file in (0, 1) for row in range(3 - file)]
 SOURCES = {
     "folder": ("pictures", None, NAMES),
     "pattern": ("pictures/**/*.png", None, NAMES),
     "address": ("file://{}/pictures", None, NAMES),
-    "bytes": ("tables", "bytes", [f"{f}.parquet#{n}" for f in (0, 1) for n in range(3 - f)]),
-    "struct": ("tables/*.parquet", "image", NAMES),
+    "bytes": ("tables", "bytes", ROWS),
+    "struct": ("tables/*.parquet", "image", ROWS),
     "paths": ("tables", "path", [f"../pictures/{name}" for name in NAMES]),
     "tars": ("shards/*.tar", None, TARS),
 }
@@ -122,7 +125,7 @@ def test_addresses_are_read_through_their_file_system(model, home, monkeypatch):
     assert len(open_source("s3://pictures/*/?.png").entries) == 2
     with pytest.raises(UsageError, match="a sheet is of pictures on this machine"):
         describe(model, "s3://pictures", home / "out.html")
-    with pytest.raises(DataError, match="s3://nothing: cannot be read"):
+    with pytest.raises(DataError, match="s3://nothing: is not there"):
         open_source("s3://nothing")
     with pytest.raises(ImageError, match="nothing there that ends in"):
         open_source("s3://shards")
@@ -164,6 +167,8 @@ def test_bytes_that_are_no_picture_are_told_by_name(model, home):
     assert len(describe(model, "bad.parquet", "out", column="x").failed) == 3
     errors = [row["error"] for row in rows_in(home / "out")]
     assert errors[0] is None
+    again = describe(model, "bad.parquet", "out", column="x")
+    assert (again.captioned, [str(error) for error in again.failed]) == (0, errors[1:])
     for number, why in ((1, "the column x is empty"), (2, "damaged"), (3, "is empty")):
         assert errors[number].startswith(f"bad.parquet#{number}: ")
         assert why in errors[number]
@@ -177,6 +182,35 @@ def test_a_truncated_tar_costs_what_is_lost_alone(model, home):
     assert len(done.failed) == 1
     assert "0.tar" in str(done.failed[0])
     assert [row["picture"] for row in rows if not row["error"]][-2:] == TARS[-2:]
+
+
+def test_members_of_a_tar_that_are_links_or_have_one_name(model, home):
+    with tarfile.open(home / "shards/0.tar", "a") as tar:
+        for name in ("link.png", "1.png"):
+            tar.add(home / "pictures/z.png", name)
+            tar.getmember(name).name = name
+        about = tarfile.TarInfo("hard.png")
+        about.type, about.linkname = tarfile.LNKTYPE, "0.png"
+        tar.addfile(about)
+        tar.add(home / "pictures/z.png", "last.png")
+    done = describe(model, "shards/0.tar", "out")
+    rows = {row["picture"]: row["error"] for row in rows_in(home / "out")}
+    added = ["0.tar/link.png", "0.tar/1.png#2", "0.tar/hard.png", "0.tar/last.png"]
+    assert list(rows) == [*TARS[:3], *added]
+    assert [name for name, error in rows.items() if error] == ["0.tar/hard.png"]
+    assert "is a link to 0.png in the tar" in str(done.failed[0])
+
+
+def test_paths_of_a_column_that_are_none(model, home):
+    paths = ["pictures/z.png", "pictures/a\0.png", "pictures/none.png"]
+    column = arrow.array(paths).dictionary_encode()
+    parquet.write_table(arrow.table({"x": column, "id": ["i0", "i1", "i2"]}), home / "p.parquet")
+    assert describe(model, "p.parquet", "out", column="x").captioned == 1
+    errors = [row["error"] for row in rows_in(home / "out")]
+    assert [bool(error) for error in errors] == [False, True, True]
+    assert "there is no file" in errors[2]
+    with pytest.raises(DataError, match="column 'id': no file is where the first 3 rows say"):
+        describe(model, "p.parquet", "other", column="id")
 
 
 class Killed(BaseException):
@@ -219,10 +253,11 @@ def test_a_killed_run_loses_nothing_and_does_nothing_twice(model, home, monkeypa
 
 
 CHANGES = {
-    "new": (DataError, r"pictures: is not what out was begun with.*\(pictures: 5, now 6\)"),
-    "changed": (DataError, r"pictures: is not what out was begun with"),
+    "new": (DataError, r"pictures: has changed since out was begun \(pictures: 5, now 6\)"),
+    "changed": (DataError, r"pictures: has changed since out was begun;"),
     "options": (UsageError, r"--out out: was begun with beam 3 \(now 1\)"),
     "model": (UsageError, r"was begun with another model"),
+    "source": (UsageError, r"was begun with pictures, not with pictures/a;"),
     "damaged": (DataError, r"out/_gazetell\.json: is damaged"),
     "foreign": (UsageError, r"holds something that is not from gazetell"),
 }
@@ -242,13 +277,16 @@ def test_parts_of_something_else_are_not_mixed(model, home, untrained, change):
     if change == "foreign":
         manifest.unlink()
     options = {"beam": 1} if change == "options" else {}
+    source = "pictures/a" if change == "source" else "pictures"
     before = {path: path.read_bytes() for path in (home / "out").iterdir()}
     error, said = CHANGES[change]
     with pytest.raises(error, match=said):
-        describe(model, "pictures", "out", **options)
+        describe(model, source, "out", **options)
     assert before == {path: path.read_bytes() for path in (home / "out").iterdir()}
     if change != "foreign":
-        done = describe(model, "pictures", "out", again=True, **options)
+        (home / "out/.part-00009.parquet.tmp").touch()  # of a run that was killed
+        done = describe(model, source, "out", again=True, **options)
+        assert not [*(home / "out").glob(".part*")]
         assert done.captioned == len(rows_in(home / "out")) == done.pictures
 
 
@@ -276,6 +314,8 @@ MISTAKES = {
     "other": ("tables", "out", {"column": "x"}, r"has no column 'x'; expected one of bytes, image"),
     "type": ("tables", "out", {"column": "number"}, r"column 'number' is int64; expected bytes"),
     "tar column": ("shards/0.tar", "out", {"column": "x"}, r"--column x: has no effect on tars"),
+    "no pictures": ("texts.tgz", "out", {}, r"texts\.tgz: no pictures there"),
+    "no rows": ("empty.parquet", "out", {"column": "x"}, r"empty\.parquet: has no rows"),
     "nothing": ("shards/x*.tar", "out", {}, r"nothing there that ends in \.tar"),
     "not Parquet": ("fake.parquet", "out", {"column": "x"}, r"is no Parquet file"),
     "table": ("shards/0.tar", "out.csv", {}, r"tables and sheets are of files that are pictures"),
@@ -289,6 +329,9 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line_and_leaves_nothing(model, home, mistake):
     (home / "fake.parquet").write_text("PAR1")
+    parquet.write_table(arrow.table({"x": arrow.array([], arrow.binary())}), "empty.parquet")
+    with tarfile.open(home / "texts.tgz", "w:gz") as tar:
+        tar.add(home / "fake.parquet", "a.txt")
     before = sorted(home.rglob("*"))
     source, out, how, said = MISTAKES[mistake]
     with pytest.raises((UsageError, DataError, ImageError), match=said):

@@ -369,8 +369,8 @@ def test_another_precision_is_told(model, untrained, folder, tmp_path, caplog):
     [
         ("out.txt", ".", r"--out .*out\.txt: expected a name that ends in \.csv, \.jsonl, \.html"),
         ("dir.csv", ".", r"dir\.csv: is a folder"),
-        ("out.csv", "nowhere", "nowhere: is no folder"),
-        ("out.csv", "z.png", r"z\.png: is no folder"),
+        ("out.csv", "nowhere", "nowhere: is not there"),
+        ("out.csv", "z.png", r"z\.png: is a file; for pictures by name: gazetell caption"),
         ("out.csv", "none", "none: no pictures"),
     ],
 )

@@ -62,7 +62,8 @@ def features(
             raise UsageError("--workers: has no effect with --engine ray")
         if precision == "auto":
             # The machines may differ, and a cache is of one precision.
-            raise UsageError("--precision: expected bf16 or fp32 with --engine ray")
+            precision = choose_precision(choose_device("auto"), "auto").name
+            report(f"all machines compute in {precision}, as this one does (see --precision)")
     workers = 1 if workers is None else workers
     numbers = {"batch": batch, "workers": workers, "seed": seed or 0}  # checked as those of a run
     run = train_options(recipe, **numbers, **given(options))

@@ -15,12 +15,14 @@ import logging
 import os
 import pickle
 import platform
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, Protocol, Unpack
 
 import numpy as np
@@ -196,10 +198,28 @@ def connected(address: str | None, **own: Any) -> Iterator[Any]:
     if not before:
         _connect(ray, address, own)
     try:
-        yield ray
+        with _terminated_as_interrupted():
+            yield ray
     finally:
         if not before:
             ray.shutdown()
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which Slurm and Kubernetes send, ends as Ctrl-C does; Ray prints its C++ stack."""
+    if current_thread() is not main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(ray: Any, address: str | None, own: dict[str, Any]) -> None:
@@ -220,7 +240,7 @@ def _connect(ray: Any, address: str | None, own: dict[str, Any]) -> None:
     try:
         with _no_stderr():
             ray.init(**how, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # a bare one where a busy machine is slow to start
         place = f"--address {address}" if address else "a cluster on this machine"
         raise UsageError(f"{place}: cannot be used: {str(error)[:300]}") from error
 

@@ -50,7 +50,7 @@ from .outputs import (
     table_text,
 )
 from .predict import Answer, Answerer, Caption, Captioner
-from .sources import Block, Item, Source, open_source
+from .sources import Block, Item, Source, ahead, open_source
 
 FORMATS = (".csv", ".jsonl", ".html")
 SIDE = 320  # longer side of a picture on the sheet, in pixels
@@ -65,7 +65,7 @@ class Described:
     Attributes:
         pictures: in the source.
         captioned: by this run.
-        failed: one error for each picture that could not be opened by this run.
+        failed: one error for each picture that could not be opened; of parts, by any run.
         cut: captions that were cut off at the greatest length; of parts, by this run.
         empty: pictures for which the model found no words; of parts, in this run.
         gone: pictures captioned before that are no longer in the source, and not in the output.
@@ -337,18 +337,15 @@ def _into_parts(
     done = parts.begin(begun | about | {"parts": len(source.blocks)}, again)
     todo = [block for block in source.blocks if block.number not in done]
     counted = source.pictures is not None
-    before = sum(
-        parts.count(b.number) if b.count is None else b.count
-        for b in source.blocks
-        if b.number in done
-    )
     total = source.pictures if counted else len(source.blocks)
-    failed: list[ImageError] = []
+    errors = [x for each in ahead(parts.errors, sorted(done)) for x in each]
+    before, failed = len(errors), [ImageError(error) for error in errors if error]
     made = Described(before, 0, failed)
     with bar("pictures" if counted else "tars", progress) as update:
         update(before if counted else len(done), total or 0)
         for number, (block, some) in enumerate(engine(source, todo, task), 1):
-            rows = list(some)
+            if not (rows := list(some)):  # a tar without pictures has no part
+                continue
             parts.write(block.number, rows)
             bad = [ImageError(row["error"]) for row in rows if "error" in row]
             failed += bad
@@ -360,6 +357,8 @@ def _into_parts(
                 made.empty + sum(row.get("caption") == "" for row in rows),
             )
             update(made.pictures if counted else len(done) + number, total or 0)
+    if not made.pictures:
+        raise ImageError(f"{source.name}: no pictures there")
     return made
 
 

@@ -40,6 +40,7 @@ PART_COLUMNS = {
     **{"log_prob": "double", "ended": "bool"},
 }
 KINDS = ("string", "double")  # of an answer and its confidence
+PART = r"part-(\d+)\.(?:parquet|jsonl)"
 MANIFEST = "_gazetell.json"  # what reads a folder of Parquet files passes over such names
 STOPS = ".!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f"  # Latin, Chinese, Hindi, Urdu, Arabic
 LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
@@ -172,11 +173,8 @@ def open_journal(out: Path, begun: Row, again: bool) -> Journal:
     first = journal.lines[0]
     if first.get("format") != FORMAT or not isinstance(first.get("options"), dict):
         raise DataError(f"{journal.path}: is no journal of this version; start over with --again")
-    other = ["another model"] * (first.get("model") != begun["model"])
+    other = _differences(first, begun)
     other += [f"the folder {first.get('folder')}"] * (first.get("folder") != begun["folder"])
-    for name, value in begun["options"].items():
-        if (before := first["options"].get(name)) != value:
-            other.append(f"{name} {before} (now {value})")
     if other:
         why = f"was begun with {', '.join(other)}; name another"
         raise UsageError(f"--out {out}: {why}, or start over with --again")
@@ -190,6 +188,23 @@ def open_journal(out: Path, begun: Row, again: bool) -> Journal:
             "where two are about as likely"
         )
     return journal
+
+
+def _differences(first: Row, now: Row) -> list[str]:
+    """In what an output was begun differently."""
+    # The answerer's name comes second, where there are questions.
+    pairs = zip(str(first.get("model")).split("-"), now["model"].split("-"), strict=False)
+    other = ["another model"] * any(a != b for a, b in pairs)
+    for name, value in now["options"].items():
+        if (before := first["options"].get(name)) != value:
+            other.append(f"{name} {_told(before)} (now {_told(value)})")
+    return other
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ", ".join(map(repr, value)) if isinstance(value, list) else str(value)
 
 
 class Parts:
@@ -207,7 +222,7 @@ class Parts:
         self.columns: dict[str, str] = PART_COLUMNS | asked | {"error": "string"}
         self.files, self.path = file_system(out.rstrip("/") or out)
         self.begun: Row | None = None  # what is yet to be written
-        self.old: set[int] = set()
+        self.old: set[str] = set()
         self.suffix = ".jsonl" if self.path.lower().endswith(".jsonl") else ".parquet"
 
     def begin(self, begun: Row, again: bool) -> set[int]:
@@ -219,31 +234,36 @@ class Parts:
             WriteError: the file system refused.
         """
         try:
-            if self.files.get_file_info([self.path])[0].is_file:
+            kinds = need("pyarrow.fs").FileType
+            if self.files.get_file_info([self.path])[0].type in (kinds.File, kinds.Unknown):
                 raise UsageError(f"--out {self.out}: is a file; expected a folder")
             selector = need("pyarrow.fs").FileSelector(self.path, allow_not_found=True)
             there = {about.base_name for about in self.files.get_file_info(selector)}
         except OSError as error:
             raise write_error(self.out, error) from error
-        known = [re.fullmatch(r"part-(\d+)" + re.escape(self.suffix), name) for name in there]
-        done = {int(match[1]) for match in known if match}
+        except UnicodeDecodeError:
+            there = {"another"}  # a name that is not UTF-8
+        known = {name: re.fullmatch(PART, name) for name in there}
+        done = {int(m[1]) for name, m in known.items() if m and name == self._name(int(m[1]))}
         if MANIFEST in there and not again:
             self._same(begun)
             return done
-        if there and MANIFEST not in there:
+        # What a run that was killed had begun to write is no obstacle.
+        torn = {name for name in there if name.startswith(".") and name.endswith(".tmp")}
+        if there - torn and MANIFEST not in there:
             raise UsageError(
                 f"--out {self.out}: holds something that is not from gazetell describe (it has no "
                 f"{MANIFEST}); name another folder"
             )
         # With the first part, so that a run that comes to none leaves all as it was.
-        self.begun, self.old = begun, done
+        self.begun, self.old = begun, torn | {name for name, match in known.items() if match}
         return set()
 
     def _begin(self) -> None:
         try:
             self.files.create_dir(self.path, recursive=True)
-            for number in self.old:
-                self.files.delete_file(f"{self.path}/{self._name(number)}")
+            for name in self.old:
+                self.files.delete_file(f"{self.path}/{name}")
         except OSError as error:
             raise write_error(self.out, error) from error
         self._put(MANIFEST, json.dumps(self.begun, indent=2, ensure_ascii=False).encode())
@@ -253,26 +273,22 @@ class Parts:
         try:
             with self.files.open_input_stream(f"{self.path}/{MANIFEST}") as file:
                 first = json.loads(file.read())
-            options = first["options"].items()
+            other = _differences(first, begun)
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise DataError(
                 f"{self.out}/{MANIFEST}: is damaged ({error}); start over with --again"
             ) from error
-        other = [
-            f"{name} {value} (now {begun['options'].get(name)})"
-            for name, value in options
-            if begun["options"].get(name) != value
-        ]
-        other += ["another model"] * (first.get("model") != begun["model"])
         instead = "name another, or start over with --again"
         if other:
             raise UsageError(f"--out {self.out}: was begun with {', '.join(other)}; {instead}")
         if any(first.get(name) != begun[name] for name in ("format", "digest", "parts")):
-            counts = [first.get("pictures"), begun["pictures"]]
-            told = f" (pictures: {counts[0]}, now {counts[1]})" if None not in counts else ""
+            if first.get("source") != begun["source"]:
+                why = f"was begun with {first.get('source')}, not with {begun['source']}"
+                raise UsageError(f"--out {self.out}: {why}; {instead}")
+            counts = first.get("pictures"), begun["pictures"]
+            told = " (pictures: {}, now {})".format(*counts) if counts[0] != counts[1] else ""
             raise DataError(
-                f"{begun['source']}: is not what {self.out} was begun with, or has changed "
-                f"since{told}; {instead}"
+                f"{begun['source']}: has changed since {self.out} was begun{told}; {instead}"
             )
         if first.get("precision") != begun["precision"]:
             log.warning(
@@ -280,12 +296,17 @@ class Parts:
                 f"{begun['precision']}, which may differ where two captions are about as likely"
             )
 
-    def count(self, number: int) -> int:
-        """Rows of a part that is done."""
-        with self.files.open_input_file(f"{self.path}/{self._name(number)}") as file:
-            if self.suffix == ".jsonl":
-                return file.read().count(b"\n")
-            return need("pyarrow.parquet").read_metadata(file).num_rows
+    def errors(self, number: int) -> list[str | None]:
+        """The error of each row of a part that is done, None where there is none."""
+        path = f"{self.path}/{self._name(number)}"
+        try:
+            with self.files.open_input_file(path) as file:
+                if self.suffix == ".jsonl":
+                    return [json.loads(line)["error"] for line in file.read().splitlines()]
+                table = need("pyarrow.parquet").read_table(file, columns=["error"])
+                return list(table.column(0).to_pylist())
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{path}: is damaged ({error}); delete it and go on") from error
 
     def write(self, number: int, rows: Sequence[Row]) -> None:
         """Write the part of a block, whole or not at all."""

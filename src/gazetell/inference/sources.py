@@ -10,8 +10,8 @@ source                 a block                     name of a picture
 folder, pattern        some of the files           as seen from the folder, with forward slashes
 ``s3://bucket/dir``    likewise                    likewise
 Parquet, paths         likewise                    the path as it stands in the column
-Parquet, bytes         a row group                 ``file.parquet#row``, or the path beside it
-``shards/*.tar``       a tar                       ``file.tar/member``
+Parquet, bytes         a row group                 ``file.parquet#row``
+``shards/*.tar``       a tar                       ``file.tar/member``, the second one ``...#2``
 =====================  ==========================  ==============================================
 
 An address is what ``pyarrow.fs.FileSystem.from_uri`` reads: ``s3://``, ``gs://``, ``hdfs://``,
@@ -24,7 +24,7 @@ import hashlib
 import logging
 import os
 import tarfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,6 +43,8 @@ V = TypeVar("V")
 AHEAD = 16  # pictures that are fetched at once from where each takes its time
 PATIENCE = 20  # seconds until an address that does not answer is given up
 SMALLEST, LARGEST = 32, 1024  # pictures of a block of files
+TARS = (".tar", ".tar.gz", ".tgz")
+FIRST = 20  # paths of a column that are looked for before the work
 KINDS = "a folder, a pattern, an address such as s3://bucket/folder, .parquet or .tar files"
 
 
@@ -121,20 +123,27 @@ class Reader:
             position, entry = numbered
             if isinstance(entry.place, ImageError):
                 return numbered
-            try:
-                with self.files.open_input_stream(entry.place) as file:
-                    return position, entry._replace(place=_named(file.read(), entry.name))
-            except OSError as error:
-                return position, entry._replace(place=ImageError(f"{entry.name}: {error}"))
+            return position, entry._replace(place=self.content(entry.place, entry.name))
 
-        return _ahead(fetch, entries)
+        return ahead(fetch, entries)
+
+    def content(self, place: Any, name: str) -> NamedBytes | ImageError:
+        """What a file holds, or why it cannot be had."""
+        try:
+            with self.files.open_input_stream(place) as file:
+                return _named(file.read(), name)
+        # A path can also be none at all.
+        except (OSError, ValueError) as error:
+            why = f"there is no file {place}" if isinstance(error, FileNotFoundError) else error
+            return ImageError(f"{name}: cannot be read: {why}")
 
 
 @dataclass(frozen=True)
 class TableReader(Reader):
     """Reads row groups of Parquet files; ``what`` is a path, a row group, its first row, a name.
 
-    The column holds bytes, or a struct of ``bytes`` and ``path`` as Hugging Face writes them.
+    The column holds bytes, or a struct of ``bytes`` and ``path`` as Hugging Face writes them; where
+    it has no bytes, the path is seen from the Parquet file.
     """
 
     column: str
@@ -150,10 +159,16 @@ class TableReader(Reader):
                 for batch in table.iter_batches(32, row_groups=[group], columns=[self.column]):
                     for value in batch.column(0).to_pylist():
                         own = f"{name}#{row + done}"
+                        beside = None
                         if isinstance(value, dict):
-                            own, value = value.get("path") or own, value.get("bytes")
-                        nothing = ImageError(f"{own}: the column {self.column} is empty there")
-                        content = _named(value, own) if value else nothing
+                            beside, value = value.get("path"), value.get("bytes")
+                        content: NamedBytes | ImageError
+                        if value:
+                            content = _named(value, own)
+                        elif beside:
+                            content = self.content(str(PurePosixPath(path).parent / beside), own)
+                        else:
+                            content = ImageError(f"{own}: the column {self.column} is empty there")
                         yield Item(own, content, block.first + done)
                         done += 1
         except (OSError, need("pyarrow").ArrowException) as error:
@@ -172,23 +187,29 @@ class TarReader(Reader):
     def __call__(self, block: Block) -> Iterator[Item]:
         """The pictures of a block."""
         path, name = block.what
-        number = block.first
+        number, names = block.first, Counter[str]()
         try:
             with (
                 self.files.open_input_stream(path) as file,
                 tarfile.open(fileobj=file, mode="r|*") as tar,
             ):
                 for member in tar:
-                    content = tar.extractfile(member) if _is_picture(member.name) else None
-                    if content is not None:
-                        own = f"{name}/{member.name}"
-                        yield Item(own, _named(content.read(), own), number)
-                        number += 1
+                    link = member.islnk() or member.issym()
+                    if not _is_picture(member.name) or not (link or member.isreg()):
+                        continue
+                    own = f"{name}/{member.name}"
+                    names[own] += 1
+                    if names[own] > 1:
+                        own = f"{own}#{names[own]}"
+                    # A tar that is read once, from front to back, has passed what a link means.
+                    why = f"{own}: is a link to {member.linkname} in the tar; expected the picture"
+                    content: Any = None if link else tar.extractfile(member)
+                    picture = _named(content.read(), own) if content else ImageError(why)
+                    yield Item(own, picture, number)
+                    number += 1
         except (OSError, tarfile.TarError, EOFError) as error:
-            why = ImageError(
-                f"{name}: is damaged or truncated after {number - block.first} ({error})"
-            )
-            yield Item(name, why, number)
+            after = f"after {number - block.first} pictures ({error})"
+            yield Item(name, ImageError(f"{name}: is damaged or truncated {after}"), number)
 
 
 @dataclass(frozen=True)
@@ -259,15 +280,15 @@ def open_source(source: str | os.PathLike[str], column: str | None = None) -> So
     name = os.fspath(source)
     if name.startswith("file://"):
         name = file_system(name)[1]
-    ending = PurePosixPath(name).suffix.lower()
-    if column is not None or ending == ".parquet":
+    tars = name.lower().endswith(TARS)
+    if column is not None or name.lower().endswith(".parquet"):
         if column is None:
             raise UsageError(f"{name}: expected --column, the column of pictures or paths")
-        if ending == ".tar":
+        if tars:
             raise UsageError(f"--column {column}: has no effect on tars; expected Parquet")
         return _parquet(name, column)
-    if ending == ".tar":
-        files, found, base = _listed(name, (".tar",))
+    if tars:
+        files, found, base = _listed(name, TARS)
         blocks = [
             Block(n, None, n << 20, (one.path, _seen_from(base, one.path)))
             for n, one in enumerate(found)
@@ -279,8 +300,15 @@ def open_source(source: str | os.PathLike[str], column: str | None = None) -> So
         entries = [Entry(_seen_from(base, one.path), one.path, _stamp(one)) for one in found]
         return _files(name, entries, Reader(files, None))
     if not os.path.isdir(name) and not (glob.has_magic(name) and not os.path.lexists(name)):
-        raise ImageError(f"{name}: is no folder; expected {KINDS}")
+        what = (
+            "a file; for pictures by name: gazetell caption"
+            if os.path.isfile(name)
+            else "not there"
+        )
+        raise ImageError(f"{name}: is {what}; expected {KINDS}")
     folder = _before_pattern(name)
+    if os.path.isdir(name) and any(x.lower().endswith(TARS) for x in os.listdir(name)):
+        log.warning(f"{name}: its tars are left out; they are read by a pattern: '{name}/*.tar'")
     entries = [_entry(path, folder) for path in image_files([name])]
     return _files(name, entries, Reader(None, str(folder.resolve())), folder)
 
@@ -323,6 +351,7 @@ def _parquet(name: str, column: str) -> Source:
     types = arrow.types
 
     def text(kind: Any) -> bool:
+        kind = kind.value_type if types.is_dictionary(kind) else kind
         return any(f(kind) for f in (types.is_string, types.is_large_string, types.is_string_view))
 
     def read(one: Any) -> tuple[list[int], Any, list[str | None]]:
@@ -343,7 +372,7 @@ def _parquet(name: str, column: str) -> Source:
         except (OSError, arrow.ArrowException) as error:
             raise DataError(f"{one.path}: is no Parquet file that can be read: {error}") from error
 
-    read_all = list(_ahead(read, found))
+    read_all = list(ahead(read, found))
     kinds = [kind for _, kind, _ in read_all]
     if all(map(text, kinds)):
         rows = [
@@ -366,6 +395,8 @@ def _parquet(name: str, column: str) -> Source:
             what = one.path, group, row, _seen_from(base, one.path)
             blocks.append(Block(len(blocks), count, first, what))
             row, first = row + count, first + count
+    if not first:
+        raise ImageError(f"{name}: has no rows")
     digest = _digest([(f.path, _stamp(f)) for f in found] + [("column", column)])
     return Source(name, TableReader(files, _root(name, base), column), blocks, digest)
 
@@ -391,9 +422,19 @@ def _paths(
             if not start or not path.startswith(start):
                 raise DataError(f"{number}: {path}: expected an address in {start}, as the others")
             place = path.removeprefix(start)
+        elif start not in ("", "file://"):
+            raise DataError(f"{number}: {path}: expected an address in {start}, as the others")
         else:
             place = os.path.join(os.path.dirname(one.path), path)
         entries.append(Entry(path, place, _stamp(one)))
+    if not entries:
+        raise ImageError(f"{name}: has no rows")
+    first = [entry.place for entry in entries if isinstance(entry.place, str)][:FIRST]
+    if not start and "://" not in name and first and not any(map(_is_there, first)):
+        raise DataError(
+            f"{name}: column {column!r}: no file is where the first {len(first)} rows say (the "
+            f"first: {first[0]}); a path is seen from the folder of its Parquet file"
+        )
     return _files(name, entries, Reader(files, None if start else _root(name, base)))
 
 
@@ -405,14 +446,21 @@ def _listed(name: str, endings: tuple[str, ...]) -> tuple[Any, list[Any], str]:
     if "**" in parts:
         raise UsageError(f"{name}: expected * or ?; a folder is read with all that lies below it")
     (found,) = _answer(name, lambda: files.get_file_info([base]))
+    kinds = need("pyarrow.fs").FileType
+    if found.type == kinds.NotFound:
+        raise DataError(f"{name}: is not there")
     try:
         if not found.is_file:
             selector = need("pyarrow.fs").FileSelector(base, recursive=True)
             there = [one for one in files.get_file_info(selector) if one.is_file]
         else:
             there = [found]
+        for one in there:
+            one.path  # noqa: B018 - decodes the name
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: holds a name that is not UTF-8: {error.object!r}") from error
     chosen: list[Any] = []
     others: list[Any] = []
     for one in there:
@@ -427,7 +475,7 @@ def _listed(name: str, endings: tuple[str, ...]) -> tuple[Any, list[Any], str]:
             ".parquet" in endings and own.name.startswith("_")
         )
         if not hidden:
-            (chosen if own.suffix.lower() in endings else others).append(one)
+            (chosen if own.name.lower().endswith(endings) else others).append(one)
     if not chosen:
         raise ImageError(f"{name}: nothing there that ends in {', '.join(sorted(endings))}")
     if others:
@@ -450,6 +498,13 @@ def _root(name: str, base: str) -> str | None:
 
 def _seen_from(base: str, path: str) -> str:
     return path[len(base) :].lstrip("/") or PurePosixPath(path).name
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return os.path.exists(path)
+    except ValueError:  # it is no path
+        return False
 
 
 def _named(content: bytes, name: str) -> NamedBytes:
@@ -495,7 +550,7 @@ def _answer(address: str, ask: Callable[[], T]) -> T:
     return answers[0]
 
 
-def _ahead(work: Callable[[T], V], items: Iterable[T]) -> Iterator[V]:
+def ahead(work: Callable[[T], V], items: Iterable[T]) -> Iterator[V]:
     """``map``, some items ahead, for work that waits for others."""
     rest = iter(items)
     with ThreadPoolExecutor(AHEAD) as pool:

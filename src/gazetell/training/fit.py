@@ -159,6 +159,7 @@ def _train(
         report(f"{out}: its training is finished; nothing is left to do")
         return load_model(out)
     if not ranks.started:
+        Dataset.open(data)  # what is wrong with it is said before processes start
         with _stoppable(out, report):
             launch(_train, (out, run, new), ranks.devices, out, report, progress)
         return load_model(out)
