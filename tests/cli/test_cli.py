@@ -417,3 +417,44 @@ def test_doctor(run, monkeypatch):
     _, out, _ = run("doctor --json --online")
     assert "no network" in json.loads(out)["published weights"]
     assert asked == ["download.pytorch.org"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("train data --lr 1e-3", "--lr. Did you mean --learning-rate?"),
+        ("train data --batch_size=8", "--batch_size. Did you mean --batch?"),
+        ("train data -j 4", "-j. Did you mean --workers?"),
+        ("train data --gpus 2", "--gpus. Did you mean --devices?"),
+        ("train data --checkpoint tell", "--checkpoint. Did you mean --init-from?"),
+        ("caption a.png --checkpoint tell", "--checkpoint. Did you mean --model?"),
+        ("caption a.png --beam-size 3", "--beam-size. Did you mean --beam?"),
+        ("caption --image a.png", "--image. PICTURES: no option name is needed."),
+        ("evaluate --model tell --data data", "--model. RUNS: no option name is needed."),
+        ("data table --csv a.csv --out new", "--csv. Did you mean --file?"),
+        ("caption a.png --beem 3", "--beem. Did you mean --beam?"),
+        ("caption a.png --lr 3", "--lr."),  # the verb has nothing like it
+    ],
+)
+def test_options_of_other_programs_are_told_their_names_here(mistake, world, command, said):
+    mistake(2, f"error: Unknown option: {said}\n", command)
+
+
+def test_every_suggestion_is_an_option_of_some_verb():
+    every = {
+        name
+        for verb in ("train", "caption", "ask", "evaluate", "describe", "score", "demo")
+        for argument in cli.app.parse_commands([verb])[1][-1].assemble_argument_collection()
+        for name in argument.names
+    }
+    every |= {"--folder", "--file", "--images"}  # of the verbs of data
+    assert {x if x.isupper() else f"--{x}" for x in cli.ELSEWHERE} <= every
+
+
+@pytest.mark.parametrize("verb", ["train", "caption", "evaluate", "demo", "serve"])
+def test_help_is_not_cluttered(run, verb):
+    _, out, _ = run(f"{verb} --help", status=0)
+    assert "--empty" not in out
+    assert "[default: ()]" not in out
+    assert "[default: False]" not in out
+    assert verb != "serve" or "[default: 8000]" in out

@@ -9,7 +9,7 @@ import sys
 import warnings
 from typing import Any
 
-from cyclopts import UNSET, App, CycloptsError, Parameter
+from cyclopts import UNSET, App, CycloptsError, Parameter, UnknownOptionError
 
 from .. import __version__
 from ..errors import GazetellError, OtherRankError, UsageError
@@ -22,12 +22,20 @@ EXIT_STATUS = (
     "Exit status: 0 done, 1 one of several pictures or typed questions failed, 2 an option, "
     "3 data, 4 a picture, 5 a model, 6 writing, 130 interrupted."
 )
+
+
+def _default(value: Any) -> Any:
+    """What the help says of a default; nothing of a flag that is off or a list that is empty."""
+    return None if value is None or value is False or value == () else str(value)
+
+
 app = App(
     name="gazetell",
     version=__version__,
     help="Looks at a picture, tells what it sees, answers questions, and shows where it looked.",
     help_epilogue=EXIT_STATUS,
-    default_parameter=Parameter(negative_iterable=()),  # no --empty-model and the like
+    # No --empty-model and the like.
+    default_parameter=Parameter(negative_iterable=(), show_default=_default),
     suppress_keyboard_interrupt=False,  # said in one line here
 )
 VERBS = {
@@ -62,6 +70,56 @@ for verb, text in VERBS.items():
     else:
         module = MODULES.get(verb, verb)
         app.command(f"gazetell.cli.{module}:{verb}", name=verb, help=text)
+
+# What other programs call an option, after our name of it. It is suggested where the verb has ours.
+ELSEWHERE = {
+    "learning-rate": "lr base-lr max-lr",
+    "batch": "batch-size bs b per-device-train-batch-size",
+    "workers": "num-workers n-workers jobs j",
+    "epochs": "num-epochs max-epochs n-epochs num-train-epochs",
+    "beam": "beam-size num-beams beam-width",
+    "model": "checkpoint checkpoint-path ckpt model-path model-name weights m",
+    "init-from": "checkpoint checkpoint-path ckpt model model-path pretrained finetune weights",
+    "RUNS": "checkpoint checkpoint-path ckpt model model-path model-name weights run",
+    "PICTURES": "image images image-path img input picture file i",
+    "PICTURE": "image image-path img input file i",
+    "QUESTIONS": "question prompt q",
+    "device": "gpu gpu-id cuda use-cuda cpu",
+    "devices": "gpus num-gpus n-gpu nproc-per-node",
+    "nodes": "num-nodes nnodes",
+    "out": "output output-dir output-path out-dir save-dir save-path o",
+    "data": "dataset data-dir data-path data-root root",
+    "folder": "dataset data data-dir data-path data-root root input",
+    "file": "csv table input path",
+    "source": "image images image-dir dir input path",
+    "images": "image-dir image-folder image-root img-dir images-dir",
+    "encoder": "backbone cnn",
+    "encoder-size": "image-size img-size input-size resize",
+    "encoder-trainable": "finetune-encoder fine-tune-encoder unfreeze",
+    "hidden": "hidden-size hidden-dim rnn-size decoder-dim",
+    "embedding": "embed-size embed-dim embedding-size embedding-dim emb-dim",
+    "attention-width": "attention-dim attention-size att-dim",
+    "layers": "num-layers n-layers",
+    "architecture": "arch model-type caption-model",
+    "weight-decay": "wd",
+    "clip": "grad-clip clip-grad max-grad-norm gradient-clip-val",
+    "max-length": "max-len max-seq-len max-new-tokens max-tokens",
+    "min-frequency": "min-freq min-word-freq min-count word-count-threshold",
+    "max-words": "vocab-size max-vocab",
+    "word-vectors": "glove word2vec",
+    "seed": "random-seed manual-seed random-state",
+    "schedule": "scheduler lr-scheduler",
+    "warmup": "warmup-steps warmup-ratio",
+    "precision": "amp fp16 bf16 dtype mixed-precision",
+    "patience": "early-stopping",
+    "recipe": "config cfg",
+    "reward": "scst self-critical",
+    "answers": "num-answers ans-vocab-size",
+    "gaze": "attention save-attention visualize visualise heatmap",
+    "again": "overwrite force f",
+    "references": "ref refs gt ground-truth annotations ann-file",
+    "predictions": "pred preds results res-file",
+}
 
 
 def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> None:
@@ -99,8 +157,9 @@ def _status(tokens: list[str]) -> int:
             )
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
+        said = _unknown(error) if isinstance(error, UnknownOptionError) else str(error)
         # Its own box would be several lines.
-        message, status = "error: " + " ".join(str(error).split()), UsageError.exit_code
+        message, status = "error: " + " ".join(said.split()), UsageError.exit_code
     except OtherRankError as error:
         return error.exit_code  # the other one says why
     except GazetellError as error:
@@ -118,6 +177,20 @@ def _status(tokens: list[str]) -> int:
         message, status = "error: no memory is left; a smaller batch, beam or model needs less", 1
     report(message)
     return status
+
+
+def _unknown(error: UnknownOptionError) -> str:
+    """What is said of an unknown option, with what ours is called where others call it so."""
+    written = (error.token.keyword or error.token.value).partition("=")[0]
+    theirs = written.lstrip("-").replace("_", "-").lower()
+    names = {name for each in error.argument_collection for name in each.names}
+    for ours, others in ELSEWHERE.items():
+        if theirs in others.split():
+            if f"--{ours}" in names:
+                return f"Unknown option: {written}. Did you mean --{ours}?"
+            if ours in names:
+                return f"Unknown option: {written}. {ours}: no option name is needed."
+    return str(error)
 
 
 def _with_flags(message: str, tokens: list[str]) -> str:

@@ -28,8 +28,10 @@ GROUPS = {each.group: Group.create_ordered(each.group) for each in flags().value
 def _field(name: str) -> tuple[str, Any, None]:
     """A flag whose value is None where it was not given."""
     each = flags()[name]
-    default = "" if each.default is None else f" [default: {each.default}]"
-    shown = Parameter(help=f"{each.help}{default}", group=GROUPS[each.group])
+    unset = each.default is None or each.default is False or each.default == ()
+    shown = Parameter(
+        help=each.help, group=GROUPS[each.group], show_default=False if unset else str(each.default)
+    )
     return name, Annotated[each.type | None, shown], None
 
 
