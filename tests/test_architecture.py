@@ -151,7 +151,7 @@ def test_the_size_stays_within_its_ceilings():
     assert len(lines) <= 87
     assert sum(lines.values()) <= 24_540
     tests = Path(__file__).parent.rglob("*.py")
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 19050
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 19_130
 
 
 def test_every_module_says_what_it_is():
