@@ -129,8 +129,13 @@ def test_a_table(run, mistake, tmp_path):
     mistake(2, told, *here, *asked, "--caption-column", "say")
     told = f"error: --split-column set: {table}:1 has no such column; columns: image, ask, say\n"
     mistake(2, told, *here, "--split-column", "set")
-    told = f"error: {tmp_path / 'no'}: is no folder; expected that of the pictures\n"
-    mistake(3, told, *here, *asked, "--answer-column", "say", "--images", tmp_path / "no")
+    asked = [*here, *asked, "--answer-column", "say"]
+    told = f"error: --images {tmp_path / 'no'}: is not a folder; expected that of the pictures\n"
+    mistake(2, told, *asked, "--images", tmp_path / "no")
+    told = f"error: --where say=si: no row of {table} has it; say is 'yes' (1), 'no' (1)\n"
+    mistake(2, told, *asked, "--where", "say=yes", "--where", "say=si")
+    _, _, err = run(*asked, "--where", "say=yes", status=0)
+    assert "note: t.csv: 1 of 2 rows taken, where say=yes\n" in err
 
 
 def test_the_file_of_the_course(run, tmp_path):

@@ -72,7 +72,9 @@ def test_the_same_rows_in_every_form(tmp_path):
         assert read(dataset) == expected
         count = len(rows) - 1
         where = f"(first: {tmp_path}/t.jsonl:1)"
-        assert notes == [f"t.jsonl: commas dropped at the end of a line: {count} {where}"]
+        told = [f"t.jsonl: commas dropped at the end of a line: {count} {where}", notes[-1]]
+        assert notes == told
+        assert " mix scripts (Latin 2, Hebrew 1); --where COLUMN=VALUE " in notes[-1]
     lists = [{"image": image, "captions": list(texts)} for image, texts in CAPTIONS.items()]
     dataset = table(put(tmp_path / "u.jsonl", lines(*lists)))
     assert by_image(dataset) == CAPTIONS
@@ -85,6 +87,7 @@ def test_columns_by_name_and_splits(tmp_path):
     text = "id,part,file,text,set\n1,x,a.jpg,A nut,Train\n2,x,b.jpg,A nut,dev\n3,x,c.jpg,A pin,test"
     options = {"image_column": "FILE", "caption_column": "text", "split_column": "set"}
     path = put(tmp_path / "t.csv", text)
+    (tmp_path / "photos").mkdir()
     dataset = table(path, images=tmp_path / "photos", id_column="id", **options)
     assert [(r.id, r.image, r.split) for r in dataset.captions] == [
         ("1", "a.jpg", "train"),
@@ -183,6 +186,75 @@ def test_other_scripts_than_latin_are_not_guessed(tmp_path, text):
     path = put(tmp_path / "t.csv", f"image,caption\na.jpg,{text}\n".encode(encodings[text[0]]))
     with pytest.raises(DataError, match=r"t\.csv:2: is not UTF-8 text; name its --encoding"):
         table(path)
+
+
+LANGUAGES = [("en", "by", "a dog"), ("de", "by", "ein Hund"), ("en", "", 'a "b"')]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_rows_are_chosen_by_the_value_of_a_column(tmp_path, kind):
+    rows = [(f"{n}.jpg", text, lang, free) for n, (lang, free, text) in enumerate(LANGUAGES)]
+    rows.append(("3.jpg", "un chien", " fr ", "by"))
+    header = ("image", "caption", "Lang", "licence")
+    path = tmp_path / f"t.{kind}"
+    if kind == "csv":
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+    else:
+        put(path, lines(*(dict(zip(header, row, strict=True)) for row in rows)))
+    for where, taken in (
+        (["Lang=en"], [0, 2]),
+        (["lang=fr"], [3]),
+        (["Lang=en", "Lang = de"], [0, 1, 2]),
+        (["Lang=en", "licence=by"], [0]),
+        (["licence="], [2]),
+    ):
+        dataset, notes = noted(path, where=tuple(where))
+        assert [record.image for record in dataset.captions] == [f"{n}.jpg" for n in taken]
+        assert notes == [f"t.{kind}: {len(taken)} of 4 rows taken, where {' and '.join(where)}"]
+    for where, told in (
+        (["Language=en"], r"where Language=en: .* has no column 'Language'; columns: image, "),
+        (["Lang"], "where Lang: expected COLUMN=VALUE; columns: image, caption, Lang, licence"),
+        (["Lang=EN"], r"where Lang=EN: no row .*; Lang is 'en' \(2\), 'de' \(1\), 'fr' \(1\)"),
+        (["Lang=de", "licence="], "where Lang=de and licence=: no row of .* has them together"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            table(path, where=tuple(where))
+
+
+def test_the_values_of_json_are_as_json_writes_them(tmp_path):
+    rows = [{"image": "a.jpg", "caption": "a", "ok": True}, {"image": "b.jpg", "caption": "b"}]
+    path = put(tmp_path / "t.jsonl", lines(*rows, {**rows[1], "image": "c.jpg", "ok": 2}))
+    for value, image in (("true", "a.jpg"), ("2", "c.jpg"), ("", "b.jpg")):
+        assert list(by_image(table(path, where=(f"ok={value}",)))) == [image]
+
+
+@pytest.mark.parametrize(
+    ("captions", "told"),
+    [
+        (["a dog", "красный круг", "ein Kreis"], "Latin 2, Cyrillic 1"),
+        (["一只狗", "いぬ", "dog 7"], "Chinese or Japanese 2, Latin 1"),
+        (["كلب", "कुत्ता", "σκύλος", "개"], "Arabic 1, Devanagari 1, Greek 1, Hangul 1"),
+        (["一部iPhone手机", "いぬとネコ", "Ｔシャツ", "123"], None),
+        (["a 10 µm ring", "ﬁne café", "Łódź", "№ 5 α-iron", "?"], None),
+        (["красный T-shirt", "круг"], None),
+    ],
+)
+def test_a_note_where_captions_mix_scripts(tmp_path, captions, told):
+    rows = (f"{number}.jpg,{text}\n" for number, text in enumerate(captions))
+    notes = noted(put(tmp_path / "t.csv", "image,caption\n" + "".join(rows)))[1]
+    hint = "--where COLUMN=VALUE takes the rows of one language"
+    assert notes == ([f"t.csv: captions mix scripts ({told}); {hint}"] if told else [])
+
+
+def test_pictures_are_files_in_a_folder(tmp_path, left_out):
+    path = put(tmp_path / "t.csv", "image,caption\nHTTPS://x.org/a.jpg,a dog\nb.jpg,a cat\n")
+    reason = "image is 'HTTPS://x.org/a.jpg'; expected a file: download the pictures"
+    dataset, rows = left_out(rf"t\.csv:2: {reason}", table, path)
+    assert (list(by_image(dataset)), [row.where for row in rows]) == (["b.jpg"], [f"{path}:2"])
+    for images in (tmp_path / "none", path):
+        with pytest.raises(UsageError, match=rf"images {images}: is not a folder; expected that"):
+            table(path, images=images)
 
 
 def test_quotation_marks_between_tabs_are_text_unless_they_enclose_a_field(tmp_path):

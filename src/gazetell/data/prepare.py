@@ -203,10 +203,9 @@ def prepare(
         if unreadable:
             name, reason = unreadable[0]
             parts.append(f"{len(unreadable):,} unreadable (first: {name}: {reason})")
-        raise DataError(
-            f"{dataset.root}: of {total:,} pictures {' and '.join(parts)}; "
-            "--skip-bad leaves them out"
-        )
+        some = "--skip-bad leaves them out"
+        hint = some if len(missing) < total else "is it the folder of the pictures?"
+        raise DataError(f"{dataset.root}: of {total:,} pictures {' and '.join(parts)}; {hint}")
     quarantine = list(bad.rows)
     for record in dataset.records:
         if record.image in reasons:

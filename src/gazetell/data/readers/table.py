@@ -15,7 +15,10 @@ a whole field. Errors name the line where a row begins.
 import csv
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +31,9 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 _WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _WORKBOOK = "is a workbook; save the sheet as CSV UTF-8 and give that file"
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|webp|tiff?|avif|heic)", re.IGNORECASE | re.DOTALL)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
+_SHOWN = 5  # values of a column that an error names
+_HAN = "Chinese or Japanese"  # whose scripts one text mixes
 # What a column may be called where the user does not say.
 _NAMES = {
     "image": ("image", "file_name", "filename", "file", "image_name", "image_path", "path"),
@@ -57,6 +63,7 @@ def table(
     split: Literal["train", "val", "test"] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
+    where: tuple[str, ...] = (),
     bad: BadRows | None = None,
 ) -> Dataset:
     """Your own .csv, .tsv or .jsonl: a row a caption, or a row a question and its answer.
@@ -81,6 +88,8 @@ def table(
         split: Every picture goes to this split, such as test, and none is drawn.
         delimiter: The character between fields, or tab; found by the header line if not given.
         encoding: Of the text; UTF-8, UTF-16 and Windows' code page 1252 are found.
+        where: COLUMN=VALUE: only rows with this value in this column. Several of one column
+            are alternatives; of several columns each must hold.
         bad: What to do with bad rows.
     """
     given = {
@@ -97,8 +106,10 @@ def table(
     if twice := [column for column in named if named.count(column) > 1]:
         first, second = (f"{role}_column" for role, column in given.items() if column == twice[0])
         raise UsageError(f"{first} and {second}: are both {twice[0]!r}; expected different ones")
+    if images is not None and not images.is_dir():
+        raise UsageError(f"images {images}: is not a folder; expected that of the pictures")
     collector = Collector(images or file.parent, bad, several=True)
-    suffix = Path(unpacked(file.name)).suffix.lower()
+    suffix, whole = Path(unpacked(file.name)).suffix.lower(), split or "train"
     if suffix in (".jsonl", ".ndjson", ".json"):
         refuse("the file is JSON", delimiter=delimiter)
         rows = list(_json(file, suffix == ".json", encoding, collector.bad))
@@ -106,15 +117,23 @@ def table(
             raise DataError(f"{file}:1: holds no rows; expected one JSON object a line")
         header = list(dict.fromkeys(key for _, row in rows for key in row))
         columns = _columns(header, given, str(file), file.name, collector.bad)
-        _add(rows, columns, collector, split or "train")
+        _add(_chosen(rows, where, header, file, collector.bad), columns, collector, whole)
     elif suffix in _DELIMITERS:
         text = _Delimited(file, _DELIMITERS[suffix], delimiter, encoding, given, collector.bad)
         columns = _columns(text.header, given, text.where, file.name, collector.bad)
-        _add(text.rows(columns["image"]), columns, collector, split or "train")
+        read = text.rows(columns["image"])
+        _add(_chosen(read, where, text.header, file, collector.bad), columns, collector, whole)
     else:
         expected = _WORKBOOK if suffix in _WORKBOOKS else "expected a .csv, .tsv or .jsonl file"
         raise DataError(f"{file}: {expected}")
     dataset = collector.dataset(file.name.partition(".")[0], "table", file)
+    told = [text for record in dataset.captions for text in record.captions]
+    scripts = _scripts(told or [record.question for record in dataset.questions])
+    if len(scripts) > 1:
+        shares = ", ".join(f"{script} {count:,}" for script, count in scripts.most_common())
+        what = f"{'captions' if told else 'questions'} mix scripts ({shares})"
+        hint = "--where COLUMN=VALUE takes the rows of one language"
+        collector.bad.notes.append(f"{file.name}: {what}; {hint}")
     if "split" in columns:
         refuse(f"column {columns['split']!r} tells the splits", val=val, test=test, split=split)
     if split:
@@ -131,14 +150,8 @@ def _columns(
     """The columns in use, by what they hold; letter case is ignored where that is clear."""
 
     def find(role: str, names: Iterable[str]) -> str | None:
-        for wanted in names if given[role] is None else (str(given[role]),):
-            alike = [one for one in header if one.strip().lower() == wanted.lower()]
-            fits = [wanted] if wanted in header else alike
-            if len(fits) > 1:
-                raise DataError(f"{where}: columns {', '.join(fits)} fit {wanted!r}")
-            if fits:
-                return fits[0]
-        return None
+        wanted = names if given[role] is None else (str(given[role]),)
+        return next(filter(None, (_column(header, one, where) for one in wanted)), None)
 
     asked = given["question"] is not None or given["answer"] is not None
     captioned = find("caption", _NAMES["caption"][:2]) is not None
@@ -170,6 +183,73 @@ def _columns(
     return columns
 
 
+def _column(header: Sequence[str], wanted: str, where: str) -> str | None:
+    """The column of this name, or else the one that differs from it in letter case only."""
+    alike = [one for one in header if one.strip().lower() == wanted.strip().lower()]
+    fits = [wanted] if wanted in header else alike
+    if len(fits) > 1:
+        raise DataError(f"{where}: columns {', '.join(fits)} fit {wanted!r}")
+    return fits[0] if fits else None
+
+
+def _chosen(
+    rows: _Rows, conditions: Sequence[str], header: Sequence[str], file: Path, bad: BadRows
+) -> _Rows:
+    """The rows that fit the conditions of ``--where``; a note says how many of how many."""
+    wanted: dict[str, dict[str, str]] = {}  # from a column to its values, and their conditions
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        column = _column(header, name, str(file)) if equals else None
+        if column is None:
+            wrong = f"{file} has no column {name!r}" if equals else "expected COLUMN=VALUE"
+            raise UsageError(f"where {condition}: {wrong}; columns: {', '.join(header)}")
+        wanted.setdefault(column, {})[value.strip()] = condition
+    seen: dict[str, Counter[str]] = {column: Counter() for column in wanted}
+    total = taken = 0
+    for where, row in rows:
+        total += 1
+        has = {}
+        for column in wanted:
+            value = row.get(column, "")
+            has[column] = value.strip() if isinstance(value, str) else json.dumps(value)
+            seen[column][has[column]] += 1
+        if all(has[column] in values for column, values in wanted.items()):
+            taken += 1
+            yield where, row
+    for column, values in wanted.items():
+        for value, condition in values.items():
+            if value not in seen[column]:
+                known = [f"{x[:40]!r} ({n:,})" for x, n in seen[column].most_common(_SHOWN)]
+                more = ", ..." if len(seen[column]) > _SHOWN else ""
+                told = f"no row of {file} has it; {column} is {', '.join(known)}{more}"
+                raise UsageError(f"where {condition}: {told}")
+    if conditions and not taken:
+        raise UsageError(f"where {' and '.join(conditions)}: no row of {file} has them together")
+    if conditions:
+        told = f"{taken:,} of {total:,} rows taken, where {' and '.join(conditions)}"
+        bad.notes.append(f"{file.name}: {told}")
+
+
+def _scripts(texts: Iterable[str]) -> Counter[str]:
+    """How many texts there are in each script, by the one that most of a text is in."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        # NFKC: without letters of other widths and ligatures.
+        plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+        letters = Counter(_script(letter) for letter in plain if letter.isalpha())
+        letters[_HAN] *= 4  # about as many letters make a word of theirs
+        (script, number), *_ = letters.most_common(1)
+        counts[script] += number > 0
+    return +counts
+
+
+@cache
+def _script(letter: str) -> str:
+    """The script of a letter, as its name in Unicode tells it."""
+    script = "Latin" if letter.isascii() else unicodedata.name(letter, "?").split()[0].capitalize()
+    return _HAN if script in ("Cjk", "Hiragana", "Katakana") else script
+
+
 def _add(rows: _Rows, columns: dict[str, str], collector: Collector, whole: str) -> None:
     """Add rows, all to the split ``whole`` if none tells its own; report what is wrong."""
     for where, row in rows:
@@ -177,6 +257,9 @@ def _add(rows: _Rows, columns: dict[str, str], collector: Collector, whole: str)
             image, split, id = (row.get(columns.get(role, "")) for role in ("image", "split", "id"))
             if not isinstance(image, str) or not image.strip() or "\0" in image:
                 raise _unlike(columns["image"], image, "the name of a picture")
+            if _ADDRESS.match(image.strip()):
+                expected = "a file: download the pictures and give their names"
+                raise _unlike(columns["image"], image, expected)
             split = split_name(split) if "split" in columns else whole
             if split is None:
                 raise _unlike(columns["split"], row.get(columns["split"]), "train, val or test")
