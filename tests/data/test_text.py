@@ -321,6 +321,47 @@ def test_the_words_of_a_question():
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "?!...", "\u200b", 7])
-def test_a_question_without_words_is_refused(question):
+@pytest.mark.parametrize("keep", ["none", "all"])
+def test_a_question_without_words_is_refused(question, keep):
     with pytest.raises(UsageError, match=r"has no words|expected text"):
-        read_question(Tokenizer.train(["is"], min_frequency=1), question, 30)
+        read_question(Tokenizer.train(["is"], min_frequency=1, keep=keep), question, 30)
+
+
+WRITTEN = [
+    "A dog, running (fast). It's “red/blue” - 5% off; $3.50!",
+    "Ein Hund läuft über die Straße.",
+    "L'été : déjà vu ! ¿Qué?",
+    "红色，圆。一只狗",
+    "a T-shirt… 🐶, ok?",
+]
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_what_is_kept_of_how_a_text_is_written(text, tmp_path):
+    """All: the text itself. Case: its words, which in lower case are those of the plain form."""
+    plain, cased, whole = (
+        Tokenizer.train(WRITTEN, min_frequency=1, keep=keep) for keep in ("none", "case", "all")
+    )
+    assert whole.decode(whole.encode(f"  {text}\n")) == text
+    assert whole.decode(whole.encode(text.replace(" ", " \u200b \t"))) == text
+    words = cased.words(cased.encode(text))
+    assert [word.lower() for word in words] == plain.words(plain.encode(text))
+    assert all(word in text for word in words)
+    for tokenizer, keep in ((plain, "none"), (cased, "case"), (whole, "all")):
+        tokenizer.save(tmp_path / "tokenizer.json")
+        again = Tokenizer.load(tmp_path / "tokenizer.json")
+        assert (again.keep, again.encode(text)) == (keep, tokenizer.encode(text))
+
+
+def test_questions_are_read_as_the_tokenizer_keeps_them():
+    words = Tokenizer.train(["Is it a Polish dog?"], min_frequency=1, keep="all")
+    asked = read_question(words, "Is it a polish (dog)?", 30)
+    assert asked.unknown == ["polish"]  # a mark that is new is no word
+    assert words.decode(asked.ids).startswith("Is it a")
+    assert read_question(words, "Is it?", 30).ids == words.encode("Is it?")[1:-1]
+
+
+def test_marks_that_a_model_puts_side_by_side_have_one_blank():
+    words = Tokenizer.train(["a, b (c) d. e"], min_frequency=1, keep="all")
+    ids = [words.vocabulary.index(word) for word in (" (", "a", ", ", " (", "b", ". ")]
+    assert words.decode(ids) == "(a, (b."

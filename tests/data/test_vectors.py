@@ -218,6 +218,12 @@ def test_embedding_matrix(file, tokenizer):
     assert (np.any(matrix != other, axis=1) == ~found).all()
 
 
+def test_words_as_written_take_the_vectors_of_plain_ones(file):
+    tokenizer = Tokenizer.train(["A dog, a Cat (no)"], min_frequency=1, keep="all")
+    vectors = vectors_for(file("a 1 2\nCat 3 4\ncat 5 6\n, 7 8\nbird 9 9\n"), tokenizer)
+    assert as_lists(vectors.found) == {"A": [1, 2], "a": [1, 2], "Cat": [3, 4], ", ": [7, 8]}
+
+
 def test_rows_not_found_are_as_loud_as_those_found(tmp_path):
     words = [f"{a}{b}" for a in "abcdefghij" for b in "abcdefghijklmnopqrst"]
     tokenizer = Tokenizer.train(words, min_frequency=1)

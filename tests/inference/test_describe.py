@@ -129,6 +129,8 @@ def test_confidences_stand_in_the_table_and_order_the_sheet(
         ("a dog on the", False, "A dog on the…"),
         ("is it a dog ?", True, "Is it a dog ?"),
         ("一 只 狗", True, "一 只 狗。"),
+        ("개 한 마리", True, "개 한 마리."),
+        ('a sign that says "Stop!"', True, 'A sign that says "Stop!"'),
         ("", True, ""),
     ],
 )

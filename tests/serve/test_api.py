@@ -13,6 +13,7 @@ import pytest
 import torch
 from service import QUESTIONS, client_of, figure, is_problem, png, text, wait_until
 
+from gazetell.data.text import sentence
 from gazetell.inference.predict import Answerer, Captioner
 from gazetell.models.decoding import DecodingOptions
 from gazetell.pictures import Frame
@@ -69,6 +70,7 @@ def test_a_caption_is_what_the_library_says(client, models, picture, form):
     assert (caption["text"], caption["words"]) == (expected.text, expected.words)
     assert caption["log_prob"] == pytest.approx(expected.log_prob, abs=1e-4)
     assert caption["ended"] is expected.ended
+    assert caption["alt_text"] == sentence(expected.text, expected.ended) != expected.text
     assert caption["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
     assert caption["sure"] is expected.sure
     same_maps(caption["attention"], expected.attention)

@@ -667,6 +667,18 @@ def test_what_is_left_out_of_captions_is_counted(tiny, tmp_path):
     assert f"{sum(len(t.split()) > 4 for t in texts)} of 10 training texts are cut" in lines
 
 
+def test_a_run_keeps_how_captions_are_written(tiny, tmp_path):
+    def change(record):
+        return replace(record, captions=tuple(f"{x.title()}, or not?" for x in record.captions))
+
+    folder = tiny.changed(tmp_path / "data", captions=change)
+    tiny.train(tmp_path / "run", data=folder, epochs=1, keep="all")
+    words = load_model(tmp_path / "run").tokenizer
+    assert words.keep == "all"
+    for record in Dataset.open(folder).split("train"):
+        assert [words.decode(words.encode(text)) for text in record.captions] == [*record.captions]
+
+
 def test_what_is_left_out_of_questions_is_counted(tiny, tmp_path):
     training = Dataset.open(tiny.data).questions_of("train")
     known, numbers = training[0].answers[0], iter(range(999))

@@ -167,6 +167,7 @@ def captioner(tiny, tmp_path_factory):
         ({"hidden": 99}, "--hidden 99: .* has 16, which is taken over"),
         ({"encoder_size": 64}, "--encoder-size 64: .* has 32"),
         ({"min_frequency": 2}, "--min-frequency 2: .* brings its own vocabulary"),
+        ({"keep": "all"}, "--keep all: .* brings its own vocabulary"),
         ({"word_vectors": "a.txt"}, "--word-vectors a.txt: .* brings its own vocabulary"),
         ({"passes": 3}, "--passes 3: attention-lstm has no such option"),
     ],

@@ -8,11 +8,16 @@ A word-level tokenizer of the ``tokenizers`` library, kept as its one ``tokenize
   it kept ("don't", "t-shirt"); an emoji is a word of its own, and so is each character of Han,
   Hiragana and Katakana, which are written without blanks; punctuation is dropped, as the classic
   captioning recipes do;
+  Accents are kept. A tokenizer that keeps letter case has no lower case in its normaliser; one
+  that keeps all has marks of punctuation as words too, each with the blanks beside it (", " and
+  " ("), so that a decoded text is written as the captions were;
 - model: a table from word to id. Ids 0 to 3 are ``<pad> <start> <end> <unk>``.
 
 The special tokens are plain entries of that table, not "added tokens" of the library: those are
 looked for in raw text, and a caption that says "<end>" would end itself. The pre-tokeniser takes
 ``<`` and ``>`` off every word, so no text can produce one.
+
+``sentence`` makes alt text of a caption, everywhere.
 """
 
 import json
@@ -24,7 +29,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex, get_args
 
 import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
@@ -33,6 +38,7 @@ from ..errors import DataError, ModelError, UsageError
 from ..files import atomic_path, read_text
 from ..metrics.words import CJK, unspaced_texts
 
+Keep = Literal["none", "case", "all"]  # of how texts are written, besides words and accents
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 
 # Joiners (U+200C, U+200D) hold words of Persian and emoji sequences together; every other format
@@ -43,7 +49,10 @@ _LETTER = rf"[^\p{{P}}\p{{S}}\p{{Z}}\p{{Cc}}\p{{Cf}}{CJK}]"
 _CHARACTER = rf"[{CJK}][\p{{M}}\uff9e\uff9f]*"
 _WORD = rf"{_CHARACTER}|{_LETTER}+(?:['\-\u200c\u200d]{_LETTER}+)*"
 _EMOJI = r"\p{So}[\p{M}\p{Sk}]*(?:\u200d\p{So}[\p{M}\p{Sk}]*)*"
+_MARK = r" ?[\p{P}\p{Sm}\p{Sc}\p{Sk}] ?"
 _CJK = re.compile(f"[{CJK}]")
+_STOPS = ".!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f"  # Latin, Chinese, Hindi, Urdu, Arabic
+_QUOTES = "\"')]\u201d\u2019\xbb"  # may follow the stop
 # What the above makes of ASCII in lower case: Python reads it five times as fast as the library.
 _ASCII_WORD = re.compile(r"[0-9a-z]+(?:['\-][0-9a-z]+)*")
 _PIECE = 10_000
@@ -77,8 +86,11 @@ class Tokenizer:
         if len(table) == len(SPECIAL):
             raise ModelError("has no words besides the special tokens")
         self._inner, self._table = inner, table
-        # Whether it reads ASCII as ``_ASCII_WORD`` does, which an earlier or a foreign one may not.
-        self._plain = _form(inner) == _form(_build(()))
+        form = _form(inner)
+        # None: of an earlier version, or foreign.
+        self.keep: Keep | None = next(
+            (keep for keep in get_args(Keep) if form == _form(_build((), keep))), None
+        )
         # Tokenizers of earlier versions took a run of Han characters for one word.
         cut = inner.pre_tokenizer and inner.pre_tokenizer.pre_tokenize_str("\u4e00\u4e2a")
         self._cuts_characters = bool(cut) and len(cut) == 2
@@ -90,6 +102,7 @@ class Tokenizer:
         *,
         min_frequency: int = 5,
         max_words: int | None = None,
+        keep: Keep = "none",
     ) -> "Tokenizer":
         """Collect the words of ``captions``, most frequent first, ties in alphabetical order.
 
@@ -97,6 +110,8 @@ class Tokenizer:
             captions: the training captions, never those of another split.
             min_frequency: a rarer word becomes ``<unk>``.
             max_words: keep only the most frequent so many (special tokens not counted).
+            keep: "none" for lower case without punctuation, "case" for letter case as written,
+                "all" for punctuation as well.
 
         Raises:
             UsageError: an option out of range.
@@ -109,14 +124,14 @@ class Tokenizer:
         captions = list(captions)
         if warning := unspaced_warning(captions):
             logger.warning("%s", warning)
-        counts = {w: n for w, n in word_counts(captions)[0].items() if n >= min_frequency}
+        counts = {w: n for w, n in word_counts(captions, keep)[0].items() if n >= min_frequency}
         words = sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
         if not words:
             raise DataError(
                 f"no word occurs {min_frequency} times in the training captions; "
                 "expected more captions or a lower min_frequency"
             )
-        return cls(_build(words))
+        return cls(_build(words, keep))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
@@ -175,7 +190,8 @@ class Tokenizer:
         if max_length is not None and max_length < 2:
             raise UsageError(f"max_length is {max_length}; expected at least 2 (<start> and <end>)")
         rows: list[list[int]] = [
-            self._encode_ascii(text) if self._plain and text.isascii() else [] for text in texts
+            self._encode_ascii(text) if self.keep == "none" and text.isascii() else []
+            for text in texts
         ]
         rest = [number for number, row in enumerate(rows) if not row]
         # A piece at a time: the library's result objects are far larger than the ids.
@@ -218,14 +234,19 @@ class Tokenizer:
         return words
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """The text of ``ids``, special tokens left out; no blanks between Han and Kana."""
-        text = ""
-        before = False  # whether the last word was such a character
+        """The text of ``ids``, special tokens left out.
+
+        There are no blanks between Han and Kana, and beside a mark those that it has itself.
+        """
+        text, before = "", ""
         for word in self.words(ids):
-            character = self._cuts_characters and _CJK.match(word) is not None
-            text += word if not text or (before and character) else f" {word}"
-            before = character
-        return text
+            character = self._cuts_characters and _CJK.match(word)
+            mark = self.keep == "all" and _is_mark(word)
+            kind = "mark" if mark else "character" if character else "word"
+            blank = "mark" not in (before, kind) and (before, kind) != ("character",) * 2
+            text += f" {word}" if blank else word
+            before = kind
+        return " ".join(text.split())  # two marks may both have one
 
     def __contains__(self, word: str) -> bool:
         return self._inner.token_to_id(word) is not None
@@ -256,28 +277,44 @@ def read_question(tokenizer: Tokenizer, text: str, max_question: int) -> Questio
     if not isinstance(text, str):
         raise UsageError(f"question {text!r}: expected text")
     ids, words = tokenizer.encode_words(text)
-    if not ids:
+    if all(map(_is_mark, words)):
         raise UsageError(f"question {text[:60]!r}: has no words")
     read = list(zip(ids, words, strict=True))[:max_question]
-    unknown = dict.fromkeys(word for number, word in read if number == tokenizer.unk)
+    unread = (word for number, word in read if number == tokenizer.unk and not _is_mark(word))
+    unknown = dict.fromkeys(unread)
     return Question(text, ids[:max_question], list(unknown), len(ids) - len(read))
 
 
-def _build(words: Sequence[str]) -> tokenizers.Tokenizer:
+def _is_mark(word: str) -> bool:
+    """Whether a word of a tokenizer that keeps all is a mark of punctuation."""
+    return unicodedata.category(word.strip()[:1] or "x").startswith(("P", "Sm", "Sc", "Sk"))
+
+
+def sentence(text: str, ended: bool) -> str:
+    """A caption as alt text: with a capital and a full stop; an ellipsis if it was cut off."""
+    if not text:
+        return ""
+    stop = "\u2026" if not ended else "\u3002" if _CJK.match(text[-1]) else "."
+    stop = "" if text.rstrip(_QUOTES).endswith(tuple(_STOPS)) else stop
+    return text[0].title() + text[1:] + stop
+
+
+def _build(words: Sequence[str], keep: Keep = "none") -> tokenizers.Tokenizer:
     """A tokenizer of the library over words, numbered from 4."""
     table = {word: number for number, word in enumerate((*SPECIAL, *words))}
     inner = tokenizers.Tokenizer(models.WordLevel(table, unk_token=SPECIAL[Tokenizer.unk]))
-    inner.normalizer = normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(_INVISIBLE), ""),
-            normalizers.Replace(Regex("[\u2018\u2019\u02bc]"), "'"),
-            normalizers.Lowercase(),
-            # Last, because lower case may bring a letter and a mark together that compose.
-            normalizers.NFC(),
-        ]
-    )
+    steps: list[Any] = [
+        normalizers.Replace(Regex(_INVISIBLE), ""),
+        normalizers.Replace(Regex("[\u2018\u2019\u02bc]"), "'"),
+    ]
+    if keep == "none":
+        steps.append(normalizers.Lowercase())
+    if keep == "all":
+        steps += [normalizers.Replace(Regex(r"[\p{Z}\p{Cc}]+"), " "), normalizers.Strip()]
+    # Last, because lower case may bring a letter and a mark together that compose.
+    inner.normalizer = normalizers.Sequence([*steps, normalizers.NFC()])
     # Inverted: the pattern says what a token is, and what lies between is removed.
-    pattern = Regex(f"{_WORD}|{_EMOJI}")
+    pattern = Regex(f"{_WORD}|{_EMOJI}" + (f"|{_MARK}" if keep == "all" else ""))
     inner.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="removed", invert=True)
     first, last = SPECIAL[Tokenizer.start], SPECIAL[Tokenizer.end]
     inner.post_processor = processors.TemplateProcessing(
@@ -294,7 +331,7 @@ def _form(inner: tokenizers.Tokenizer) -> dict[str, Any]:
     return about
 
 
-def word_counts(texts: Iterable[str]) -> tuple[Counter[str], Counter[int]]:
+def word_counts(texts: Iterable[str], keep: Keep = "none") -> tuple[Counter[str], Counter[int]]:
     """How often each different word occurs, and how many texts have how many words.
 
     Returns:
@@ -302,10 +339,10 @@ def word_counts(texts: Iterable[str]) -> tuple[Counter[str], Counter[int]]:
     """
     words: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
-    reader = _build(())
+    reader = _build((), keep)
     normalise, cut = reader.normalizer.normalize_str, reader.pre_tokenizer.pre_tokenize_str
     for text in texts:
-        if text.isascii():
+        if keep == "none" and text.isascii():
             found = _ASCII_WORD.findall(text.lower())
         else:
             found = [word for word, _ in cut(normalise(_encodable(text)))]

@@ -29,7 +29,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -121,7 +121,12 @@ def vectors_for(path: str | os.PathLike[str], tokenizer: Tokenizer) -> WordVecto
     Raises:
         DataError: as ``read_vectors``; or none of the words is in the file.
     """
-    vectors = read_vectors(path, tokenizer.vocabulary)
+    # Files of lower case have no "A"; a mark of punctuation has its blanks about it.
+    plain = {word: word.strip().lower() for word in tokenizer.vocabulary}
+    vectors = read_vectors(path, {**plain, **dict.fromkeys(plain.values())})
+    rows = {word: vectors.found.get(word, vectors.found.get(plain[word])) for word in plain}
+    found = {word: row for word, row in rows.items() if row is not None}
+    vectors = replace(vectors, found=found)
     if not vectors.found.keys() - set(SPECIAL):
         raise DataError(
             f"{path}: has none of the {tokenizer.vocab_size - len(SPECIAL)} words of the "

@@ -20,12 +20,12 @@ import logging
 import math
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..data.text import sentence
 from ..errors import DataError, ImageError, UsageError, WriteError
 from ..files import spreadsheet_text, write_error, write_jsonl
 from .gaze import fill, one_line, template
@@ -42,7 +42,6 @@ PART_COLUMNS = {
 KINDS = ("string", "double")  # of an answer and its confidence
 PART = r"part-(\d+)\.(?:parquet|jsonl)"
 MANIFEST = "_gazetell.json"  # what reads a folder of Parquet files passes over such names
-STOPS = ".!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f"  # Latin, Chinese, Hindi, Urdu, Arabic
 LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
 
 log = logging.getLogger(__name__)
@@ -345,15 +344,6 @@ class Parts:
 
 
 # What is told of a picture
-
-
-def sentence(text: str, ended: bool) -> str:
-    """A caption as alt text: with a capital and a full stop; an ellipsis if it was cut off."""
-    if not text:
-        return ""
-    stop = "." if unicodedata.east_asian_width(text[-1]) != "W" else "\u3002"
-    stop = "" if text[-1] in STOPS else stop if ended else "\u2026"
-    return text[0].title() + text[1:] + stop
 
 
 def table_text(rows: Sequence[Row], questions: Sequence[str], as_csv: bool) -> str:

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from ..data.batches import pad_rows
-from ..data.text import Question, Tokenizer, read_question
+from ..data.text import Question, Tokenizer, read_question, sentence
 from ..errors import ImageError, ModelError, UsageError
 from ..features import Model, Picture
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
@@ -141,6 +141,11 @@ class Caption(_Result):
     sure: bool | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
     view: View = WHOLE_VIEW
+
+    @property
+    def alt_text(self) -> str:
+        """The text with a capital and a full stop; an ellipsis if it was cut off."""
+        return sentence(self.text, self.ended)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, the attention rounded to 4 digits."""
@@ -362,7 +367,8 @@ class Captioner(Model):
         decoded = self.search(grid, options, count, positions)
 
         def caption(one: Decoded, pooled: torch.Tensor) -> Caption:
-            texts = words.decode(one.tokens), words.words(one.tokens)
+            # A mark of punctuation has its blanks about it.
+            texts = words.decode(one.tokens), [x.strip() for x in words.words(one.tokens)]
             sure = self.confidence.judge(one, pooled) if self.confidence else (None, None)
             return Caption(*texts, _maps(one.attention, grid), one.log_prob, one.ended, *sure)
 

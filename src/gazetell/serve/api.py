@@ -192,6 +192,7 @@ class CaptionItem(Reply):
     """A caption."""
 
     text: str
+    alt_text: str = Field(description="The text with a capital and a full stop.")
     words: list[str]
     log_prob: float = Field(description="Natural logarithm of its probability.")
     ended: bool = Field(description="False if it was cut at the greatest length.")
@@ -505,9 +506,8 @@ def create_app(
         if asked.max_length is not None and asked.max_length < least:
             detail = f"the captions of {name} have at least {least} words."
             raise Problem("invalid", f"max_length {asked.max_length}: {detail}")
-        decoding = model.options(
-            **asked.model_dump(include={"beam", "max_length"}, exclude_none=True)
-        )
+        own = asked.model_dump(include={"beam", "max_length"}, exclude_none=True)
+        decoding = model.options(**own)
         if decoding.beam > options.beam:
             raise Problem("invalid", f"beam {decoding.beam}: expected 1 to {options.beam}.")
         if asked.captions > decoding.beam:

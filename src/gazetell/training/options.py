@@ -58,6 +58,11 @@ class StartOptions(Options):
     freeze_words: bool = option(False, "Do not train the word embeddings.")
     min_frequency: int = option(5, "A rarer word of the training texts is unknown.", POSITIVE)
     max_words: int = option(0, "Most words in the vocabulary; 0 for no limit.", COUNT)
+    keep: Literal["none", "case", "all"] = option(
+        "none",
+        "Of how training texts are written the model keeps none (lower case, no punctuation), case "
+        "(letter case) or all (punctuation too); accents always.",
+    )
 
 
 def _encoder_options() -> Any:
@@ -241,7 +246,7 @@ PARTS = (StartOptions, EncoderOptions, OptimiserOptions, RunOptions, CaptionOpti
 ENCODER = tuple(each.name for each in fields(EncoderConfig) if each.name != "name")
 # What of an earlier model's architecture a second stage chooses anew, and what its vocabulary sets.
 ANEW = {"dropout", "grid_dropout", "word_dropout", "blind"}
-VOCABULARY = ("min_frequency", "max_words", "answers", "word_vectors")
+VOCABULARY = ("min_frequency", "max_words", "keep", "answers", "word_vectors")
 # What --overfit turns off.
 OVERFIT = {
     **dict.fromkeys(("dropout", "grid_dropout", "word_dropout", "label_smoothing"), 0.0),

@@ -84,7 +84,9 @@ class Task(ABC):
             self.tokenizer = earlier.tokenizer
         else:
             least, most = options.min_frequency, options.max_words or None
-            self.tokenizer = Tokenizer.train(texts, min_frequency=least, max_words=most)
+            self.tokenizer = Tokenizer.train(
+                texts, min_frequency=least, max_words=most, keep=options.keep
+            )
         sizes = {"channels": self.encoder.channels, "vocabulary": self.tokenizer.vocab_size}
         sizes |= self.sizes(earlier)
         self.network = type(self).build(options.architecture, **sizes, **options.model())

@@ -133,7 +133,7 @@ async function unveil(one) { // only a picture that the server took replaces the
 async function tell() {
   const mine = shot, reply = await about(mine, "v1/caption", chosen("captioner"), latest.signal);
   if (mine !== shot) return;
-  const { words, text, ended, attention, log_prob, confidence, sure } = reply.captions[0];
+  const { words, text, alt_text, ended, attention, log_prob, confidence, sure } = reply.captions[0];
   const bar = $("words"), unsure = sure === false ? "I am not sure. " : "";
   const parts = words.map((word, n) =>
     attention ? gazeButton(word, `“${word}”`, attention, n) : make("span", {}, word));
@@ -145,7 +145,7 @@ async function tell() {
     + (confidence === null ? `log-probability ${log_prob.toFixed(2)}` : `${percent(confidence)} sure`) + " · "
     + `${Math.round(reply.timings.total)} ms` + (attention ? "" : " · it cannot show where it looks");
   $("heard").textContent = `${unsure}It sees: ${text}`;
-  Object.assign(mine, { text, ended });
+  Object.assign(mine, { alt_text });
   picture.alt = text;
   $("play").hidden = !attention || !words.length;
   if ($("play").hidden || still.matches) return;
@@ -288,11 +288,7 @@ function curl(path, fields) { // a command that does the same without this page
     + quoted(new URL(path, document.baseURI).href);
 }
 
-function sentence({ text, ended }) { // as gazetell.inference.describe writes alt text
-  const stop = ended ? (/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]$/u.test(text) ? "。" : ".") : "…";
-  return text && text[0].toUpperCase() + text.slice(1) + (/[.!?…。！？।۔؟]$/.test(text) ? "" : stop);
-}
-on("alt", "click", () => clip($("alt"), sentence(shot)));
+on("alt", "click", () => clip($("alt"), shot.alt_text));
 on("curl", "click", () => clip($("curl"), curl("v1/caption", chosen("captioner"))));
 
 // What is served
