@@ -60,9 +60,8 @@ from .data.vectors import write_word2vec
 from .errors import DataError, GazetellError, UsageError
 from .files import read_json, read_jsonl, write_json, write_text
 from .inference.evaluate import evaluate, evaluate_answers
-from .inference.figures import HEADERS, cells, difference, header, kind_of, line, spread
+from .inference.figures import HEADERS, cells, compare, difference, header, kind_of, line, spread
 from .inference.predict import Answerer, Captioner
-from .metrics import compare_answers, compare_captions
 from .models.captioners import CAPTIONERS
 from .models.decoding import DecodingOptions
 from .models.folder import SHIPPED, read_config, update_metrics
@@ -464,7 +463,9 @@ class _Table:
             for beam in (0,) if answers else self.plan.beams:
                 how = (place.replace("/", "-"), split, f"beam{beam}" if beam else "")
                 folder = runs[0] / "evaluation" / f"{'-'.join(filter(None, how))}{ensemble}"
-                if not (folder / "of.json").is_file() or read_json(folder / "of.json") != of:
+                if not (folder / "of.json").is_file() or not (
+                    of.items() <= read_json(folder / "of.json").items()
+                ):
                     model = model or (Answerer if answers else Captioner).load(*runs)
                     asked: dict[str, Any] = {"split": split, "progress": self.progress}
                     asked |= {} if answers else {"java": self.java, "beam": beam}
@@ -486,7 +487,7 @@ class _Table:
         of captions at the beam with the highest CIDEr of the two together.
         """
         answers = self.plan.answers(self.plan.row(pair[0]))
-        said, score = ("answer", compare_answers) if answers else ("caption", compare_captions)
+        said = "answer" if answers else "caption"
         for on in dict.fromkeys(entry["on"] for entry in entries):
             own = [entry for entry in reversed(entries) if entry["on"] == on]
             of = [{e["beam"]: e for e in own if e["row"] == name} for name in pair]
@@ -501,8 +502,7 @@ class _Table:
             place, split = _place(on, self.split)
             dataset: Any = self.opened[place]
             records = dataset.questions_of(split) if answers else dataset.split(split)
-            texts = {r.id: r.answers if answers else r.captions for r in records}
-            found = score({id: texts[id] for id in first}, first, second)
+            found = compare([record for record in records if record.id in first], first, second)
             metrics = {name: asdict(value) for name, value in found.items()}
             yield {"rows": list(pair), "on": on, "beam": beam, "metrics": metrics}
 

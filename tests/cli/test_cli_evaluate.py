@@ -23,7 +23,9 @@ def test_captions(run, world):
     assert {"bleu_1", "bleu_4", "rouge_l", "cider", "cider_d", "meteor"} <= set(figures["metrics"])
     assert figures["metrics"]["meteor"] is None
     assert 0 <= figures["truth"] <= 1
-    assert names(world / "tell/evaluation/test-beam2") == ["metrics.json", "predictions.jsonl"]
+    assert names(world / "tell/evaluation/test-beam2") == [
+        *("metrics.json", "of.json", "predictions.jsonl")
+    ]
     assert "tell/evaluation/test-beam2" in err
     assert card(world / "tell") == figures
     _, lines, _ = run("evaluate tell --data data --beam 2 --out other", status=0)
@@ -62,7 +64,8 @@ def test_answers(run, world):
     where = world / "ask/evaluation/test"
     assert "ask/evaluation/test" in err
     assert names(where) == [
-        *("metrics.json", "predictions.jsonl", "reliability.png", "risk-coverage.png")
+        *("metrics.json", "of.json", "predictions.jsonl"),
+        *("reliability.png", "risk-coverage.png"),
     ]
     figures = card(where)
     assert out.splitlines()[0].split()[1] == f"{figures['metrics']['accuracy']:.2f}"
@@ -102,6 +105,50 @@ def test_evaluate_json_and_score_agree(run, world):
     command = "score --references test.jsonl --predictions new/predictions.jsonl --json"
     _, out, _ = run(command, status=0)
     assert json.loads(out)["accuracy"] == figures["metrics"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "metric"), [("tell", "lstm", "bleu_1"), ("ask", "plain", "accuracy")]
+)
+def test_two_models_are_compared_and_predictions_used_again(run, world, first, second, metric):
+    command = f"evaluate {first} --data data --against {second}"
+    _, out, err = run(f"{command} --json", status=0)
+    found = json.loads(out)["against"]
+    (kept,) = (world / second / "evaluation").iterdir()
+    assert f"--against: predictions and figures in {second}/evaluation/{kept.name}\n" in err
+    assert card(world / second) == {}  # nobody asked for that one's card
+    assert "against" not in card(world / first)
+    own = world / first / "evaluation" / kept.name
+    said = f"--predictions {own}/predictions.jsonl --against {kept}/predictions.jsonl"
+    name = "questions" if metric == "accuracy" else "captions"
+    score = f"score --references data/{name}.jsonl --split test {said} --json"
+    assert json.loads(run(score, status=0)[1])["metrics"] == found["metrics"]
+    assert found["model"] == second
+
+    rows = [json.loads(line) for line in (kept / "predictions.jsonl").read_text().splitlines()]
+    key = "answer" if metric == "accuracy" else "caption"
+    for row in rows:
+        row[key] = "a sentence that no model says"
+    (kept / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _, out, err = run(command, status=0)
+    assert f"predictions of {second}/evaluation/{kept.name} are used again\n" in err
+    (line,) = [line for line in out.splitlines()[-6:] if line.startswith(metric)]
+    now = json.loads(run(score, status=0)[1])["metrics"][metric]
+    assert now != found["metrics"][metric]
+    assert float(line.split()[2]) == pytest.approx(now["second"], abs=0.006)
+    (kept / "of.json").write_text(
+        json.dumps(json.loads((kept / "of.json").read_text()) | {"data": ""})
+    )
+    assert "used again" not in run(command, status=0)[2]
+
+
+def test_references_stand_beside_predictions(run, world):
+    for model, name, texts in (("tell", "captions", "captions"), ("ask", "questions", "answers")):
+        run(f"evaluate {model} --data data --out {model}-out", status=0)
+        kept = (world / f"{model}-out/predictions.jsonl").read_text().splitlines()
+        people = (world / f"data/{name}.jsonl").read_text().splitlines()
+        expected = {row["id"]: row[texts] for row in map(json.loads, people)}
+        assert all(row["references"] == expected[row["id"]] for row in map(json.loads, kept))
 
 
 @pytest.mark.parametrize("model", ["tell", "ask"])
@@ -211,6 +258,10 @@ def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, mo
         ("tell --data data --beam 1 --keep-best", 2, "test is for the end"),
         ("tell --data data --split val --limit 1 --beam 1 --keep-best", 2, "CIDEr of one picture"),
         (f"tell --data data --out o {SETTINGS}", 2, "--out: "),
+        (f"tell --data data --split val --against lstm {SETTINGS}", 2, "--against: expected one"),
+        ("tell --data data --against tell", 2, "--against tell: is the model itself"),
+        ("tell --data data --against ask", 2, "--against ask: answers questions; expected a model"),
+        ("ask --data data --against photo/captioner", 2, "captions; expected a model that answers"),
         ("tell --data data --out a.png", 2, "--out a.png: is a file"),
         ("tell --data data --out -", 2, "--out -: standard input"),
     ],

@@ -141,6 +141,18 @@ def test_lines_say_whether_it_is_a_difference(run, files):
     assert out.splitlines()[1].split()[:4] == ["accuracy", "90.00", "0.00", "+90.00"]
 
 
+def test_the_references_of_one_split(run, files, mistake):
+    rows, said = captions(RIGHT)
+    prepared = [row | {"split": "test" if row["id"] in "123" else "train"} for row in rows]
+    options = files(prepared, [row for row in said if row["id"] in "123"])
+    _, out, _ = run("score", *options, "--split", "test", "--json", status=0)
+    few = {i: CAPTIONS[i] for i in "123"}
+    assert json.loads(out) == score_captions(few, {i: RIGHT[i] for i in few})
+    mistake(3, "has no split 'val'; expected test, train", "score", *options, "--split", "val")
+    options = files(rows, said)
+    mistake(3, "no split 'test'; its rows name no split", "score", *options, "--split", "test")
+
+
 @pytest.mark.parametrize("json_", [False, True])
 def test_a_subset_of_the_pictures(run, files, caplog, json_):
     few = {i: RIGHT[i] for i in ("5", "1")}

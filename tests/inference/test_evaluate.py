@@ -44,6 +44,9 @@ def percent(hits, records):
     return pytest.approx(100 * hits / len(records), abs=0.006)
 
 
+BESIDE = {"id", "caption", "log_prob", "cider", "references"}
+
+
 def saved(result, folder):
     """Figures and rows as they are written."""
     result.save(folder)
@@ -178,9 +181,9 @@ def test_figures_of_a_split(captioner, dataset, tmp_path):
     rows = saved(result, tmp_path / "out")
     assert [row["id"] for row in rows] == [one.id for one in result.records]
     assert [row["caption"] for row in rows] == texts
-    assert set(rows[0]) == {"id", "caption", "log_prob", "cider", "true", "reason"}
+    assert set(rows[0]) == {*BESIDE, "true", "reason"}
     plain = saved(evaluate(captioner, replace(dataset, kind="table")), tmp_path / "plain")
-    assert set(plain[0]) == {"id", "caption", "log_prob", "cider"}
+    assert set(plain[0]) == BESIDE
 
 
 def test_a_confidence_that_is_fitted_to_a_split_and_measured(captioner, tmp_path, monkeypatch):

@@ -1,20 +1,27 @@
 """``gazetell evaluate``: measures, keeps the results in the run folder, prints the figures."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ..data.records import Dataset
 from ..errors import UsageError
+from ..files import read_json, read_jsonl, write_json
 from ..inference.evaluate import Evaluation, evaluate_answers, scored_records
 from ..inference.evaluate import calibrate as fit_model
 from ..inference.evaluate import evaluate as evaluate_captions
+from ..inference.figures import compare
 from ..inference.load import Pair, load
 from ..inference.predict import Answerer, Captioner
 from ..metrics import cider_problem
-from ..models.folder import fetch, has_model, update_metrics, update_setting
+from ..models.folder import fetch, has_model, read_config, update_metrics, update_setting
+from .score import comparison
 from .terminal import HERE, Decoding, Here, on_terminal, print_json, report
 
+# In the name of a folder.
+SHORT = {"length_penalty": "penalty", "max_length": "words"}
 MOST_TYPES = 12  # with more types of questions the table is left to --json
 
 
@@ -32,6 +39,7 @@ def evaluate(
     abstain_below: float | None = None,
     evidence: bool = False,
     question_only: str | None = None,
+    against: str | None = None,
     json: bool = False,
     out: Path | None = None,
     computing: Here = HERE,
@@ -58,6 +66,8 @@ def evaluate(
             model's own bound if not given.
         evidence: Of answers: also ask about a plain grey picture and about another picture.
         question_only: Of answers: compare with this model, trained with --blind.
+        against: Another model of the same kind: both scores, and the 95 % interval of their
+            difference by the paired bootstrap. What it said of the split before is used again.
         json: Print one JSON object instead of lines; a list of them for several settings.
         out: Folder for predictions.jsonl and metrics.json; RUN/evaluation/SPLIT-beamK (SPLIT for
             answers; the other options too) if not given. Without it nothing is kept of a model
@@ -101,8 +111,14 @@ def evaluate(
             report(f"{data}: has captions and questions; expected {runs[0]}/answerer for those")
         model = model.captioner if dataset.captions else model.answerer
     home = fetch(runs[0], "captioner" if isinstance(model, Captioner) else "answerer")
-    other_fit = "" if model.encoder.config.fit == model.own_fit else f"-{computing.fit}"
-    does = "captions" if isinstance(model, Captioner) else "answers questions"
+    does = _does(model)
+    if against is not None and against in runs:
+        raise UsageError(f"--against {against}: is the model itself; expected another")
+    second: Any = None if against is None else load(against, **where)
+    if isinstance(second, Pair):
+        second = second.captioner if isinstance(model, Captioner) else second.answerer
+    if second and _does(second) != does:
+        raise UsageError(f"--against {against}: {_does(second)}; expected a model that {does}")
     for kind, options in given.items():
         for name, value in options.items():
             if kind != does and value not in (None, False, ()):
@@ -113,7 +129,8 @@ def evaluate(
         update_setting(home, fitted, getattr(model, fitted))
         what = "captions" if isinstance(model, Captioner) else "answers"
         report(f"{home}: {fitted} fitted on {count} {what} of val")
-    shared: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
+    common: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
+    shared = dict(common)
     results: dict[str, Evaluation[Any, Any]] = {}
     settings: list[dict[str, Any]] = [{}]
     if isinstance(model, Answerer):
@@ -124,26 +141,39 @@ def evaluate(
                 "with --blind"
             )
         shared |= {"abstain_below": abstain_below, "evidence": evidence, "question_only": twin}
-        name = (f"{split}-first{limit}" if limit else split) + other_fit
-        results[name] = evaluate_answers(model, dataset, **shared)
+        results[_folder(model, {}, split, limit)] = evaluate_answers(model, dataset, **shared)
     else:
         settings = _settings(model, beam, length_penalty, max_length)
         if out is not None and len(settings) > 1:
             raise UsageError("--out: expected one beam and one length penalty")
+        if against is not None and len(settings) > 1:
+            raise UsageError("--against: expected one beam and one length penalty")
         if keep_best:
             references = {r.id: r.captions for r in scored_records(dataset, split, limit)}
             if problem := cider_problem(references):
                 raise UsageError(f"--keep-best: nothing to choose by: {problem}")
         for setting in settings:
             result = evaluate_captions(model, dataset, java=java, **shared, **setting)
-            results[_name(result.figures, setting, limit) + other_fit] = result
+            results[_folder(model, setting, split, limit)] = result
     if out is None and not own:
         report(f"predictions are not kept: {runs[0]} is no folder here; --out keeps them")
-    for name, result in results.items() if out or own else ():
-        folder = out or home / "evaluation" / name
-        result.save(folder)
-        report(f"predictions and figures in {folder}")
+    for (name, result), setting in zip(results.items(), settings, strict=True):
+        if out or own:
+            folder = out or home / "evaluation" / name
+            result.save(folder)
+            report(f"predictions and figures in {folder}")
+            if not out:
+                of = _of(runs, model, dataset, setting)
+                write_json(folder / "of.json", of | {"java": java})
     figures = [result.figures for result in results.values()]
+    compared: dict[str, Any] = {}
+    if against is not None and second:
+        (result,) = results.values()
+        said = result.texts
+        if len(said) < 2:
+            raise UsageError("--against: expected two pictures or questions to compare on, or more")
+        other = _said(against, second, dataset, settings[0], common, list(said))
+        compared = compare(result.records, said, other)
     best = max(range(len(figures)), key=lambda n: figures[n]["metrics"].get("cider") or 0.0)
     if keep_best and isinstance(model, Captioner):
         kept = model.options(**settings[best])
@@ -154,18 +184,71 @@ def evaluate(
     if own and len(runs) == 1 and out is None and not limit and (len(figures) == 1 or keep_best):
         if max_length is not None and not keep_best:
             report("not on the model's card: measured with a --max-length that is not its own")
-        elif other_fit:
+        elif model.encoder.config.fit != model.own_fit:
             report("not on the model's card: measured with a --fit that is not its own")
         else:
             update_metrics(home, figures[best])
     if json:
-        print_json(figures[0] if len(figures) == 1 else figures)
+        metrics = {name: asdict(difference) for name, difference in compared.items()}
+        beside = {"against": {"model": against, "metrics": metrics}} if compared else {}
+        print_json(figures[0] | beside if len(figures) == 1 else figures)
         return
     lines = _settings_table(figures) if len(figures) > 1 else _LINES[does](figures[0])
     lines += [f"not measured: {n} ({why})" for n, why in figures[0]["not_measured"].items()]
     if does == "captions" and not java:
         lines.append("not measured: meteor, spice (--java was not given)")
+    if compared:
+        lines += ["", *comparison(compared, 4 if does == "captions" else 2)]
     print("\n".join(lines))
+
+
+def _does(model: Captioner | Answerer) -> str:
+    return "captions" if isinstance(model, Captioner) else "answers questions"
+
+
+def _of(
+    runs: Sequence[str], model: Captioner | Answerer, dataset: Dataset, setting: dict[str, Any]
+) -> dict[str, Any]:
+    """What predictions are of: with anything else they would be others."""
+    kind = "captioner" if isinstance(model, Captioner) else "answerer"
+    configs = [read_config(fetch(run, kind)) for run in runs]
+    decoding = asdict(model.options(**setting)) if isinstance(model, Captioner) else None
+    return {
+        "models": [config["sha256"]["model.safetensors"] for config in configs],
+        "data": dataset.fingerprint(),
+        "decoding": decoding,
+        "precision": model.precision.name,
+    }
+
+
+def _said(
+    run: str,
+    model: Captioner | Answerer,
+    dataset: Dataset,
+    setting: dict[str, Any],
+    common: dict[str, Any],
+    ids: Sequence[str],
+) -> dict[str, str]:
+    """What another model says of the records of these ids, read where it was kept."""
+    captions = isinstance(model, Captioner)
+    home = fetch(run, "captioner" if captions else "answerer") / "evaluation"
+    folder = home / _folder(model, setting, common["split"], common["limit"])
+    of = _of([run], model, dataset, setting)
+    if (folder / "of.json").is_file() and of.items() <= read_json(folder / "of.json").items():
+        rows = [row for _, row in read_jsonl(folder / "predictions.jsonl")]
+        if [row["id"] for row in rows] == list(ids):
+            report(f"--against: predictions of {folder} are used again")
+            return {row["id"]: row["caption" if captions else "answer"] for row in rows}
+    result: Evaluation[Any, Any]
+    if isinstance(model, Captioner):
+        result = evaluate_captions(model, dataset, **common, **setting)
+    else:
+        result = evaluate_answers(model, dataset, **common)
+    if has_model(Path(run)) and not folder.exists():
+        result.save(folder)
+        write_json(folder / "of.json", of | {"java": False})
+        report(f"--against: predictions and figures in {folder}")
+    return result.texts
 
 
 def _settings(
@@ -188,16 +271,17 @@ def _settings(
     return settings
 
 
-def _name(figures: dict[str, Any], setting: dict[str, Any], limit: int) -> str:
+def _folder(model: Captioner | Answerer, setting: dict[str, Any], split: str, limit: int) -> str:
     """The folder of an evaluation: two that differ in their options have two."""
-    name = f"{figures['split']}-beam{figures['beam']}"
-    if "length_penalty" in setting:
-        name += f"-penalty{setting['length_penalty']}"
-    if "max_length" in setting:
-        name += f"-words{setting['max_length']}"
-    if figures["members"] > 1:
-        name += f"-ensemble{figures['members']}"
-    return f"{name}-first{limit}" if limit else name
+    name = split
+    if isinstance(model, Captioner):
+        name += f"-beam{model.options(**setting).beam}"
+        for option, short in SHORT.items():
+            name += f"-{short}{setting[option]}" if option in setting else ""
+        name += f"-ensemble{model.members}" if model.members > 1 else ""
+    name += f"-first{limit}" if limit else ""
+    fit = model.encoder.config.fit
+    return name if fit == model.own_fit else f"{name}-{fit}"
 
 
 def _text(value: Any, digits: int = 4) -> str:

@@ -1,7 +1,7 @@
 """``gazetell score``."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ def score(
     references: Path,
     predictions: Path,
     against: Path | None = None,
+    split: str | None = None,
     subset: bool = False,
     resamples: int | None = None,
     seed: int | None = None,
@@ -54,6 +55,8 @@ def score(
             Lines {"id", "answer"}, or VQA result JSON.
         against: Other predictions of the same pictures or questions: print both scores and the
             95 % interval of their difference, by the paired bootstrap.
+        split: Of a prepared captions.jsonl or questions.jsonl as references: only the rows of this
+            split.
         subset: Score only the pictures or questions that have a prediction, and say how many
             were left out.
         resamples: With AGAINST, how many times pictures or questions are drawn (1000).
@@ -77,6 +80,8 @@ def score(
     if year not in (None, *YEARS):
         raise UsageError(f"--year {year}: expected {' or '.join(map(str, YEARS))}")
     files = [RowFile.read(path) for path in (references, predictions, against) if path is not None]
+    if split is not None:
+        files[0] = files[0].of_split(split)
     content = content_of(files)
     if content == "captions":
         _refuse(given & {"wups", "year"}, f"is for answers; {references} has captions")
@@ -104,7 +109,12 @@ def score(
 
     if against is not None:
         draws = {"resamples": resamples or 1000, "seed": seed or 0, "level": LEVEL}
-        _print_comparison(compare(wanted.texts, *said, **draws), about | draws, json, digits)
+        compared = compare(wanted.texts, *said, **draws)
+        if json:
+            metrics = {name: asdict(difference) for name, difference in compared.items()}
+            print_json({**about, **draws, "metrics": metrics})
+        else:
+            print("\n".join(comparison(compared, digits)))
         return
     scores: dict[str, Any]
     if content == "captions":
@@ -150,19 +160,13 @@ def _answer_lines(scores: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _print_comparison(
-    compared: Mapping[str, Difference], about: Mapping[str, Any], json: bool, digits: int
-) -> None:
-    """One JSON object, or a table with a line a metric."""
-    if json:
-        metrics = {name: asdict(difference) for name, difference in compared.items()}
-        print_json({**about, "metrics": metrics})
-        return
-    print(f"{'':<8} predictions  against  difference  {100 * LEVEL:.0f} % interval")
+def comparison(compared: Mapping[str, Difference], digits: int) -> Iterator[str]:
+    """A table with a line a metric."""
+    yield f"{'':<8} predictions  against  difference  {100 * LEVEL:.0f} % interval"
     for name, scores in compared.items():
         interval = f"{scores.low:+.{digits}f} to {scores.high:+.{digits}f}"
         verdict = "a difference" if scores.significant else "no difference shown"
-        print(
+        yield (
             f"{name:<8} {scores.first:>11.{digits}f}  {scores.second:>7.{digits}f}"
             f"  {scores.difference:>+10.{digits}f}  {interval}  {verdict}"
         )

@@ -22,7 +22,7 @@ Ids are compared as text: 12 and "12" are the same picture.
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from ..errors import DataError
@@ -83,6 +83,19 @@ class RowFile:
         if {"answers", "answer", "question_id", "question"} & row.keys():
             return "answers"
         return "captions" if {"captions", "caption", "image_id"} & row.keys() else None
+
+    def of_split(self, split: str) -> "RowFile":
+        """The rows of one split of a prepared file.
+
+        Raises:
+            DataError: another file, or no row of that split; the message names those there are.
+        """
+        rows = self.content if self.lines else []
+        found = sorted({str(row["split"]) for _, row in rows if "split" in row})
+        if split not in found:
+            said = f"expected {', '.join(found)}" if found else "its rows name no split"
+            raise DataError(f"{self.path}: has no split {split!r}; {said}")
+        return replace(self, content=[each for each in rows if each[1].get("split") == split])
 
     def rows(
         self, document: Any, key: str, name: str, item: str | None

@@ -32,7 +32,6 @@ from ..metrics import (
     brier,
     caption_scores,
     cider_problem,
-    compare_answers,
     expected_calibration_error,
     person_level,
     risk_coverage,
@@ -45,7 +44,7 @@ from ..models.decoding import Decoded
 from ..models.encoders import Grid
 from ..pictures import View
 from ..process import bar
-from .figures import Pointing, bias, pointing, save_plots
+from .figures import Pointing, bias, compare, pointing, references_of, save_plots
 from .predict import Answer, Answerer, Caption, Captioner, check_bound
 
 COVERAGES = (0.25, 0.5, 0.75, 1.0)
@@ -79,6 +78,11 @@ class Evaluation(Generic[Record, Result]):
     right: Sequence[float]
     verdicts: Sequence[scenes.Verdict] | None = None
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """The captions or answers by the ids of their records."""
+        return {r.id: x.text for r, x in zip(self.records, self.results, strict=True)}
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``metrics.json`` and ``predictions.jsonl``, with confidences also two plots."""
         folder = Path(folder)
@@ -90,11 +94,12 @@ class Evaluation(Generic[Record, Result]):
         write_json(folder / "metrics.json", self.figures)
 
     def _row(self, n: int) -> dict[str, Any]:
-        result, score = self.results[n], round(self.scores[n], 5)
-        row: dict[str, Any] = {"id": self.records[n].id}
+        record, result, score = self.records[n], self.results[n], round(self.scores[n], 5)
+        row: dict[str, Any] = {"id": record.id}
+        references = {"references": references_of(record)}
         if isinstance(result, Answer):
-            confidence = round(result.confidence, 5)
-            return row | {"answer": result.text, "confidence": confidence, "accuracy": score}
+            row |= {"answer": result.text, "confidence": round(result.confidence, 5)}
+            return row | {"accuracy": score} | references
         known = self.figures["metrics"]["cider"] is not None
         row |= {"caption": result.text, "log_prob": result.log_prob}
         if result.confidence is not None:
@@ -102,7 +107,7 @@ class Evaluation(Generic[Record, Result]):
         row |= {"cider": score if known else None}
         if self.verdicts is not None:
             row |= {"true": self.verdicts[n].true, "reason": self.verdicts[n].reason}
-        return row
+        return row | references
 
 
 def evaluate(
@@ -322,7 +327,7 @@ def _with_references(dataset: Dataset, split: str, records: Sequence[Record]) ->
     Raises:
         DataError: none has.
     """
-    scored = [r for r in records if (r.captions if isinstance(r, CaptionRecord) else r.answers)]
+    scored = [record for record in records if references_of(record)]
     if not scored:
         raise DataError(f"{dataset.folder}: split {split!r} has nothing to score against")
     if len(scored) < len(records):
@@ -498,8 +503,7 @@ def evaluate_answers(
     }
     if question_only is not None:
         twin = evaluate_answers(question_only, dataset, split=split, batch=batch, limit=limit)
-        other = _texts(twin.records, [answer.text for answer in twin.results])
-        compared = compare_answers(references, predictions, other)["accuracy"]
+        compared = compare(records, predictions, twin.texts)["accuracy"]
         accuracy = twin.figures["metrics"]["accuracy"]
         figures["question_only"] = {"accuracy": accuracy, **asdict(compared)}
     if dataset.kind == "daquar":

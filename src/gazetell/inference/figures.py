@@ -8,7 +8,7 @@ Matter; Agrawal et al. 2018, Don't Just Assume; Look and Answer).
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,9 +17,16 @@ from typing import Any
 import numpy as np
 
 from ..data.answers import AnswerVocabulary, modal_answer
-from ..data.records import Box, QuestionRecord
+from ..data.records import Box, CaptionRecord, QuestionRecord
 from ..files import atomic_path
-from ..metrics import answer_accuracy, reliability, risk_coverage
+from ..metrics import (
+    Difference,
+    answer_accuracy,
+    compare_answers,
+    compare_captions,
+    reliability,
+    risk_coverage,
+)
 from ..pictures import View
 
 PREFIX = 2  # words that make the type of a question: "how many", "what color"
@@ -175,6 +182,26 @@ def save_plots(
             axes.spines[["top", "right"]].set_visible(False)
         with atomic_path(Path(folder) / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=120)
+
+
+def references_of(record: CaptionRecord | QuestionRecord) -> Sequence[str]:
+    """What people said of it."""
+    return record.captions if isinstance(record, CaptionRecord) else record.answers
+
+
+def compare(
+    records: Sequence[CaptionRecord] | Sequence[QuestionRecord],
+    first: Mapping[str, str],
+    second: Mapping[str, str],
+) -> dict[str, Difference]:
+    """The paired bootstrap of what two models said of the same records, by their ids.
+
+    Raises:
+        ValueError: fewer than two records, or texts of others.
+    """
+    references = {record.id: references_of(record) for record in records}
+    captions = isinstance(records[0], CaptionRecord)
+    return (compare_captions if captions else compare_answers)(references, first, second)
 
 
 # Rows of a table of results, of the entries that ``gazetell reproduce`` makes
