@@ -420,7 +420,6 @@ def test_files_of_other_kinds_are_counted(album, caplog, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("album/nothing.jpg", "no such file"),
         ("bare", "no pictures there; expected a JPEG"),
         ("bare/*.jpg", "no pictures there"),
     ],
@@ -428,6 +427,13 @@ def test_files_of_other_kinds_are_counted(album, caplog, monkeypatch):
 def test_image_files_refuses_at_once(album, name, said):
     with pytest.raises(ImageError, match=f"{re.escape(name)}: {said}"):
         image_files([album / "album" / "a.png", album / name])
+
+
+def test_a_missing_file_is_refused_alone_and_else_when_it_is_opened(album):
+    missing = album / "nothing.jpg"
+    with pytest.raises(ImageError, match=r"nothing\.jpg: no such file"):
+        image_files([missing, album / "neither.jpg"])
+    assert image_files([missing, album / "album" / "a.png"])[0] == missing
 
 
 # -- pixels ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Tables: plans are checked before the work, rows are made once, the page says what was found."""
 
 import json
+import re
 
 import pytest
 
@@ -81,7 +82,12 @@ def test_a_table_is_made_once_and_goes_on_where_it_was(data, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         reproduce(chosen, data, out, report=lambda line: None, show=shown.append)
     assert [text.split(" | ")[0] for text in shown[1:]] == ["| lstm", "| lstm"]
-    entries = reproduce(chosen, data, out, **SILENT)
+    lines = []
+    entries = reproduce(chosen, data, out, report=lines.append, show=lambda line: None)
+    assert re.match(
+        "4 rows, 3 runs, 1 of them trained already; to train: at most 2 epochs, about 0 minutes",
+        lines[0],
+    )
     assert trained == ["lstm-seed0", *["lstm-cider-seed0"] * 2, "lstm-vectors-seed0"]
     words = (out / "vectors-8-frequency1.txt").read_text().splitlines()
     word, *numbers = words[10].split()
@@ -311,7 +317,9 @@ HEAD = 'title = "x"\nbeams = [1]\n'
     ("text", "expected"),
     [
         ("title = ", "is not TOML"),
-        ('title = "x"', "is no plan: beams: Field required"),
+        ('title = "x"', "plan.toml: the plan lacks the key 'beams'"),
+        (HEAD, r"the plan lacks rows; expected \[\[row\]\]"),
+        (f'{HEAD}[[row]]\nname = "a"\n[[row]]\nseeds = [1]', "row 2 lacks the key 'name'"),
         (f"{HEAD}[[row]]\nname = 5", r"row\.0\.name: Input should be a valid string"),
         (f'{HEAD}[[row]]\nname = "a"\nvectors = true', r"row\.0\.vectors: .*valid integer"),
         (f'{HEAD}[[row]]\nname = "a"\nseeds = [0, 0]', "expected seeds that differ"),

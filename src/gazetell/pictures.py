@@ -533,28 +533,27 @@ class PixelSource:
 def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The picture files that command-line arguments name, in order, each once.
 
-    A file is taken as named, whatever its suffix. A folder gives the pictures below it (by
+    A file is taken as named, whatever its suffix; beside others also one that is missing, which
+    fails when it is opened. A folder gives the pictures below it (by
     suffix, sorted by path, hidden files and folders left out); a pattern such as
     ``photos/**/*.jpg`` gives what it matches, folders included. Warnings count the files of other
     kinds that folders and patterns leave out, and files that are named again.
 
     Raises:
-        ImageError: a path that does not exist, or a folder or pattern without pictures.
+        ImageError: no path exists, or a folder or pattern without pictures.
     """
     found: dict[Path, None] = {}
     others: dict[Path, None] = {}
-    again = 0
-    for argument in arguments:
-        name = os.fspath(argument)
-        folder, exists = os.path.isdir(name), os.path.lexists(name)
-        if exists and not folder:
+    again, names = 0, list(map(os.fspath, arguments))
+    there = {name: os.path.lexists(name) for name in names}
+    if names and not any(there[name] or glob.has_magic(name) for name in names):
+        raise ImageError(f"{names[0]}: no such file or folder; expected a picture or a pattern")
+    for name in names:
+        folder = os.path.isdir(name)
+        if not folder and (there[name] or not glob.has_magic(name)):
             again += Path(name) in found
             found[Path(name)] = None
             continue
-        if not exists and not glob.has_magic(name):
-            raise ImageError(
-                f"{name}: no such file or folder; expected a picture, folder or pattern"
-            )
         matches = [name] if folder else sorted(glob.glob(name, recursive=True))
         files = [path for match in matches for path in _files(match)]
         pictures = [path for path in files if path.suffix.lower() in SUFFIXES]

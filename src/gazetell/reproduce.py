@@ -51,6 +51,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -246,12 +247,18 @@ def read_plan(name: str) -> Plan:
             DecodingOptions(beam=beam)
     except ValidationError as error:
         wrong = error.errors()[0]
-        where = ".".join(map(str, wrong["loc"]))
+        *places, key = map(str, wrong["loc"])
+        where = ".".join((*places, key))
+        if wrong["type"] == "missing" and not key.isdecimal():
+            number = f"{places[0]} {int(places[1]) + 1}" if places else "the plan"
+            raise DataError(f"{source}: {number} lacks the key {key!r}") from error
         raise DataError(f"{source}: is no plan: {where}: {wrong['msg']}") from error
     except GazetellError as error:
         raise DataError(f"{source}: is no plan: {error}") from error
     if any(first == second for first, second in (pair.rows for pair in plan.compare)):
         raise DataError(f"{source}: compare: expected rows = two different names")
+    if not plan.rows:
+        raise DataError(f"{source}: the plan lacks rows; expected [[row]] with a name")
     known: dict[str, Row] = {}
     for row in plan.rows:
         try:
@@ -370,6 +377,7 @@ def reproduce(
             (opened[name].questions_of if plan.answers(row) else opened[name].split)(chosen)
     settings = (encoder_weights, split, java, report, progress)
     table = _Table(plan, Path(data), Path(out), opened, *settings)
+    report(table.estimate())
     entries: list[dict[str, Any]] = []
     for entry in table.entries():
         entries.append(entry)
@@ -410,6 +418,29 @@ class _Table:
             for seed in () if row.members else row.seeds:
                 self.train(row, seed)
                 yield from self.measured(row, seed, self.run(row, seed))
+
+    def estimate(self) -> str:
+        """What is to be done: rows, runs, epochs, and how long where earlier epochs tell."""
+        runs = self.plan.runs([row.name for row in self.plan.rows if not row.members])
+        speeds: dict[str, list[float]] = {}  # seconds of each epoch that was trained, by row
+        left: list[tuple[str, int]] = []
+        for row, seed in runs:
+            run = self.run(row, seed)
+            rows = read_jsonl(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else ()
+            seconds = [one["seconds"] for _, one in rows]
+            speeds.setdefault(row.name, []).extend(seconds)
+            if not (run / "config.json").is_file():
+                epochs = self.plan.planned(row, seed, None).epochs
+                left.append((row.name, epochs - len(seconds)))
+        todo = sum(count for _, count in left)
+        said = f"{len(self.plan.rows)} rows, {len(runs)} runs, {len(runs) - len(left)} of them "
+        said += f"trained already; to train: at most {todo:,} epochs"
+        every = [second for seconds in speeds.values() for second in seconds]
+        if todo and every:
+            means = {name: mean(seconds or every) for name, seconds in speeds.items()}
+            took = sum(means[name] * count for name, count in left)
+            said += f", about {took / 60:,.0f} minutes at the pace of the epochs before"
+        return said
 
     def train(self, row: Row, seed: int) -> None:
         """Train, go on with, or leave a finished run."""

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from gazetell import cli
+from gazetell.inference.load import load
 from gazetell.models.folder import save_model, update_setting
 from gazetell.training.options import train_options
 
@@ -223,6 +224,38 @@ def test_of_tiny_and_very_long_pictures_a_model_is_not_sure(run, world, confiden
     assert not run("ask odd.png is-it --model ask --abstain-below 0")[1].startswith("not sure")
 
 
+def test_several_captions_of_each_picture(run, world):
+    pictures = sorted((world / "data/images").iterdir())[:2]
+    command = f"caption {pictures[0]} {pictures[1]} --model tell --beam 4 --n-best 3"
+    _, out, _ = run(command, "--json", status=0)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["picture"], row["rank"]) for row in rows] == [
+        (str(picture), rank) for picture in pictures for rank in (1, 2, 3)
+    ]
+    model = load(world / "tell")
+    best = [x.text for picture in pictures for x in model.n_best(picture, 3, beam=4)]
+    assert [row["caption"] for row in rows] == best
+    _, out, _ = run(command, "--csv", "--gaze", "maps", status=0)
+    head, *lines = out.splitlines()
+    assert head == "picture,caption,log_prob,confidence,rank"
+    assert [line[-2:] for line in lines] == [",1", ",2", ",3"] * 2
+    assert len(list((world / "maps").iterdir())) == 6
+    _, out, _ = run(
+        f"caption {pictures[0]} --model tell --beam 4 --n-best 3 --beam-groups 4", status=0
+    )
+    assert out.splitlines() == [x.text for x in model.n_best(pictures[0], 3, beam=4, beam_groups=4)]
+    _, _, err = run("caption a.png --model tell --beam 3 --n-best 3 --max-length 1 --beam-groups 3")
+    assert "cut at 1 words" in err
+
+
+def test_a_missing_picture_does_not_stop_the_others(run, world):
+    status, out, err = run("caption a.png missing.png --model tell")
+    assert (status, out.split("\t")[0], len(out.splitlines())) == (1, "a.png", 1)
+    first, second = err.splitlines()
+    assert first.startswith("error: missing.png: ")
+    assert second == "1 of 2 pictures failed"
+
+
 def test_pictures_of_one_name_keep_their_own_gaze(run, world):
     for folder in ("a", "b"):
         (world / folder).mkdir()
@@ -268,6 +301,13 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("caption a.png --model ask", 5, "use it with: gazetell ask"),
         ("caption a.png --model tell --beam 0", 2, "--beam 0:"),
         ("caption a.png --model tell --batch 0", 2, "--batch 0"),
+        ("caption a.png --model tell --beam 3 --n-best 4", 2, "--n-best 4: expected 1 to the bea"),
+        ("caption a.png --model tell --n-best 0", 2, "--n-best 0: expected 1"),
+        ("caption a.png --model tell --beam 3 --n-best 2 --gaze g.png", 2, "one file for 2 capt"),
+        ("caption a.png --model tell --beam 4 --beam-groups 3", 2, "--beam-groups 3: expected a n"),
+        ("caption a.png --model tell --diversity 1", 2, "--diversity: has no effect without --be"),
+        ("caption a.png --model tell --beam 3 --min-length 30", 2, "--min-length 30: expected 0"),
+        ("caption a.png missing.png --model nowhere", 5, "nowhere: is no model folder"),
         ("caption a.png --model tell --json --csv", 2, "--json and --csv"),
         ("caption a.png --model tell --gaze a.bmp", 2, ".bmp"),
         ("caption a.png data/images --model tell --gaze a.gif", 2, "one file for 22 pictures"),

@@ -29,10 +29,10 @@ def test_captions(run, world):
     assert "tell/evaluation/test-beam2" in err
     assert card(world / "tell") == figures
     _, lines, _ = run("evaluate tell --data data --beam 2 --out other", status=0)
-    assert f"cider        {figures['metrics']['cider']:.4f}" in lines.splitlines()
+    assert f"CIDEr        {100 * figures['metrics']['cider']:.1f}" in lines.splitlines()
     assert names(world / "other") == ["metrics.json", "predictions.jsonl"]
     _, text, _ = run("models tell")
-    assert "| cider |" in text
+    assert "| CIDEr |" in text
     assert "beam 2" in text
 
 
@@ -108,9 +108,12 @@ def test_evaluate_json_and_score_agree(run, world):
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "metric"), [("tell", "lstm", "bleu_1"), ("ask", "plain", "accuracy")]
+    ("first", "second", "metric", "title", "scale"),
+    [("tell", "lstm", "bleu_1", "BLEU-1", 100), ("ask", "plain", "accuracy", "accuracy", 1)],
 )
-def test_two_models_are_compared_and_predictions_used_again(run, world, first, second, metric):
+def test_two_models_are_compared_and_predictions_used_again(
+    run, world, first, second, metric, title, scale
+):
     command = f"evaluate {first} --data data --against {second}"
     _, out, err = run(f"{command} --json", status=0)
     found = json.loads(out)["against"]
@@ -132,10 +135,10 @@ def test_two_models_are_compared_and_predictions_used_again(run, world, first, s
     (kept / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     _, out, err = run(command, status=0)
     assert f"predictions of {second}/evaluation/{kept.name} are used again\n" in err
-    (line,) = [line for line in out.splitlines()[-6:] if line.startswith(metric)]
+    (line,) = [line for line in out.splitlines()[-6:] if line.startswith(title)]
     now = json.loads(run(score, status=0)[1])["metrics"][metric]
     assert now != found["metrics"][metric]
-    assert float(line.split()[2]) == pytest.approx(now["second"], abs=0.006)
+    assert float(line.split()[2]) == pytest.approx(scale * now["second"], abs=0.006)
     (kept / "of.json").write_text(
         json.dumps(json.loads((kept / "of.json").read_text()) | {"data": ""})
     )
@@ -149,6 +152,19 @@ def test_references_stand_beside_predictions(run, world):
         people = (world / f"data/{name}.jsonl").read_text().splitlines()
         expected = {row["id"]: row[texts] for row in map(json.loads, people)}
         assert all(row["references"] == expected[row["id"]] for row in map(json.loads, kept))
+
+
+def test_limits_of_words_are_measured_apart(run, world):
+    more = "--beam 4 --no-repeat-ngram 1 --min-length 2 --beam-groups 2 --diversity 2"
+    _, _, err = run(f"evaluate tell --data data {more}", status=0)
+    (folder,) = (world / "tell/evaluation").iterdir()
+    assert folder.name == "test-beam4-least2-ngram1-groups2-diversity2.0"
+    assert "not on the model's card: measured with a --min-length that is not its own" in err
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    words = [row["caption"].split() for row in rows]
+    assert all(len(set(each)) == len(each) >= 2 for each in words)
+    run("evaluate tell --data data --split val --no-repeat-ngram 1 --keep-best", status=0)
+    assert load(world / "tell").decoding.no_repeat_ngram == 1
 
 
 @pytest.mark.parametrize("model", ["tell", "ask"])
@@ -246,6 +262,12 @@ def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, mo
         ("ask --data data --question-only plain", 2, "trained with --blind"),
         # Of the other kind of model.
         ("ask --data data --beam 1 --beam 2", 2, "--beam: ask answers questions"),
+        ("ask --data data --no-repeat-ngram 0", 2, "--no-repeat-ngram: ask answers questions"),
+        (
+            "tell --data data --split val --beam 4 --beam-groups 2 --keep-best",
+            2,
+            "--keep-best: has",
+        ),
         ("ask --data data --java", 2, "--java: "),
         ("ask --data data --max-length 5", 2, "--max-length: "),
         ("ask --data data --length-penalty 1", 2, "--length-penalty: "),

@@ -62,8 +62,8 @@ def test_captions(run, files):
     assert (status, err) == (0, "")
     assert json.loads(out) == score_captions(CAPTIONS, MIXED)
     status, out, err = run("score", *files(*captions(RIGHT)))
-    assert out.splitlines()[0].split() == ["bleu_1", "1.0000"]
-    assert out.splitlines()[-1].split() == ["spice", "not", "computed"]
+    assert out.splitlines()[0].split() == ["BLEU-1", "100.0"]
+    assert out.splitlines()[-1].split() == ["SPICE", "not", "computed"]
 
 
 def test_answers(run, files):
@@ -128,14 +128,14 @@ def test_lines_say_whether_it_is_a_difference(run, files):
     _, out, _ = run("score", *files(*captions(RIGHT, MIXED)), status=0)
     head, *lines = out.splitlines()
     assert head.split()[:3] == ["predictions", "against", "difference"]
-    names = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"]
+    names = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert [line.split()[0] for line in lines] == names
     assert all(line.endswith("  a difference") for line in lines)
     rouge = lines[4].split()
-    assert rouge[3] == f"{float(rouge[1]) - float(rouge[2]):+.4f}"
+    assert rouge[3] == f"{float(rouge[1]) - float(rouge[2]):+.2f}"
     assert 0 < float(rouge[4]) < float(rouge[3]) < float(rouge[6])
     _, out, _ = run("score", *files(*captions(MIXED, MIXED)))
-    ends = "+0.0000 to +0.0000  no difference shown"
+    ends = "+0.00 to +0.00  no difference shown"
     assert all(line.endswith(ends) for line in out.splitlines()[1:])
     _, out, _ = run("score", *files(*answers(ANSWERED, WRONG_ANSWERS)))
     assert out.splitlines()[1].split()[:4] == ["accuracy", "90.00", "0.00", "+90.00"]
@@ -167,7 +167,7 @@ def test_a_subset_of_the_pictures(run, files, caplog, json_):
     if json_:
         assert json.loads(out) == {**expected, "pictures": 2, "left_out": 6}
     else:
-        assert out.splitlines()[5].split() == ["cider", f"{expected['cider']:.4f}"]
+        assert out.splitlines()[5].split() == ["CIDEr", f"{100 * expected['cider']:.1f}"]
 
 
 def test_a_subset_of_the_questions_and_of_both_models(run, files, caplog):
@@ -184,7 +184,7 @@ def test_a_figure_that_tells_nothing_is_told_of(run, files, caplog, second):
     references = {"1": ["a dog"]} | ({"2": [second]} if second else {})
     models = dict.fromkeys(references, "a dog")
     status, out, _ = run("score", *files(*captions(models, references=references)))
-    assert (status, out.splitlines()[5].split()[0]) == (0, "cider")
+    assert (status, out.splitlines()[5].split()[0]) == (0, "CIDEr")
     assert ("CIDEr of one picture is 0 by definition" in caplog.text) is (second is None)
     assert len(caplog.messages) == (second is None)
 

@@ -137,6 +137,76 @@ def test_beam_equals_a_textbook_beam(seed, beam, penalty):
         assert caption.score == pytest.approx(score, abs=1e-4)
 
 
+def naive_diverse(table, options, vocabulary, count):
+    """Diverse beam search of one picture with lists: groups one after the other at each step.
+
+    A group whose captions can no longer be beaten takes no further words.
+    """
+    groups, beam = options.beam_groups, options.beam // options.beam_groups
+    kept = math.ceil(count / groups)
+    alive = {group: [(0.0, ())] for group in range(groups)}
+    best = {group: [] for group in range(groups)}
+    for t in range(options.max_length + 1):
+        chosen = [0] * vocabulary
+        for group, prefixes in list(alive.items()):
+            grown = []
+            for total, words in prefixes:
+                logs = table[t, words[-1] if words else START].log_softmax(0).tolist()
+                if t >= options.min_length:
+                    score = (total + logs[END]) / (t + 1) ** options.length_penalty
+                    best[group] = sorted([*best[group], (score, words)], reverse=True)[:kept]
+                for w in range(2, vocabulary):
+                    judged = total + logs[w] - options.diversity * chosen[w]
+                    grown.append((judged, total + logs[w], (*words, w)))
+            alive[group] = [
+                (total, words) for _, total, words in sorted(grown, reverse=True)[:beam]
+            ]
+            for _, words in alive[group]:
+                chosen[words[-1]] += 1
+            reach = max(total for total, _ in alive[group])
+            bound = reach / (options.max_length + 1) ** options.length_penalty
+            if len(best[group]) == kept and bound <= best[group][-1][0]:
+                del alive[group]
+    found = {}
+    for rank in range(kept):
+        for score, words in sorted((best[g][rank] for g in range(groups)), reverse=True):
+            found.setdefault(words, score)
+    return sorted(((s, w) for w, s in list(found.items())[:count]), reverse=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    sizes=st.sampled_from([(4, 2), (6, 3), (3, 3), (6, 2)]),
+    diversity=st.sampled_from([0.3, 2.0, 20.0]),
+    count=st.integers(1, 3),
+)
+def test_beam_groups_equal_a_naive_diverse_beam(seed, sizes, diversity, count):
+    vocabulary, longest, (beam, groups) = 9, 5, sizes
+    table = tables(3, longest + 1, vocabulary, seed)
+    options = DecodingOptions(beam, max_length=longest, beam_groups=groups, diversity=diversity)
+    found = n_best(Toy(table), grid(3), options, count, start=START, end=END)
+    for captions, one in zip(found, table, strict=True):
+        expected = naive_diverse(one, options, vocabulary, count)
+        assert [tuple(caption.tokens) for caption in captions] == [words for _, words in expected]
+        for caption, (score, words) in zip(captions, expected, strict=True):
+            assert caption.score == pytest.approx(score, abs=1e-4)
+            assert caption.log_prob == pytest.approx(probability(one, words), abs=1e-4)
+
+
+def test_groups_tell_other_words_than_a_beam():
+    table = tables(4, 7, 12, seed=5)
+    options = {"beam": 4, "min_length": 2, "max_length": 6}
+
+    def first_words(**more):
+        chosen = DecodingOptions(**options, **more)
+        found = n_best(Toy(table), grid(4), chosen, 4, start=START, end=END)
+        return sum(len({caption.tokens[0] for caption in captions}) for captions in found)
+
+    assert first_words(beam_groups=4, diversity=50.0) == 4 * 4  # a word is taken once a step
+    assert first_words() < 4 * 4
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_greedy_takes_the_best_word_each_time(seed):
@@ -270,7 +340,7 @@ def test_top_k_and_top_p_keep_only_the_likeliest():
     "bad",
     [
         *({"beam": 0}, {"top_p": 0.0}, {"min_length": 30}, {"temperature": 0}, {"sample": True}),
-        *({"seed": -1}, {"length_penalty": math.nan}),
+        *({"seed": -1}, {"length_penalty": math.nan}, {"beam_groups": 2}, {"diversity": 0}),
     ],
 )
 def test_options_out_of_range_are_named(bad):
@@ -289,6 +359,8 @@ def test_options_out_of_range_are_named(bad):
         ({"beam": 1, "sample": True, "length_penalty": 1}, "length_penalty: has no effect without"),
         ({"beam": 1, "sample": True, "top_k": 1, "seed": 3}, "seed: has no effect without a top_k"),
         ({"max_length": 4, "no_repeat_ngram": 4}, "no_repeat_ngram: .* a max_length of 5 or more"),
+        ({"beam": 4, "diversity": 1.0}, "diversity: has no effect without beam_groups of 2 or"),
+        ({"beam": 4, "beam_groups": 2, "diversity": 1.0}, None),
         ({"length_penalty": 0.0, "beam": 2, "max_length": 3, "no_repeat_ngram": 2}, None),
         ({"sample": True, "beam": 1, "temperature": 1.0, "seed": 0, "top_k": 2}, None),
     ],

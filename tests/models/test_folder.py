@@ -254,13 +254,13 @@ def test_settings_can_be_changed(folder_of):
             "captioner",
             ["pipeline_tag: image-to-text", "# attention-lstm on scenes", "model.caption("],
             {"metrics": {"cider": 0.51234, "spice": None}, "pictures": 6, "beam": 3},
-            ["On test (6 pictures), beam 3:", "| cider | 0.5123 |"],
+            ["On test (6 pictures), beam 3:", "| CIDEr | 51.2 |"],
         ),
         (
             "answerer",
             ["pipeline_tag: visual-question-answering", "# dmn-plus on scenes", "model.ask("],
             {"metrics": {"accuracy": 61.25, "spice": None}, "questions": 80},
-            ["On test (80 questions):", "| accuracy | 61.2500 |"],
+            ["On test (80 questions):", "| accuracy | 61.25 |"],
         ),
     ],
 )

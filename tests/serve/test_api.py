@@ -96,6 +96,14 @@ def test_a_gaze_says_where_it_lies_on_the_picture(untrained, untrained_answerer)
             assert asked["attention"]["seen"] == [0, -0.5, 1, 1.5]
 
 
+def test_groups_and_limits_of_words_decode_as_the_library_does(client, models, picture):
+    options = {"beam": 4, "beam_groups": 2, "diversity": 2.0, "min_length": 2, "no_repeat_ngram": 2}
+    sent = {"image": text(picture), **options, "captions": 2, "gaze": False}
+    found = client.post("/v1/caption", json=sent).json()["captions"]
+    expected = models["tell"].n_best(picture, 2, **options)
+    assert [one["text"] for one in found] == [one.text for one in expected]
+
+
 def test_several_captions_are_the_best_of_the_beam(client, models, picture):
     expected = models["tell"].n_best(picture, 3, beam=4)
     sent = {"image": text(picture), "beam": 4, "captions": 3, "gaze": False}
@@ -241,6 +249,9 @@ def test_bad_requests_are_told_what_was_expected(client, path, sent, code):
         ("/v1/caption", {"beam": 11}, "beam 11: expected 1 to 10"),
         ("/v1/caption", {"beam": 0}, "beam"),
         ("/v1/caption", {"beam": 2, "captions": 3}, "expected at most the beam, 2"),
+        ("/v1/caption", {"beam": 4, "beam_groups": 3}, "beam_groups 3: expected a number that"),
+        ("/v1/caption", {"beam": 4, "diversity": 1}, "diversity: has no effect without beam_gr"),
+        ("/v1/caption", {"min_length": 9, "max_length": 3}, "min_length 9: expected 0 to 3"),
         ("/v1/caption", {"max_length": 1000}, "max_length"),
         ("/v1/answer", {}, "0 questions: expected 1 to 16"),
         ("/v1/answer", {"questions": ["why?"] * 17}, "17 questions: expected 1 to 16"),

@@ -110,7 +110,7 @@ def test_answers_about_a_few_pictures_are_learned_by_heart(architecture, tiny, t
     rows = tiny.rows(tmp_path)
     assert rows[-1]["val_accuracy"] == 1
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 3
-    assert "best accuracy on val 1.0000" in lines[-1]
+    assert "best accuracy on val 100.0" in lines[-1]
     options = load_model(tmp_path).network.options  # overfitting is without dropout
     assert options.dropout == options.word_dropout == options.grid_dropout == 0
 

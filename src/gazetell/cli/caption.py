@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
-from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_many, check_bound
+from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_best, check_bound
 from ..models.folder import PHOTO
 from ..pictures import NamedBytes, image_files
 from .terminal import (
@@ -54,6 +54,7 @@ def caption(
     json: bool = False,
     csv: bool = False,
     gaze: Path | None = None,
+    n_best: int = 1,
     batch: int | None = None,
     computing: Here = HERE,
 ) -> int:
@@ -69,6 +70,8 @@ def caption(
             spreadsheet would run, such as one that begins with =, gets a leading apostrophe.
         gaze: Save where the model looked: a .png, .html or .gif file for one picture, a folder
             (of .png files) for several.
+        n_best: So many captions of each picture, best first, each as a row with its rank; at most
+            the beam, or as many as you like with --sample.
         batch: Pictures a forward pass, 16 if not given.
         computing: Where.
     """
@@ -88,30 +91,39 @@ def caption(
     else:
         items = [_standard_input()]
     given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
-    one_file = is_gaze_file(gaze, given, len(items), "pictures")
+    several = "captions" if n_best > 1 else "pictures"
+    one_file = is_gaze_file(gaze, given, n_best * len(items), several)
     captioner = Captioner.load(*model, **vars(computing))
     chosen = captioner.options(**decoding.given())
+    if n_best < 1 or (n_best > chosen.beam and not chosen.sample):
+        raise UsageError(f"--n-best {n_best}: expected 1 to the beam, {chosen.beam} (--beam)")
     if gaze is not None and not captioner.attentive:
         raise UsageError(f"--gaze {gaze}: {' '.join(model) or PHOTO} has no attention to show")
-    failed, cut, odd = [], 0, 0
-    write = _writer(json, csv, len(items) > 1)
-    captions = caption_many(captioner, items, batch=batch or 16, **decoding.given())
-    for number, (item, result) in enumerate(captions):
-        if isinstance(result, ImageError):
-            failed.append(result)
+    failed, told, cut, odd, fewer = [], 0, 0, 0, 0
+    write = _writer(json, csv, len(items) > 1, n_best > 1)
+    found = caption_best(captioner, items, n_best, batch=batch or 16, **decoding.given())
+    for number, (item, captions) in enumerate(found):
+        if isinstance(captions, ImageError):
+            failed.append(captions)
             continue
         name = "-" if isinstance(item, bytes) else str(item)
-        write(name, result)
-        cut += not result.ended
         odd += any("\udc80" <= letter <= "\udcff" for letter in name)
-        if gaze is not None:
-            # Short enough for every file system; the number tells pictures of one name apart.
-            stem = "standard-input" if isinstance(item, bytes) else Path(name).stem[:50]
-            target = gaze if one_file else gaze / f"{number:04d}-{stem}.png"
-            refuse_pictures(target, given)
-            result.save_gaze(target)
+        fewer += len(captions) < n_best
+        told += len(captions)
+        for rank, result in enumerate(captions, 1):
+            write(name, result, rank)
+            cut += not result.ended
+            if gaze is not None:
+                # Short enough for every file system; the number tells pictures of one name apart.
+                stem = "standard-input" if isinstance(item, bytes) else Path(name).stem[:50]
+                stem += f"-{rank}" if n_best > 1 else ""
+                target = gaze if one_file else gaze / f"{number:04d}-{stem}.png"
+                refuse_pictures(target, given)
+                result.save_gaze(target)
     if cut:
-        report(f"cut at {chosen.max_length} words (--max-length): {cut} of {len(items)} captions")
+        report(f"cut at {chosen.max_length} words (--max-length): {cut} of {told} captions")
+    if fewer:
+        report(f"pictures of which the search met fewer captions than --n-best {n_best}: {fewer}")
     if odd:
         report(f"names that are not UTF-8, their bytes written as \\udc80 to \\udcff: {odd}")
     for error in failed:
@@ -128,19 +140,25 @@ def _standard_input() -> NamedBytes:
     return picture
 
 
-def _writer(as_json: bool, as_csv: bool, several: bool) -> Callable[[str, Caption], None]:
-    """A function that prints a picture's name and caption in the chosen form."""
+def _writer(
+    as_json: bool, as_csv: bool, several: bool, ranked: bool
+) -> Callable[[str, Caption, int], None]:
+    """A function that prints a picture's name, a caption and its rank in the chosen form."""
     table = tables.writer(sys.stdout, lineterminator="\n")
     if as_csv:
-        table.writerow(["picture", "caption", "log_prob", "confidence"])
+        columns = ["picture", "caption", "log_prob", "confidence"]
+        table.writerow([*columns, "rank"] if ranked else columns)
 
-    def write(name: str, caption: Caption) -> None:
+    def write(name: str, caption: Caption, rank: int) -> None:
         if as_json:
-            print(dumps({"picture": name, **caption.to_dict()}, ensure_ascii=False), flush=True)
+            beside = {"rank": rank} if ranked else {}
+            row = {"picture": name, **beside, **caption.to_dict()}
+            print(dumps(row, ensure_ascii=False), flush=True)
         elif as_csv:
             texts = [spreadsheet_text(text) for text in (name, caption.text)]
             sure = "" if caption.confidence is None else round(caption.confidence, 5)
-            table.writerow([*texts, round(caption.log_prob, 5), sure])
+            row = [*texts, round(caption.log_prob, 5), sure]
+            table.writerow([*row, rank] if ranked else row)
         else:
             mark = "  (not sure)" if caption.sure is False else ""
             text = f"{one_line(name)}\t{caption.text}" if several else caption.text

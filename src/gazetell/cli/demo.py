@@ -23,6 +23,7 @@ from ..inference.evaluate import Evaluation, evaluate, evaluate_answers
 from ..inference.load import load
 from ..inference.predict import Answer, Answerer, Caption, Captioner
 from ..inference.report import Example, figure_text, write_report
+from ..metrics import METRICS, TITLES, points
 from ..models.folder import update_metrics
 from ..process import bar
 from .terminal import HERE, Computing, Here, on_terminal, one_line, report
@@ -271,8 +272,7 @@ def _from_nothing(out: Path, training: Training, computing: Computing) -> None:
         f"answered {len(answers.records)} questions about them:"
     )
     for name, value in figures.items():
-        text = f"{value:.4f}" if isinstance(value, float) else figure_text(value)
-        print(f"  {name:<32} {text}")
+        print(f"  {name:<32} {figure_text(value)}")
     print(f"Report: {page}   ({time.perf_counter() - began:.0f} s in all)")
     print("Try next:", *commands, sep="\n  ")
 
@@ -365,10 +365,9 @@ def _headline(told: Figures, answered: Figures) -> dict[str, float | int | str |
     metrics, blank = told["metrics"], answered["evidence"]["blank"]
     return {
         "true captions": percent(told["truth"]),
-        "CIDEr": human.get("model_cider"),
-        "CIDEr of a person": human.get("cider"),
-        **{f"BLEU-{n}": metrics[f"bleu_{n}"] for n in range(1, 5)},
-        "ROUGE-L": metrics["rouge_l"],
+        "CIDEr": points("cider", human.get("model_cider")),
+        "CIDEr of a person": points("cider", human.get("cider")),
+        **{TITLES[n]: points(n, metrics[n]) for n in METRICS[:5]},
         "gaze on the object": percent(pointing.get("score")),
         "by chance": percent(pointing.get("chance")),
         "right answers": percent(answered["metrics"]["accuracy"], 1),

@@ -15,13 +15,14 @@ from ..inference.evaluate import evaluate as evaluate_captions
 from ..inference.figures import compare
 from ..inference.load import Pair, load
 from ..inference.predict import Answerer, Captioner
-from ..metrics import cider_problem
+from ..metrics import TITLES, cider_problem, points
 from ..models.folder import fetch, has_model, read_config, update_metrics, update_setting
 from .score import comparison
 from .terminal import HERE, Decoding, Here, on_terminal, print_json, report
 
 # In the name of a folder.
-SHORT = {"length_penalty": "penalty", "max_length": "words"}
+SHORT = {"length_penalty": "penalty", "max_length": "words", "min_length": "least"}
+SHORT |= {"no_repeat_ngram": "ngram", "beam_groups": "groups", "diversity": "diversity"}
 MOST_TYPES = 12  # with more types of questions the table is left to --json
 
 
@@ -32,6 +33,10 @@ def evaluate(
     beam: tuple[int, ...] = (),
     max_length: int | None = None,
     length_penalty: tuple[float, ...] = (),
+    min_length: int | None = None,
+    no_repeat_ngram: int | None = None,
+    beam_groups: int | None = None,
+    diversity: float | None = None,
     keep_best: bool = False,
     calibrate: bool = False,
     limit: int = 0,
@@ -56,6 +61,12 @@ def evaluate(
         max_length: Of captions: most words; the model's own if not given.
         length_penalty: Of captions: exponent of the length normalisation; the model's own if not
             given. Give it several times to compare.
+        min_length: Of captions: fewest words; the model's own if not given.
+        no_repeat_ngram: Of captions: let no so many words in a row occur twice, 0 for no such
+            limit; the model's own if not given.
+        beam_groups: Of captions: search in so many groups that avoid each other's words.
+        diversity: Of captions: what a word loses in log-probability for each earlier group's
+            prefix that took it; 0.5 if not given.
         keep_best: Of captions: make the setting with the best CIDEr the model's own; not with
             --split test, nor where CIDEr cannot choose.
         calibrate: First fit the model's confidence anew on the validation split and make it its
@@ -78,8 +89,18 @@ def evaluate(
         raise UsageError("expected a model folder")
     if keep_best and (split == "test" or len(runs) > 1):
         raise UsageError("--keep-best: expected one model and --split val; test is for the end")
-    if keep_best and not (beam or length_penalty or max_length):
+    more = {
+        "max_length": max_length,
+        "min_length": min_length,
+        "no_repeat_ngram": no_repeat_ngram,
+        "beam_groups": beam_groups,
+        "diversity": diversity,
+    }
+    more = {name: value for name, value in more.items() if value is not None}
+    if keep_best and not (beam or length_penalty or more):
         raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
+    if keep_best and beam_groups is not None:
+        raise UsageError("--keep-best: has no effect on --beam-groups, which no model keeps")
     own = has_model(Path(runs[0]))  # a folder that results may be written to
     if keep_best and not own:
         raise UsageError(f"--keep-best: {runs[0]} is no model folder here")
@@ -93,8 +114,8 @@ def evaluate(
     given: dict[str, dict[str, Any]] = {
         "captions": {
             "--beam": beam,
-            "--max-length": max_length,
             "--length-penalty": length_penalty,
+            **{f"--{name.replace('_', '-')}": value for name, value in more.items()},
             "--keep-best": keep_best,
             "--java": java,
         },
@@ -121,7 +142,7 @@ def evaluate(
         raise UsageError(f"--against {against}: {_does(second)}; expected a model that {does}")
     for kind, options in given.items():
         for name, value in options.items():
-            if kind != does and value not in (None, False, ()):
+            if kind != does and not (value is None or value is False or value == ()):
                 raise UsageError(f"{name}: {runs[0]} {does}; that option is of the other kind")
     if calibrate:
         count = fit_model(model, dataset, progress=on_terminal())
@@ -143,7 +164,7 @@ def evaluate(
         shared |= {"abstain_below": abstain_below, "evidence": evidence, "question_only": twin}
         results[_folder(model, {}, split, limit)] = evaluate_answers(model, dataset, **shared)
     else:
-        settings = _settings(model, beam, length_penalty, max_length)
+        settings = _settings(model, beam, length_penalty, more)
         if out is not None and len(settings) > 1:
             raise UsageError("--out: expected one beam and one length penalty")
         if against is not None and len(settings) > 1:
@@ -179,11 +200,13 @@ def evaluate(
         kept = model.options(**settings[best])
         update_setting(home, "decoding", kept)
         penalty, words = kept.length_penalty, kept.max_length
-        report(f"kept: beam {kept.beam}, length penalty {penalty}, max length {words}")
+        limits = f"min length {kept.min_length}, no repeated n-gram {kept.no_repeat_ngram}"
+        report(f"kept: beam {kept.beam}, length penalty {penalty}, max length {words}, {limits}")
     # The card tells of the model as it is, on the whole split.
     if own and len(runs) == 1 and out is None and not limit and (len(figures) == 1 or keep_best):
-        if max_length is not None and not keep_best:
-            report("not on the model's card: measured with a --max-length that is not its own")
+        if more and not keep_best:
+            given_ = f"--{next(iter(more)).replace('_', '-')}"
+            report(f"not on the model's card: measured with a {given_} that is not its own")
         elif model.encoder.config.fit != model.own_fit:
             report("not on the model's card: measured with a --fit that is not its own")
         else:
@@ -198,7 +221,7 @@ def evaluate(
     if does == "captions" and not java:
         lines.append("not measured: meteor, spice (--java was not given)")
     if compared:
-        lines += ["", *comparison(compared, 4 if does == "captions" else 2)]
+        lines += ["", *comparison(compared)]
     print("\n".join(lines))
 
 
@@ -252,7 +275,7 @@ def _said(
 
 
 def _settings(
-    model: Captioner, beams: tuple[int, ...], penalties: tuple[float, ...], max_length: int | None
+    model: Captioner, beams: tuple[int, ...], penalties: tuple[float, ...], more: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """The decoding options of each evaluation; a beam of 1 has no length penalty.
 
@@ -264,7 +287,8 @@ def _settings(
     searched = any((beam or own) > 1 for beam in (beams or (own,)))
     for beam, penalty in product(beams or (None,), penalties or (None,)):
         greedy = (own if beam is None else beam) == 1
-        setting = Decoding(beam, max_length, None if searched and greedy else penalty).given()
+        own_penalty = None if searched and greedy else penalty
+        setting = Decoding(beam, length_penalty=own_penalty, **more).given()
         model.options(**setting)
         if setting not in settings:
             settings.append(setting)
@@ -284,72 +308,70 @@ def _folder(model: Captioner | Answerer, setting: dict[str, Any], split: str, li
     return name if fit == model.own_fit else f"{name}-{fit}"
 
 
-def _text(value: Any, digits: int = 4) -> str:
-    """A figure, or that there is none."""
-    if value is None:
-        return "not computed"
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: float | None) -> str:
-    return _text(value, 2)
+def _share(value: float | None) -> str:
+    """A share in percent, or that there is none."""
+    return "not computed" if value is None else f"{100 * value:.1f} %"
 
 
 def _settings_table(figures: list[dict[str, Any]]) -> list[str]:
     """A row a setting, the best CIDEr marked."""
     best = max(one["metrics"]["cider"] or 0.0 for one in figures)
-    lines = ["beam  penalty  bleu_4  rouge_l  cider   words  pictures/s"]
+    lines = ["beam  penalty  BLEU-4  ROUGE-L   CIDEr  words  pictures/s"]
     for one in figures:
         metrics, penalty = one["metrics"], one["length_penalty"]
         mark = "  best CIDEr" if metrics["cider"] == best else ""
         lines.append(
-            f"{one['beam']:<4}  {'-' if penalty is None else penalty:<7}  {metrics['bleu_4']:.4f}  "
-            f"{metrics['rouge_l']:.4f}   {_text(metrics['cider'])}  "
-            f"{one['mean_length']:5.1f}  {one['decoding_pictures_per_second']:.0f}{mark}"
+            f"{one['beam']:<4}  {'-' if penalty is None else penalty:<7}  "
+            f"{points('bleu_4', metrics['bleu_4'], '6.2f')}  "
+            f"{points('rouge_l', metrics['rouge_l'], '7.2f')}  "
+            f"{points('cider', metrics['cider'], '6.2f')}  {one['mean_length']:5.1f}  "
+            f"{one['decoding_pictures_per_second']:.0f}{mark}"
         )
     return lines
 
 
 def _calibration(figures: dict[str, Any]) -> str:
     """What confidences are worth."""
-    names = {"ece": "ECE", "brier": "Brier", "auroc": "AUROC", "risk_coverage_area": "AURC"}
-    return ", ".join(f"{name} {_text(figures[key])}" for key, name in names.items())
+    keys = ("ece", "brier", "auroc", "risk_coverage_area")
+    return ", ".join(f"{TITLES[key]} {points(key, figures[key])}" for key in keys)
 
 
 def _caption_lines(figures: dict[str, Any]) -> list[str]:
     """The figures of an evaluation of captions."""
-    names = ("pictures", "beam", "distinct", "unseen", "vocabulary", "mean_length")
-    rows = {name: _text(value) for name, value in figures["metrics"].items()}
-    rows |= {name: _text(figures[name]) for name in names}
+    rows = {TITLES[name]: points(name, value) for name, value in figures["metrics"].items()}
+    rows |= {name: str(figures[name]) for name in ("pictures", "beam")}
+    rows |= {name: _share(figures[name]) for name in ("distinct", "unseen")}
+    rows |= {"vocabulary": f"{figures['vocabulary']} words"}
+    rows |= {"mean_length": f"{figures['mean_length']:.1f} words"}
     if (human := figures["human"]) and human["cider"] is not None:
         rows["human"] = (
-            f"CIDEr {_text(human['cider'])} of one reference against the others; the "
-            f"model's against those {_text(human['model_cider'])}"
+            f"CIDEr {points('cider', human['cider'])} of one reference against the others; the "
+            f"model's against those {points('cider', human['model_cider'])}"
         )
     if pointing := figures["pointing"]:
         rows["pointing"] = (
-            f"{pointing['score']:.4f}, by chance {pointing['chance']:.4f} "
+            f"{_share(pointing['score'])}, by chance {_share(pointing['chance'])} "
             f"({pointing['words']} words that name a box)"
         )
     if figures["truth"] is not None:
-        rows["truth"] = f"{_text(figures['truth'])} of the captions are true"
+        rows["truth"] = f"{_share(figures['truth'])} of the captions are true"
     if sure := figures["confidence"]:
         cider = ", ".join(
-            f"{100 * float(share):.0f} %: {value:.4f}"
+            f"{100 * float(share):.0f} %: {points('cider', value)}"
             for share, value in sure["cider_at_coverage"].items()
         )
         rows["confidence"] = _calibration(sure)
         rows["good"] = (
-            f"{sure['good']:.4f} of the captions are above CIDEr {sure['level']:.4f}, as half of "
-            f"people's are"
+            f"{_share(sure['good'])} of the captions are above CIDEr "
+            f"{points('cider', sure['level'])}, as half of people's are"
         )
         rows["sure"] = (
-            f"{sure['sure']:.4f} of the captions, from {sure['threshold']:.4f} on; of these "
-            f"{_text(sure['good_of_sure'])} are good"
+            f"{_share(sure['sure'])} of the captions, from {_share(sure['threshold'])} on; of "
+            f"these {_share(sure['good_of_sure'])} are good"
         )
         rows["keeping"] = f"{cider}  (the surest share of the captions: CIDEr)"
     if figures["cut"]:
-        rows["cut"] = f"{figures['cut']:.4f} of them at {figures['max_length']} words"
+        rows["cut"] = f"{_share(figures['cut'])} of them at {figures['max_length']} words"
     return [f"{name:<12} {text}" for name, text in rows.items()]
 
 
@@ -379,19 +401,21 @@ def _answer_lines(figures: dict[str, Any]) -> list[str]:
     if metrics["ece"] is not None:
         rows["calibration"] = f"{_calibration(metrics)} at temperature {figures['temperature']:.3f}"
     at = selective["accuracy_at_coverage"].items()
-    shares = ", ".join(f"{100 * float(share):.0f} %: {_percent(value)}" for share, value in at)
+    shares = ", ".join(
+        f"{100 * float(share):.0f} %: {points('accuracy', value)}" for share, value in at
+    )
     rows["answering only"] = f"{shares}  (the surest share of the questions: accuracy)"
     if selective["abstain_below"]:
         rows["abstaining"] = (
             f"below {selective['abstain_below']:.4g}: answers {100 * selective['coverage']:.1f} %, "
-            f"accuracy {_percent(selective['accuracy'])}"
+            f"accuracy {points('accuracy', selective['accuracy'])}"
         )
     if pointing := figures["pointing"]:
-        scores = ", ".join(f"pass {n}: {one['score']:.4f}" for n, one in enumerate(pointing, 1))
+        scores = ", ".join(f"pass {n}: {_share(one['score'])}" for n, one in enumerate(pointing, 1))
         things = f"{pointing[0]['words']} questions about things"
-        rows["pointing"] = f"{scores}; by chance {pointing[0]['chance']:.4f} ({things})"
+        rows["pointing"] = f"{scores}; by chance {_share(pointing[0]['chance'])} ({things})"
     if wups := figures["wups"]:
-        values = [f"{n}: {_text(value)}" for n, value in wups.items() if n != "reason"]
+        values = [f"{n}: {points('accuracy', v)}" for n, v in wups.items() if n != "reason"]
         reason = f"  ({wups['reason']})" if wups["reason"] else ""
         rows["WUPS"] = f"{', '.join(values)}{reason}"
     rows["answers/s"] = str(figures["answers_per_second"])

@@ -10,12 +10,14 @@ from typing import Any
 from ..data.predictions import RowFile, content_of, match, read_texts
 from ..errors import DataError, UsageError
 from ..metrics import (
+    TITLES,
     YEARS,
     Difference,
     answer_measure,
     cider_problem,
     compare_answers,
     compare_captions,
+    points,
     score_answers,
     score_captions,
     score_wups,
@@ -97,13 +99,13 @@ def score(
         logger.warning("left out, without a prediction: %d of the %s", left_out, items)
     if against is not None and len(wanted.texts) < 2:
         raise DataError(f"{references}: one of the {items}; expected at least two to compare on")
-    rules, digits = year or max(YEARS), 4
+    rules = year or max(YEARS)
     compare: Any = compare_captions
     if content == "answers":
         about["measure"] = answer_measure(wanted.texts, year=rules)
         if about["measure"] == EXACT:
             _refuse(given & {"year"}, f"is for four answers a question or more; {references}")
-        digits, compare = 2, partial(compare_answers, year=rules)
+        compare = partial(compare_answers, year=rules)
     elif problem := cider_problem(wanted.texts):
         logger.warning("CIDEr tells nothing here: %s", problem)
 
@@ -114,12 +116,12 @@ def score(
             metrics = {name: asdict(difference) for name, difference in compared.items()}
             print_json({**about, **draws, "metrics": metrics})
         else:
-            print("\n".join(comparison(compared, digits)))
+            print("\n".join(comparison(compared)))
         return
     scores: dict[str, Any]
     if content == "captions":
         scores = dict(score_captions(wanted.texts, said[0], java=java))
-        lines = [f"{name:<8} {_figure(value, '.4f')}" for name, value in scores.items()]
+        lines = [f"{TITLES[name]:<8} {points(name, value):>5}" for name, value in scores.items()]
         scores |= about if subset else {}
     else:
         types = {"question_types": wanted.question_types, "answer_types": wanted.answer_types}
@@ -160,13 +162,14 @@ def _answer_lines(scores: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def comparison(compared: Mapping[str, Difference], digits: int) -> Iterator[str]:
+def comparison(compared: Mapping[str, Difference]) -> Iterator[str]:
     """A table with a line a metric."""
     yield f"{'':<8} predictions  against  difference  {100 * LEVEL:.0f} % interval"
     for name, scores in compared.items():
-        interval = f"{scores.low:+.{digits}f} to {scores.high:+.{digits}f}"
+        interval = f"{points(name, scores.low, '+.2f')} to {points(name, scores.high, '+.2f')}"
         verdict = "a difference" if scores.significant else "no difference shown"
         yield (
-            f"{name:<8} {scores.first:>11.{digits}f}  {scores.second:>7.{digits}f}"
-            f"  {scores.difference:>+10.{digits}f}  {interval}  {verdict}"
+            f"{TITLES[name]:<8} {points(name, scores.first, '>11.2f')}  "
+            f"{points(name, scores.second, '>7.2f')}  "
+            f"{points(name, scores.difference, '>+10.2f')}  {interval}  {verdict}"
         )

@@ -155,11 +155,21 @@ class Decoding:
         max_length: Most words of a caption; the model's own if not given.
         length_penalty: Exponent of the length normalisation of a beam of 2 or more; the model's
             own if not given.
+        min_length: Fewest words of a caption; the model's own if not given.
+        no_repeat_ngram: Let no so many words in a row occur twice, 0 for no such limit; the
+            model's own if not given.
+        beam_groups: Search in so many groups that avoid each other's words; divides the beam.
+        diversity: Of beam groups: what a word loses in log-probability for each earlier group's
+            prefix that took it; 0.5 if not given.
     """
 
     beam: int | None = None
     max_length: int | None = None
     length_penalty: float | None = None
+    min_length: int | None = None
+    no_repeat_ngram: int | None = None
+    beam_groups: int | None = None
+    diversity: float | None = None
 
     def given(self) -> dict[str, Any]:
         """The options that were given."""

@@ -8,13 +8,14 @@ answer = gazetell.load("runs/vqa").ask("photo.jpg", "Which animal is this?")
 answer.text, answer.confidence, answer.top, answer.attention
 """
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from html import escape
-from itertools import count, islice, tee
+from itertools import islice, tee
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, TypedDict, Unpack
 
@@ -319,9 +320,8 @@ class Captioner(Model):
 
         With ``sample=True`` so many drawn ones; else no more than the beam.
         """
-        x = self.encode(image)
-        captions = self.decode_best(x.grid, self.options(**options), count)[0]
-        return [caption.of(x.view, x.doubt, x.image) for caption in captions]
+        x, chosen = self.encode(image), self.options(**options)
+        return [c.of(x.view, x.doubt, x.image) for c in self.decode_best(x.grid, chosen, count)[0]]
 
     def options(self, **changes: Any) -> DecodingOptions:
         """The model's decoding options with some changed, checked as ``caption`` says."""
@@ -402,43 +402,50 @@ class Captioner(Model):
 
 
 def caption_many(
+    model: Captioner, items: Iterable[bytes | Path], **rest: Any
+) -> Iterator[tuple[bytes | Path, Caption | ImageError]]:
+    """The best of ``caption_best`` alone."""
+    for item, best in caption_best(model, items, **rest):
+        yield item, best if isinstance(best, ImageError) else best[0]
+
+
+def caption_best(
     model: Captioner,
     items: Iterable[bytes | Path],
+    count: int = 1,
     *,
     batch: int = 16,
     positions: Iterable[int] | None = None,
     **options: Any,
-) -> Iterator[tuple[bytes | Path, Caption | ImageError]]:
-    """Yield each picture with its caption, or with the error why it could not be opened.
+) -> Iterator[tuple[bytes | Path, list[Caption] | ImageError]]:
+    """Yield each picture with its best captions, or with the error why it could not be opened.
 
     Args:
         model: a loaded captioner.
         items: paths or bytes, in any number; they are read as the work goes on.
+        count: captions a picture, as for ``Captioner.n_best``.
         batch: pictures a forward pass.
         positions: the number of each item, which keeps random draws apart; counted if not given.
-        options: see ``Captioner.caption``.
-
-    Raises:
-        UsageError: an option out of its range.
+        options: see ``Captioner.caption``, which tells of errors too.
     """
+    chosen = model.options(**options)
     if batch < 1:
         raise UsageError(f"batch {batch}: expected 1 or more")
-    chosen = model.options(**options)
     (queue, rest), frame = tee(items), model.encoder.frame
-    places = iter(count() if positions is None else positions)
+    places = iter(itertools.count() if positions is None else positions)
     for loaded in load_pictures(queue, frame, batch=batch, with_preview=True):
         rows = list(zip(islice(rest, len(loaded)), places, loaded, strict=False))
         good = [(place, x) for _, place, x in rows if not isinstance(x, ImageError)]
-        captions: Iterator[Caption] = iter(())
+        captions: Iterator[list[Caption]] = iter(())
         if good:
             grid = model.grid(stack_pixels([picture for _, picture in good]))
-            captions = iter(model.decode(grid, chosen, [place for place, _ in good]))
+            captions = iter(model.decode_best(grid, chosen, count, [place for place, _ in good]))
         for item, _, picture in rows:
             if isinstance(picture, ImageError):
                 yield item, picture
             else:
                 view, doubt = model.encoder.view(picture.size), frame.doubt(picture.size)
-                yield item, next(captions).of(view, doubt, picture.preview)
+                yield item, [one.of(view, doubt, picture.preview) for one in next(captions)]
 
 
 class Answerer(Model):
@@ -590,7 +597,6 @@ def _digits(value: float | None) -> float | None:
 
 
 def _maps(attention: torch.Tensor | None, grid: Grid) -> np.ndarray | None:
-    """Attention (T, R) as maps (T, height, width)."""
     return None if attention is None else attention.numpy().reshape(-1, grid.height, grid.width)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..files import write_text
+from ..metrics import TITLES
 from ..pictures import WHOLE_VIEW, View, open_image
 from .gaze import Gaze, fill, one_line, picture_uri, script, template
 
@@ -39,7 +40,7 @@ class Example:
         words: T words of the caption, as the model emitted them.
         attention: (T, h, w) one map a word, or None for a model without attention.
         references: what people said.
-        score: the picture's own score (CIDEr, 1.0 is a hundred points), or None.
+        score: the picture's own score (CIDEr, 1.0 is shown as 100), or None.
         confidence: the model's own, in [0, 1], or None.
         verdict: what a check of the facts found, for example ``"false: no red circle"``.
         right: whether the verdict is a good one; None marks it as neither.
@@ -191,7 +192,11 @@ def _card(example: Example, tiles: bool) -> str:
         maps = example.words, example.attention
         gaze = Gaze(picture, *maps, title, example.caption, example.view)
         seen = gaze.html(tiles=tiles, assets=False, side=SIDE)
-    marks = "" if example.score is None else f'<span class="mark">CIDEr {example.score:.2f}</span>'
+    marks = (
+        ""
+        if example.score is None
+        else f'<span class="mark">CIDEr {100 * example.score:.1f}</span>'
+    )
     if example.confidence is not None:
         marks += f' <span class="mark">{100 * example.confidence:.0f} % sure</span>'
     if example.verdict:
@@ -231,15 +236,19 @@ def _curves(history: History) -> str:
     ]
     scores.sort(key=lambda key: key != "val_cider")
     panels = [("Loss", {"train_loss": "training", "val_loss": "validation"}, min)]
-    names = {"cider": "CIDEr", "rouge_l": "ROUGE-L", "meteor": "METEOR", "spice": "SPICE"}
     for key in scores[:3]:
         score = key.removeprefix("val_")
-        name = names.get(score, score.replace("bleu_", "BLEU-").replace("_", " "))
+        name = TITLES.get(score, score.replace("_", " "))
         panels.append((f"{name}, validation", {key: name}, max))
+    # Scores from 0 to 100, as everywhere; metrics.jsonl has them from 0 to 1.
+    scaled = [
+        {k: 100 * v if k in scores and isinstance(v, numbers.Real) else v for k, v in row.items()}
+        for row in history
+    ]
     drawn = "".join(
         f'<div class="panel"><h3>{_text(title)}</h3>\n{svg}</div>'
         for title, curves, best in panels
-        if (svg := chart(title, history, curves, best))
+        if (svg := chart(title, scaled, curves, best))
     )
     if not drawn:
         return ""
@@ -298,11 +307,12 @@ def chart(title: str, history: History, curves: Mapping[str, str], best: Any = N
         spoken.append(f"{name} {' to '.join(ends)}")
     if best is not None:
         epoch, value = best(points, key=lambda point: point[1])
+        said = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
         x, y = across(epoch), up(value)
         drawn.append(f'<circle cx="{x}" cy="{y}" r="4"/>')
         place = f'x="{min(x, WIDTH - 22)}" y="{y + (18 if best is min else -10)}"'
-        drawn.append(f'<text class="best" {place}>{value:.3f}</text>')
-        spoken.append(f"best {value:.3f} at epoch {epoch:g}")
+        drawn.append(f'<text class="best" {place}>{said}</text>')
+        spoken.append(f"best {said} at epoch {epoch:g}")
     label = _text(f"{title} by epoch: {'; '.join(spoken)}")
     head = f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{label}">'
     return head + "\n".join(drawn) + "</svg>"

@@ -38,11 +38,13 @@ from .calibration import (
 )
 from .captions import (
     METRICS,
+    TITLES,
     JavaScore,
     caption_scores,
     cider_problem,
     meteor,
     person_level,
+    points,
     score_captions,
     spice,
 )

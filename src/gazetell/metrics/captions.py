@@ -28,12 +28,34 @@ from .cider import CiderD
 from .ngrams import bleu_counts, bleu_of_counts, count_ngrams, rouge_l
 from .words import at_blanks, check_pairs, split, unspaced_texts
 
-METRICS = (*(f"bleu_{n}" for n in range(1, 5)), "rouge_l", "cider", "cider_d", "meteor", "spice")
+TITLES = {
+    **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)},
+    **{"rouge_l": "ROUGE-L", "cider": "CIDEr", "cider_d": "CIDEr-D"},
+    **{"meteor": "METEOR", "spice": "SPICE", "accuracy": "accuracy"},
+    **{"ece": "ECE", "brier": "Brier", "auroc": "AUROC", "risk_coverage_area": "AURC"},
+}
+"""What a person reads for the key of a metric."""
+
+METRICS = tuple(TITLES)[:9]
 """The keys of `score_captions`, in the order of a table."""
 
 Words = list[list[str]]
 
 logger = logging.getLogger(__name__)
+
+
+def points(name: str, value: float | None, form: str = "") -> str:
+    """A metric as a person reads it: from 0 to 100, CIDEr to 1,000.
+
+    Args:
+        name: its key; an accuracy is in 0 to 100 as it is.
+        value: as JSON files have it; None for one that is not computed.
+        form: of the number; one digit if not given, of an accuracy two.
+    """
+    if value is None:
+        return "not computed"
+    form = form or (".2f" if name == "accuracy" else ".1f")
+    return format(value if name == "accuracy" else 100 * value, form)
 
 
 def score_captions(

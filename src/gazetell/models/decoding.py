@@ -10,6 +10,14 @@ with ``length_penalty`` 0 the plain log-probability and 1 the mean a word (Wu et
 shifted form of the same normalisation). The search stops when no unfinished prefix can still beat
 the worst kept caption, so a large enough beam is exact.
 
+With ``beam_groups`` G above 1 the beam is G searches of K/G prefixes that take their words one
+after the other (Vijayakumar et al. 2018, Diverse Beam Search). Group g chooses by::
+
+    log p(words) - diversity * (how often groups before g chose the last word at this step)
+
+The penalty tells which prefixes go on and nothing else: log-probabilities and scores stay the
+model's own, so a caption may end at no cost. Each group keeps its own best captions.
+
 Several captioners decode together as an ``Ensemble``.
 
 Shapes: ``B`` pictures, ``K`` beam or samples, ``N = B*K`` rows, ``T`` words so far, ``V``
@@ -19,6 +27,7 @@ vocabulary, ``R`` regions, ``M`` members.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,6 +64,9 @@ class DecodingOptions:
         top_k: sample among the k likeliest words; 0 is all.
         top_p: sample among the likeliest words that together reach this probability.
         seed: of the random draws, 0 or more.
+        beam_groups: G, searches that avoid each other's words; divides the beam.
+        diversity: what a word loses in log-probability for each earlier group's prefix that took
+            it.
     """
 
     beam: int = 3
@@ -67,6 +79,8 @@ class DecodingOptions:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    beam_groups: int = 1
+    diversity: float = 0.5
 
     def __post_init__(self) -> None:
         checks = (
@@ -79,12 +93,17 @@ class DecodingOptions:
             ("top_k", self.top_k, 0, 10**9),
             ("top_p", self.top_p, 1e-6, 1),
             ("seed", self.seed, 0, 2**63),
+            ("beam_groups", self.beam_groups, 1, 100),
+            ("diversity", self.diversity, 1e-3, 100),
         )
         for name, value, low, high in checks:
             if not low <= value <= high:
                 raise UsageError(f"{name} {value}: expected {low} to {high}")
         if self.sample and self.beam > 1:
             raise UsageError(f"sample with beam {self.beam}: expected beam 1")
+        if self.beam % self.beam_groups:
+            expected = f"expected a number that divides the beam, {self.beam}"
+            raise UsageError(f"beam_groups {self.beam_groups}: {expected}")
 
 
 def check_effect(given: Collection[str], options: DecodingOptions) -> None:
@@ -104,6 +123,8 @@ def check_effect(given: Collection[str], options: DecodingOptions) -> None:
         needs = dict.fromkeys(("temperature", "top_p", "seed"), "a top_k of 2 or more")
     if options.beam == 1:
         needs["length_penalty"] = "a beam of 2 or more"
+    if options.beam_groups == 1:
+        needs["diversity"] = "beam_groups of 2 or more"
     if options.no_repeat_ngram >= options.max_length:
         needs["no_repeat_ngram"] = f"a max_length of {options.no_repeat_ngram + 1} or more"
     for name, missing in needs.items():
@@ -303,12 +324,17 @@ class _Search:
         return drawn.clamp(max=scores.shape[1] - 1)  # where weights are damaged
 
     def beam(self, grid: Grid, count: int) -> list[list[Decoded]]:
-        """Beam search: the ``count`` best captions of each picture, best first."""
-        batch, beam, device = len(grid.cells), self.options.beam, grid.cells.device
+        """Beam search: the ``count`` best captions of each picture, best first.
+
+        What is said of a picture below is true of each group of a picture.
+        """
+        groups, device = self.options.beam_groups, grid.cells.device
+        batch, beam, wanted = len(grid.cells) * groups, self.options.beam // groups, count
+        count = math.ceil(count / groups)
         longest, penalty = self.options.max_length, self.options.length_penalty
         best: list[list[Decoded]] = [[] for _ in range(batch)]
         live = torch.arange(batch, device=device)  # (B,): pictures whose best may still be beaten
-        state = self.decoder.start(grid).select(live.repeat_interleave(beam))
+        state = self.decoder.start(grid).select((live // groups).repeat_interleave(beam))
         last = torch.full((batch * beam,), self.start, device=device)
         tokens = torch.empty((batch * beam, 0), dtype=torch.long, device=device)
         gaze: Tensor | None = None
@@ -343,7 +369,7 @@ class _Search:
             if step == longest:
                 break
             totals[:, :, self.end] = -math.inf
-            alive, flat = totals.view(-1, beam * vocabulary).topk(beam, 1)  # (B, K)
+            alive, flat = self.grow(totals, live)  # (B, K)
             rows = torch.arange(len(live), device=device).unsqueeze(1) * beam + flat // vocabulary
             parents = rows.view(-1)
             last = (flat % vocabulary).view(-1)
@@ -352,7 +378,7 @@ class _Search:
             if gaze is not None and attention is not None:
                 gaze = torch.cat((gaze, attention.unsqueeze(1)), 1)[parents]
             # What a prefix can reach at best: no further loss, spread over the greatest length.
-            reach = alive[:, 0] / (longest + 1) ** penalty
+            reach = alive.amax(1) / (longest + 1) ** penalty
             worst = [
                 -math.inf if len(best[b]) < count else best[b][-1].score for b in live.tolist()
             ]
@@ -368,8 +394,40 @@ class _Search:
             live, alive, last, tokens = live[open_], alive[open_], last[rows], tokens[rows]
             weakest = weakest[rows]
             gaze = None if gaze is None else gaze[rows]
+        if groups > 1:
+            each_picture = (best[n : n + groups] for n in range(0, batch, groups))
+            best = [_merged(found, wanted) for found in each_picture]
         # Where weights are damaged nothing has a probability.
         return [each or [Decoded([], None, math.nan, math.nan, False, math.nan)] for each in best]
+
+    def grow(self, totals: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
+        """The prefixes that go on: log-probabilities (B, K), and places (B, K) in K x V.
+
+        ``totals`` (B, K, V) are those of all continuations, ``live`` (B,) numbers the groups.
+        """
+        _, beam, vocabulary = totals.shape
+        flat, groups = totals.flatten(1), self.options.beam_groups
+        if groups == 1:
+            return flat.topk(beam, 1)
+        places = live.new_zeros(len(live), beam)
+        chosen = totals.new_zeros(int(live[-1]) // groups + 1, vocabulary)  # by picture and word
+        for group in range(groups):
+            rows = (live % groups == group).nonzero().squeeze(1)
+            pictures = live[rows] // groups
+            penalty = self.options.diversity * chosen[pictures].repeat(1, beam)
+            places[rows] = (flat[rows] - penalty).topk(beam, 1).indices
+            real = flat[rows].gather(1, places[rows]).isfinite().to(chosen.dtype)
+            chosen.index_put_((pictures.unsqueeze(1), places[rows] % vocabulary), real, True)
+        return flat.gather(1, places), places
+
+
+def _merged(groups: Sequence[list[Decoded]], count: int) -> list[Decoded]:
+    """The captions of a picture's groups, each once: the best of all groups, then the second."""
+    found: dict[tuple[int, ...], Decoded] = {}
+    for rank in zip_longest(*groups):
+        for caption in sorted(filter(None, rank), key=lambda each: -each.score):
+            found.setdefault(tuple(caption.tokens), caption)
+    return sorted(list(found.values())[:count], key=lambda each: -each.score)
 
 
 @dataclass(frozen=True)

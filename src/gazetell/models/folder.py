@@ -36,6 +36,7 @@ from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
 from ..errors import DataError, GazetellError, ModelError, UsageError
 from ..files import atomic_path, read_json, write_json, write_text
+from ..metrics import TITLES, points
 from .answerers import AnswerModel, answerer_config, build_answerer
 from .captioners import CaptionModel, build_captioner, captioner_config
 from .confidence import Confidence
@@ -539,7 +540,7 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         of, beam = "questions", ""
         if kind == "captioner":
             of, beam = "pictures", f", beam {metrics.get('beam', '?')}"
-        rows = [f"| {name} | {value:.4f} |" for name, value in figures.items()]
+        rows = [f"| {TITLES.get(n, n)} | {points(n, value)} |" for n, value in figures.items()]
         first = f"On {metrics.get('split', '?')} ({metrics.get(of, '?')} {of}){beam}:"
         measured = "\n".join([first, "", "| metric | value |", "|---|---|", *rows])
     return CARD.format(

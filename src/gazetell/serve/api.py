@@ -60,6 +60,7 @@ from .guard import (
 )
 
 Kind = TypeVar("Kind", Captioner, Answerer)
+OPTIONS = set(DecodingOptions.__dataclass_fields__)
 
 # Requests
 
@@ -117,6 +118,10 @@ class CaptionRequest(PictureOrLookRequest):
         None, ge=1, le=100, description="Most words; the model's if not given."
     )
     captions: int = Field(1, ge=1, description="How many, best first; at most the beam.")
+    min_length: int | None = Field(None, ge=0, le=100, description="Fewest words.")
+    no_repeat_ngram: int | None = Field(None, ge=0, description="So many words are never repeated.")
+    beam_groups: int | None = Field(None, ge=1, description="They avoid each other's words.")
+    diversity: float | None = Field(None, gt=0, le=100, description="How much groups avoid them.")
 
 
 class AnswerRequest(PictureOrLookRequest):
@@ -295,8 +300,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"content": {"application/problem+json": {"schema": ProblemReply.model_json_schema()}}}
     for status in sorted(set(CODES.values()))
 }
-
-# The models' work
 
 
 @dataclass(frozen=True)
@@ -502,18 +505,16 @@ def create_app(
         """Tell what a picture shows, and where the model looked for each word."""
         asked = await read(request, CaptionRequest)
         name, model = service.choose(Captioner, asked.model)
-        least = model.decoding.min_length
+        least = model.decoding.min_length if asked.min_length is None else 0
         if asked.max_length is not None and asked.max_length < least:
             detail = f"the captions of {name} have at least {least} words."
             raise Problem("invalid", f"max_length {asked.max_length}: {detail}")
-        own = asked.model_dump(include={"beam", "max_length"}, exclude_none=True)
-        decoding = model.options(**own)
+        decoding = model.options(**asked.model_dump(include=OPTIONS, exclude_none=True))
         if decoding.beam > options.beam:
             raise Problem("invalid", f"beam {decoding.beam}: expected 1 to {options.beam}.")
-        if asked.captions > decoding.beam:
-            detail = f"expected at most the beam, {decoding.beam}."
-            raise Problem("invalid", f"captions {asked.captions}: {detail}")
-        found, timings = await service.reply(asked, CaptionWork(model, decoding, asked.captions))
+        if (count := asked.captions) > (most := decoding.beam):
+            raise Problem("invalid", f"captions {count}: expected at most the beam, {most}.")
+        found, timings = await service.reply(asked, CaptionWork(model, decoding, count))
         items = [CaptionItem.of(caption, asked.gaze) for caption in found]
         return CaptionReply(model=name, captions=items, timings=timings)
 
@@ -547,8 +548,7 @@ def create_app(
             picture = await engine.open(image, Work(None))
             await engine.run(picture, Work(None))
             if not await service.looks.keep(handle, picture, picture.size):
-                detail = "There is no room to keep a picture; send it with each request."
-                raise Problem("busy", detail)
+                raise Problem("busy", "There is no room for a picture; send it with each request.")
         return LookReply(look=handle, expires_in=options.look_seconds)
 
     @app.get("/v1/models", responses={503: PROBLEMS[503]})

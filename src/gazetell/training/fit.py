@@ -286,7 +286,7 @@ def _fit(
                 save_model(out, model)
         if not ranks.first:
             return load_model(out)
-    value = f"{task.chosen_by} on val {score:.4f}"
+    value = f"{task.chosen_by} on val {100 * score:.1f}"
     if score <= 0:
         why = "" if task.unfit else f"; it chose, since {task.chosen_by} stayed 0"
         value = f"loss on val {abs(score):.4f}{why}"

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ..data.batches import Source
 from ..errors import GazetellError
 from ..files import read_jsonl, write_jsonl
+from ..metrics import TITLES
 from ..pictures import PixelSource
 from .devices import Ranks, Shares
 from .task import Report, Task
@@ -177,7 +178,7 @@ class Training(L.LightningModule):
             return
         rows = [r for _, r in read_jsonl(self.history)] if self.history.is_file() else []
         write_jsonl(self.history, [*(r for r in rows if r["epoch"] < epoch), row])
-        shown = [f"{n} {values[n]:.4f}" for n in names if n in row and n != "reward_share"]
+        shown = [_shown(n, values[n]) for n in names if n in row and n != "reward_share"]
         where = f"epoch {epoch}/{self.options.epochs}"
         self.report("  ".join([where, *shown, f"{seconds:.0f} s"]))
 
@@ -258,3 +259,11 @@ class ProgressBar(callbacks.RichProgressBar):
     def get_metrics(self, *modules: Any) -> dict[str, int | str | float | dict[str, float]]:
         """What is shown behind the bar."""
         return {k: v for k, v in super().get_metrics(*modules).items() if k != "v_num"}
+
+
+def _shown(name: str, value: float) -> str:
+    """A figure of ``metrics.jsonl`` as a person reads it: ``val_cider`` 0.547 is CIDEr 54.7."""
+    split, _, what = name.partition("_")
+    if what == "loss":
+        return f"{name} {value:.4f}"
+    return f"{split} {TITLES['cider_d' if what == 'reward' else what]} {100 * value:.1f}"
