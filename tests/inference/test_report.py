@@ -121,7 +121,7 @@ def test_each_example_has_gaze_score_verdict_and_references(tmp_path):
     marks = [attrs["class"] for attrs in page.all("span") if "mark" in attrs.get("class", "")]
     assert marks == ["mark", "mark right", "mark", "mark", "mark wrong"]
     told = [data for tag, data in page.texts if tag == "span" and data.strip()]
-    assert [data for data in told if "CIDEr" in data] == ["CIDEr 123.5", "CIDEr 0.0"]
+    assert [data for data in told if "CIDEr" in data] == ["CIDEr 123.4", "CIDEr 0.0"]
     assert {"true: not northern", "not checked", "no red circle"} <= set(told)
     assert [data for tag, data in page.texts if tag == "li"].count("one orange dot") == 3
 
