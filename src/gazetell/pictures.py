@@ -544,7 +544,7 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     others: dict[Path, None] = {}
-    again, names = 0, list(map(os.fspath, arguments))
+    again, names = 0, [os.fspath(argument) for argument in arguments]
     there = {name: os.path.lexists(name) for name in names}
     if names and not any(there[name] or glob.has_magic(name) for name in names):
         raise ImageError(f"{names[0]}: no such file or folder; expected a picture or a pattern")

@@ -13,7 +13,8 @@ from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
 from ..files import spreadsheet_text
-from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_best, check_bound
+from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_best
+from ..models.confidence import check_bound
 from ..models.folder import PHOTO
 from ..pictures import NamedBytes, image_files
 from .terminal import (
@@ -157,8 +158,8 @@ def _writer(
         elif as_csv:
             texts = [spreadsheet_text(text) for text in (name, caption.text)]
             sure = "" if caption.confidence is None else round(caption.confidence, 5)
-            row = [*texts, round(caption.log_prob, 5), sure]
-            table.writerow([*row, rank] if ranked else row)
+            cells = [*texts, round(caption.log_prob, 5), sure]
+            table.writerow([*cells, rank] if ranked else cells)
         else:
             mark = "  (not sure)" if caption.sure is False else ""
             text = f"{one_line(name)}\t{caption.text}" if several else caption.text

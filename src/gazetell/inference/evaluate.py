@@ -39,13 +39,13 @@ from ..metrics import (
     score_captions,
     score_wups,
 )
-from ..models.confidence import ANSWERS, SAMPLE, fit_abstaining, fit_confidence
+from ..models.confidence import ANSWERS, SAMPLE, check_bound, fit_abstaining, fit_confidence
 from ..models.decoding import Decoded
 from ..models.encoders import Grid
 from ..pictures import View
 from ..process import bar
 from .figures import Pointing, bias, compare, pointing, references_of, save_plots
-from .predict import Answer, Answerer, Caption, Captioner, check_bound
+from .predict import Answer, Answerer, Caption, Captioner
 
 COVERAGES = (0.25, 0.5, 0.75, 1.0)
 KEPT = (1.0, 0.8, 0.6, 0.4)  # shares of the captions, surest first

@@ -27,6 +27,7 @@ from ..data.batches import pad_rows
 from ..data.text import Question, Tokenizer, read_question, sentence
 from ..errors import ImageError, ModelError, UsageError
 from ..features import Model, Picture
+from ..models.confidence import check_bound
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
 from ..models.encoders import Grid
 from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, named_or_photo, told
@@ -503,8 +504,7 @@ class Answerer(Model):
         check_several("questions", questions)
         if not questions:
             return []
-        encoding = self.encode(image)
-        owner = torch.zeros(len(questions), dtype=torch.long)
+        encoding, owner = self.encode(image), torch.zeros(len(questions), dtype=torch.long)
         answers = self.answer(
             encoding.grid, questions, owner, abstain_below=abstain_below, evidence=evidence
         )
@@ -598,9 +598,3 @@ def _digits(value: float | None) -> float | None:
 
 def _maps(attention: torch.Tensor | None, grid: Grid) -> np.ndarray | None:
     return None if attention is None else attention.numpy().reshape(-1, grid.height, grid.width)
-
-
-def check_bound(value: float | None) -> None:
-    """Refuse a bound on the confidence outside 0 to 1, with a UsageError; None is the model's."""
-    if value is not None and (not isinstance(value, Real) or not 0 <= value <= 1):
-        raise UsageError(f"--abstain-below {value}: expected 0 to 1")

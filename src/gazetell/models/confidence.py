@@ -40,6 +40,7 @@ References:
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -47,6 +48,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import UsageError
 from ..metrics import caption_scores, cider_problem, person_level, selective_threshold
 from .decoding import Decoded
 
@@ -208,6 +210,12 @@ def fit_abstaining(
     if reached is None:
         say(f"never sure: even of the surest validation answers less than {ANSWERED:.0%} are right")
     return 1.0 if reached is None else reached
+
+
+def check_bound(value: float | None) -> None:
+    """Refuse a bound on the confidence outside 0 to 1, with a UsageError; None is the model's."""
+    if value is not None and (not isinstance(value, Real) or not 0 <= value <= 1):
+        raise UsageError(f"--abstain-below {value}: expected 0 to 1")
 
 
 def fit_logistic(
