@@ -68,7 +68,7 @@ def test_a_replica_killed_under_load_loses_no_request(replicas, client, models, 
         time.sleep(1)
         os.kill(first, signal.SIGKILL)
         told = [one for task in tasks for one in task.result()]
-    assert len(told) > 50
+    assert len(told) > len(tasks)
     assert set(told) == expected
     assert "a replica was lost" in replicas.log.read_text()  # and another one was asked
     assert first not in replicas.processes(REPLICA)

@@ -36,7 +36,7 @@ from ..models.encoders import Encoder, EncoderConfig
 from ..models.folder import fetch, is_pair, named_or_photo
 from ..models.precision import choose
 from ..pictures import load_pictures, stack_pixels
-from ..process import keep_memory
+from ..process import KEEP_MEMORY
 from .describe import Describer, Row, Task
 from .predict import Answerer, Captioner, LoadOptions
 from .sources import Block, Reader, Source, need
@@ -67,7 +67,6 @@ class Actor:
     """What Ray Data runs, one a device."""
 
     def __init__(self, job: Job, versions: dict[str, str]) -> None:
-        keep_memory()
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
         self.work: Callable[[Any], Any] | None = None
         try:
@@ -143,6 +142,8 @@ def run(
             batch_size=1,
             num_cpus=1,
             num_gpus=1 if gpu else 0,
+            # Ray calls an actor in a thread, which has memory of its own before it is ours.
+            runtime_env={"env_vars": KEEP_MEMORY},
             # The cluster may grow meanwhile, and what a machine that died had goes to the others.
             compute=ActorPoolStrategy(min_size=1, initial_size=max(1, min(count, len(rows)))),
         )
