@@ -102,7 +102,9 @@ def test_every_source_gives_a_row_a_picture(model, home, kind):
         assert row["confidence"] == pytest.approx(expected.confidence, abs=1e-3)
         assert (row["sure"], row["ended"]) == (expected.sure, expected.ended)
         assert row["error"] is None
-    # What is done is not done again.
+    # What is done is not done again, also where an earlier version did not know an option.
+    manifest = home / "out/_gazetell.json"
+    manifest.write_text(manifest.read_text().replace('"beam_groups": 1,', ""))
     again = describe(model, source.format(home), "out", column=column)
     assert (again.pictures, again.captioned) == (5, 0)
     assert rows_in(home / "out") == rows
@@ -188,15 +190,13 @@ def test_members_of_a_tar_that_are_links_or_have_one_name(model, home):
     with tarfile.open(home / "shards/0.tar", "a") as tar:
         for name in ("link.png", "1.png"):
             tar.add(home / "pictures/z.png", name)
-            tar.getmember(name).name = name
         about = tarfile.TarInfo("hard.png")
         about.type, about.linkname = tarfile.LNKTYPE, "0.png"
         tar.addfile(about)
         tar.add(home / "pictures/z.png", "last.png")
     done = describe(model, "shards/0.tar", "out")
     rows = {row["picture"]: row["error"] for row in rows_in(home / "out")}
-    added = ["0.tar/link.png", "0.tar/1.png#2", "0.tar/hard.png", "0.tar/last.png"]
-    assert list(rows) == [*TARS[:3], *added]
+    assert [name[6:] for name in rows][3:] == ["link.png", "1.png#2", "hard.png", "last.png"]
     assert [name for name, error in rows.items() if error] == ["0.tar/hard.png"]
     assert "is a link to 0.png in the tar" in str(done.failed[0])
 

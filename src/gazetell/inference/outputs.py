@@ -28,6 +28,7 @@ from typing import Any
 from ..data.text import sentence
 from ..errors import DataError, ImageError, UsageError, WriteError
 from ..files import spreadsheet_text, write_error, write_jsonl
+from ..models.decoding import DecodingOptions
 from .gaze import fill, one_line, template
 from .sources import file_system, need
 
@@ -195,14 +196,14 @@ def _differences(first: Row, now: Row) -> list[str]:
     pairs = zip(str(first.get("model")).split("-"), now["model"].split("-"), strict=False)
     other = ["another model"] * any(a != b for a, b in pairs)
     for name, value in now["options"].items():
-        if (before := first["options"].get(name)) != value:
+        # What an earlier version did not know was as it is by default.
+        if (before := first["options"].get(name, getattr(DecodingOptions, name, None))) != value:
             other.append(f"{name} {_told(before)} (now {_told(value)})")
     return other
 
 
 def _told(value: Any) -> str:
-    if value is None:
-        return "none"
+    value = "none" if value is None else value
     return ", ".join(map(repr, value)) if isinstance(value, list) else str(value)
 
 

@@ -300,11 +300,8 @@ def open_source(source: str | os.PathLike[str], column: str | None = None) -> So
         entries = [Entry(_seen_from(base, one.path), one.path, _stamp(one)) for one in found]
         return _files(name, entries, Reader(files, None))
     if not os.path.isdir(name) and not (glob.has_magic(name) and not os.path.lexists(name)):
-        what = (
-            "a file; for pictures by name: gazetell caption"
-            if os.path.isfile(name)
-            else "not there"
-        )
+        alone = "a file; for pictures by name: gazetell caption"
+        what = alone if os.path.isfile(name) else "not there"
         raise ImageError(f"{name}: is {what}; expected {KINDS}")
     folder = _before_pattern(name)
     if os.path.isdir(name) and any(x.lower().endswith(TARS) for x in os.listdir(name)):
