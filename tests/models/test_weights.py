@@ -13,7 +13,7 @@ from torchvision.models import DenseNet, GoogLeNet, Inception3, WeightsEnum
 
 from gazetell.errors import ModelError, UsageError
 from gazetell.models import weights as module
-from gazetell.models.encoders import Encoder, EncoderConfig
+from gazetell.models.encoders import Encoder, EncoderConfig, encoder_names
 from gazetell.models.weights import load_pretrained, read_state_dict
 
 NAME = "squeezenet1_1"
@@ -197,6 +197,34 @@ def test_published_weights_bring_their_transform(network, state, monkeypatch, ca
     assert asked == [("IMAGENET1K_V1", True)] * 2
     assert same(network, state)
     assert caplog.messages == ["encoder weights DEFAULT are IMAGENET1K_V1 here"]
+
+
+@pytest.mark.parametrize("name", ["vgg16", "densenet121", "convnext_tiny", "resnet50"])
+def test_an_encoder_takes_its_best_published_weights(name, monkeypatch):
+    asked, layer = [], torch.nn.Linear(1, 1)
+
+    def have(self, **options):
+        asked.append(self)
+        return layer.state_dict()
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", have)
+    transform = load_pretrained(layer, name, EncoderConfig(name).weights)
+    (entry,) = asked
+    assert transform["size"] == entry.transforms().crop_size[0]
+    measured = [each.meta["_metrics"].get("ImageNet-1K", {"acc@1": 0}) for each in type(entry)]
+    top = max(each["acc@1"] for each in measured)
+    assert entry.meta["_metrics"]["ImageNet-1K"]["acc@1"] == top
+
+
+def test_every_encoder_has_a_default():
+    """That of torchvision, where torchvision has the network."""
+    for name in encoder_names():
+        weights = EncoderConfig(name).weights
+        if name not in (*module.LITE, "small-cnn"):
+            assert zoo.get_model_weights(name)[weights] is zoo.get_model_weights(name).DEFAULT
+    assert EncoderConfig("timm/resnet18").weights == "a1_in1k"
+    with pytest.raises(UsageError, match="timm has it: timm/resnet18d"):
+        EncoderConfig("resnet18d")
 
 
 def test_a_published_file_that_was_fetched_by_hand_keeps_its_transform(tmp_path):

@@ -93,6 +93,25 @@ def test_what_another_architecture_lacks_of_a_recipe_is_left_out_and_named(
     assert said == ([f"recipe {recipe}: left out, without effect here: {left}"] if left else [])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "encoder", "weights", "left"),
+    [
+        ("vqa2-lstm", "resnet50", "IMAGENET1K_V2", "encoder vgg16: encoder_weights, encoder_layer"),
+        ("scenes", "convnext_tiny", "IMAGENET1K_V1", "small-cnn: encoder_weights, encoder_size"),
+        ("scenes", "small-cnn", "none", None),
+        ("flickr8k", "densenet121", "IMAGENET1K_V1", None),
+    ],
+)
+def test_weights_and_layer_of_a_recipe_are_its_encoders(recipe, encoder, weights, left, caplog):
+    chosen = train_options(recipe, encoder=encoder)
+    assert (chosen.encoder, chosen.encoder_weights) == (encoder, weights)
+    assert not left or (chosen.encoder_layer, chosen.encoder_size) == (None, None)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == bool(left)
+    assert all(line.endswith(left) for line in said)
+    assert train_options(recipe, encoder=encoder, encoder_weights="none").encoder_weights == "none"
+
+
 def test_what_is_given_wins_over_the_recipe():
     chosen = train_options("scenes", hidden=16)
     assert (chosen.hidden, chosen.embedding, chosen.clip) == (16, 128, 5.0)

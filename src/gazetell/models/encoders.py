@@ -173,9 +173,10 @@ class EncoderConfig(Options):
         if self.name.startswith(TIMM):
             timm_preset(self.name, "none")
         elif self.name not in encoder_names():
+            near = f"; timm has it: {TIMM}{self.name}" * (TIMM + self.name in timm_names())
             raise UsageError(
                 f"--encoder {self.name}: expected {SMALL_CNN}, {', '.join(LITE)}, {TIMM}NAME or a "
-                "torchvision classification CNN (gazetell models lists them)"
+                f"torchvision classification CNN (gazetell models lists them){near}"
             )
         if self.weights == "auto":
             object.__setattr__(self, "weights", _own_weights(self.name))

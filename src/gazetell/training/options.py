@@ -244,6 +244,8 @@ class AnswerOptions(TrainOptions):
 
 PARTS = (StartOptions, EncoderOptions, OptimiserOptions, RunOptions, CaptionOptions, AnswerOptions)
 ENCODER = tuple(each.name for each in fields(EncoderConfig) if each.name != "name")
+# What of a recipe is its encoder's alone, and no other's.
+OF_ITS_ENCODER = tuple(f"encoder_{name}" for name in ("weights", "layer", "size", "mean", "std"))
 # What of an earlier model's architecture a second stage chooses anew, and what its vocabulary sets.
 ANEW = {"dropout", "grid_dropout", "word_dropout", "blind"}
 VOCABULARY = ("min_frequency", "max_words", "keep", "answers", "word_vectors")
@@ -362,7 +364,7 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
     """
     if unknown := sorted(given.keys() - flags().keys()):
         raise UsageError(f"{flag(unknown[0])}: there is no such option")
-    values = plain((read_recipe(recipe) if recipe else {}) | given)
+    values = plain(_with_encoder(recipe, given.get("encoder")) | given if recipe else given)
     # Of a folder with both: the one of the architecture's kind.
     kind = "answerer" if values.get("architecture") in ANSWERERS else "captioner"
     # Absolute, since the run may be resumed from another folder.
@@ -416,6 +418,16 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
     if left:
         logger.warning("recipe %s: left out, without effect here: %s", recipe, ", ".join(left))
     return options
+
+
+def _with_encoder(recipe: str, encoder: str | None) -> dict[str, Any]:
+    """The options of a recipe, without those of its encoder where another one is given."""
+    values = read_recipe(recipe)
+    own = values.get("encoder", EncoderConfig.name)
+    if encoder not in (None, own) and (left := [n for n in OF_ITS_ENCODER if values.pop(n, None)]):
+        what = ", ".join(left)
+        logger.warning("recipe %s: left out, being of its encoder %s: %s", recipe, own, what)
+    return values
 
 
 def taken_over(options: TrainOptions) -> set[str]:
