@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo demo-train test lint clean chromium
+.PHONY: demo demo-train test lint messages clean chromium
 
 demo: .venv/run.stamp
 	$(BIN)/gazetell demo
@@ -25,6 +25,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every error message of the code, to be read.
+messages: .venv/dev.stamp
+	$(BIN)/python tests/test_messages.py
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gazetell needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'

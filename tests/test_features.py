@@ -221,7 +221,7 @@ def test_an_unreadable_picture_is_named_and_can_be_mended(
     encoder, pictures, changeable, whole, workers
 ):
     (changeable.root / NAMES[9]).write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=rf"{NAMES[9]}: is no picture") as caught:
+    with pytest.raises(ImageError, match=rf"{NAMES[9]}: is not a picture") as caught:
         build(changeable, encoder, workers=workers)
     assert "\n" not in str(caught.value)
     shutil.copy(pictures / NAMES[9], changeable.root)

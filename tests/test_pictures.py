@@ -218,7 +218,7 @@ def test_wide_grey(values, expected):
 
 def test_values_that_are_not_finite_are_told(caplog):
     values = np.full((2, 2), np.nan, np.float32)
-    with pytest.raises(ImageError, match="holds no finite value"):
+    with pytest.raises(ImageError, match="has no finite value"):
         open_image(packed(Image.fromarray(values), "TIFF"))
     values[0] = 1
     open_image(packed(Image.fromarray(values), "TIFF"))
@@ -312,9 +312,9 @@ def test_what_is_no_picture(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     cases = {
         "empty.jpg": r"empty\.jpg: is empty \(0 bytes\); expected a JPEG",
-        "text.jpg": r"text\.jpg: is no picture; expected a JPEG",
-        "vector.svg": r"vector\.svg: is no picture",
-        "other.jpg": r"other\.jpg: is no picture",
+        "text.jpg": r"text\.jpg: is not a picture that can be opened; expected a JPEG",
+        "vector.svg": r"vector\.svg: is not a picture",
+        "other.jpg": r"other\.jpg: is not a picture",
         "folder.jpg": r"folder\.jpg: is a folder or device; expected a picture file",
         "pipe.jpg": r"pipe\.jpg: is a folder or device",
         "missing.jpg": r"missing\.jpg: cannot be read: No such file",
@@ -327,7 +327,7 @@ def test_what_is_no_picture(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(ImageError, match="picture: is empty"):
         open_image(b"")
-    with pytest.raises(ImageError, match="picture: is no picture"):
+    with pytest.raises(ImageError, match="picture: is not a picture"):
         open_image(b"GIF7 or so, in plain words")
     with pytest.raises(ImageError, match="found list"):
         open_image([1, 2, 3])  # type: ignore[arg-type]
@@ -578,7 +578,7 @@ def test_pictures_are_loaded_in_their_order(folder, workers, batch):
     batches = list(load_pictures(paths, Frame(6), batch=batch, workers=workers, with_preview=True))
     assert [len(loaded) for loaded in batches] == {1: [1, 1, 1], 2: [2, 1], 9: [3]}[batch]
     zero, one, two = (picture for loaded in batches for picture in loaded)
-    assert "1.png: is no picture" in str(one)
+    assert "1.png: is not a picture" in str(one)
     for picture, path in ((zero, paths[0]), (two, paths[2])):
         assert np.array_equal(picture.pixels, pixels_of(path))
         assert picture.preview.size == (6, 6)

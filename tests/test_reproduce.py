@@ -232,7 +232,7 @@ def test_rows_begin_with_photo_are_taught_by_rows_and_count_in_a_dataset(tmp_pat
     assert options("rewarded")["reward_references"] == str(folder / "texts")
     assert reproduce(plan(tmp_path, TAUGHT), folder, out, **SILENT) == entries
     lost = plan(tmp_path, TAUGHT.replace('"texts"', '"text"'))
-    with pytest.raises(DataError, match=r"data/text: is no prepared dataset"):
+    with pytest.raises(DataError, match=r"data/text: is not a prepared dataset"):
         reproduce(lost, folder, tmp_path / "new", **SILENT)
     own = TAUGHT.replace('encoder_from = "photo"\nteacher', 'recipe = "scenes"\nteacher')
     own = own.replace("hidden = 12", 'hidden = 12, encoder_trainable = "none"')
@@ -244,9 +244,9 @@ def test_rows_begin_with_photo_are_taught_by_rows_and_count_in_a_dataset(tmp_pat
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('"both"]', '"boht"]', "row 'taught': needs 'boht', which is no row above"),
+        ('"both"]', '"boht"]', "row 'taught': needs 'boht', which is not a row above it"),
         ('"both"]', '"both", "first"]', "row 'taught': names 'first-seed0' twice"),
-        ('"both"]', '"photo"]', "row 'taught': needs 'photo', which is no row above"),
+        ('"both"]', '"photo"]', "row 'taught': needs 'photo', which is not a row above it"),
         ('name = "both"', 'name = "photo"', "is the name of a model that comes with"),
         ("samples = 2,", 'teacher = ["a"],', "teacher is among the options; expected it beside"),
         ("samples = 2,", "hidden = 3,", "row 'rewarded': --hidden 3: --init-from .* has 16"),

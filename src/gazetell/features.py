@@ -278,7 +278,7 @@ class FeatureCache:
     ) -> Tensor:
         """The cells (B, R, C) of ``grid``."""
         if crops is not None:
-            raise ValueError("a cache holds grids of whole pictures alone")
+            raise ValueError("a cache holds only grids of whole pictures")
         return self.grid(names, mirrored).cells
 
 

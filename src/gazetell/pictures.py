@@ -189,7 +189,7 @@ def _recognise(prefix: bytes, name: str) -> tuple[str, Callable[..., Any]]:
         factory, accept = Image.OPEN[kind]
         if accept is None or accept(prefix[:16]) is True:
             return kind, factory
-    raise ImageError(f"{name}: is no picture; {_EXPECTED}")
+    raise ImageError(f"{name}: is not a picture that can be opened; {_EXPECTED}")
 
 
 def _decode(image: Image.Image, name: str, side: int | None, max_pixels: int) -> Image.Image:
@@ -247,7 +247,7 @@ def _eight_bits(image: Image.Image, name: str) -> np.ndarray:
     raw = np.asarray(image)
     if odd := int(np.count_nonzero(~np.isfinite(raw))):
         if odd == raw.size:
-            raise ImageError(f"{name}: holds no finite value")
+            raise ImageError(f"{name}: has no finite value")
         log.warning("%s: values that are not finite, taken as 0: %d of %d", name, odd, raw.size)
     values = np.nan_to_num(raw.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())

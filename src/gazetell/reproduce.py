@@ -252,9 +252,9 @@ def read_plan(name: str) -> Plan:
         if wrong["type"] == "missing" and not key.isdecimal():
             number = f"{places[0]} {int(places[1]) + 1}" if places else "the plan"
             raise DataError(f"{source}: {number} lacks the key {key!r}") from error
-        raise DataError(f"{source}: is no plan: {where}: {wrong['msg']}") from error
+        raise DataError(f"{source}: is not a plan: {where}: {wrong['msg']}") from error
     except GazetellError as error:
-        raise DataError(f"{source}: is no plan: {error}") from error
+        raise DataError(f"{source}: is not a plan: {error}") from error
     if any(first == second for first, second in (pair.rows for pair in plan.compare)):
         raise DataError(f"{source}: compare: expected rows = two different names")
     if not plan.rows:
@@ -267,7 +267,7 @@ def read_plan(name: str) -> Plan:
             raise DataError(f"{source}: row {row.name!r}: {error}") from error
         known[row.name] = row
     if unknown := [name for pair in plan.compare for name in pair.rows if name not in known]:
-        raise DataError(f"{source}: compares {unknown[0]!r}, which is no row")
+        raise DataError(f"{source}: compares {unknown[0]!r}, which is not a row of the plan")
     for first, second in (map(plan.row, pair.rows) for pair in plan.compare):
         alike = plan.answers(first) == plan.answers(second)
         if not alike or not set(plan.on_of(first)) & set(plan.on_of(second)):
@@ -282,7 +282,7 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     first, lenders = row.init_from, {*row.lenders.values()} - {*SHIPPED}
     for name in (*row.members, *row.teacher, *lenders):
         if name not in above:
-            raise DataError(f"needs {name!r}, which is no row above")
+            raise DataError(f"needs {name!r}, which is not a row above it")
     beside = {"init_from", "encoder_from", "word_vectors", "teacher", "reward_references"}
     for name in row.options.keys() & beside:
         of = "a dataset's" if name == "reward_references" else "a row's"

@@ -74,7 +74,9 @@ def test_photo_is_described_and_measured_without_writing_into_it(run, world, pho
     status, out, err = run("evaluate photo --data data --beam 1 --json")
     assert (status, json.loads(out)["beam"]) == (0, 1)
     assert "data: has captions and questions; expected photo/answerer for those" in err
-    assert "predictions are not kept: photo is no folder here; --out keeps them" in err
+    assert (
+        "predictions are not kept: photo is not a folder on this machine; --out keeps them" in err
+    )
     status, out, err = run("evaluate photo/answerer --data data --json --out kept")
     assert (status, json.loads(out)["questions"]) == (0, 15)
     (world / "data/captions.jsonl").unlink()
@@ -297,7 +299,7 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("caption --model tell", 2, "expected pictures"),
         ("caption nothing.png --model tell", 4, "nothing.png"),
         ("caption bare --model tell", 4, "bare: no pictures there"),
-        ("caption a.png --model nowhere", 5, "nowhere: is no model folder"),
+        ("caption a.png --model nowhere", 5, "nowhere: is not a model folder"),
         ("caption a.png --model ask", 5, "use it with: gazetell ask"),
         ("caption a.png --model tell --beam 0", 2, "--beam 0:"),
         ("caption a.png --model tell --batch 0", 2, "--batch 0"),
@@ -307,7 +309,7 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("caption a.png --model tell --beam 4 --beam-groups 3", 2, "--beam-groups 3: expected a n"),
         ("caption a.png --model tell --diversity 1", 2, "--diversity: has no effect without --be"),
         ("caption a.png --model tell --beam 3 --min-length 30", 2, "--min-length 30: expected 0"),
-        ("caption a.png missing.png --model nowhere", 5, "nowhere: is no model folder"),
+        ("caption a.png missing.png --model nowhere", 5, "nowhere: is not a model folder"),
         ("caption a.png --model tell --json --csv", 2, "--json and --csv"),
         ("caption a.png --model tell --gaze a.bmp", 2, ".bmp"),
         ("caption a.png data/images --model tell --gaze a.gif", 2, "one file for 22 pictures"),
@@ -332,7 +334,7 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("train data", 2, "--out"),
         ("train data --out tell", 2, "expected a new folder"),
         ("train --resume data", 5, "no run to resume"),
-        ("train --resume tell --epochs 9", 2, "--resume takes the run folder alone"),
+        ("train --resume tell --epochs 9", 2, "--resume takes only the run folder"),
         ("train data --out n --recipe scenes --freeze-words", 2, "--freeze-w"),
         ("train data --out new --passes 3", 2, "--passes"),
         ("features data --encoder resnet18 --encoder-weights a.pth", 5, "a.pth"),

@@ -27,7 +27,9 @@ def test_a_folder_is_described_and_what_is_amiss_is_told(run, home):
     assert (status, said) == (1, "")
     left, broken, cut, last = err.splitlines()
     assert "left out: .xcf" in left
-    assert broken.startswith("error: broken.jpg: is no picture; expected a JPEG, PNG")
+    assert broken.startswith(
+        "error: broken.jpg: is not a picture that can be opened; expected a JPEG, PNG"
+    )
     assert cut == "captions cut at --max-length (ended: false): 2"
     assert last == "out/captions.csv: 3 pictures, 2 captioned now, 0 before, 1 failed"
     for name in ("broken.jpg", "b.png", "c.xcf"):
@@ -66,7 +68,7 @@ def test_options_reach_the_search(run, home):
         (["pictures", *MODEL, "--out", "c", "--question", "why?"], 2, "--question: model is no"),
         (["s3:/pictures", *MODEL, "--out", "c"], 4, "s3:/pictures: is not there; expected"),
         (["nowhere", *MODEL, "--out", "c.csv"], 4, "nowhere: is not there"),
-        (["pictures", "--model", "nowhere", "--out", "c.csv"], 5, "nowhere: is no model folder"),
+        (["pictures", "--model", "nowhere", "--out", "c.csv"], 5, "nowhere: is not a model folder"),
         (["pictures", *MODEL, "--out", "model/config.json/c.csv"], 6, "c.csv"),
     ],
 )

@@ -241,19 +241,26 @@ def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, mo
     before = {path: path.read_bytes() for path in (world / "tell").rglob("*")}
     status, out, err = run("evaluate hf://someone/tell --data data --beam 2")
     assert (status, out) == (0, run("evaluate tell --data data --beam 2 --out here")[1])
-    assert "predictions are not kept: hf://someone/tell is no folder here; --out keeps" in err
+    assert (
+        "predictions are not kept: hf://someone/tell is not a folder on this machine; --out keeps"
+        in err
+    )
     assert {path: path.read_bytes() for path in (world / "tell").rglob("*")} == before
     status, *_ = run("evaluate hf://someone/ask --data data --out o --question-only blind")
     assert (status, (world / "o/predictions.jsonl").is_file()) == (0, True)
     told = run("evaluate hf://someone/tell --data data --split val --beam 2 --keep-best")
-    assert told == (2, "", "error: --keep-best: hf://someone/tell is no model folder here\n")
+    assert told == (
+        2,
+        "",
+        "error: --keep-best: hf://someone/tell is not a model folder on this machine\n",
+    )
 
 
 @pytest.mark.parametrize(
     ("command", "status", "said"),
     [
         ("--data data", 2, "expected a model folder"),
-        ("tell --data nowhere", 3, "nowhere: is no prepared dataset"),
+        ("tell --data nowhere", 3, "nowhere: is not a prepared dataset"),
         ("tell --data data --split dev", 3, "test, train, val"),
         ("ask --data data --split dev", 3, "splits with questions: test, train"),
         ("ask --data data --abstain-below 7", 2, "--abstain-below 7"),

@@ -130,7 +130,9 @@ def test_a_table(run, mistake, tmp_path):
     told = f"error: --split-column set: {table}:1 has no such column; columns: image, ask, say\n"
     mistake(2, told, *here, "--split-column", "set")
     asked = [*here, *asked, "--answer-column", "say"]
-    told = f"error: --images {tmp_path / 'no'}: is not a folder; expected that of the pictures\n"
+    told = (
+        f"error: --images {tmp_path / 'no'}: is not a folder; expected the folder of the pictures\n"
+    )
     mistake(2, told, *asked, "--images", tmp_path / "no")
     told = f"error: --where say=si: no row of {table} has it; say is 'yes' (1), 'no' (1)\n"
     mistake(2, told, *asked, "--where", "say=yes", "--where", "say=si")

@@ -28,7 +28,7 @@ def test_what_is_no_demo_is_never_deleted(run, tmp_path, names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("mine")
     status, _, err = run("demo", "--train", "--out", tmp_path, "--again")
-    assert (status, "holds something else" in err) == (2, True)
+    assert (status, "is not empty" in err) == (2, True)
     assert all((tmp_path / name).read_text() == "mine" for name in names)
 
 
@@ -77,7 +77,7 @@ def test_photographs_are_captioned_and_asked_about(run, world):
         ("--model ask", "--model ask: expected a captioner"),
         ("--model tell --model lstm", "--model tell lstm: expected a captioner"),
         ("--model tell --out a.png", "--out a.png: "),
-        ("--model tell --out .", "--out .: holds something else"),
+        ("--model tell --out .", "--out .: is not empty"),
     ],
 )
 def test_what_the_photographs_have_no_use_for_is_refused(run, world, options, said):

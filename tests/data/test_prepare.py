@@ -49,7 +49,7 @@ def broken(images: Path) -> dict[str, str]:
     (images / "3.png").write_bytes(bomb + struct.pack(">I", 0) + b"IDAT" + b"\0" * 4)
     return {
         "0.png": "is empty (0 bytes)",
-        "1.png": "is no picture",
+        "1.png": "is not a picture",
         "2.png": "is a damaged or truncated PNG picture",
         "3.png": "is 30000 x 30000 pixels",
     }
@@ -303,14 +303,14 @@ def test_a_folder_written_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({**CAPTION, "captions": "a dog"}, "is no CaptionRecord: captions: "),
+        ({**CAPTION, "captions": "a dog"}, "is not a CaptionRecord: captions: "),
         ({**CAPTION, "captions": ["a", 3]}, "captions.1: Input should be a valid string"),
         ({**CAPTION, "id": 2}, "id: Input should be a valid string"),
         ({**CAPTION, "image": None}, "image: Input should be a valid string"),
         ({**CAPTION, "boxes": [{**BOX, "words": "dog"}]}, "boxes.0.words: "),
         ({**CAPTION, "boxes": [{**BOX, "x0": "left"}]}, "boxes.0.x0: "),
         ({**CAPTION, "boxes": [{}]}, "boxes.0.words: Field required"),
-        ({**CAPTION, "boxes": 3}, "is no CaptionRecord"),
+        ({**CAPTION, "boxes": 3}, "is not a CaptionRecord"),
         ({**CAPTION, "colour": "red"}, "colour: "),
         ({"id": "2", "image": "a.png", "split": "val"}, "captions: Field required"),
         (CAPTION, "id '1' again in train, see line 1"),
@@ -326,7 +326,7 @@ def test_a_row_that_is_no_record(tmp_path, row, message):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"format": 2}, "dataset.json: expected format 1; prepare it anew"),
+        ({"format": 2}, "dataset.json: expected format 1; prepare it again"),
         ({"root": None}, 'dataset.json: expected "root", a string'),
         ({}, "holds no records"),
     ],
@@ -334,7 +334,7 @@ def test_a_row_that_is_no_record(tmp_path, row, message):
 def test_a_folder_that_is_no_dataset(tmp_path, about, message):
     with pytest.raises(DataError, match=message):
         Dataset.open(written(tmp_path, **about))
-    with pytest.raises(DataError, match="is no prepared dataset"):
+    with pytest.raises(DataError, match="is not a prepared dataset"):
         Dataset.open(tmp_path / "elsewhere")
 
 

@@ -164,7 +164,7 @@ def test_the_comma_form_with_split_lists(tmp_path):
     [
         ("p0.jpg,a dog, unquoted", "expected 2 fields, found 3"),
         ("p0.jpg", "expected 2 fields, found 1"),
-        ('p0.jpg,"open quote', "is no row of CSV"),
+        ('p0.jpg,"open quote', "is not a row of CSV"),
         ("p0.jpg,", "caption is empty"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_picture_in_two_splits_is_refused(saved):
     with pytest.raises(DataError, match=r"1.jpg is in val of .*a and in train of .*b; .*merge"):
         merge(first, second)
     assert len(merge(f"{first}:train", second).records) == 3
-    with pytest.raises(DataError, match="split 'test' holds nothing"):
+    with pytest.raises(DataError, match="split 'test' is empty"):
         merge(f"{first}:test", second)
     with pytest.raises(DataError, match=r"merge \S+b --without \S+a:val --out FOLDER makes"):
         merge(f"{first}:val", second)

@@ -52,14 +52,14 @@ def test_questions_of_a_split_and_back_from_disk(tmp_path):
         (question_text, " \t\n", "question is empty"),
         (question_text, "???", "question has no words: '???'"),
         (question_text, "¿ … $ ≠ ?!", "question has no words"),
-        (question_text, "what \ud800?", "question is no valid Unicode"),
+        (question_text, "what \ud800?", "question is not valid Unicode"),
         (answer_texts, [], "answer is missing"),
         (answer_texts, ["yes", None], "answer is missing"),
         (answer_texts, ["", "  "], "answer is empty"),
         (answer_texts, [2.5], "answer is float; expected text"),
         (answer_texts, [True], "answer is bool; expected text"),
         (answer_texts, [{"answer": "yes"}], "answer is dict"),
-        (answer_texts, ["\udfff"], "answer is no valid Unicode"),
+        (answer_texts, ["\udfff"], "answer is not valid Unicode"),
     ],
 )
 def test_what_is_no_question_and_no_answer(read, value, reason):
@@ -99,10 +99,10 @@ def test_what_contradicts_an_earlier_row_is_bad(tmp_path):
         (dataclasses.replace(CAPTION, id="7"), "picture 'a.jpg' has id 'a.jpg' at f:0, here '7'"),
         (dataclasses.replace(CAPTION, id="a.jpg", image="b.jpg"), "id 'a.jpg' is already that of"),
         (dataclasses.replace(CAPTION, captions=("fine", "")), "caption is empty"),
-        (dataclasses.replace(CAPTION, image="\ud83d"), "picture '\\ud83d' is no valid Unicode"),
+        (dataclasses.replace(CAPTION, image="\ud83d"), "picture '\\ud83d' is not valid Unicode"),
         (ONE, ""),
         (ONE, "question id '1' occurs twice, first at f:7"),
-        (dataclasses.replace(ONE, id="\ud800"), "id is no valid Unicode"),
+        (dataclasses.replace(ONE, id="\ud800"), "id is not valid Unicode"),
     ]
     for number, (record, _) in enumerate(rows):
         with bad.catch(f"f:{number}", "the row"):

@@ -275,7 +275,7 @@ def test_a_field_may_run_over_lines_but_not_over_a_row(tmp_path, left_out):
     assert notes == [f"t.csv: rows that run over several lines: 1 (first: {tmp_path}/t.csv:2)"]
     path = put(tmp_path / "t.csv", 'image,caption\na.jpg,"open\nb.jpg,fine\nc.jpg,end"\nd.jpg,"x')
     # A stray mark spoils its own row and no other.
-    told = r"t\.csv:2: is no row of CSV \(unexpected end of data\)"
+    told = r"t\.csv:2: is not a row of CSV \(unexpected end of data\)"
     dataset, rows = left_out(told, table, path)
     assert by_image(dataset) == {"b.jpg": ("fine",), "c.jpg": ('end"',)}
     assert [row.where for row in rows] == [f"{path}:2", f"{path}:5"]
@@ -302,7 +302,7 @@ BAD_CSV = [
     ("b.jpg,", 6, "caption is empty"),
     (",a dog", 6, "image is empty; expected the name of a picture"),
     ("b\0.jpg,a dog", 6, "image is "),
-    ('b.jpg,"a"dog', 6, "is no row of CSV"),
+    ('b.jpg,"a"dog', 6, "is not a row of CSV"),
     ('\n\nb.jpg,"x\n\ny",extra', 8, "expected 2 fields, found 3"),
 ]
 
@@ -322,7 +322,7 @@ BAD_JSON = [
     ("captions", "[" * 100_000, "is not JSON"),
     ("captions", '{"image": "b.jpg"}', "caption is missing"),
     ("captions", '{"image": "b.jpg", "captions": []}', "caption is list; expected text"),
-    ("captions", '{"image": "\\ud83d.jpg", "caption": "x"}', "picture .* is no valid Unicode"),
+    ("captions", '{"image": "\\ud83d.jpg", "caption": "x"}', "picture .* is not valid Unicode"),
     ("captions", '{"image": 5, "caption": "x"}', "image is 5; expected the name of a picture"),
     ("captions", {"split": "mine"}, "split is 'mine'; expected train, val or test"),
     ("captions", {"split": None}, "split is missing; expected train, val or test"),

@@ -115,7 +115,7 @@ def test_lower_case_comes_second(file):
         ("3 2\na 1 2\nb 3 4\n", "v.txt: holds 2 words, but line 1 says 3; is it truncated?"),
         ("4 2\n", "v.txt: holds 0 words, but line 1 says 4"),
         (b"\x89PNG\r\n\x1a\n 1 2\x00 3 4\n", "v.txt:1: expected a word and its numbers"),
-        (b"\x93NUMPY\x01 1 2\n", "v.txt: is no text; expected word vectors as text"),
+        (b"\x93NUMPY\x01 1 2\n", "v.txt: is not text; expected word vectors as text"),
         (b"PK\x03\x04glove.6B.50d.txt", "v.txt: is a zip archive; unpack it"),
         (gzip.compress(GLOVE.encode(), mtime=0)[:40], "v.txt: is a truncated or damaged gzip file"),
     ],

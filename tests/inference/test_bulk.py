@@ -149,7 +149,7 @@ def test_both_formats_have_one_schema_answers_and_errors(model, build, home):
     assert len(schemas) == 1
     (failed,) = [dict(row) for row in rows if row["error"]]
     assert (failed.pop("picture"), failed.pop("caption")) == ("a/2.png", "")
-    assert "2.png: is no picture" in failed.pop("error")
+    assert "2.png: is not a picture" in failed.pop("error")
     assert set(failed.values()) == {None}
     for row in (row for row in rows if not row["error"]):
         for answer in build().ask_all(home / "pictures" / row["picture"], ASKED):
@@ -317,7 +317,7 @@ MISTAKES = {
     "no pictures": ("texts.tgz", "out", {}, r"texts\.tgz: no pictures there"),
     "no rows": ("empty.parquet", "out", {"column": "x"}, r"empty\.parquet: has no rows"),
     "nothing": ("shards/x*.tar", "out", {}, r"nothing there that ends in \.tar"),
-    "not Parquet": ("fake.parquet", "out", {"column": "x"}, r"is no Parquet file"),
+    "not Parquet": ("fake.parquet", "out", {"column": "x"}, r"is not a Parquet file"),
     "table": ("shards/0.tar", "out.csv", {}, r"tables and sheets are of files that are pictures"),
     "suffix": ("pictures", "out.pdf", {}, r"expected a name that ends in \.csv"),
     "slash": ("pictures", "out.csv/", {}, r"expected a name that ends in"),

@@ -90,7 +90,7 @@ def test_features_are_those_of_this_process(started, home, scenes_dataset, tmp_p
     assert list(there.rows) == names
     assert torch.equal(here.grid(names).cells, there.grid(names).cells)
     # What a machine cannot do comes back as it would be told here.
-    with pytest.raises(ImageError, match=r"^machine \S+: \S+99\.png: is no picture") as caught:
+    with pytest.raises(ImageError, match=r"^machine \S+: \S+99\.png: is not a picture") as caught:
         list(encode([home / "pictures/99.png"]))
     assert "\n" not in str(caught.value)
 

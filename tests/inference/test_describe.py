@@ -334,7 +334,7 @@ CHANGES = {
     "edited": (r"was changed since gazetell wrote it; rename", lambda out, _: edit(out, "a", "A")),
     "damaged": (DONE + ":1: is damaged", lambda _, done: edit(done, '{"format"', '{\n{"format"')),
     "line": (DONE + ":2: is damaged", lambda _, done: edit(done, '"caption": ', '"other": ')),
-    "version": (r"is no journal of this version", lambda _, done: edit(done, '": 1,', '": 99,')),
+    "version": (r"is not a journal of this version", lambda _, done: edit(done, '": 1,', '": 99,')),
 }
 
 

@@ -284,7 +284,7 @@ def test_what_a_person_scores(captioner, dataset):
     single = (replace(records[0], captions=records[0].captions[:1]), *records[1:])
     figures = evaluate(captioner, replace(dataset, captions=single)).figures
     assert figures["human"] is None
-    assert figures["not_measured"]["human"] == "a picture has one reference alone"
+    assert figures["not_measured"]["human"] == "each picture has only one reference"
 
 
 def test_what_cannot_be_known_of_captions(captioner, dataset, tmp_path):
@@ -326,7 +326,7 @@ def test_limits_and_options(captioner, dataset, caplog):
         (dataset, {"beam": 0}, UsageError, "beam 0"),
         (dataset, {"split": "extra"}, DataError, "split 'extra' has no pictures"),
         (replace(dataset, captions=silent), {}, DataError, "has nothing to score against"),
-        ("nowhere", {}, DataError, "nowhere: is no prepared dataset"),
+        ("nowhere", {}, DataError, "nowhere: is not a prepared dataset"),
     ):
         with pytest.raises(error, match=said):
             evaluate(captioner, data, **options)

@@ -47,7 +47,7 @@ def test_the_sheet_is_complete_in_itself_and_least_sure_first():
 
 
 def test_what_comes_from_others_is_escaped():
-    error = ImageError(f"{EVIL}: is no picture")
+    error = ImageError(f"{EVIL}: is not a picture")
     text = review_sheet(EVIL, [row(EVIL, EVIL)], [error], base=EVIL)
     assert len(Page(text).all("script")) == 2
     assert data(text)["rows"][0]["picture"] == data(text)["name"] == EVIL

@@ -287,7 +287,7 @@ def test_the_card_tells_what_it_is_and_what_was_measured(folder_of, kind, said, 
 
 
 def test_what_is_no_model_folder_is_named(tmp_path):
-    refused(tmp_path / "none", str(tmp_path / "none"), "is no model folder")
+    refused(tmp_path / "none", str(tmp_path / "none"), "is not a model folder")
     refused(tmp_path, str(tmp_path), "no config.json")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     refused(tmp_path / "run", "not finished", f"gazetell train --resume {tmp_path / 'run'}")

@@ -93,7 +93,7 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path, protocol):
         torch.save({"weight": Trap(mark)}, file)
     else:
         file.write_bytes(pickle.dumps(Trap(mark), 2))
-    with pytest.raises(ModelError, match=r"net\.pth: is no plain state dict"):
+    with pytest.raises(ModelError, match=r"net\.pth: is not a plain state dict"):
         read_state_dict(file)
     assert not mark.exists()
 

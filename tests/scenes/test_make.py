@@ -90,17 +90,17 @@ def test_a_scenes_folder_is_made_anew(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"x")
-    with pytest.raises(UsageError, match="holds something else; expected a new or empty folder"):
+    with pytest.raises(UsageError, match="is not empty; expected a new or empty folder"):
         generate(tmp_path, train=1)
     other = tmp_path / "other"
     other.mkdir()
     (other / "dataset.json").write_text(json.dumps({"kind": "coco"}))
-    with pytest.raises(UsageError, match="other: holds something else"):
+    with pytest.raises(UsageError, match="other: is not empty"):
         generate(other, train=1)
     mine = tmp_path / "mine"
     (mine / "images").mkdir(parents=True)
     (mine / "captions.jsonl").write_text("my own\n")
-    with pytest.raises(UsageError, match="mine: holds something else"):
+    with pytest.raises(UsageError, match="mine: is not empty"):
         generate(mine, train=1)
     assert (mine / "captions.jsonl").read_text() == "my own\n"
     shutil.rmtree(mine)
@@ -136,12 +136,12 @@ def test_options_are_checked(options: dict, told: str, tmp_path: Path) -> None:
 
 
 def test_truth_that_cannot_be_read_is_named(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no generated scenes"):
+    with pytest.raises(DataError, match="has no generated scenes"):
         read_truth(tmp_path)
     (tmp_path / "recipe.json").write_bytes((made / "recipe.json").read_bytes())
     (tmp_path / "scenes.jsonl").write_text('{"id": "scene-000000", "things": 3}\n')
-    with pytest.raises(DataError, match=r"scenes\.jsonl:1: is no scene"):
+    with pytest.raises(DataError, match=r"scenes\.jsonl:1: is not a scene"):
         read_truth(tmp_path)
     (tmp_path / "recipe.json").write_text('{"version": 0}')
-    with pytest.raises(DataError, match="version 0, expected 1; generate it anew"):
+    with pytest.raises(DataError, match="version 0, expected 1; generate it again"):
         read_truth(tmp_path)

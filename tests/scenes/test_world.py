@@ -24,8 +24,8 @@ def thing(x: float, y: float) -> Thing:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"things": None}, "is no scene"),
-        ({"background": {"pattern": "plain"}}, "is no scene"),
+        ({"things": None}, "is not a scene"),
+        ({"background": {"pattern": "plain"}}, "is not a scene"),
         ({"things": [{**vars(thing(0.5, 0.5)), "shape": "blob"}]}, "small red blob"),
     ],
 )

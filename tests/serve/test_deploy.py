@@ -94,7 +94,7 @@ def test_the_manifest_is_a_rayservice():
     replica = front._bound_deployment.init_args[0]._bound_deployment
     scaling = replica._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas) == number
-    with pytest.raises(UsageError, match="colour: is no argument; expected batch, beam"):
+    with pytest.raises(UsageError, match="colour: is not an argument; expected batch, beam"):
         replicas.app({**application.args, "colour": 1})
 
     cluster = manifest["spec"]["rayClusterConfig"]

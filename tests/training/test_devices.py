@@ -206,7 +206,7 @@ def test_what_one_raises_ends_all(monkeypatch):
         pass
     monkeypatch.setattr(ranks, "gathered", lambda failed: [False, failed])
     with pytest.raises(ImageError), ranks.together():
-        raise ImageError("x.png: is no picture")
+        raise ImageError("x.png: is not a picture")
 
 
 # -- threads -----------------------------------------------------------------------------------

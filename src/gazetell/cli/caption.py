@@ -35,10 +35,10 @@ class Sampling(Decoding):
 
     Attributes:
         sample: Draw words at random instead of taking the best.
-        temperature: Of sampling; below 1 is more careful.
-        top_k: Sample among so many likeliest words; 0 for all.
+        temperature: Temperature of sampling; below 1 is more careful.
+        top_k: Sample among the N likeliest words; 0 for all.
         top_p: Sample among the likeliest words that reach this probability.
-        seed: Of sampling.
+        seed: Random seed of sampling.
     """
 
     sample: bool = False
@@ -71,9 +71,9 @@ def caption(
             spreadsheet would run, such as one that begins with =, gets a leading apostrophe.
         gaze: Save where the model looked: a .png, .html or .gif file for one picture, a folder
             (of .png files) for several.
-        n_best: So many captions of each picture, best first, each as a row with its rank; at most
-            the beam, or as many as you like with --sample.
-        batch: Pictures a forward pass, 16 if not given.
+        n_best: Number of captions per picture, best first, each as a row with its rank; at most
+            the beam, or any number with --sample.
+        batch: Number of pictures per forward pass; 16 if not given.
         computing: Where.
     """
     if not pictures:
@@ -203,7 +203,9 @@ def ask(
     if picture == STDIN and not questions:
         raise UsageError("- takes standard input for the picture; expected questions beside it")
     if STDIN in questions:
-        raise UsageError("-: is no question; without any they are read from standard input")
+        raise UsageError(
+            "-: is not a question; without questions they are read from standard input"
+        )
     given = {os.path.realpath(picture)}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
     answerer = Answerer.load(model, **vars(computing))

@@ -124,9 +124,9 @@ def scenes(
         train: Pictures to train on.
         val: Pictures for validation.
         test: Pictures for testing, of contents that training does not have.
-        captions: Captions a picture.
-        questions: Questions a picture.
-        seed: Of the scenes.
+        captions: Captions per picture.
+        questions: Questions per picture.
+        seed: Random seed of the scenes.
         workers: Processes that draw.
         json: Print the summary as one JSON object.
     """

@@ -75,7 +75,7 @@ class Training:
         test_pictures: Pictures to measure on, of contents never seen in training; 600 if not given.
         epochs: Passes over the training pictures; the recipe's if not given.
         answer_epochs: Passes over the training questions; the recipe's if not given.
-        seed: Of the scenes and of the training; 0 if not given.
+        seed: Random seed of the scenes and of the training; 0 if not given.
         again: Delete what an earlier training left in OUT and begin anew.
     """
 
@@ -127,7 +127,7 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
     began = time.perf_counter()
     page = out / "report.html"
     if (out.exists() and not out.is_dir()) or (out / "scenes").exists():
-        raise UsageError(f"--out {out}: holds something else; expected a new or empty folder")
+        raise UsageError(f"--out {out}: is not empty; expected a new or empty folder")
     how: Any = asdict(computing)
     # Captioner, answerer, or both in one.
     models: list[Any] = [load(name, **how) for name in names] or [load(**how)]
@@ -287,7 +287,7 @@ def _clear(out: Path, again: bool) -> None:
     if not names:
         return
     if "scenes" not in names or names - OWN - {*RUN_FILES}:
-        raise UsageError(f"--out {out}: holds something else; expected a new or empty folder")
+        raise UsageError(f"--out {out}: is not empty; expected a new or empty folder")
     if not again:
         raise UsageError(f"--out {out}: holds a demo; make it anew with --again, or name another")
     try:

@@ -44,10 +44,10 @@ def describe(
             model that answers too, such as photo.
         column: Of Parquet, the column that holds the pictures' bytes or their paths.
         engine: local, or ray for all devices of a cluster: pip install 'gazetell[cluster]'.
-        address: Of a Ray cluster, auto or host:port; if not given one starts on this machine.
-        again: Begin anew, whatever is there.
+        address: Of a Ray cluster, auto or host:port; if not given, one starts on this machine.
+        again: Start over and overwrite what is there.
         decoding: How to search.
-        batch: Pictures a forward pass.
+        batch: Number of pictures per forward pass.
         computing: Where.
     """
     if batch < 1:
@@ -57,7 +57,7 @@ def describe(
     table = check_out(out)
     if question and model and not is_pair(fetch(model[0])):
         raise UsageError(
-            f"--question: {model[0]} is no captioner and answerer in one, as gazetell export "
+            f"--question: {model[0]} is not a captioner and answerer in one, as gazetell export "
             "makes and photo is"
         )
     work = Ray(model, address, **vars(computing)) if engine == "ray" else None

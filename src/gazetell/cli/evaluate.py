@@ -55,7 +55,7 @@ def evaluate(
         runs: A model folder, hf://owner/name, or photo, which comes with gazetell; several
             captioners are an ensemble, their probabilities averaged.
         data: A prepared dataset.
-        split: Of the dataset.
+        split: Split of the dataset to measure.
         beam: Of captions: beam of the search, 1 for greedy; the model's own if not given. Give it
             several times to compare.
         max_length: Of captions: most words; the model's own if not given.
@@ -71,7 +71,7 @@ def evaluate(
             --split test, nor where CIDEr cannot choose.
         calibrate: First fit the model's confidence anew on the validation split and make it its
             own: of captions, as training does at its end; of answers, the bound to abstain below.
-        limit: Only the first so many pictures; 0 for all.
+        limit: Use only the first N pictures; 0 for all.
         java: Of captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
         abstain_below: Of answers: also the accuracy of those with at least this confidence; the
             model's own bound if not given.
@@ -103,7 +103,7 @@ def evaluate(
         raise UsageError("--keep-best: has no effect on --beam-groups, which no model keeps")
     own = has_model(Path(runs[0]))  # a folder that results may be written to
     if keep_best and not own:
-        raise UsageError(f"--keep-best: {runs[0]} is no model folder here")
+        raise UsageError(f"--keep-best: {runs[0]} is not a model folder on this machine")
     if calibrate and (len(runs) > 1 or split == "val" or not own):
         why = "expected one model folder, and another --split than val, which it is fitted on"
         raise UsageError(f"--calibrate: {why}")
@@ -177,7 +177,9 @@ def evaluate(
             result = evaluate_captions(model, dataset, java=java, **shared, **setting)
             results[_folder(model, setting, split, limit)] = result
     if out is None and not own:
-        report(f"predictions are not kept: {runs[0]} is no folder here; --out keeps them")
+        report(
+            f"predictions are not kept: {runs[0]} is not a folder on this machine; --out keeps them"
+        )
     for (name, result), setting in zip(results.items(), settings, strict=True):
         if out or own:
             folder = out or home / "evaluation" / name

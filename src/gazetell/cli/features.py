@@ -45,14 +45,14 @@ def features(
         data: A prepared dataset.
         recipe: Take the encoder's options from a training recipe; any given beside it wins.
         options: Of the encoder; with --flip each picture is also encoded mirrored.
-        batch: Pictures a forward pass.
+        batch: Number of pictures per forward pass.
         workers: Processes that open pictures meanwhile, 1 if not given.
-        seed: Of the weights, where they are none; 0 if not given.
+        seed: Random seed of the weights where --encoder-weights is none; 0 if not given.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, bf16 or fp32.
         engine: local, or ray for all devices of a cluster, whose machines see the same folder of
             pictures: pip install 'gazetell[cluster]'.
-        address: Of a Ray cluster, auto or host:port; if not given one starts on this machine.
+        address: Of a Ray cluster, auto or host:port; if not given, one starts on this machine.
     """
     if engine == "local" and address is not None:
         raise UsageError("--address: has no effect without --engine ray")
@@ -118,11 +118,11 @@ def vectors(
         data: A prepared dataset.
         out: The file to write, text in the format of word2vec; gzip'd if it ends in .gz.
         model: skipgram, or cbow, which is faster.
-        size: Numbers a word; the embedding of the model that will start from them.
+        size: Numbers per word; the embedding of the model that will start from them.
         epochs: Passes over the texts.
         window: Neighbours to each side that a word is learnt from, at most.
-        min_frequency: A rarer word counts as unknown; give training the same.
-        seed: Of everything random.
+        min_frequency: Words rarer than this are unknown; give training the same.
+        seed: Random seed.
     """
     dataset = Dataset.open(data)
     if out.is_file() and out.resolve().parent == data.resolve():

@@ -62,7 +62,7 @@ def score(
         subset: Score only the pictures or questions that have a prediction, and say how many
             were left out.
         resamples: With AGAINST, how many times pictures or questions are drawn (1000).
-        seed: With AGAINST, of the draws (0).
+        seed: With AGAINST, random seed of the draws (0).
         java: Captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
         wups: Answers: also WUPS at 0.9 and 0.0, where WordNet is there.
         year: Answers: the rules of the official VQA evaluation, 2021 (as without this option) or

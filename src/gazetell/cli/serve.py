@@ -27,7 +27,7 @@ def serve(
             given, photo, which comes with gazetell.
         engine: local answers in this process; ray on replicas of the models (Ray Serve), each a
             process with a CPU core or a GPU, here or on a cluster.
-        replicas: How many with --engine ray: N, or MIN:MAX for as many as the load asks for; 1
+        replicas: Number of replicas with --engine ray: N, or MIN:MAX to follow the load; 1
             if not given.
         address: A Ray cluster that this machine belongs to, HOST:PORT or auto, for --engine ray;
             if not given, one is started here and ends with the service.

@@ -152,7 +152,7 @@ class Decoding:
 
     Attributes:
         beam: Beam of the search, 1 for greedy; the model's own if not given.
-        max_length: Most words of a caption; the model's own if not given.
+        max_length: Maximum number of words of a caption; the model's own if not given.
         length_penalty: Exponent of the length normalisation of a beam of 2 or more; the model's
             own if not given.
         min_length: Fewest words of a caption; the model's own if not given.

@@ -72,8 +72,8 @@ def train(
         others = chosen.keys() - {"device", "devices", "nodes", "strategy"}
         if data is not None or out is not None or recipe is not None or others:
             raise UsageError(
-                "--resume takes the run folder alone, with --device, --devices, --nodes and "
-                "--strategy; its other options stand in it"
+                "--resume takes only the run folder, with --device, --devices, --nodes and "
+                "--strategy; its other options are read from there"
             )
         resume_run(resume, **chosen, report=report, progress=on_terminal())
         return
@@ -99,8 +99,8 @@ def reproduce(
         data: A prepared dataset, or the folder of those that the plan names; for the plan flickr8k
             also the folder of Flickr8k itself.
         out: The folder of the table; runs/PLAN if not given.
-        encoder_weights: Instead of the recipes' own, where these cannot be downloaded.
-        split: That is measured where the plan names none, test if not given.
+        encoder_weights: Weights in place of the recipes' own, where these cannot be downloaded.
+        split: Split to measure where the plan names none; test if not given.
         java: Also METEOR, where Java and pycocoevalcap are there.
     """
     if plan is None:

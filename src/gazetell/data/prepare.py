@@ -197,7 +197,7 @@ def prepare(
     reasons, digests, total = _check(dataset, check_images, workers)
     missing, unreadable = _sorted_out(reasons)
     if missing and not dataset.root.is_dir():
-        raise DataError(f"{dataset.root}: is no folder; expected that of the pictures")
+        raise DataError(f"{dataset.root}: is not a folder; expected the folder of the pictures")
     if reasons and not bad.skip:
         parts = [f"{len(missing):,} missing (first: {missing[0]})"] if missing else []
         if unreadable:

@@ -169,12 +169,12 @@ class Dataset:
         about_path = folder / "dataset.json"
         if not about_path.is_file():
             raise DataError(
-                f"{folder}: is no prepared dataset (no dataset.json); "
+                f"{folder}: is not a prepared dataset (no dataset.json); "
                 "make one with: gazetell data --help"
             )
         about = read_json(about_path)
         if not isinstance(about, dict) or about.get("format") != FORMAT:
-            raise DataError(f"{about_path}: expected format {FORMAT}; prepare it anew")
+            raise DataError(f"{about_path}: expected format {FORMAT}; prepare it again")
         for key in ("name", "kind", "root"):
             if not isinstance(about.get(key), str):
                 raise DataError(f'{about_path}: expected "{key}", a string')
@@ -196,7 +196,7 @@ def open_part(text: str) -> Dataset:
     """A prepared dataset, or one split of it: FOLDER or FOLDER:SPLIT.
 
     Raises:
-        DataError: see ``Dataset.open``; or the split holds nothing.
+        DataError: see ``Dataset.open``; or the split is empty.
     """
     folder, split = part_of(text)
     dataset = Dataset.open(folder)
@@ -205,7 +205,7 @@ def open_part(text: str) -> Dataset:
     captions = tuple(record for record in dataset.captions if record.split == split)
     questions = tuple(record for record in dataset.questions if record.split == split)
     if not captions and not questions:
-        raise DataError(f"{folder}: split {split!r} holds nothing")
+        raise DataError(f"{folder}: split {split!r} is empty")
     return replace(dataset, captions=captions, questions=questions)
 
 
@@ -258,7 +258,7 @@ def _records(path: Path, record_class: type[Record]) -> Iterator[Record]:
             except ValidationError as error:
                 wrong = error.errors()[0]
                 what = f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
-                raise DataError(f"{where}: is no {record_class.__name__}: {what}") from error
+                raise DataError(f"{where}: is not a {record_class.__name__}: {what}") from error
         first = lines.setdefault((record.split, record.id), number)
         if first != number:
             raise DataError(f"{where}: id {record.id!r} again in {record.split}, see line {first}")

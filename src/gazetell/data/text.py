@@ -78,7 +78,7 @@ class Tokenizer:
         table = inner.get_vocab(with_added_tokens=False)
         self._words = tuple(sorted(table, key=table.__getitem__))
         if not isinstance(inner.model, models.WordLevel) or inner.get_added_tokens_decoder():
-            raise ModelError("is no word-level tokenizer of gazetell")
+            raise ModelError("is not a word-level tokenizer of gazetell")
         if self._words[: len(SPECIAL)] != SPECIAL or sorted(table.values()) != list(
             range(len(table))
         ):
@@ -149,7 +149,7 @@ class Tokenizer:
         except DataError as error:
             raise ModelError(str(error)) from error
         except Exception as error:  # the library raises bare Exception
-            raise ModelError(f"{path}: is no tokenizer file ({error})") from error
+            raise ModelError(f"{path}: is not a tokenizer file ({error})") from error
         try:
             return cls(inner)
         except ModelError as error:

@@ -94,7 +94,7 @@ def read_vectors(path: str | os.PathLike[str], words: Iterable[str]) -> WordVect
             if header:
                 continue
         if not total and CONTROL.search(line):
-            binary = "the binary word2vec format" if header else "no text"
+            binary = "the binary word2vec format" if header else "not text"
             raise DataError(f"{path}: is {binary}; expected word vectors as text")
         total += 1
         word, numbers = _split(line, size, where)
@@ -320,7 +320,7 @@ def train_word2vec(
         size: E, numbers a word.
         epochs: passes over the captions.
         window: neighbours to each side, at most.
-        seed: of everything random.
+        seed: Random seed.
 
     Returns:
         The words that occur, in the order of their ids; their vectors (V, E) float32; and how

@@ -168,7 +168,7 @@ def evaluate(
         "cider": cider_problem(references),
         "distinct": "of one caption" if len(texts) < 2 else None,
         "unseen": None if seen else "the dataset has no training captions",
-        "human": "a picture has one reference alone" if alone else None,
+        "human": "each picture has only one reference" if alone else None,
         "pointing": _no_pointing(model, pointed, "no word of a caption names a box", boxes),
     }
     metrics = score_captions(references, predictions, java=java)
@@ -182,7 +182,7 @@ def evaluate(
         fitted = "an ensemble" if model.members > 1 else member
         not_measured["confidence"] = f"none was fitted to {fitted}"
     elif level is None:
-        not_measured["confidence"] = not_measured["cider"] or "a picture has one reference alone"
+        not_measured["confidence"] = not_measured["cider"] or "each picture has only one reference"
     elif split == "val":
         logger.warning("the confidence was fitted on val: its calibration error is too good")
     if not_measured["cider"]:

@@ -172,7 +172,9 @@ def open_journal(out: Path, begun: Row, again: bool) -> Journal:
         return journal
     first = journal.lines[0]
     if first.get("format") != FORMAT or not isinstance(first.get("options"), dict):
-        raise DataError(f"{journal.path}: is no journal of this version; start over with --again")
+        raise DataError(
+            f"{journal.path}: is not a journal of this version; start over with --again"
+        )
     other = _differences(first, begun)
     other += [f"the folder {first.get('folder')}"] * (first.get("folder") != begun["folder"])
     if other:

@@ -85,7 +85,7 @@ class _Result:
         """
         if self.image is None:
             name = type(self).__name__.lower()
-            raise ModelError(f"this {name} has no picture: it was made from features alone")
+            raise ModelError(f"this {name} has no picture: it was made from features only")
         labels, title, _ = self._shown()
         spoken = title or self.text
         Gaze(self.image, labels, self.attention, title or "", spoken, self.view).save(path)
@@ -329,7 +329,7 @@ class Captioner(Model):
         names = [option.name for option in fields(DecodingOptions)]
         for name, value in changes.items():
             if name not in names:
-                raise UsageError(f"{name}: is no option; expected {', '.join(names)}")
+                raise UsageError(f"{name}: is not an option; expected {', '.join(names)}")
             kind, expected = TYPES[type(getattr(DecodingOptions, name))]
             if not isinstance(value, kind):
                 raise UsageError(f"{name} {value!r}: expected {expected}")

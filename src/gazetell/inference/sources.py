@@ -300,8 +300,8 @@ def open_source(source: str | os.PathLike[str], column: str | None = None) -> So
         entries = [Entry(_seen_from(base, one.path), one.path, _stamp(one)) for one in found]
         return _files(name, entries, Reader(files, None))
     if not os.path.isdir(name) and not (glob.has_magic(name) and not os.path.lexists(name)):
-        alone = "a file; for pictures by name: gazetell caption"
-        what = alone if os.path.isfile(name) else "not there"
+        single = "a file; for pictures by name: gazetell caption"
+        what = single if os.path.isfile(name) else "not there"
         raise ImageError(f"{name}: is {what}; expected {KINDS}")
     folder = _before_pattern(name)
     if os.path.isdir(name) and any(x.lower().endswith(TARS) for x in os.listdir(name)):
@@ -367,7 +367,9 @@ def _parquet(name: str, column: str) -> Source:
                 paths = table.read(columns=[column]).column(0).to_pylist() if text(kind) else []
                 return groups, kind, paths
         except (OSError, arrow.ArrowException) as error:
-            raise DataError(f"{one.path}: is no Parquet file that can be read: {error}") from error
+            raise DataError(
+                f"{one.path}: is not a Parquet file that can be read: {error}"
+            ) from error
 
     read_all = list(ahead(read, found))
     kinds = [kind for _, kind, _ in read_all]

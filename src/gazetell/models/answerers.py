@@ -39,7 +39,8 @@ class AnswererOptions(Options):
     grid_dropout: float = option(0.0, "Dropout on the numbers of the normalised picture.", SHARE)
     word_dropout: float = option(0.0, "Dropout on the word embeddings.", SHARE)
     blind: bool = option(
-        False, "Hide the picture, which is replaced by zeros: the question-only twin."
+        False,
+        "Hide the picture, which is replaced by zeros: a baseline that knows only the question.",
     )
 
 

@@ -47,7 +47,7 @@ class CaptionerOptions(Options):
     )
     grid_dropout: float = option(0.0, "Dropout on the numbers of the normalised regions.", SHARE)
     blind: bool = option(
-        False, "Hide the picture, which is replaced by zeros: the twin that knows words alone."
+        False, "Hide the picture, which is replaced by zeros: a baseline that knows only words."
     )
 
 

@@ -160,7 +160,7 @@ class EncoderConfig(Options):
         (lambda part: part in ("none", "all") or _last_stages(part) > 0, "none, all or last:N"),
     )
     project: int | None = option(
-        None, "Project the grid to so many channels by a 1x1 convolution.", POSITIVE
+        None, "Project the grid to N channels by a 1x1 convolution.", POSITIVE
     )
     fit: Literal["squash", "crop", "pad"] = option(
         "pad",

@@ -469,7 +469,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ModelError(
                 f"{folder}: its training is not finished; go on: gazetell train --resume {folder}"
             )
-        raise ModelError(f"{folder}: is no model folder (no config.json)")
+        raise ModelError(f"{folder}: is not a model folder (no config.json)")
     try:
         config = read_json(path)
     except DataError as error:
@@ -480,14 +480,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         or not keys <= set(config)
         or not all(isinstance(config[key], dict) for key in ("about", "sha256"))
     ):
-        raise ModelError(f"{path}: is no gazetell model (expected the keys {sorted(keys)})")
+        raise ModelError(f"{path}: is not a gazetell model (expected the keys {sorted(keys)})")
     if config["format"] != FORMAT or config["kind"] not in KINDS:
         raise ModelError(
             f"{path}: format {config['format']} {config['kind']}; this version reads "
             f"format {FORMAT} {' or '.join(KINDS)}"
         )
     if config["kind"] not in config:
-        raise ModelError(f"{path}: is no gazetell model (expected the key {config['kind']!r})")
+        raise ModelError(f"{path}: is not a gazetell model (expected the key {config['kind']!r})")
     return config
 
 

@@ -158,7 +158,7 @@ def read_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load lets pickle's own errors through
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{path}: is no plain state dict that can be read: {reason}") from error
+        raise ModelError(f"{path}: is not a plain state dict that can be read: {reason}") from error
     if metadata.get("padding", "stock") != "stock":
         raise ModelError(f"{path}: padding {metadata['padding']}: {SAME}")
     if not isinstance(state, dict) or not all(

@@ -236,12 +236,12 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Scene]:
     """
     folder = Path(folder)
     if not (folder / "recipe.json").is_file() or not (folder / "scenes.jsonl").is_file():
-        raise DataError(f"{folder}: holds no generated scenes (recipe.json, scenes.jsonl)")
+        raise DataError(f"{folder}: has no generated scenes (recipe.json, scenes.jsonl)")
     recipe = read_json(folder / "recipe.json")
     version = recipe.get("version") if isinstance(recipe, dict) else None
     if version != VERSION:
         raise DataError(
-            f"{folder / 'recipe.json'}: version {version}, expected {VERSION}; generate it anew"
+            f"{folder / 'recipe.json'}: version {version}, expected {VERSION}; generate it again"
         )
     scenes = {}
     for number, row in read_jsonl(folder / "scenes.jsonl"):
@@ -269,7 +269,7 @@ def _clear(folder: Path) -> None:
             present = {path.name for path in folder.iterdir()} if folder.exists() else set()
             ours = not present or "recipe.json" in present <= _OWN
         if not ours:
-            raise UsageError(f"{folder}: holds something else; expected a new or empty folder")
+            raise UsageError(f"{folder}: is not empty; expected a new or empty folder")
         about.unlink(missing_ok=True)
         for name in _OWN - {"images"}:
             (folder / name).unlink(missing_ok=True)

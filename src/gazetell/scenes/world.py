@@ -256,12 +256,12 @@ class Scene:
             colours = {name: tuple(back[name]) for name in ("low", "high")}
             scene = cls(things, Background(**{**back, **colours}))
         except (KeyError, TypeError) as error:
-            raise DataError(f"is no scene: {error}") from error
+            raise DataError(f"is not a scene: {error}") from error
         for one in things:
             if one.shape not in SHAPES or one.colour not in COLOURS or one.size not in SIZES:
-                raise DataError(f"is no scene: unknown {one.size} {one.colour} {one.shape}")
+                raise DataError(f"is not a scene: unknown {one.size} {one.colour} {one.shape}")
         if scene.background.pattern not in BACKGROUNDS:
-            raise DataError(f"is no scene: unknown background {scene.background.pattern!r}")
+            raise DataError(f"is not a scene: unknown background {scene.background.pattern!r}")
         return scene
 
 

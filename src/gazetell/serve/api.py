@@ -78,7 +78,7 @@ def _picture_file(value: Any) -> Any:
 
 def _unicode(text: str) -> str:
     if any("\ud800" <= letter < "\ue000" for letter in text):  # a JSON escape can be one
-        raise ValueError("this is no valid Unicode")
+        raise ValueError("this is not valid Unicode")
     return text
 
 
@@ -367,7 +367,7 @@ class Service:
                 result = (await self.engine.run(grey, work)).result[0]
                 score = result.log_prob if isinstance(result, Caption) else result.confidence
                 if not math.isfinite(score):
-                    raise ModelError(f"{name} computes no finite numbers: its weights are damaged")
+                    raise ModelError(f"{name} gives no finite numbers: its weights are damaged")
                 self.attention[name] = result.attention is not None
             self.engine.monitor.batches.clear()  # these passes answered nobody
         except Exception as error:

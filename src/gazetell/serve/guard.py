@@ -83,19 +83,19 @@ class ServeOptions:
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
         fit: How pictures are fitted: squash, crop or pad; as in training if not given.
-        threads: Of torch, on the CPU; 0 for its own choice.
+        threads: CPU threads of torch; 0 for torch's own choice.
         body: Largest request in MiB.
         pixels: Largest picture in millions of pixels, checked before it is decoded.
-        questions: Most questions in a request.
-        question_length: Most characters of a question.
-        beam: Widest beam that may be asked for.
-        queue: Most requests that wait for an answer; more are sent away with 429.
-        seconds: Longest that an answer may take, from the request's end, before 504.
-        receive_seconds: Longest that a request may take to arrive, before 408.
-        uploads: Most MiB of requests in memory at once, before 503.
+        questions: Maximum number of questions in a request.
+        question_length: Maximum number of characters in a question.
+        beam: Largest beam that a request may ask for.
+        queue: Maximum number of requests that wait for an answer; more are refused with 429.
+        seconds: Time limit in seconds for an answer after the request has arrived, else 504.
+        receive_seconds: Time limit in seconds for a request to arrive, else 408.
+        uploads: Maximum size of all requests in memory, in MiB; more are refused with 503.
         looks: MiB for encoded pictures that are kept for further requests.
-        look_seconds: How long such a picture is kept after it was last used.
-        batch: Most pictures in a forward pass.
+        look_seconds: Seconds that an encoded picture is kept after it was last used.
+        batch: Maximum number of pictures per forward pass.
         gather: Milliseconds that the first request of a batch waits for others.
         openers: Threads that open pictures.
     """
@@ -454,7 +454,7 @@ async def read(request: Request, kind: type[Asked], questions: int = 0) -> Asked
         try:
             values = json.loads(await request.body(), object_pairs_hook=_fields)
         except (ValueError, RecursionError):
-            raise Problem("bad_request", "The body is no JSON.") from None
+            raise Problem("bad_request", "The body is not valid JSON.") from None
         if not isinstance(values, dict):
             raise Problem("bad_request", "Expected a JSON object.")
     elif content == FORM:

@@ -284,7 +284,7 @@ def app(arguments: dict[str, Any]) -> Any:
     known = {field.name for field in fields(ServeOptions)} - {"host", "port"}
     if unknown := sorted(set(limits) - known):
         expected = ", ".join(sorted({"model", "replicas", *known}))
-        raise UsageError(f"{unknown[0]}: is no argument; expected {expected}")
+        raise UsageError(f"{unknown[0]}: is not an argument; expected {expected}")
     options, token = ServeOptions(**limits), token_of_environment(log.warning)
     replicas, looks = build(named, options, token, number, _needs(options))
     # One front: its figures are those of the whole service.

@@ -95,7 +95,7 @@ def train(
     if present := [name for name in RUN_FILES if (out / name).exists()]:
         how = f"go on with --resume {out}, or name another folder"
         said = how if present[0] == "training.json" else "expected a new folder for the run"
-        raise UsageError(f"{out}: holds {present[0]} already; {said}")
+        raise UsageError(f"{out}: already contains {present[0]}; {said}")
     run = {
         "data": str(Path(data).resolve()),
         "options": options.to_dict(),
@@ -134,7 +134,7 @@ def resume(
     out = Path(out)
     file = out / "training.json"
     if not file.is_file():
-        raise ModelError(f"{out}: holds no run to resume (no training.json)")
+        raise ModelError(f"{out}: has no run to resume (no training.json)")
     run = read_json(file)
     given = {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
     try:
@@ -168,7 +168,9 @@ def _train(
             dataset = Dataset.open(data)
             now = dataset.fingerprint()
             if run.setdefault("sha256", now) != now:
-                raise ModelError(f"{out}: was begun on other records than {data} holds; train anew")
+                raise ModelError(
+                    f"{out}: was begun on other records than {data} holds; start a new run"
+                )
         there = ranks.gathered(
             {"records": now, "gazetell": __version__, "torch": torch.__version__}
         )
@@ -221,7 +223,7 @@ def _fit(
         if device.type == "cuda" and torch.cuda.device_count() > ranks.world == 1:
             report(f"{torch.cuda.device_count()} GPUs are here; training uses one, {device}")
         if ranks.world > 1 and device.type != "cuda" and normalises(module):
-            report("batch norm of the encoder is over the pictures of each process alone")
+            report("batch norm of the encoder is over the pictures within each process only")
     for turn in (ranks.local == 0, ranks.local > 0):  # one encodes, then the others read
         with ranks.together():
             if turn:

@@ -165,7 +165,7 @@ class Training(L.LightningModule):
         else:
             self.trainer.should_stop = True
             self.report(
-                f"epoch {epoch}: the training loss is no finite number; training ends here (a "
+                f"epoch {epoch}: the training loss is not a finite number; training ends here (a "
                 "smaller --learning-rate may help)"
             )
         names = ["train_loss", "train_reward", "reward_share"]

@@ -56,12 +56,14 @@ class StartOptions(Options):
         "--embedding.",
     )
     freeze_words: bool = option(False, "Do not train the word embeddings.")
-    min_frequency: int = option(5, "A rarer word of the training texts is unknown.", POSITIVE)
-    max_words: int = option(0, "Most words in the vocabulary; 0 for no limit.", COUNT)
+    min_frequency: int = option(
+        5, "Words of the training texts that are rarer than this are unknown.", POSITIVE
+    )
+    max_words: int = option(0, "Maximum number of words in the vocabulary; 0 for no limit.", COUNT)
     keep: Literal["none", "case", "all"] = option(
         "none",
-        "Of how training texts are written the model keeps none (lower case, no punctuation), case "
-        "(letter case) or all (punctuation too); accents always.",
+        "How the model writes: none (lower case, no punctuation), case (as in the training texts, "
+        "without punctuation) or all (with punctuation too). Accents are always kept.",
     )
 
 
@@ -88,7 +90,7 @@ class OptimiserOptions(Options):
     """How weights are learned."""
 
     learning_rate: float = option(1e-3, "Peak learning rate of AdamW.", RATE)
-    encoder_learning_rate: float = option(1e-4, "That of a trained encoder.", RATE)
+    encoder_learning_rate: float = option(1e-4, "Peak learning rate of a trained encoder.", RATE)
     beta2: float = option(
         0.999,
         "Decay of AdamW's second moments; less suits short runs.",
@@ -104,7 +106,9 @@ class OptimiserOptions(Options):
     clip: float = option(5.0, "Largest norm of the gradient; 0 for no limit.", COUNT)
     label_smoothing: float = option(0.1, "Share of the target spread over all words.", SHARE)
     ema: float = option(
-        0.0, "Decay a step of an average of the weights, to be kept; 0.999 usually, 0: none.", SHARE
+        0.0,
+        "Decay per step of the average of the weights that is kept; usually 0.999, 0 for none.",
+        SHARE,
     )
 
 
@@ -112,26 +116,28 @@ class OptimiserOptions(Options):
 class RunOptions(Options):
     """Epochs, data and machine."""
 
-    epochs: int = option(20, "Most passes over the training pictures.", POSITIVE)
-    batch: int = option(32, "Pictures a step; each comes with its texts.", POSITIVE)
+    epochs: int = option(20, "Maximum number of passes over the training pictures.", POSITIVE)
+    batch: int = option(32, "Number of pictures per step; each comes with its texts.", POSITIVE)
     features: Literal["auto", "none"] = option(
         "auto", "Keep the grids of a frozen encoder on disk (auto), or encode in each epoch (none)."
     )
     captions_per_image: int = option(
-        0, "Captions or questions of a picture a pass, drawn anew each time; 0 for all.", COUNT
+        0, "Captions or questions per picture in each pass, drawn anew each time; 0 for all.", COUNT
     )
     flip: bool = option(False, "Mirror half of the pictures; unfit where texts say left and right.")
     random_crop: float = option(
         0.0, "Train on random crops of at least this share of a picture; 0 for whole ones.", SHARE
     )
-    patience: int = option(5, "Stop after so many passes without a better one on val.", POSITIVE)
-    eval_every: int = option(1, "Validate every so many passes, a divisor of --epochs.", POSITIVE)
-    limit: int = option(0, "Only the first so many pictures of each split; 0 for all.", COUNT)
+    patience: int = option(5, "Stop after N passes without a better one on val.", POSITIVE)
+    eval_every: int = option(1, "Validate every N passes, a divisor of --epochs.", POSITIVE)
+    limit: int = option(0, "Use only the first N pictures of each split; 0 for all.", COUNT)
     overfit: int = option(
-        0, "Train and validate on the same so many pictures, as a check; 0 for off.", COUNT
+        0, "Train and validate on the same N pictures, as a check; 0 for off.", COUNT
     )
     seed: int = option(
-        0, "Of first weights, order and dropout.", (lambda value: 0 <= value < 2**32, "0 to 2^32-1")
+        0,
+        "Random seed of first weights, order and dropout.",
+        (lambda value: 0 <= value < 2**32, "0 to 2^32-1"),
     )
     device: str = option("auto", "auto, cpu or cuda.")
     devices: int | None = option(
@@ -184,7 +190,9 @@ class TrainOptions(RunOptions, OptimiserOptions, EncoderOptions, StartOptions): 
 class CaptionOptions(TrainOptions):
     """Captions."""
 
-    max_length: int = option(20, "Most words of a caption, in training and decoding.", WORDS)
+    max_length: int = option(
+        20, "Maximum number of words of a caption, in training and decoding.", WORDS
+    )
     length_penalty: float = option(
         0.7,
         "Exponent of the length normalisation that the model decodes with.",
@@ -192,7 +200,7 @@ class CaptionOptions(TrainOptions):
     )
     no_repeat_ngram: int = option(
         0,
-        "The model says no sequence of so many words twice in a caption; 0 for no limit.",
+        "The model never says a sequence of N words twice in a caption; 0 for no limit.",
         (lambda value: 0 <= value <= 100, "0 to 100"),
     )
     attention_penalty: float = option(
@@ -202,16 +210,18 @@ class CaptionOptions(TrainOptions):
         "none", "none for cross-entropy, cider for self-critical training on CIDEr-D."
     )
     reward_baseline: Literal["mean", "greedy"] = option(
-        "mean", "To be beaten: the mean of the picture's other samples, or its greedy caption."
+        "mean",
+        "What a sample must beat: the mean of the picture's other samples, or its greedy caption.",
     )
-    samples: int = option(5, "Captions sampled of a picture in self-critical training.", POSITIVE)
+    samples: int = option(5, "Captions sampled per picture in self-critical training.", POSITIVE)
     reward_references: str | None = option(
         None,
         "A prepared dataset whose training captions say how rare each n-gram of the reward is; "
         "those trained on if not given.",
     )
     teacher: tuple[str, ...] = option(
-        (), "A model folder whose word probabilities are learned too; of several their mean."
+        (),
+        "A model folder whose word probabilities are learned too; given several times, their mean.",
     )
     teacher_weight: float = option(
         0.5,
@@ -233,13 +243,15 @@ class CaptionOptions(TrainOptions):
 class AnswerOptions(TrainOptions):
     """Answers."""
 
-    answers: int = option(1000, "The most frequent so many can be given.", POSITIVE)
+    answers: int = option(1000, "Number of most frequent answers that can be given.", POSITIVE)
     targets: Literal["hard", "soft", "votes"] = option(
         "hard",
         "What is learned: hard (the most frequent answer), soft (each answer right by "
         "min(count / 3, 1), independently) or votes (the share of people who gave it).",
     )
-    max_question: int = option(30, "Most words of a question; the rest is cut.", POSITIVE)
+    max_question: int = option(
+        30, "Maximum number of words of a question; the rest is cut.", POSITIVE
+    )
 
 
 PARTS = (StartOptions, EncoderOptions, OptimiserOptions, RunOptions, CaptionOptions, AnswerOptions)

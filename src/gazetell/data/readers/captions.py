@@ -258,7 +258,7 @@ def flickr30k(
         images: The folder of pictures, if it is not found below FOLDER.
         val: Pictures for validation: a number from 1, or a share.
         test: Pictures for testing, likewise.
-        seed: Of the draw.
+        seed: Random seed of the draw.
         bad: What to do with bad rows.
     """
     tables = ("results_20130124.token", "results.token", "results.csv", "captions.txt")
@@ -321,7 +321,7 @@ def _fields(line: str, form: str) -> tuple[str, str, str]:
     try:
         fields = next(csv.reader([line], strict=True))
     except csv.Error as error:
-        raise BadValue(f"is no row of CSV ({error})") from error
+        raise BadValue(f"is not a row of CSV ({error})") from error
     if len(fields) != 2:
         raise BadValue(f"expected 2 fields, found {len(fields)}")
     return fields[0], "0", fields[1]

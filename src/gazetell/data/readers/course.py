@@ -82,7 +82,7 @@ def course(
         unknown: Leave training captions with an unknown word out, or keep them for training with
             --min-frequency 2 or more. Those of val and test stay.
         test_from_val: Share of the pictures of val that becomes test, or their number, from 1.
-        seed: Of the draw.
+        seed: Random seed of the draw.
         bad: What to do with bad rows (an index outside the vocabulary, a caption without words).
         progress: Called with (pictures written, pictures in all).
 

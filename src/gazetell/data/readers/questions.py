@@ -261,7 +261,7 @@ def questions_from_captions(
         raise UsageError(f"most {most}: expected a share above 0, at most 1")
     dataset, random = Dataset.open(prepared), Random(seed)
     if not dataset.captions:
-        raise DataError(f"{prepared}: holds no captions, of which the questions are made")
+        raise DataError(f"{prepared}: has no captions, which the questions are made from")
     collector = Collector(dataset.root, bad)
     # By split and type, for yes and no also by what is asked about: (record, question, answer).
     found: dict[tuple[str, ...], list[tuple[int, str, str]]] = defaultdict(list)

@@ -105,7 +105,7 @@ def plain_text(value: Any, what: str) -> str:
     if not text:
         raise BadValue(f"{what} is empty")
     if not text.isascii() and _writable(text) != text:
-        raise BadValue(f"{what} is no valid Unicode (a lone surrogate)")
+        raise BadValue(f"{what} is not valid Unicode (a lone surrogate)")
     return text
 
 

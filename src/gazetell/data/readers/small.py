@@ -53,7 +53,7 @@ def daquar(
         pairs: The file of questions and answers, if it is not all_qa_pairs.txt in FOLDER.
         images: The folder of pictures, if it is not found below FOLDER.
         val: Share of the pictures of train for validation, or their number, from 1.
-        seed: Of the draw.
+        seed: Random seed of the draw.
         bad: What to do with bad rows.
     """
     collector = Collector(images or find_pictures(folder, ("images", "nyu_depth_images")), bad)
@@ -110,7 +110,7 @@ def easy_vqa(
     Args:
         folder: The folder of train, test and answers.txt, or of their folder data.
         val: Share of the pictures of train for validation, or their number, from 1.
-        seed: Of the draw.
+        seed: Random seed of the draw.
         bad: What to do with bad rows.
     """
     within = not (folder / "train").is_dir() and (folder / "data" / "train").is_dir()

@@ -84,7 +84,7 @@ def table(
         id_column: The column with the picture's id; its path if not given.
         val: Pictures for validation: a share of them, or a number from 1; 0.1 if not given.
         test: Pictures for testing, likewise.
-        seed: Of the draw.
+        seed: Random seed of the draw.
         split: Every picture goes to this split, such as test, and none is drawn.
         delimiter: The character between fields, or tab; found by the header line if not given.
         encoding: Of the text; UTF-8, UTF-16 and Windows' code page 1252 are found.
@@ -107,7 +107,7 @@ def table(
         first, second = (f"{role}_column" for role, column in given.items() if column == twice[0])
         raise UsageError(f"{first} and {second}: are both {twice[0]!r}; expected different ones")
     if images is not None and not images.is_dir():
-        raise UsageError(f"images {images}: is not a folder; expected that of the pictures")
+        raise UsageError(f"images {images}: is not a folder; expected the folder of the pictures")
     collector = Collector(images or file.parent, bad, several=True)
     suffix, whole = Path(unpacked(file.name)).suffix.lower(), split or "train"
     if suffix in (".jsonl", ".ndjson", ".json"):
@@ -378,7 +378,7 @@ class _Delimited:
             while len(fields) > width and not fields[-1].strip():
                 fields.pop()  # empty cells beyond the table
             if error:
-                reason = f"is no row of CSV ({error}); write a quotation mark twice, or close it"
+                reason = f"is not a row of CSV ({error}); write a quotation mark twice, or close it"
                 self._bad.add(where, reason, line)
             elif any(field.strip() for field in fields):
                 if len(fields) == width:

@@ -77,7 +77,7 @@ def vqa(
         test_annotations: Their annotations; the official tests have none.
         val_from_train: Share of the pictures of train (or their number, from 1) that becomes val;
             the official val is test then.
-        seed: Of the draw.
+        seed: Random seed of the draw.
         bad: What to do with bad rows.
     """
     collector = Collector(images or folder, bad)
@@ -262,7 +262,7 @@ def vqa_text(
         images: The folder of pictures or of train2014, val2014, ...
         val_from_train: Share of the pictures of train (or their number, from 1) that becomes val;
             the official val is test then.
-        seed: Of the draw.
+        seed: Random seed of the draw.
         bad: What to do with bad rows.
     """
     collector = Collector(images, bad)
@@ -277,7 +277,9 @@ def vqa_text(
             else:
                 files[split] = path, match[1] or ""
     if not files:
-        raise DataError(f"{folder}: no file questions_train2014.txt, ques_train.txt, ...")
+        raise DataError(
+            f"{folder}: no file questions_train2014.txt or ques_train.txt, as of the tutorials"
+        )
     numbers = _Numbers(collector.root)
     for split, origin in _splits(files, val_from_train, collector.bad).items():
         _read_text(split, origin, *files[origin], numbers, collector)
