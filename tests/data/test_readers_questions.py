@@ -139,5 +139,5 @@ def test_what_gives_no_question_is_told(asked, tmp_path):
         asked(["Ein Hund sitzt."])
     question = QuestionRecord("q", "0.jpg", "Is it?", ("yes",), "train")
     Dataset("mine", "table", tmp_path, questions=(question,)).save(tmp_path / "other")
-    with pytest.raises(DataError, match="other: holds no captions"):
+    with pytest.raises(DataError, match="other: has no captions"):
         questions_from_captions(tmp_path / "other")

@@ -253,7 +253,7 @@ def test_pictures_are_files_in_a_folder(tmp_path, left_out):
     dataset, rows = left_out(rf"t\.csv:2: {reason}", table, path)
     assert (list(by_image(dataset)), [row.where for row in rows]) == (["b.jpg"], [f"{path}:2"])
     for images in (tmp_path / "none", path):
-        with pytest.raises(UsageError, match=rf"images {images}: is not a folder; expected that"):
+        with pytest.raises(UsageError, match=rf"images {images}: is not a folder; expected the"):
             table(path, images=images)
 
 
