@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from gazetell.errors import UsageError
 from gazetell.models.captioners import CAPTIONERS, State, build_captioner
-from gazetell.models.decoding import DecodingOptions, Ensemble, check_effect, decode, n_best
+from gazetell.models.decoding import DecodingOptions, Ensemble, decode, n_best
 from gazetell.models.encoders import Grid
+from gazetell.models.search import check_effect
 
 START, END = 0, 1
 

@@ -12,36 +12,26 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from html import escape
 from itertools import islice, tee
-from numbers import Integral, Real
-from typing import Any, ClassVar, Self, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..data.batches import pad_rows
-from ..data.text import Question, Tokenizer, read_question, sentence
+from ..data.text import Question, Tokenizer, read_question
 from ..errors import ImageError, ModelError, UsageError
 from ..features import Model, Picture
 from ..models.confidence import check_bound
-from ..models.decoding import Decoded, DecodingOptions, Ensemble, check_effect, n_best
+from ..models.decoding import Decoded, DecodingOptions, Ensemble, n_best
 from ..models.encoders import Grid
 from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, named_or_photo, told
-from ..pictures import PREVIEW, WHOLE_VIEW, Fit, View, load_pictures, stack_pixels
-from .gaze import Gaze, picture_uri
+from ..models.search import changed
+from ..pictures import Fit, load_pictures, stack_pixels
+from .results import TOP, Answer, Caption
 
-TOP = 5  # answers that an ``Answer`` tells
 GREY = 128  # of the picture that stands for none
-# What an option of decoding must be, by the type of its default.
-TYPES: dict[type, tuple[type, str]] = {
-    bool: (bool, "True or False"),
-    int: (Integral, "a whole number"),
-    float: (Real, "a number"),
-}
 Path = str | os.PathLike[str]
 
 
@@ -51,186 +41,6 @@ class LoadOptions(TypedDict, total=False):
     device: str
     precision: str
     fit: Fit | None
-
-
-class _Result:
-    """What a caption and an answer can do with their picture and their attention."""
-
-    doubted: ClassVar[dict[str, bool]]  # what it says where nothing sure can be told
-
-    attention: np.ndarray | None
-    image: Image.Image | None
-    text: str
-    view: View
-
-    def of(self, view: View, doubt: str, image: Image.Image | None = None) -> Self:
-        """The same of a picture, and not sure where there is a doubt (``Frame.doubt``)."""
-        return replace(self, view=view, image=image, **self.doubted if doubt else {})  # type: ignore[type-var]
-
-    def _shown(self) -> tuple[Sequence[str], str | None, str]:
-        """A label for each map of the attention, a title above them, and the text as HTML."""
-        raise NotImplementedError
-
-    def save_gaze(self, path: Path) -> None:
-        """Save where the model looked for each word, or in each pass.
-
-        Args:
-            path: ``.png`` (a strip; also ``.jpg``, ``.webp``), ``.html`` (interactive) or
-                ``.gif`` (animated).
-
-        Raises:
-            UsageError: another suffix, or a model without attention.
-            ModelError: a result without a picture.
-            WriteError: the file cannot be written.
-        """
-        if self.image is None:
-            name = type(self).__name__.lower()
-            raise ModelError(f"this {name} has no picture: it was made from features only")
-        labels, title, _ = self._shown()
-        spoken = title or self.text
-        Gaze(self.image, labels, self.attention, title or "", spoken, self.view).save(path)
-
-    def _repr_html_(self) -> str:
-        """The text and the interactive gaze in a notebook."""
-        labels, title, text = self._shown()
-        if self.image is None:
-            return text
-        if self.attention is None or not labels:
-            return f'<img src="{picture_uri(self.image, PREVIEW)}" alt="">{text}'
-        # Without a title the labels are the text.
-        spoken = title or self.text
-        gaze = Gaze(self.image, labels, self.attention, caption=spoken, view=self.view)
-        return (text if title else "") + gaze.html()
-
-    def _looked(self) -> dict[str, Any]:
-        maps = self.attention
-        return {
-            "attention": None if maps is None else np.round(maps.astype(float), 4).tolist(),
-            "view": {
-                name: np.round(area, 4).tolist() for name, area in self.view._asdict().items()
-            },
-        }
-
-
-@dataclass(frozen=True)
-class Caption(_Result):
-    """A caption and its evidence.
-
-    Attributes:
-        text: the sentence.
-        words: its words, T of them.
-        attention: (T, height, width), where the model looked for each word, each map summing to
-            1 with row 0 on top; None for a model without attention.
-        log_prob: natural logarithm of the probability that the model gives to exactly this
-            sentence, its end counted, also where it was cut.
-        ended: False if the sentence was cut at the greatest length.
-        confidence: calibrated probability that it is good (`gazetell.models.confidence`); None for
-            a model without one, and for an ensemble, to which none was fitted.
-        sure: whether the confidence reaches the model's threshold; None likewise. False of a tiny
-            or very long picture.
-        image: the picture, at most 640 px a side.
-        view: where the maps lie on the picture.
-    """
-
-    doubted: ClassVar = {"sure": False}
-
-    text: str
-    words: list[str]
-    attention: np.ndarray | None = field(repr=False, compare=False)
-    log_prob: float
-    ended: bool = True
-    confidence: float | None = None
-    sure: bool | None = None
-    image: Image.Image | None = field(default=None, repr=False, compare=False)
-    view: View = WHOLE_VIEW
-
-    @property
-    def alt_text(self) -> str:
-        """The text with a capital and a full stop; an ellipsis if it was cut off."""
-        return sentence(self.text, self.ended)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, the attention rounded to 4 digits."""
-        return {
-            "caption": self.text,
-            "words": self.words,
-            "log_prob": round(self.log_prob, 5),
-            "ended": self.ended,
-            "confidence": _digits(self.confidence),
-            "sure": self.sure,
-            **self._looked(),
-        }
-
-    def _shown(self) -> tuple[Sequence[str], str | None, str]:
-        # The words come from a vocabulary that was built from someone's dataset: escaped.
-        return self.words, None, f"<p>{escape(self.text)}</p>"
-
-
-@dataclass(frozen=True)
-class Answer(_Result):
-    """An answer and its evidence.
-
-    Attributes:
-        question: as it was asked.
-        text: the likeliest answer.
-        confidence: its calibrated probability.
-        top: the five likeliest answers with their probabilities, best first.
-        attention: (P, height, width), where the model looked in each pass, each map summing to 1
-            with row 0 on top; None for a model without attention.
-        unknown: words of the question that are not in the model's vocabulary.
-        cut: how many words at the end of the question the model did not read.
-        abstained: the confidence lies below the bound that was asked for, or below the model's
-            own; without a bound asked for also of a tiny or very long picture.
-        without_picture: probability of the same answer when the picture is plain grey, if asked.
-        image: the picture, at most 640 px a side.
-        view: where the maps lie on the picture.
-    """
-
-    doubted: ClassVar = {"abstained": True}
-
-    question: str
-    text: str
-    confidence: float
-    top: list[tuple[str, float]]
-    attention: np.ndarray | None = field(repr=False, compare=False)
-    unknown: list[str] = field(default_factory=list)
-    cut: int = 0
-    abstained: bool = False
-    without_picture: float | None = None
-    image: Image.Image | None = field(default=None, repr=False, compare=False)
-    view: View = WHOLE_VIEW
-
-    @property
-    def with_confidence(self) -> str:
-        """The answer with its confidence, and that the model is not sure of it."""
-        text = f"{self.text} ({100 * self.confidence:.0f} %)"
-        return f"not sure; at best {text}" if self.abstained else text
-
-    @property
-    def passes(self) -> list[str]:
-        """A name for each pass of the attention."""
-        count = 0 if self.attention is None else len(self.attention)
-        return [f"pass {n + 1}" for n in range(count)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, the attention rounded to 4 digits."""
-        return {
-            "question": self.question,
-            "answer": self.text,
-            "confidence": round(self.confidence, 5),
-            "top": [{"answer": text, "confidence": round(p, 5)} for text, p in self.top],
-            "unknown_words": self.unknown,
-            "words_cut": self.cut,
-            "abstained": self.abstained,
-            "without_picture": _digits(self.without_picture),
-            **self._looked(),
-        }
-
-    def _shown(self) -> tuple[Sequence[str], str | None, str]:
-        others = ", ".join(f"{escape(text)} {100 * p:.1f} %" for text, p in self.top)
-        text = f"<p>{escape(self.question)} <b>{escape(self.text)}</b> ({others})</p>"
-        title = f"{self.question} {self.text} ({100 * self.confidence:.0f} %)"
-        return self.passes, title, text
 
 
 def check_several(what: str, values: object) -> None:
@@ -326,17 +136,7 @@ class Captioner(Model):
 
     def options(self, **changes: Any) -> DecodingOptions:
         """The model's decoding options with some changed, checked as ``caption`` says."""
-        names = [option.name for option in fields(DecodingOptions)]
-        for name, value in changes.items():
-            if name not in names:
-                raise UsageError(f"{name}: is not an option; expected {', '.join(names)}")
-            kind, expected = TYPES[type(getattr(DecodingOptions, name))]
-            if not isinstance(value, kind):
-                raise UsageError(f"{name} {value!r}: expected {expected}")
-        beam = {"beam": 1} if changes.get("sample") else {}
-        chosen = replace(self.decoding, **beam | changes)
-        check_effect(changes, chosen)
-        return chosen
+        return changed(self.decoding, changes)
 
     @cached_property
     def attentive(self) -> bool:
@@ -590,10 +390,6 @@ class Answerer(Model):
         """The grid (1, R, C) of a plain grey picture."""
         side = self.encoder.size
         return self.grid(torch.full((1, 3, side, side), GREY, dtype=torch.uint8))
-
-
-def _digits(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)
 
 
 def _maps(attention: torch.Tensor | None, grid: Grid) -> np.ndarray | None:

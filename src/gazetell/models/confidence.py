@@ -41,16 +41,17 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import UsageError
 from ..metrics import caption_scores, cider_problem, person_level, selective_threshold
-from .decoding import Decoded
+from .search import Decoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = NDArray[np.float64]
 
@@ -96,14 +97,14 @@ class Confidence:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"confidence: threshold {self.threshold}: expected 0 to 1")
 
-    def __call__(self, captions: Sequence[Decoded], pooled: Tensor) -> Floats:
+    def __call__(self, captions: Sequence[Decoded], pooled: ArrayLike) -> Floats:
         """Confidences (N,) of captions, with the pooled grid (N, C) of each one's picture."""
         x = features(captions, distances(pooled, self.centre, self.scale))
         return 0.5 + 0.5 * np.tanh((self.bias + x @ np.array(self.weights)) / 2)
 
-    def judge(self, caption: Decoded, pooled: Tensor) -> tuple[float, bool]:
+    def judge(self, caption: Decoded, pooled: ArrayLike) -> tuple[float, bool]:
         """The confidence of a caption and whether the model is sure; pooled (C,) is its picture."""
-        confidence = float(self([caption], pooled.unsqueeze(0))[0])
+        confidence = float(self([caption], np.asarray(pooled)[None])[0])
         return confidence, confidence >= self.threshold
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,23 +127,24 @@ def features(captions: Sequence[Decoded], distance: Floats) -> Floats:
     for caption, far in zip(captions, distance, strict=True):
         words, maps, spread = len(caption.tokens), caption.attention, 0.0
         if maps is not None and maps.shape[1] > 1:
-            entropy = -(maps * maps.clamp(min=1e-12).log()).sum(1)  # (T,)
+            maps = np.asarray(maps, np.float64)
+            entropy = -(maps * np.log(maps.clip(1e-12))).sum(1)  # (T,)
             spread = float(entropy.mean()) / math.log(maps.shape[1]) if words else 1.0
         rows.append([caption.log_prob / (words + 1), caption.weakest, spread, words, far])
     return np.array(rows, dtype=np.float64).reshape(-1, len(FEATURES))
 
 
-def distances(pooled: Tensor, centre: Sequence[float], scale: Sequence[float]) -> Floats:
+def distances(pooled: ArrayLike, centre: Sequence[float], scale: Sequence[float]) -> Floats:
     """How far pictures with the pooled grids (N, C) are from the training pictures, (N,)."""
-    apart = (pooled.double().cpu().numpy() - np.array(centre)) / np.array(scale)
+    apart = (np.asarray(pooled, np.float64) - np.array(centre)) / np.array(scale)
     return np.sqrt(np.mean(apart**2, axis=1))
 
 
 def fit_confidence(
-    validation: Iterable[tuple[Tensor, Sequence[Decoded]]],
+    validation: Iterable[tuple["Tensor", Sequence[Decoded]]],
     text_of: Callable[[Sequence[int]], str],
     references: Sequence[Sequence[str]],
-    training: Iterable[Tensor],
+    training: Iterable["Tensor"],
 ) -> Confidence | str:
     """Fit a model's confidence on the validation split.
 
@@ -156,6 +158,8 @@ def fit_confidence(
     Returns:
         The confidence, or in half a sentence why there is none.
     """
+    import torch  # late: a confidence that was fitted needs none of it
+
     people = {str(n): given for n, given in enumerate(references)}
     if problem := cider_problem(people):
         return problem
@@ -163,7 +167,7 @@ def fit_confidence(
     if level is None:
         return "every validation picture has one caption alone: no person's level is known"
     batches = list(validation)
-    pooled = torch.cat([some for some, _ in batches])
+    pooled = torch.cat([some for some, _ in batches]).cpu()
     captions = [caption for _, some in batches for caption in some]
     texts = [text_of(caption.tokens) for caption in captions]
     scores = caption_scores(people, {str(n): text for n, text in enumerate(texts)})

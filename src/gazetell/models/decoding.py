@@ -25,7 +25,7 @@ vocabulary, ``R`` regions, ``M`` members.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from .captioners import CaptionModel, State
 from .encoders import Grid
+from .search import Decoded, DecodingOptions
 
 
 class Decoder(Protocol):
@@ -47,114 +48,6 @@ class Decoder(Protocol):
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any, Tensor | None]:
         """Logits (N, V), state and attention (N, R) after reading tokens (N,)."""
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """How to decode.
-
-    Attributes:
-        beam: K; 1 is greedy.
-        min_length: fewest words before ``<end>`` may come, unless nothing else may.
-        max_length: most words of a caption.
-        length_penalty: exponent of the length normalisation of beam search, 0 for none.
-        no_repeat_ngram: forbid any n-gram of this size to occur twice; 0 allows all.
-        sample: draw words at random instead of taking the best; needs beam 1.
-        temperature: divides the logits before sampling; below 1 is more careful.
-        top_k: sample among the k likeliest words; 0 is all.
-        top_p: sample among the likeliest words that together reach this probability.
-        seed: of the random draws, 0 or more.
-        beam_groups: G, searches that avoid each other's words; divides the beam.
-        diversity: what a word loses in log-probability for each earlier group's prefix that took
-            it.
-    """
-
-    beam: int = 3
-    min_length: int = 1
-    max_length: int = 20
-    length_penalty: float = 0.7
-    no_repeat_ngram: int = 0
-    sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    beam_groups: int = 1
-    diversity: float = 0.5
-
-    def __post_init__(self) -> None:
-        checks = (
-            ("beam", self.beam, 1, 100),
-            ("max_length", self.max_length, 1, 1000),
-            ("min_length", self.min_length, 0, self.max_length),
-            ("length_penalty", self.length_penalty, 0, 5),
-            ("no_repeat_ngram", self.no_repeat_ngram, 0, 100),
-            ("temperature", self.temperature, 1e-3, 100),
-            ("top_k", self.top_k, 0, 10**9),
-            ("top_p", self.top_p, 1e-6, 1),
-            ("seed", self.seed, 0, 2**63),
-            ("beam_groups", self.beam_groups, 1, 100),
-            ("diversity", self.diversity, 1e-3, 100),
-        )
-        for name, value, low, high in checks:
-            if not low <= value <= high:
-                raise UsageError(f"{name} {value}: expected {low} to {high}")
-        if self.sample and self.beam > 1:
-            raise UsageError(f"sample with beam {self.beam}: expected beam 1")
-        if self.beam % self.beam_groups:
-            expected = f"expected a number that divides the beam, {self.beam}"
-            raise UsageError(f"beam_groups {self.beam_groups}: {expected}")
-
-
-def check_effect(given: Collection[str], options: DecodingOptions) -> None:
-    """Refuse options that somebody gave and that do nothing beside the others.
-
-    Args:
-        given: their names.
-        options: all options that will decode.
-
-    Raises:
-        UsageError: naming the option, and what it needs.
-    """
-    needs: dict[str, str] = {}
-    if not options.sample:
-        needs = dict.fromkeys(("temperature", "top_k", "top_p", "seed"), "sample")
-    elif options.top_k == 1:
-        needs = dict.fromkeys(("temperature", "top_p", "seed"), "a top_k of 2 or more")
-    if options.beam == 1:
-        needs["length_penalty"] = "a beam of 2 or more"
-    if options.beam_groups == 1:
-        needs["diversity"] = "beam_groups of 2 or more"
-    if options.no_repeat_ngram >= options.max_length:
-        needs["no_repeat_ngram"] = f"a max_length of {options.no_repeat_ngram + 1} or more"
-    for name, missing in needs.items():
-        if name in given:
-            raise UsageError(f"{name}: has no effect without {missing}")
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One caption as token ids.
-
-    Attributes:
-        tokens: neither ``<start>`` nor ``<end>``.
-        attention: (T, R), a row a token, or None.
-        log_prob: natural logarithm of the probability that the model gives to exactly this
-            caption: its words and ``<end>`` behind them. It is the model's own, whatever
-            temperature, length limits and forbidden words the search had; the end is counted also
-            where the caption is cut or nothing but the end was allowed. No number where the
-            model's logits are none.
-        score: what beam search compares, ``log_prob`` normalised by the length.
-        ended: False if the caption was cut: at ``max_length`` the search would have gone on.
-        weakest: the least log-probability of one of its words or of the end.
-    """
-
-    tokens: list[int]
-    attention: Tensor | None
-    log_prob: float
-    score: float
-    ended: bool
-    weakest: float
 
 
 def decode(
