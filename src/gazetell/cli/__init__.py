@@ -9,7 +9,7 @@ import sys
 import warnings
 from typing import Any
 
-from cyclopts import UNSET, App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts import UNSET, App, CycloptsError, Group, Parameter, UnknownOptionError
 
 from .. import __version__
 from ..errors import GazetellError, OtherRankError, UsageError
@@ -19,8 +19,8 @@ from .terminal import STDIN, report, standard_streams
 __all__ = ["app", "main"]
 
 EXIT_STATUS = (
-    "Exit status: 0 done, 1 one of several pictures or typed questions failed, 2 an option, "
-    "3 data, 4 a picture, 5 a model, 6 writing, 130 interrupted."
+    "Exit status: 0 done; 1 some of several pictures or questions failed; an error in 2 an option, "
+    "3 data, 4 a picture, 5 a model, 6 writing; 130 interrupted."
 )
 
 
@@ -32,29 +32,33 @@ def _default(value: Any) -> Any:
 app = App(
     name="gazetell",
     version=__version__,
-    help="Looks at a picture, tells what it sees, answers questions, and shows where it looked.",
+    help="Describe pictures, answer questions about them, and show where the model looked.",
     help_epilogue=EXIT_STATUS,
     # No --empty-model and the like.
     default_parameter=Parameter(negative_iterable=(), show_default=_default),
     suppress_keyboard_interrupt=False,  # said in one line here
 )
+# What each verb does, in the order and the groups of the help.
+USE, TRAIN, MORE = map(Group.create_ordered, ("Use a model", "Train your own model", "More"))
 VERBS = {
-    "demo": "Caption photographs and ask about them, and write a page; or train on scenes.",
-    "data": "Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, your own table, or scenes.",
+    "demo": "Caption example photographs into a page, or train a model on generated scenes.",
+    "caption": "Describe pictures in a sentence each, and show where the model looked.",
+    "ask": "Answer questions about a picture, with a confidence.",
+    "describe": "Write alt text for a whole folder, into a table or a page to review and edit.",
+    "serve": "Start a REST API and a web page to try a model.",
+    "data": "Prepare a dataset: your own table, COCO, Flickr, VQA or generated scenes.",
+    "train": "Train a captioner or an answerer, or resume a run that was stopped.",
+    "evaluate": "Measure a trained model on a split of a dataset.",
+    "score": "Score captions or answers of any program with the official metrics.",
     "features": "Encode the pictures of a dataset once, for training with a frozen encoder.",
     "vectors": "Pretrain word vectors on the training captions and questions of a dataset.",
-    "train": "Train a captioner or an answerer, or go on with a run that was stopped.",
-    "evaluate": "Measure a trained model on a split of a dataset.",
-    "reproduce": "Make a table of results: every model trained, measured and printed.",
-    "score": "Score anybody's captions or answers with the official metrics.",
-    "caption": "Tell what pictures show, and where the model looked.",
-    "ask": "Answer questions about a picture, with a confidence.",
-    "serve": "Serve models: a REST API, and a page where people look and ask.",
-    "describe": "Alt text for a folder: caption it into a table, or a sheet to review.",
-    "export": "Write a model, or a captioner and an answerer as one, in half the size or less.",
+    "reproduce": "Train and measure every model of a plan, and print the table of results.",
+    "export": "Write a small model folder, with a captioner and an answerer in one if you like.",
     "models": "List architectures, encoders and recipes, or describe a trained model.",
-    "doctor": "Show versions, devices, and what can be used here.",
+    "doctor": "Show versions, devices, and what works on this machine.",
 }
+GROUPS = dict.fromkeys(("demo", "caption", "ask", "describe", "serve"), USE)
+GROUPS |= dict.fromkeys(("export", "models", "doctor"), MORE)
 # The module of a verb that has none of its own.
 MODULES = {
     "vectors": "features",
@@ -63,13 +67,18 @@ MODULES = {
     "models": "doctor",
     "export": "doctor",
 }
-for verb, text in VERBS.items():
-    # "data" is a group of verbs of its own; it brings its help along.
-    if verb == "data":
-        app.command("gazetell.cli.data:app", name=verb)
-    else:
-        module = MODULES.get(verb, verb)
-        app.command(f"gazetell.cli.{module}:{verb}", name=verb, help=text)
+for flag in ("--help", "--version"):
+    app[flag].group = MORE
+for place, (verb, text) in enumerate(VERBS.items()):
+    # "data" is a group of verbs.
+    target = "data:app" if verb == "data" else f"{MODULES.get(verb, verb)}:{verb}"
+    app.command(
+        f"gazetell.cli.{target}",
+        name=verb,
+        help=text,
+        group=GROUPS.get(verb, TRAIN),
+        sort_key=place,
+    )
 
 # What other programs call an option, after our name of it. It is suggested where the verb has ours.
 ELSEWHERE = {

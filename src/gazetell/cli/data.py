@@ -19,11 +19,7 @@ from ..errors import UsageError
 from ..process import bar
 from .terminal import on_terminal, print_json, report
 
-app = App(
-    name="data",
-    help="Prepare a dataset: COCO, Flickr8k, Flickr30k, coco.pt, VQA, easy-VQA, DAQUAR, your own "
-    "table, or scenes.",
-)
+app = App(name="data")
 
 
 @dataclass(frozen=True)
