@@ -175,7 +175,7 @@ def test_numbers_beyond_float16_are_cut_and_told(dataset, caplog):
 
 
 def test_progress_and_nothing_twice(encoder, dataset, whole):
-    assert counted(dataset, encoder) == [(4, 11), (8, 11), (11, 11)]
+    assert counted(dataset, encoder) == [(n, 11) for n in (2, 4, 6, 8, 10, 11)]
     assert counted(dataset, encoder) == []
     assert content(build(dataset, encoder)) == whole
 
@@ -185,8 +185,27 @@ def test_progress_and_nothing_twice(encoder, dataset, whole):
 def test_a_stopped_pass_goes_on(encoder, dataset, whole, blocks, extra):
     folder = stopped_after(blocks, dataset, encoder)
     (folder / f"{blocks:05d}.npy").write_bytes(extra)  # written, but not yet counted
-    assert counted(dataset, encoder)[0] == (min(blocks * BLOCK + BLOCK, COUNT), COUNT)
+    assert counted(dataset, encoder)[0] == (blocks * BLOCK + BATCH, COUNT)
     assert content(FeatureCache(folder, dataset.root)) == whole
+
+
+def test_the_pictures_of_a_quick_try_are_kept_for_the_rest(encoder, dataset, whole):
+    few, lines, seen = [NAMES[n] for n in (7, 2, 9)], [], []
+    cache = build(dataset, encoder, pictures=few, report=lines.append)
+    assert sorted(cache.rows) == sorted(few)
+    assert find_cache(dataset, encoder, FP32, few).folder == cache.folder
+    build(dataset, encoder, report=lines.append, progress=lambda *at: seen.append(at))
+    assert seen[0] == (5, COUNT)
+    assert [line.partition(" in ")[0] for line in lines] == [
+        "3 of 3 pictures are to be encoded: 0 MB",
+        "8 of 11 pictures are to be encoded: 0 MB",
+    ]
+    full = FeatureCache(cache.folder, dataset.root)
+    assert sum(map(len, full.blocks)) == COUNT
+    other = build(replace(dataset, folder=dataset.folder / "other"), encoder)
+    assert torch.allclose(full.grid(NAMES).cells, other.grid(NAMES).cells, rtol=1e-3, atol=1e-3)
+    assert build(dataset, encoder, pictures=few, report=lines.append).folder == cache.folder
+    assert len(lines) == 2  # nothing is left to do
 
 
 # -- pictures that change --------------------------------------------------------------------
@@ -225,7 +244,7 @@ def test_an_unreadable_picture_is_named_and_can_be_mended(
         build(changeable, encoder, workers=workers)
     assert "\n" not in str(caught.value)
     shutil.copy(pictures / NAMES[9], changeable.root)
-    assert counted(changeable, encoder) == [(11, 11)]
+    assert counted(changeable, encoder) == [(10, 11), (11, 11)]
     assert content(build(changeable, encoder))["00002.npy"] == whole["00002.npy"]
 
 
@@ -354,7 +373,7 @@ def test_a_disk_that_fills_up_is_told_and_the_pass_goes_on(encoder, dataset, who
     monkeypatch.setattr(features.np, "save", save)
     with pytest.raises(WriteError, match=r"00001\.npy: cannot be written: No space left"):
         build(dataset, encoder)
-    assert counted(dataset, encoder) == [(8, 11), (11, 11)]
+    assert counted(dataset, encoder) == [(n, 11) for n in (6, 8, 10, 11)]
     assert content(build(dataset, encoder)) == whole
 
 

@@ -1,4 +1,4 @@
-"""Freed memory stays in the process on Linux, so that tensors are not cleared page by page."""
+"""Freed memory stays in the process on Linux; the time that work will take is told as it goes."""
 
 import os
 import platform
@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+
+from gazetell import process
+from gazetell.process import bar
 
 # 20 tensors of 16 MB, one after the other; 256 MB are touched once, as in any program.
 SCRIPT = """
@@ -34,3 +37,19 @@ def test_freed_memory_is_used_again_unless_a_variable_says_otherwise():
     assert faults({}) < FAULTS / 20
     given_back = {"MALLOC_MMAP_THRESHOLD_": "65536"}
     assert faults(given_back) > FAULTS / 2
+
+
+def test_the_time_that_is_left_is_told_once_it_is_known_then_once_a_minute(monkeypatch):
+    """A picture a second; the first 100 were there before."""
+    now, lines = [0.0], []
+    monkeypatch.setattr(process.time, "monotonic", lambda: now[0])
+    with bar("features", False, lines.append) as update:
+        for done in range(100, 6101):
+            now[0] += 1
+            update(done, 6100)
+    assert lines[0] == "features: 103 of 6100, about 1.7 h left"
+    assert lines[1] == "features: 163 of 6100, about 1.6 h left"
+    assert len(lines) == 1 + (6000 - 3 - 1) // 60
+    assert lines[-1] == "features: 6043 of 6100, about 57 s left"
+    with bar("features", False) as update:
+        update(1, 2)

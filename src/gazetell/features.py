@@ -331,22 +331,27 @@ def build_cache(
     flip: bool = False,
     batch: int = 64,
     workers: int = 1,
+    pictures: Sequence[str] | None = None,
     encode: Callable[[Sequence[Path]], Iterator[np.ndarray]] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> FeatureCache:
     """Encode the pictures of a dataset that its cache lacks; what was replaced is encoded anew.
 
     Args:
-        dataset: with all pictures that will be asked for.
+        dataset: whose pictures they are.
         encoder: a frozen encoder.
         device: where to compute.
         precision: to compute in.
         flip: also encode each picture mirrored left to right.
         batch: pictures a forward pass.
         workers: processes that open pictures meanwhile; 0 opens them in threads of this one.
+        pictures: names of those that will be asked for, all of the dataset if not given. The rest
+            may be encoded later, into the same cache.
         encode: gives records (N, F, h, w, C) of pictures in their order, as ``encode_records``
             makes them, so many at a time as it likes; instead of the encoder here.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (pictures done, pictures in all) after each batch.
+        report: takes a line before the work, with its size.
 
     Raises:
         ImageError: a picture that cannot be opened.
@@ -361,12 +366,16 @@ def build_cache(
             "%s: caches of an older version are not used and can be deleted: %s",
             *(folder.parent, ", ".join(path.parent.name for path in old)),
         )
-    names = sorted({r.image for r in dataset.captions} | {r.image for r in dataset.questions})
+    every = {r.image for r in dataset.captions} | {r.image for r in dataset.questions}
+    names = sorted(every if pictures is None else pictures)
     cache = FeatureCache(folder, dataset.root)
     if not (todo := cache.lacks(names)):
         return cache
     record = (1 + flip) * encoder.height * encoder.width * encoder.trunk_channels
     _check_room(folder, 2 * record * len(todo))
+    if report:
+        size = f"{2e-6 * record * len(todo):,.0f} MB"
+        report(f"{len(todo)} of {len(names)} pictures are to be encoded: {size} in {folder}")
     with _alone(folder):
         cache = FeatureCache(folder, dataset.root)
         todo = cache.lacks(names)  # now that nobody else writes
@@ -392,9 +401,9 @@ def build_cache(
                     np.save(temporary, block)
                 about = {"pictures": list(islice(rest, count)), "crc32": zlib.crc32(block.data)}
                 write_json(path.with_suffix(".json"), about)
-                records, done = [], done + count
-                if progress:
-                    progress(done, len(names))
+                records, done, count = [], done + count, 0
+            if progress:
+                progress(done + count, len(names))
     return FeatureCache(folder, dataset.root)
 
 

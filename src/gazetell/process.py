@@ -1,12 +1,14 @@
-"""The process: the memory that it keeps, and how far it is."""
+"""The process: the memory that it keeps, how far it is, and how long it will take."""
 
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 KEPT = 512 << 20  # bytes
+FIRST, EVERY = 3.0, 60.0  # seconds to the first line about the time that is left, and to the next
 # The same for a process that has yet to start, where its threads will compute.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
@@ -38,14 +40,52 @@ def keep_memory() -> None:
     mallopt(_TRIM_THRESHOLD, KEPT)
 
 
+class Pace:
+    """How long work will take, by how long it took since the first call.
+
+    Attributes:
+        left: the time that is left, in words; empty as long as that cannot be told.
+    """
+
+    left = ""
+
+    def __init__(self) -> None:
+        self._begun: tuple[int, float] | None = None
+        self._told = 0.0
+
+    def __call__(self, done: int, total: int) -> str:
+        """``left`` where it is time to tell it: once it is known, then once a minute."""
+        now = time.monotonic()
+        # What was done before is another run's work, or warmed up.
+        before, began = self._begun = self._begun or (done, now)
+        if done == before or now - began < FIRST:
+            return ""
+        seconds = (total - done) * (now - began) / (done - before)
+        self.left = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        self.left = f"{seconds:.0f} s" if seconds < 90 else self.left
+        if done == total or (self._told and now - self._told < EVERY):
+            return ""
+        self._told = now
+        return self.left
+
+
 @contextmanager
-def bar(title: str, show: bool) -> Iterator[Callable[[int, int], None]]:
+def bar(
+    title: str, show: bool, report: Callable[[str], None] | None = None
+) -> Iterator[Callable[[int, int], None]]:
     """One progress bar for all that takes time, on standard error.
 
-    Gives a function to call with (done, total); it draws nothing unless ``show``.
+    Gives a function to call with (done, total). Unless ``show`` it draws nothing, and ``report``
+    takes a line a minute.
     """
+    pace = Pace()
+
+    def tell(done: int, total: int) -> None:
+        if report and (left := pace(done, total)):
+            report(f"{title}: {done} of {total}, about {left} left")
+
     if not show:
-        yield lambda done, total: None
+        yield tell
         return
     from rich.console import Console
     from rich.progress import (

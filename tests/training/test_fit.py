@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,20 @@ def test_a_frozen_encoder_trains_from_its_cache_and_from_pixels_alike(tiny, tmp_
         losses.append(tiny.rows(tmp_path / name)[0]["val_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)  # float16 on disk
     assert list((tiny.data / "features").glob("squeezenet1_1-64-*"))
+
+
+def test_a_quick_try_keeps_what_it_encoded_and_the_time_is_told(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("gazetell.process.FIRST", 0)
+    monkeypatch.setattr("gazetell.process.EVERY", 0)
+    folder, frozen = tiny.changed(tmp_path / "data"), {"encoder_trainable": "none", "epochs": 1}
+    said = [
+        "\n".join(tiny.train(tmp_path / name, data=folder, **frozen, **few))
+        for name, few in (("a", {"limit": 3, "batch": 1}), ("b", {"overfit": 3}), ("c", {}))
+    ]
+    assert "6 of 6 pictures are to be encoded: " in said[0]
+    assert re.search(r"\n3 steps \(--epochs 1\): \d+ s left at most, besides validation\n", said[0])
+    assert "to be encoded" not in said[1]
+    assert "18 of 24 pictures are to be encoded: " in said[2]
 
 
 @pytest.mark.parametrize("baseline", ["mean", "greedy"])

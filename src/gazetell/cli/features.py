@@ -87,7 +87,7 @@ def features(
         how: dict[str, Any] = {"flip": run.flip, "batch": batch, "device": device}
         encode = ray_records(network, precision, dataset.root, address=address, **how)
     began = time.perf_counter()
-    with bar("features", on_terminal()) as progress:
+    with bar("features", on_terminal(), report) as progress:
         cache = build_cache(
             *(dataset, network, where, chosen),
             flip=run.flip,
@@ -95,6 +95,7 @@ def features(
             workers=workers,
             encode=encode,
             progress=progress,
+            report=report,
         )
     seconds = time.perf_counter() - began
     report(f"{len(cache.rows)} pictures, {cache.size / 1e6:.0f} MB, {seconds:.0f} s")

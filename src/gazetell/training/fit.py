@@ -43,7 +43,7 @@ from .. import __version__
 from ..data.batches import NoPictures, Source
 from ..data.records import Dataset
 from ..errors import ModelError, UsageError
-from ..features import build_cache, cache_folder
+from ..features import build_cache
 from ..files import atomic_path, read_json, read_jsonl, write_error, write_json
 from ..models.answerers import ANSWERERS
 from ..models.folder import KINDS, ModelFolder, load_model, save_model
@@ -53,7 +53,7 @@ from ..process import bar
 from .answers import Answers
 from .captions import Captions, RewardedCaptions
 from .devices import Ranks, Threads, find_ranks, go_on, launch, normalises, silent
-from .module import ProgressBar, Training
+from .module import ProgressBar, TimeLeft, Training
 from .options import OVERFIT, TrainOptions, saved_options
 from .task import Report, Task
 
@@ -261,6 +261,7 @@ def _fit(
                 *(early, best, last),
                 *([_average(options.ema)] if options.ema else []),
                 *([Threads(report)] if free else []),
+                TimeLeft(report, lines=not progress),
                 *([ProgressBar()] if progress else []),
             ],
             enable_progress_bar=progress,
@@ -438,14 +439,12 @@ def _source(
             "--encoder-from or --encoder-trainable"
         )
     precision = choose_precision(device, options.precision)
-    folder = cache_folder(dataset, encoder, precision, flip=options.flip)
-    # A quick try does not encode everything; a cache serves it where there is one.
-    quick = (options.limit or options.overfit) and not folder.is_dir()
-    if not encoder.frozen or options.features == "none" or quick:
+    if not encoder.frozen or options.features == "none":
         # Crops are opened anew each time.
         whole = [r.image for r in task.validation] if options.random_crop else task.pictures()
         return PixelSource(dataset.root, list(dict.fromkeys(whole)), encoder.frame)
-    with bar("features", progress) as update:
+    few = options.limit or options.overfit  # a quick try does not encode everything
+    with bar("features", progress, report) as update:
         return build_cache(
             dataset,
             encoder,
@@ -453,5 +452,7 @@ def _source(
             precision,
             flip=options.flip,
             workers=options.workers,
+            pictures=task.pictures() if few else None,
             progress=update,
+            report=report,
         )

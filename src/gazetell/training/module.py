@@ -19,6 +19,7 @@ from ..errors import GazetellError
 from ..files import read_jsonl, write_jsonl
 from ..metrics import TITLES
 from ..pictures import PixelSource
+from ..process import Pace
 from .devices import Ranks, Shares
 from .task import Report, Task
 
@@ -29,6 +30,7 @@ class Training(L.LightningModule):
     """A task under the Trainer: batches, repeatable dropout, clipping, AdamW, the history."""
 
     data: tuple[Any, Any]  # of training and validation
+    time_left = ""  # see TimeLeft
     workers = 0
 
     def __init__(self, task: Task, out: Path, ranks: Ranks, report: Report) -> None:
@@ -250,15 +252,50 @@ class OneLineErrors(TorchDataset[Any]):
             return error
 
 
+class TimeLeft(callbacks.Callback):
+    """Tells how long the run will take at most: at its start, then in lines or beside the bar.
+
+    Args:
+        report: takes a line.
+        lines: one a minute, as there is no bar.
+    """
+
+    def __init__(self, report: Report, lines: bool) -> None:
+        self.report, self.lines, self.pace = report, lines, Pace()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the steps."""
+        self.total = int(trainer.estimated_stepping_batches)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell it where it is time."""
+        first, epochs = not self.pace.left, trainer.max_epochs
+        left = self.pace(trainer.global_step, self.total)
+        pl_module.time_left = self.pace.left
+        steps = trainer.num_training_batches
+        if left and first:
+            rest = "" if trainer.current_epoch else ", besides validation"
+            self.report(f"{self.total} steps (--epochs {epochs}): {left} left at most{rest}")
+        elif left and self.lines:
+            where = f"epoch {trainer.current_epoch + 1}/{epochs}, step {batch_idx + 1} of {steps}"
+            loss = float(trainer.callback_metrics["train_loss"])
+            self.report(f"{where}: train_loss {loss:.4f}, {left} left at most")
+
+
 class ProgressBar(callbacks.RichProgressBar):
     """Lightning's bar on standard error, without the number of the logger's version."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=5, console_kwargs={"stderr": True})
 
-    def get_metrics(self, *modules: Any) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: Any
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """What is shown behind the bar."""
-        return {k: v for k, v in super().get_metrics(*modules).items() if k != "v_num"}
+        shown = super().get_metrics(trainer, pl_module) | {"left": pl_module.time_left or "?"}
+        return {k: v for k, v in shown.items() if k != "v_num"}
 
 
 def _shown(name: str, value: float) -> str:
