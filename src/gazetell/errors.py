@@ -5,6 +5,9 @@ prints it after ``error:`` and exits with ``exit_code``; a programmer catches ``
 Everything else that is raised is a defect of gazetell.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class GazetellError(Exception):
     """Base of every error that a user can cause or must know of."""
@@ -20,6 +23,14 @@ class UsageError(GazetellError):
     """An option or argument that cannot be used as given."""
 
     exit_code = 2
+
+
+def unknown_option(name: str, known: Iterable[str]) -> UsageError:
+    """The error of an option that does not exist, with the nearest of those that do."""
+    names = sorted(known)
+    near = get_close_matches(name, names, 1)
+    meant = f"did you mean {near[0]}? expected one of " if near else "expected one of "
+    return UsageError(f"{name}: there is no such option; {meant}{', '.join(names)}")
 
 
 class OtherRankError(GazetellError):

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -71,6 +72,20 @@ class Encoding:
 
 
 Picture = PictureSource | Encoding
+
+
+class Computing(TypedDict, total=False):
+    """How a model computes and sees, see ``Model``."""
+
+    device: str
+    precision: str
+    fit: Fit | None
+
+
+class LoadOptions(Computing, total=False):
+    """The options of ``gazetell.load``."""
+
+    trust: bool
 
 
 class Model:

@@ -9,13 +9,15 @@ import gzip
 import json
 import lzma
 import os
+import tomllib
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, WriteError
+from .errors import DataError, UsageError, WriteError
 
 _UNPACK = {b"\x1f\x8b": ("gzip", gzip.decompress), b"\xfd7zXZ\0": ("xz", lzma.decompress)}
 
@@ -162,3 +164,29 @@ def spreadsheet_text(text: str) -> str:
     apostrophe, the usual mark of a spreadsheet for "this is text".
     """
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
+def toml_names(folder: Traversable) -> list[str]:
+    """The TOML files of a folder of the package, without their suffix."""
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_toml(name: str, folder: Traversable, what: str) -> tuple[str, dict[str, Any]]:
+    """A TOML file by its name in a folder of the package or its path: how to name it, its tables.
+
+    Raises:
+        UsageError: no such file.
+        DataError: not TOML.
+    """
+    if name in toml_names(folder):
+        source = f"{what.removeprefix('--')} {name}"
+        text = (folder / f"{name}.toml").read_text("utf-8")
+    elif Path(name).suffix == ".toml":
+        source, text = name, read_text(name)
+    else:
+        known = ", ".join(toml_names(folder))
+        raise UsageError(f"{what} {name}: expected a .toml file or one of {known}")
+    try:
+        return source, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{source}: is not TOML: {error}") from error

@@ -59,13 +59,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .data.records import SPLITS, Dataset
 from .data.vectors import write_word2vec
 from .errors import DataError, GazetellError, UsageError
-from .files import read_json, read_jsonl, write_json, write_text
+from .files import read_json, read_jsonl, read_toml, toml_names, write_json, write_text
 from .inference.evaluate import evaluate, evaluate_answers
 from .inference.figures import HEADERS, cells, compare, difference, header, kind_of, line, spread
 from .inference.predict import Answerer, Captioner
-from .models.captioners import CAPTIONERS
 from .models.decoding import DecodingOptions
 from .models.folder import SHIPPED, read_config, update_metrics
+from .models.options import import_architecture
 from .training import options as training
 from .training.fit import resume, train
 from .training.options import TrainOptions, saved_options, train_options
@@ -152,7 +152,7 @@ class Plan(Part):
     def answers(self, row: Row) -> bool:
         """Whether a row answers questions."""
         planned = None if row.members else self.planned(row, row.seeds[0], None)
-        return planned is not None and planned.architecture not in CAPTIONERS
+        return isinstance(planned, training.AnswerOptions)
 
     def row(self, name: str) -> Row:
         """The row of a name."""
@@ -230,21 +230,25 @@ class Plan(Part):
 
 def plan_names() -> list[str]:
     """The plans that come with gazetell."""
-    return training.toml_names(PLANS)
+    return toml_names(PLANS)
 
 
-def read_plan(name: str) -> Plan:
-    """A plan by name or file, checked before hours of work.
+def read_plan(name: str, *, trust: bool = False) -> Plan:
+    """A plan by name or file, checked before hours of work; ``trust`` as for ``train_options``.
 
     Raises:
         UsageError: no such plan.
         DataError: not TOML, something that is not known, or a row that names an unknown one.
     """
-    source, values = training.read_toml(name, PLANS, "plan")
+    source, values = read_toml(name, PLANS, "plan")
     try:
         plan = Plan.model_validate(values)
         for beam in plan.beams:
             DecodingOptions(beam=beam)
+        for row in plan.rows:
+            chosen = training.read_recipe(row.recipe, trust=trust) if row.recipe else {}
+            named = str((chosen | row.options).get("architecture", ""))
+            import_architecture(named, trust=trust)
     except ValidationError as error:
         wrong = error.errors()[0]
         *places, key = map(str, wrong["loc"])

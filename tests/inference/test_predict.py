@@ -174,7 +174,7 @@ def test_options(captioner, pictures):
     [
         ({"beam": 0}, "beam 0"),
         ({"sample": True, "beam": 2}, "expected beam 1"),
-        ({"beem": 3}, "beem: is not an option; expected beam, "),
+        ({"beem": 3}, "beem: there is no such option; did you mean beam?"),
         ({"beam": "3"}, "beam '3': expected a whole number"),
         ({"length_penalty": None}, "length_penalty None: expected a number"),
         ({"sample": "yes"}, "sample 'yes': expected True or False"),

@@ -161,6 +161,10 @@ def _status(tokens: list[str]) -> int:
     """Run a command; the exit status. Every error that a user can cause is one line here."""
     try:
         with standard_streams():
+            if tokens[:1] == ["train"]:
+                from .train import take_own
+
+                take_own(tokens)
             status = app(
                 tokens, print_error=False, exit_on_error=False, result_action="return_value"
             )

@@ -301,7 +301,7 @@ def _train(data: Path, out: Path, recipe: str, epochs: int | None, **more: Any) 
     from ..training.fit import train
     from ..training.options import train_options
 
-    fixed = {} if epochs is None else {"epochs": epochs, "patience": epochs}
+    fixed: Any = {} if epochs is None else {"epochs": epochs, "patience": epochs}
     options = train_options(recipe, **more, **fixed)
     train(data, out, options, report=report, progress=on_terminal())
 

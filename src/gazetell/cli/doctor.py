@@ -84,19 +84,23 @@ def _weights(online: bool) -> str:
         return f"cannot be reached ({reason}); pass a local file: --encoder-weights FILE"
 
 
-def models(run: str | None = None, *, json: bool = False) -> None:
+def models(run: str | None = None, *, json: bool = False, trust: bool = False) -> None:
     """List architectures, encoders and recipes, or describe a trained model.
 
     Args:
         run: A model folder, hf://owner/name, or photo, which comes with gazetell.
         json: Print one JSON object instead of lines.
+        trust: Run the code of an architecture that is not of gazetell, which the model names.
     """
     if run is not None:
         from ..models.folder import KINDS, fetch, is_pair, load_model, read_config
 
         folder = fetch(run)
         parts = [folder / kind for kind in KINDS] if is_pair(folder) else [folder]
-        configs = [read_config(part) | {"metrics": load_model(part).metrics} for part in parts]
+        loaded = [load_model(part, trust=trust) for part in parts]
+        configs = [
+            read_config(p) | {"metrics": m.metrics} for p, m in zip(parts, loaded, strict=True)
+        ]
         if json:
             print_json(configs[0] if len(configs) == 1 else configs)
             return
@@ -130,7 +134,7 @@ def models(run: str | None = None, *, json: bool = False) -> None:
             print(f"timm: {several} more encoders, timm/NAME; --json lists them")
 
 
-def export(*runs: Path, out: Path) -> None:
+def export(*runs: Path, out: Path, trust: bool = False) -> None:
     """Write a trained model in half the size or less, or a captioner and an answerer as one.
 
     Large matrices of the captioner or answerer are kept in 8 bits with a scale a row, other weights
@@ -140,12 +144,14 @@ def export(*runs: Path, out: Path) -> None:
     Args:
         runs: A model folder, or those of a captioner and of an answerer.
         out: The folder to write; must be new.
+        trust: Run the code of an architecture that is not of gazetell, which a model names.
     """
     from ..models.folder import AnswererFolder, CaptionerFolder, load_model, save_model, save_pair
 
     if out.exists():
         raise UsageError(f"--out {out}: exists already; expected a new folder")
-    models = sorted((load_model(run) for run in runs), key=lambda model: model.kind, reverse=True)
+    loaded = [load_model(run, trust=trust) for run in runs]
+    models = sorted(loaded, key=lambda model: model.kind, reverse=True)
     match models:
         case [model]:
             save_model(out, model, compact=True)

@@ -15,7 +15,7 @@ from ..features import build_cache
 from ..inference.cluster import check_ready, ray_records
 from ..models.precision import choose_device, choose_precision
 from ..process import bar
-from ..training.options import EncoderOptions, train_options
+from ..training.options import EncoderOptions, flags, train_options
 from ..training.task import first_encoder
 from .terminal import on_terminal, report
 from .train import given, given_class
@@ -23,7 +23,7 @@ from .train import given, given_class
 # What a run has of an encoder, but what it trains.
 TRAINED = ("encoder_trainable", "encoder_project")
 NAMES = [each.name for each in fields(EncoderOptions) if each.name not in TRAINED]
-Seen = given_class("Seen", [*NAMES, "encoder_from", "flip"])
+Seen = given_class("Seen", [flags()[name] for name in (*NAMES, "encoder_from", "flip")])
 
 
 def features(
@@ -38,6 +38,7 @@ def features(
     precision: str = "auto",
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
+    trust: bool = False,
 ) -> None:
     """Encode the pictures of a prepared dataset once; goes on where it was stopped.
 
@@ -53,6 +54,8 @@ def features(
         engine: local, or ray for all devices of a cluster, whose machines see the same folder of
             pictures: pip install 'gazetell[cluster]'.
         address: Of a Ray cluster, auto or host:port; if not given, one starts on this machine.
+        trust: Run the code of an architecture that is not of gazetell, which the recipe or
+            --encoder-from names.
     """
     if engine == "local" and address is not None:
         raise UsageError("--address: has no effect without --engine ray")
@@ -66,7 +69,7 @@ def features(
             report(f"all machines compute in {precision}, as this one does (see --precision)")
     workers = 1 if workers is None else workers
     numbers = {"batch": batch, "workers": workers, "seed": seed or 0}  # checked as those of a run
-    run = train_options(recipe, **numbers, **given(options))
+    run = train_options(recipe, trust=trust, **numbers, **given(options))
     if run.encoder_trainable != "none":
         raise UsageError(f"--recipe {recipe}: trains its encoder, whose features change")
     given_weights = run.encoder_from or run.encoder_weights

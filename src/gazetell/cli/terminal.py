@@ -139,11 +139,13 @@ class Computing:
         device: auto, cpu or cuda.
         precision: auto, bf16 or fp32.
         fit: squash, crop or pad (see --encoder-fit of gazetell train); as in training if not given.
+        trust: Run the code of an architecture that is not of gazetell, which the model names.
     """
 
     device: str = "auto"
     precision: str = "auto"
     fit: Fit | None = None
+    trust: bool = False
 
 
 @dataclass(frozen=True)

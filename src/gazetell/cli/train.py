@@ -3,7 +3,7 @@
 The options of ``train`` are those of training and of all architectures.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,31 +15,31 @@ from ..data.readers.captions import flickr8k
 from ..data.readers.rows import BadRows
 from ..data.records import Dataset
 from ..errors import UsageError
+from ..models.options import import_architecture
 from ..reproduce import plan_names, read_plan
 from ..reproduce import reproduce as make_table
 from ..training.fit import resume as resume_run
 from ..training.fit import train as train_run
-from ..training.options import flags, train_options
+from ..training.options import Flag, flags, train_options
 from .terminal import on_terminal, report
 
 GROUPS = {each.group: Group.create_ordered(each.group) for each in flags().values()}
 
 
-def _field(name: str) -> tuple[str, Any, None]:
+def _field(each: Flag) -> tuple[str, Any, None]:
     """A flag whose value is None where it was not given."""
-    each = flags()[name]
     unset = each.default is None or each.default is False or each.default == ()
     shown = Parameter(
         help=each.help, group=GROUPS[each.group], show_default=False if unset else str(each.default)
     )
-    return name, Annotated[each.type | None, shown], None
+    return each.name, Annotated[each.type | None, shown], None
 
 
-def given_class(name: str, names: Iterable[str]) -> type[Any]:
+def given_class(name: str, options: Iterable[Flag]) -> type[Any]:
     """A dataclass of options of a run, for a verb to take; see ``given``."""
     # Cyclopts takes a class without a module of its own for a plain value.
     own = {"__module__": __name__}
-    return make_dataclass(name, map(_field, names), frozen=True, namespace=own)
+    return make_dataclass(name, map(_field, options), frozen=True, namespace=own)
 
 
 def given(options: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def given(options: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if value is not None}
 
 
-Given = given_class("Given", flags())
+Given = given_class("Given", flags().values())
 
 
 def train(
@@ -56,6 +56,7 @@ def train(
     out: Path | None = None,
     recipe: str | None = None,
     resume: Path | None = None,
+    trust: bool = False,
     options: Annotated[Given, Parameter(name="*")] = Given(),  # type: ignore[valid-type]  # noqa: B008
 ) -> None:
     """Train a captioner or an answerer on a prepared dataset, or go on with a stopped run.
@@ -65,6 +66,8 @@ def train(
         out: The run folder to write; must be new.
         recipe: A recipe's name or .toml file; any option given beside it wins.
         resume: Go on with the run in this folder, with its own options but for the devices.
+        trust: Run the code of architectures that are not of gazetell, which the run, the recipe or
+            a model names.
         options: Options of the run.
     """
     chosen = given(options)
@@ -75,12 +78,22 @@ def train(
                 "--resume takes only the run folder, with --device, --devices, --nodes and "
                 "--strategy; its other options are read from there"
             )
-        resume_run(resume, **chosen, report=report, progress=on_terminal())
+        resume_run(resume, **chosen, trust=trust, report=report, progress=on_terminal())
         return
     if data is None or out is None:
         raise UsageError("expected a prepared dataset and --out RUN, or --resume RUN")
-    run = train_options(recipe, **chosen)
-    train_run(data, out, run, report=report, progress=on_terminal())
+    run = train_options(recipe, trust=trust, **chosen)
+    train_run(data, out, run, trust=trust, report=report, progress=on_terminal())
+
+
+def take_own(tokens: Sequence[str]) -> None:
+    """Let ``train`` take the options of the own architecture that its command line names, too."""
+    following = zip(tokens, [*tokens[1:], ""], strict=True)
+    pairs = (x.partition("=")[::2] if "=" in x else (x, after) for x, after in following)
+    named = dict(pairs).get("--architecture", "")
+    import_architecture(named, trust=True)  # somebody wrote it there
+    taken = given_class("Given", flags(named).values()) if ":" in named else Given
+    train.__annotations__["options"] = Annotated[taken, Parameter(name="*")]
 
 
 def reproduce(
@@ -91,6 +104,7 @@ def reproduce(
     encoder_weights: str | None = None,
     split: str | None = None,
     java: bool = False,
+    trust: bool = False,
 ) -> None:
     """Make a table of results: every model trained, measured and printed; a killed run goes on.
 
@@ -102,6 +116,7 @@ def reproduce(
         encoder_weights: Weights in place of the recipes' own, where these cannot be downloaded.
         split: Split to measure where the plan names none; test if not given.
         java: Also METEOR, where Java and pycocoevalcap are there.
+        trust: Run the code of architectures that are not of gazetell, which the plan names.
     """
     if plan is None:
         options = {"--out": out, "--encoder-weights": encoder_weights, "--split": split}
@@ -110,7 +125,7 @@ def reproduce(
                 raise UsageError(f"{name}: has no effect without a plan")
         print("\n".join(plan_names()))
         return
-    chosen = read_plan(plan)
+    chosen = read_plan(plan, trust=trust)
     if data is None:
         raise UsageError("expected a prepared dataset after the plan (see gazetell data)")
     folder = out or Path("runs") / Path(plan).stem

@@ -31,14 +31,14 @@ from safetensors.torch import load, save
 
 from .. import __version__
 from ..errors import DataError, GazetellError, UsageError
-from ..features import BLOCK, encode_records
+from ..features import BLOCK, LoadOptions, encode_records
 from ..models.encoders import Encoder, EncoderConfig
 from ..models.folder import fetch, is_pair, named_or_photo
 from ..models.precision import choose
 from ..pictures import load_pictures, stack_pixels
 from ..process import KEEP_MEMORY
 from .describe import Describer, Row, Task
-from .predict import Answerer, Captioner, LoadOptions
+from .predict import Answerer, Captioner
 from .sources import Block, Reader, Source, need
 
 DEVICES = ("auto", "cpu", "cuda")  # of a cluster; which of a machine's GPUs is Ray's to say

@@ -7,7 +7,8 @@ model.caption(picture).text, model.ask(picture, "Which animal is this?").text
 
 from typing import Unpack
 
-from ..errors import ModelError
+from ..errors import ModelError, unknown_option
+from ..features import Computing
 from ..models.folder import (
     CaptionerFolder,
     fetch,
@@ -17,7 +18,7 @@ from ..models.folder import (
     named_or_photo,
     told,
 )
-from .predict import Answerer, Captioner, LoadOptions, Path, check_members
+from .predict import Answerer, Captioner, Path, check_members
 
 
 class Pair:
@@ -40,7 +41,9 @@ class Pair:
         self.n_best, self.ask, self.ask_all = captioner.n_best, answerer.ask, answerer.ask_all
 
 
-def load(*paths: Path, **how: Unpack[LoadOptions]) -> Captioner | Answerer | Pair:
+def load(
+    *paths: Path, trust: bool = False, **how: Unpack[Computing]
+) -> Captioner | Answerer | Pair:
     """Load a trained model, or several captioners as an ensemble.
 
     Args:
@@ -48,22 +51,29 @@ def load(*paths: Path, **how: Unpack[LoadOptions]) -> Captioner | Answerer | Pai
             holds a captioner and an answerer; without any ``photo``, such a pair that comes with
             gazetell. Several are captioners of the same vocabulary and CNN, whose word
             probabilities are averaged.
+        trust: import the module of an architecture that is not of gazetell (the model folder says
+            ``package.module:Class``), which runs its code. What has been imported needs none.
         how: ``device`` (``auto``, ``cpu`` or ``cuda``), ``precision`` (``auto``, ``bf16`` or
             ``fp32``), and ``fit`` (``squash``, ``crop`` or ``pad``, as in training if not given;
             another one is told in a warning).
 
     Raises:
-        ModelError: no model there, one whose pieces do not fit together, or answerers in an
-            ensemble.
+        ModelError: no model there, one whose pieces do not fit together, answerers in an
+            ensemble, or an architecture that is not of gazetell without ``trust``.
+        UsageError: an option that does not exist.
     """
+    for name in how:
+        if name not in Computing.__annotations__:
+            raise unknown_option(name, [*Computing.__annotations__, "trust"])
     path, *others = named_or_photo(paths)
     folder = fetch(path)
     if is_pair(folder) and not others:
-        return Pair(Captioner.load(folder, **how), Answerer.load(folder, **how))
-    model = told(path, load_model(fetch(folder, "captioner")))
+        captioner = Captioner.load(folder, trust=trust, **how)
+        return Pair(captioner, Answerer.load(folder, trust=trust, **how))
+    model = told(path, load_model(fetch(folder, "captioner"), trust=trust))
     if isinstance(model, CaptionerFolder):
         check_members((path, *others))
-        more = (told(x, load_kind(x, CaptionerFolder)) for x in others)
+        more = (told(x, load_kind(x, CaptionerFolder, trust=trust)) for x in others)
         return Captioner(model, *more, **how)
     if others:
         raise ModelError(f"{path}: answers questions; an ensemble is of captioners")

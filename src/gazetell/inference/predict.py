@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice, tee
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,25 +22,17 @@ import torch
 from ..data.batches import pad_rows
 from ..data.text import Question, Tokenizer, read_question
 from ..errors import ImageError, ModelError, UsageError
-from ..features import Model, Picture
+from ..features import Computing, Model, Picture
 from ..models.confidence import check_bound
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, n_best
 from ..models.encoders import Grid
 from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, named_or_photo, told
 from ..models.search import changed
-from ..pictures import Fit, load_pictures, stack_pixels
+from ..pictures import load_pictures, stack_pixels
 from .results import TOP, Answer, Caption
 
 GREY = 128  # of the picture that stands for none
 Path = str | os.PathLike[str]
-
-
-class LoadOptions(TypedDict, total=False):
-    """How a model computes and sees, see ``load``."""
-
-    device: str
-    precision: str
-    fit: Fit | None
 
 
 def check_several(what: str, values: object) -> None:
@@ -72,7 +64,7 @@ class Captioner(Model):
         self,
         model: CaptionerFolder,
         *others: CaptionerFolder,
-        **how: Unpack[LoadOptions],
+        **how: Unpack[Computing],
     ) -> None:
         cnn = model.encoder.fingerprint() if others else ""
         for number, other in enumerate(others, 2):
@@ -94,11 +86,11 @@ class Captioner(Model):
         self.about = model.about
 
     @classmethod
-    def load(cls, *paths: Path, **how: Unpack[LoadOptions]) -> "Captioner":
+    def load(cls, *paths: Path, trust: bool = False, **how: Unpack[Computing]) -> "Captioner":
         """``gazetell.load``, refusing answerers."""
         check_members(paths)
         named = named_or_photo(paths)
-        models = [told(path, load_kind(path, CaptionerFolder)) for path in named]
+        models = [told(path, load_kind(path, CaptionerFolder, trust=trust)) for path in named]
         return cls(*models, **how)
 
     def caption(self, image: Picture, **options: Any) -> Caption:
@@ -252,7 +244,7 @@ def caption_best(
 class Answerer(Model):
     """A loaded model that answers questions; arguments as for ``Captioner``."""
 
-    def __init__(self, model: AnswererFolder, **how: Unpack[LoadOptions]) -> None:
+    def __init__(self, model: AnswererFolder, **how: Unpack[Computing]) -> None:
         super().__init__(model.encoder, **how)
         self.answerer = model.answerer.to(self.device).eval()
         self.blind = bool(model.answerer.options.blind)
@@ -263,10 +255,12 @@ class Answerer(Model):
         self.about = model.about
 
     @classmethod
-    def load(cls, path: Path | None = None, **how: Unpack[LoadOptions]) -> "Answerer":
+    def load(
+        cls, path: Path | None = None, *, trust: bool = False, **how: Unpack[Computing]
+    ) -> "Answerer":
         """``gazetell.load``, refusing a captioner."""
         (chosen,) = named_or_photo(() if path is None else (path,))
-        return cls(told(chosen, load_kind(chosen, AnswererFolder)), **how)
+        return cls(told(chosen, load_kind(chosen, AnswererFolder, trust=trust)), **how)
 
     def ask(
         self,

@@ -7,8 +7,7 @@
 
 The contract of all of them: ``encode_picture(grid) -> EncodedPicture``, once a picture; then
 ``answer(picture, tokens, lengths, owner) -> (logits, attention)``, for any number of questions
-about those pictures. A new architecture is a class with ``encode_grid`` and ``answer``, its
-``Options``, and an entry in ``ANSWERERS``.
+about those pictures. A new one has ``encode_grid``, ``answer`` and ``Options``, here or elsewhere.
 
 Shapes: ``B`` pictures, ``N`` questions, ``R`` regions, ``C`` channels, ``T`` words, ``E``
 embedding, ``H`` hidden, ``V`` vocabulary, ``A`` answers, ``P`` passes or glimpses.
@@ -69,6 +68,7 @@ class AnswerModel(Network, ABC):
             with special tokens; ``answers``, A.
     """
 
+    kind = "answerer"
     Options: ClassVar[type[AnswererOptions]] = AnswererOptions
     options: AnswererOptions
     size_names = ("channels", "vocabulary", "answers")

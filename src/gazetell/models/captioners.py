@@ -10,7 +10,7 @@
 The contract of all of them: ``start(grid) -> state``, then ``step(tokens, state) -> (logits, state,
 attention)`` to decode, or ``unroll(state, tokens, lengths) -> (outputs, attention)`` for teacher
 forcing, where ``head(outputs)`` are the logits. A new architecture is a class with ``begin`` and
-``advance``, its ``Options``, and an entry in ``CAPTIONERS``.
+``advance`` and its ``Options``: an entry in ``CAPTIONERS``, or in a module of your own.
 
 What does not depend on the state is computed for all steps at once. The state is float32 at least,
 also where products are in bfloat16.
@@ -91,6 +91,7 @@ class CaptionModel(Network, ABC):
         sizes: ``channels``, C of the encoder's grid; ``vocabulary``, V with special tokens.
     """
 
+    kind = "captioner"
     Options: ClassVar[type[CaptionerOptions]] = CaptionerOptions
     options: CaptionerOptions
     size_names = ("channels", "vocabulary")

@@ -22,7 +22,7 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -42,6 +42,7 @@ from .captioners import CaptionModel, build_captioner, captioner_config
 from .confidence import Confidence
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
+from .options import import_architecture
 from .weights import check_finite, quiet
 
 log = logging.getLogger(__name__)
@@ -279,9 +280,9 @@ def _plain(value: Any) -> Any:
     return asdict(value) if isinstance(value, DecodingOptions) else value
 
 
-def load_kind(path: str | os.PathLike[str], kind: type[Folder]) -> Folder:
+def load_kind(path: str | os.PathLike[str], kind: type[Folder], *, trust: bool = False) -> Folder:
     """``load_model``, of a pair the one of that kind; a ModelError for a model of another kind."""
-    model = load_model(fetch(path, kind.kind))
+    model = load_model(fetch(path, kind.kind), trust=trust)
     if not isinstance(model, kind):
         article = "an" if model.kind == "answerer" else "a"
         raise ModelError(f"{path}: is {article} {model.kind}; use it with: {model.verb}")
@@ -295,14 +296,28 @@ def told(path: str | os.PathLike[str], model: Folder) -> Folder:
     return model
 
 
-def load_model(path: str | os.PathLike[str]) -> CaptionerFolder | AnswererFolder:
+def architecture_in(config: Mapping[str, Any]) -> str:
+    """The architecture that a ``config.json`` names."""
+    network = config[config["kind"]]
+    return str(network.get("architecture", "")) if isinstance(network, dict) else ""
+
+
+def load_model(
+    path: str | os.PathLike[str], *, trust: bool = False
+) -> CaptionerFolder | AnswererFolder:
     """Read a model folder; see ``fetch`` for what else ``path`` may be.
 
+    Args:
+        path: of the folder.
+        trust: import the module of an architecture that is not ours, which runs its code.
+
     Raises:
-        ModelError: no model there, a missing, truncated or foreign file, or another version's.
+        ModelError: no model there, a missing, truncated or foreign file, another version's, or an
+            architecture that is not ours without ``trust``.
     """
     folder = fetch(path)
     config = read_config(folder)
+    import_architecture(architecture_in(config), trust=trust, named_by=str(path))
     made = KINDS[config["kind"]]
     files = [*made.files(), *({SHARED} & config["sha256"].keys())]
     for name in files:
@@ -507,7 +522,7 @@ tags: [{card.tag}, attention]
 A gazetell {kind}: {card.does}.
 
     import gazetell
-    model = gazetell.load("FOLDER")
+    model = gazetell.load("FOLDER"{trust})
     {card.example}
 
 - Encoder: {encoder[name]}, weights {encoder[weights]}, layer {encoder[layer]}, \
@@ -546,6 +561,7 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
     return CARD.format(
         kind=kind,
         card=KINDS[kind].card,
+        trust=", trust=True" if ":" in network["architecture"] else "",
         network=network,
         encoder={"fit": "squash"} | config["encoder"],
         dataset=about.get("dataset", "unnamed data"),

@@ -8,10 +8,18 @@ training, command line, recipes, model folders::
         attention_width: int = option(256, "Width of the additive attention.", POSITIVE)
 
 The help text is what ``--help`` prints. A Literal type lists what a text may be.
+
+An architecture has a name of ours, or is somebody's own class, ``package.module:Class``. The code
+of such a module runs when it is imported, so a name in a file imports nothing by itself: see
+``import_architecture``.
 """
 
+import os
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import nn
@@ -82,6 +90,7 @@ class Network(nn.Module):
         UsageError: a size that is no positive whole number.
     """
 
+    kind: ClassVar[str]  # captioner or answerer
     Options: ClassVar[type[AnyOptions]]
     size_names: ClassVar[tuple[str, ...]]
     architecture: str  # its name, set by ``build``
@@ -118,8 +127,8 @@ def build(architectures: Architectures, architecture: str, values: Mapping[str, 
         UsageError: an architecture that does not exist, an option that it does not have (those that
             have it are named), or a value out of bounds.
     """
-    known = {each.name for each in fields(options_class(architectures, architecture))}
-    made = architectures[architecture]
+    made = architecture_class(architectures, architecture)
+    known = {each.name for each in fields(made.Options)}
     sizes = {name: values[name] for name in made.size_names}
     given = {name: value for name, value in values.items() if name not in sizes}
     for name in given:
@@ -137,17 +146,78 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def options_class(architectures: Architectures, architecture: str) -> type[Options]:
-    """The options of an architecture.
+def import_architecture(architecture: str, *, trust: bool, named_by: str = "") -> None:
+    """Import the module of somebody's own architecture; nothing for one of ours.
+
+    A module may lie in the current folder, which is searched last.
+
+    Args:
+        architecture: its name.
+        trust: whether the code may run; else the module must have been imported.
+        named_by: the file that names it, for the message.
+
+    Raises:
+        ModelError: it cannot be imported, or must not.
+    """
+    module, colon, _ = architecture.partition(":")
+    if not colon or module in sys.modules:
+        return
+    where = f"{named_by}{': ' * bool(named_by)}architecture {architecture}"
+    if not trust:
+        raise ModelError(
+            f"{where}: is code that is not of gazetell; expected --trust, in Python trust=True, to "
+            "run it"
+        )
+    if not {"", os.getcwd()} & {*sys.path}:
+        sys.path.append(os.getcwd())
+    try:
+        import_module(module)
+    except Exception as error:  # what runs there may raise anything
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = "" if last.filename.startswith("<frozen") else f" ({last.filename}:{last.lineno})"
+        said = f"{type(error).__name__}: {error}{place}"
+        raise ModelError(f"{where}: cannot be imported: {said}") from error
+
+
+def architecture_class(architectures: Architectures, architecture: str) -> type[Network]:
+    """The class of an architecture.
 
     Raises:
         UsageError: an architecture that does not exist.
+        ModelError: somebody's own one whose module is not imported, or lacks such a class.
     """
-    if architecture not in architectures:
+    if architecture in architectures:
+        return architectures[architecture]
+    module, colon, name = architecture.partition(":")
+    if not colon:
+        known = ", ".join(architectures)
         raise UsageError(
-            f"--architecture {architecture}: expected one of {', '.join(architectures)}"
+            f"--architecture {architecture}: expected one of {known}, or package.module:Class"
         )
-    return architectures[architecture].Options
+    import_architecture(architecture, trust=False)
+    made = getattr(sys.modules[module], name, None)
+    kinds = sorted({each.kind for each in architectures.values()}, reverse=True)
+    if not (isinstance(made, type) and issubclass(made, Network)) or (
+        getattr(made, "kind", "") not in kinds
+    ):
+        bases = " or ".join(f"a {kind}" if kind == "captioner" else f"an {kind}" for kind in kinds)
+        raise ModelError(f"architecture {architecture}: expected the class of {bases}")
+    base: Any = next(each for each in made.__mro__ if "kind" in vars(each))  # of all of its kind
+    if lacking := sorted(getattr(made, "__abstractmethods__", ())):
+        said = f"lacks {', '.join(lacking)}; see {base.__name__}"
+        raise ModelError(f"architecture {architecture}: {said}")
+    options, common = made.Options, base.Options
+    if not issubclass(options, common) or "__dataclass_fields__" not in vars(options):
+        raise ModelError(
+            f"architecture {architecture}: Options: expected a dataclass(frozen=True) that extends "
+            f"{common.__name__}"
+        )
+    return made
+
+
+def options_class(architectures: Architectures, architecture: str) -> type[Options]:
+    """The options of an architecture; errors as of ``architecture_class``."""
+    return architecture_class(architectures, architecture).Options
 
 
 class Option(NamedTuple):
@@ -172,7 +242,7 @@ def all_options(architectures: Architectures) -> dict[str, Option]:
     for name, having in owners.items():
         texts: dict[str, list[str]] = {}
         for architecture, each in having.items():
-            texts.setdefault(each.metadata["help"], []).append(architecture)
+            texts.setdefault(each.metadata.get("help", ""), []).append(architecture)
         text = " ".join(f"{text.rstrip('.')} ({', '.join(of)})." for text, of in texts.items())
         if len(texts) == 1 and len(having) == len(architectures):
             text = next(iter(texts))
@@ -192,9 +262,8 @@ def current_config(architectures: Architectures, values: Mapping[str, Any]) -> d
         UsageError: an architecture that does not exist.
     """
     values = dict(values)
-    made = options_class(architectures, values["architecture"])
-    own = {"architecture", *(each.name for each in fields(made))}
-    own |= set(architectures[values["architecture"]].size_names)
+    made = architecture_class(architectures, values["architecture"])
+    own = {"architecture", *made.size_names, *(each.name for each in fields(made.Options))}
     if "attention" in values:
         earlier = values.pop("attention")
         values["attention_kind" if isinstance(earlier, str) else "attention_width"] = earlier

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, unknown_option
 
 # What an option of decoding must be, by the type of its default.
 TYPES: dict[type, tuple[type, str]] = {
@@ -110,7 +110,7 @@ def changed(options: DecodingOptions, changes: dict[str, Any]) -> DecodingOption
     names = [option.name for option in fields(DecodingOptions)]
     for name, value in changes.items():
         if name not in names:
-            raise UsageError(f"{name}: is no option; expected {', '.join(names)}")
+            raise unknown_option(name, names)
         kind, expected = TYPES[type(getattr(DecodingOptions, name))]
         if not isinstance(value, kind):
             raise UsageError(f"{name} {value!r}: expected {expected}")

@@ -98,6 +98,7 @@ class ServeOptions:
         batch: Maximum number of pictures per forward pass.
         gather: Milliseconds that the first request of a batch waits for others.
         openers: Threads that open pictures.
+        trust: Run the code of an architecture that is not of gazetell, which a model names.
     """
 
     host: str = "127.0.0.1"
@@ -120,11 +121,12 @@ class ServeOptions:
     batch: int = 32
     gather: float = 3.0
     openers: int = 2
+    trust: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value, option = getattr(self, field.name), field.name.replace("_", "-")
-            if value is None or isinstance(value, str):
+            if value is None or isinstance(value, str | bool):
                 continue
             expected = "0 or more" if option in ("port", "threads", "gather") else "more than 0"
             if not math.isfinite(value) or value < 0 or (value == 0 and "0 or" not in expected):

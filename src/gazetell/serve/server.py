@@ -15,8 +15,9 @@ from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
 
 from ..errors import ModelError, UsageError
+from ..features import LoadOptions
 from ..inference.load import Pair, load
-from ..inference.predict import Answerer, Captioner, LoadOptions
+from ..inference.predict import Answerer, Captioner
 from ..models.folder import fetch, named_or_photo
 from .api import create_app
 from .guard import ServeOptions
@@ -108,7 +109,8 @@ def serve(
 
 def how_to_load(options: ServeOptions) -> LoadOptions:
     """What the options say to ``load``."""
-    return {"device": options.device, "precision": options.precision, "fit": options.fit}
+    names = ("device", "precision", "fit", "trust")
+    return {name: getattr(options, name) for name in names}  # type: ignore[return-value]
 
 
 def listen(

@@ -45,8 +45,8 @@ from ..data.records import Dataset
 from ..errors import ModelError, UsageError
 from ..features import build_cache
 from ..files import atomic_path, read_json, read_jsonl, write_error, write_json
-from ..models.answerers import ANSWERERS
 from ..models.folder import KINDS, ModelFolder, load_model, save_model
+from ..models.options import import_architecture
 from ..models.precision import choose_precision
 from ..pictures import PixelSource
 from ..process import bar
@@ -54,7 +54,7 @@ from .answers import Answers
 from .captions import Captions, RewardedCaptions
 from .devices import Ranks, Threads, find_ranks, go_on, launch, normalises, silent
 from .module import ProgressBar, TimeLeft, Training
-from .options import OVERFIT, TrainOptions, saved_options
+from .options import OVERFIT, AnswerOptions, TrainOptions, saved_options
 from .task import Report, Task
 
 # What a run writes into its folder.
@@ -69,6 +69,7 @@ def train(
     out: str | os.PathLike[str],
     options: TrainOptions,
     *,
+    trust: bool = False,
     report: Report = print,
     progress: bool = False,
 ) -> ModelFolder:
@@ -78,6 +79,7 @@ def train(
         data: a prepared dataset with captions, or answered questions, in ``train`` and ``val``.
         out: the run folder; must be new.
         options: of the run, from ``train_options``.
+        trust: as there.
         report: takes one line of plain text at a time.
         progress: show a progress bar on standard error.
 
@@ -104,7 +106,7 @@ def train(
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    return _train(out, run, True, report, progress)
+    return _train(out, run, True, trust, report, progress)
 
 
 def resume(
@@ -114,6 +116,7 @@ def resume(
     devices: int | None = None,
     nodes: int | None = None,
     strategy: str | None = None,
+    trust: bool = False,
     report: Report = print,
     progress: bool = False,
 ) -> ModelFolder:
@@ -125,6 +128,7 @@ def resume(
         devices: of a machine.
         nodes: machines.
         strategy: how devices share the work.
+        trust: as for ``train_options``.
         report: takes one line of plain text at a time.
         progress: show a progress bar on standard error.
 
@@ -141,17 +145,20 @@ def resume(
         run["options"] = {**run["options"], **{k: v for k, v in given.items() if v is not None}}
     except (KeyError, TypeError) as error:
         raise ModelError(f"{file}: is malformed: {error}") from error
-    return _train(out, run, False, report, progress)
+    return _train(out, run, False, trust, report, progress)
 
 
 def _train(
-    out: Path, run: dict[str, Any], new: bool, report: Report, progress: bool
+    out: Path, run: dict[str, Any], new: bool, trust: bool, report: Report, progress: bool
 ) -> ModelFolder:
     """Train as one of the ranks, or start them; ``run`` is for training.json."""
     file = str(out / "training.json")
     try:
-        options, data = saved_options(run["options"], file), Path(run["data"])
-    except (KeyError, TypeError) as error:
+        # Whoever began a run had its architecture imported.
+        named = str(run["options"].get("architecture", ""))
+        import_architecture(named, trust=new or trust, named_by=file)
+        options, data = saved_options(run["options"], file, trust=trust), Path(run["data"])
+    except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: is malformed: {error}") from error
     ranks = find_ranks(options)
     report = report if ranks.first else silent
@@ -161,7 +168,7 @@ def _train(
     if not ranks.started:
         Dataset.open(data)  # what is wrong with it is said before processes start
         with _stoppable(out, report):
-            launch(_train, (out, run, new), ranks.devices, out, report, progress)
+            launch(_train, (out, run, new, trust), ranks.devices, out, report, progress)
         return load_model(out)
     with ranks.joined(out, report):
         with ranks.together():
@@ -327,7 +334,7 @@ def _about(out: Path, dataset: Dataset, options: TrainOptions) -> dict[str, Any]
 
 def _task(dataset: Dataset, options: TrainOptions, report: Report) -> Task:
     """What is learned."""
-    if options.architecture in ANSWERERS:
+    if isinstance(options, AnswerOptions):
         return Answers(dataset, options, report)
     rewarded = getattr(options, "reward", "") == "cider"
     return (RewardedCaptions if rewarded else Captions)(dataset, options, report)

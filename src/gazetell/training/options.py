@@ -14,23 +14,32 @@ A recipe is a TOML file. Its tables are headings for the reader, its keys are op
 """
 
 import logging
-import tomllib
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from functools import cache
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
 
-from ..errors import DataError, UsageError
-from ..files import read_text
+from ..errors import DataError, UsageError, unknown_option
+from ..files import read_toml, toml_names
 from ..models.answerers import ANSWERERS, answerer_config
 from ..models.captioners import CAPTIONERS, captioner_config
 from ..models.encoders import SMALL_CNN, EncoderConfig
-from ..models.folder import fetch, is_named_model, read_config
-from ..models.options import POSITIVE, SHARE, Options, all_options, flag, option, options_class
+from ..models.folder import architecture_in, fetch, is_named_model, read_config
+from ..models.options import (
+    POSITIVE,
+    SHARE,
+    Network,
+    Options,
+    all_options,
+    architecture_class,
+    flag,
+    import_architecture,
+    option,
+    options_class,
+)
 from ..models.weights import SAME
 
 logger = logging.getLogger(__name__)
@@ -45,7 +54,11 @@ RATE = (lambda value: 0 < value <= 1, "above 0, at most 1")
 class StartOptions(Options):
     """What a run begins with."""
 
-    architecture: str = option("attention-lstm", f"One of {', '.join(MODELS)}.")
+    architecture: str = option(
+        "attention-lstm",
+        f"One of {', '.join(MODELS)}; or your own as package.module:Class, whose options --help "
+        "then lists.",
+    )
     init_from: str | None = option(
         None, "A model folder whose weights, vocabulary, sizes and encoder are taken over."
     )
@@ -322,15 +335,23 @@ USED: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
-@cache
 def run_class(architecture: str) -> type[TrainOptions]:
     """The options of a run of an architecture.
 
     Raises:
-        UsageError: no such architecture.
+        UsageError: no such architecture, or one with an option that every run has.
+        ModelError: somebody's own architecture that cannot be used.
     """
-    own = options_class(MODELS, architecture)
-    task = CaptionOptions if architecture in CAPTIONERS else AnswerOptions
+    made: Any = architecture_class(MODELS, architecture)
+    return _run_class(made)
+
+
+@cache
+def _run_class(made: Any) -> type[TrainOptions]:
+    own = made.Options
+    task = CaptionOptions if made.kind == "captioner" else AnswerOptions
+    if both := _names(own) & _names(task):
+        raise UsageError(f"{flag(min(both))}: training has it; expected another name in {own}")
     return dataclass(frozen=True)(type(f"{own.__name__}OfARun", (own, task), {}))
 
 
@@ -348,25 +369,34 @@ class Flag(NamedTuple):
     group: str
 
 
+def flags(architecture: Any = "") -> dict[str, Flag]:
+    """Every option of every run, by name, with those of somebody's own architecture."""
+    named = str(architecture)
+    return _flags(((named, architecture_class(MODELS, named)),) if ":" in named else ())
+
+
 @cache
-def flags() -> dict[str, Flag]:
-    """Every option of every run, by name."""
+def _flags(more: tuple[tuple[str, type[Network]], ...]) -> dict[str, Flag]:
     every: dict[str, Flag] = {}
     for part in PARTS:
         hints, group = get_type_hints(part), str(part.__doc__).rstrip(".")
         for x in fields(part):
             row = Flag(x.name, hints[x.name], x.default, x.metadata["help"], group)
             every.setdefault(x.name, row)
-    for name, each in all_options(MODELS).items():
+    for name, each in all_options({**MODELS, **dict(more)}).items():
         every[name] = Flag(name, each.type, each.default, each.help, "The architecture")
     return every
 
 
-def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
+def train_options(
+    recipe: str | None = None, /, *, trust: bool = False, **given: Any
+) -> TrainOptions:
     """The options of a run.
 
     Args:
         recipe: a recipe's name or .toml file.
+        trust: import architectures that are not ours, which the recipe or a model names; one that
+            is given must have been imported, see ``import_architecture``.
         given: options by name; they win over the recipe's.
 
     Raises:
@@ -374,11 +404,16 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
         DataError: a recipe that is none.
         ModelError: no model in ``init_from`` or ``encoder_from``.
     """
-    if unknown := sorted(given.keys() - flags().keys()):
-        raise UsageError(f"{flag(unknown[0])}: there is no such option")
-    values = plain(_with_encoder(recipe, given.get("encoder")) | given if recipe else given)
+    own = _with_encoder(recipe, given.get("encoder"), trust) if recipe else {}
+    values = plain(own | given)
+    named = values.get("architecture", StartOptions.architecture)
+    import_architecture(named, trust=trust)
+    every = flags(named)
+    for name in given:
+        if name not in every:
+            raise unknown_option(flag(name), map(flag, every))
     # Of a folder with both: the one of the architecture's kind.
-    kind = "answerer" if values.get("architecture") in ANSWERERS else "captioner"
+    kind = architecture_class(MODELS, named).kind
     # Absolute, since the run may be resumed from another folder.
     for name in ("init_from", "encoder_from", "word_vectors", "encoder_weights"):
         model = name == "word_vectors" and is_named_model(values.get(name, ""))
@@ -390,6 +425,7 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
         values["teacher"] = tuple(
             str(fetch(path, "captioner").resolve()) for path in values["teacher"]
         )
+    _import_lenders(values, trust)
     earlier = _taken(values)
     taken = {name: value for name, (value, _) in earlier.items()}
     chosen = {"encoder", "encoder_from", "encoder_weights"} & (values.keys() | taken.keys())
@@ -432,14 +468,23 @@ def train_options(recipe: str | None = None, /, **given: Any) -> TrainOptions:
     return options
 
 
-def _with_encoder(recipe: str, encoder: str | None) -> dict[str, Any]:
+def _with_encoder(recipe: str, encoder: str | None, trust: bool) -> dict[str, Any]:
     """The options of a recipe, without those of its encoder where another one is given."""
-    values = read_recipe(recipe)
+    values = read_recipe(recipe, trust=trust)
     own = values.get("encoder", EncoderConfig.name)
     if encoder not in (None, own) and (left := [n for n in OF_ITS_ENCODER if values.pop(n, None)]):
         what = ", ".join(left)
         logger.warning("recipe %s: left out, being of its encoder %s: %s", recipe, own, what)
     return values
+
+
+def _import_lenders(values: Mapping[str, Any], trust: bool) -> None:
+    """Import architectures that are not ours, of the models that a run begins with."""
+    lenders = [values.get(name) for name in ("init_from", "encoder_from", "word_vectors")]
+    for path in (*filter(None, lenders), *values.get("teacher", ())):
+        if (Path(path) / "config.json").is_file():
+            architecture = architecture_in(read_config(Path(path)))
+            import_architecture(architecture, trust=trust, named_by=path)
 
 
 def taken_over(options: TrainOptions) -> set[str]:
@@ -449,8 +494,10 @@ def taken_over(options: TrainOptions) -> set[str]:
     return own | encoder | {"architecture", "encoder", *VOCABULARY}
 
 
-def saved_options(values: Mapping[str, Any], source: str) -> TrainOptions:
+def saved_options(values: Mapping[str, Any], source: str, *, trust: bool = False) -> TrainOptions:
     """The options of a run folder, also an earlier version's, which had those of all architectures.
+
+    ``trust`` as for ``train_options``.
 
     Raises:
         DataError: an option that does not exist, or one that is out of bounds.
@@ -458,7 +505,8 @@ def saved_options(values: Mapping[str, Any], source: str) -> TrainOptions:
     values = {"encoder_fit": "squash", **values}  # as it was when there was no other
     if values.pop("encoder_padding", None) == "same":
         raise DataError(f"{source}: {SAME}")
-    values = _checked(values, source)
+    values = _checked(values, source, trust)
+    _import_lenders(values, trust)
     made = run_class(values.get("architecture", StartOptions.architecture))
     try:
         return made(**{name: value for name, value in values.items() if name in _names(made)})
@@ -471,8 +519,8 @@ def recipe_names() -> list[str]:
     return toml_names(RECIPES)
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """The options of a recipe, by name or file.
+def read_recipe(name: str, *, trust: bool = False) -> dict[str, Any]:
+    """The options of a recipe, by name or file; ``trust`` as for ``train_options``.
 
     Raises:
         UsageError: no such recipe.
@@ -482,44 +530,20 @@ def read_recipe(name: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in tables.items():
         values |= value if isinstance(value, dict) else {key: value}
-    return _checked(values, source)
+    return _checked(values, source, trust)
 
 
-def toml_names(folder: Traversable) -> list[str]:
-    """The TOML files of a folder of the package, without their suffix."""
-    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml"))
-
-
-def read_toml(name: str, folder: Traversable, what: str) -> tuple[str, dict[str, Any]]:
-    """A TOML file by its name in a folder of the package or its path: how to name it, its tables.
-
-    Raises:
-        UsageError: no such file.
-        DataError: not TOML.
-    """
-    if name in toml_names(folder):
-        source = f"{what.removeprefix('--')} {name}"
-        text = (folder / f"{name}.toml").read_text("utf-8")
-    elif Path(name).suffix == ".toml":
-        source, text = name, read_text(name)
-    else:
-        known = ", ".join(toml_names(folder))
-        raise UsageError(f"{what} {name}: expected a .toml file or one of {known}")
-    try:
-        return source, tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{source}: is not TOML: {error}") from error
-
-
-def _checked(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _checked(values: Mapping[str, Any], source: str, trust: bool) -> dict[str, Any]:
     """Options of a file in today's names."""
     values = plain(values)
+    named = str(values.get("architecture", ""))
+    import_architecture(named, trust=trust, named_by=source)
     if "attention" in values:
         values["attention_kind"] = values.pop("attention")
     if values.pop("scheduled_sampling", 0):
         raise DataError(f"{source}: scheduled_sampling is gone, since it brought nothing")
-    if unknown := sorted(values.keys() - flags().keys()):
-        known = ", ".join(sorted(flags()))
+    if unknown := sorted(values.keys() - flags(named).keys()):
+        known = ", ".join(sorted(flags(named)))
         raise DataError(f"{source}: unknown option {unknown[0]!r}; options: {known}")
     return values
 
