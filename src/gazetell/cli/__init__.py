@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error; ``EXIT_STATUS`
 help.
 """
 
+import os
 import re
 import sys
 import warnings
@@ -14,7 +15,7 @@ from cyclopts import UNSET, App, CycloptsError, Group, Parameter, UnknownOptionE
 from .. import __version__
 from ..errors import GazetellError, OtherRankError, UsageError
 from ..process import keep_memory
-from .terminal import STDIN, report, standard_streams
+from .terminal import STDIN, on_terminal, report, standard_streams
 
 __all__ = ["app", "main"]
 
@@ -54,11 +55,12 @@ VERBS = {
     "vectors": "Pretrain word vectors on the training captions and questions of a dataset.",
     "reproduce": "Train and measure every model of a plan, and print the table of results.",
     "export": "Write a small model folder, with a captioner and an answerer in one if you like.",
+    "push": "Share a trained model on the Hugging Face hub, with its card and licence.",
     "models": "List architectures, encoders and recipes, or describe a trained model.",
     "doctor": "Show versions, devices, and what works on this machine.",
 }
 GROUPS = dict.fromkeys(("demo", "caption", "ask", "describe", "serve"), USE)
-GROUPS |= dict.fromkeys(("export", "models", "doctor"), MORE)
+GROUPS |= dict.fromkeys(("export", "push", "models", "doctor"), MORE)
 # The module of a verb that has none of its own.
 MODULES = {
     "vectors": "features",
@@ -66,6 +68,7 @@ MODULES = {
     "ask": "caption",
     "models": "doctor",
     "export": "doctor",
+    "push": "doctor",
 }
 for flag in ("--help", "--version"):
     app[flag].group = MORE
@@ -150,6 +153,8 @@ app.config = (_check_arguments,)
 def main() -> None:
     """Run the command line and exit."""
     keep_memory()
+    if not on_terminal():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Damaged metadata of a picture say nothing about its pixels.
     warnings.filterwarnings("ignore", module="PIL")
     # The parser takes a lone hyphen for an option without a name.

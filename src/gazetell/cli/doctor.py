@@ -1,4 +1,4 @@
-"""``gazetell doctor``, ``models`` and ``export``: what there is, and giving it on."""
+"""``gazetell doctor``, ``models``, ``export`` and ``push``: what there is, and giving it on."""
 
 import importlib.metadata
 import os
@@ -161,3 +161,23 @@ def export(*runs: Path, out: Path, trust: bool = False) -> None:
             raise UsageError("expected one model folder, or a captioner's and an answerer's")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     report(f"{out}: {size / 1e6:.1f} MB")
+
+
+def push(run: str, target: str, *, license: str | None = None, private: bool = False) -> None:
+    """Share a trained model on the Hugging Face hub, with its card and licence.
+
+    What is sent is the model, its figures and its card: no checkpoints, evaluations or pictures.
+    The token is that of the variable HF_TOKEN or of hf auth login.
+
+    Args:
+        run: A model folder, that of a captioner and an answerer, or photo.
+        target: hf://owner/name; a repository that is not there is made.
+        license: Of the model, as the hub writes it, such as cc-by-4.0 or other; needed if the card
+            names none.
+        private: Make the repository one that only its owner sees.
+    """
+    from ..models.hub import push as send
+
+    address, sent = send(run, target, license=license, private=private)
+    report(f"sent: {', '.join(sent)}")
+    print(address)

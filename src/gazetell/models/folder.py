@@ -319,15 +319,7 @@ def load_model(
     config = read_config(folder)
     import_architecture(architecture_in(config), trust=trust, named_by=str(path))
     made = KINDS[config["kind"]]
-    files = [*made.files(), *({SHARED} & config["sha256"].keys())]
-    for name in files:
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder / name}: is missing; the model folder is incomplete")
-        if _sha256(folder / name) != config["sha256"].get(name):
-            raise ModelError(
-                f"{folder / name}: does not belong to config.json beside it (its checksum "
-                "differs): truncated, or from another model"
-            )
+    files = check_pieces(folder, config)
     fields = {name: of.load(folder / f"{name}.json") for name, of in made.vocabularies.items()}
     metrics = folder / "metrics.json"
     try:
@@ -347,6 +339,20 @@ def load_model(
     weights = [folder / name for name in files if name.endswith(".safetensors")]
     _load_weights(weights, {model.kind: model.network, "encoder": encoder})
     return model
+
+
+def check_pieces(folder: Path, config: dict[str, Any]) -> list[str]:
+    """The files beside ``config.json`` that hold the model; ModelError if one is not as written."""
+    files = [*KINDS[config["kind"]].files(), *({SHARED} & config["sha256"].keys())]
+    for name in files:
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name}: is missing; the model folder is incomplete")
+        if _sha256(folder / name) != config["sha256"].get(name):
+            raise ModelError(
+                f"{folder / name}: does not belong to config.json beside it (its checksum "
+                "differs): truncated, or from another model"
+            )
+    return files
 
 
 def _check_sizes(folder: Path, model: ModelFolder) -> None:

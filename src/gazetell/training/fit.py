@@ -45,7 +45,7 @@ from ..data.records import Dataset
 from ..errors import ModelError, UsageError
 from ..features import build_cache
 from ..files import atomic_path, read_json, read_jsonl, write_error, write_json
-from ..models.folder import KINDS, ModelFolder, load_model, save_model
+from ..models.folder import KINDS, ModelFolder, has_model, load_model, read_config, save_model
 from ..models.options import import_architecture
 from ..models.precision import choose_precision
 from ..pictures import PixelSource
@@ -329,6 +329,9 @@ def _about(out: Path, dataset: Dataset, options: TrainOptions) -> dict[str, Any]
     for name, value in taken.items():
         if value:  # of one of a pair also the pair's name: photo/captioner
             about[name] = "/".join(Path(value).parts[-1 - (Path(value).name in KINDS) :])
+            if has_model(Path(value)):  # it may be gone since
+                theirs = read_config(Path(value))["about"]
+                about[f"{name}_dataset"] = theirs.get("dataset", "unnamed data")
     return about
 
 
