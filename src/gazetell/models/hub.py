@@ -163,7 +163,7 @@ def _card(run: str, folder: Path, target: str, license: str | None) -> str:
         with quiet("huggingface_hub"):  # of a card without metadata
             first, *others = [ModelCard(read_text(path)) for path in paths]
     except (ValueError, YAMLError) as error:
-        raise ModelError(f"{paths[0]}: its head is no metadata of a card: {error}") from error
+        raise ModelError(f"{paths[0]}: its YAML metadata cannot be read: {error}") from error
     stated = {card.data.get("license") for card in (first, *others)}
     if license is None and (None in stated or len(stated) > 1):
         raise UsageError(
