@@ -219,7 +219,9 @@ def test_replaced_and_new_pictures_are_encoded_anew_and_told(encoder, changeable
     grown = dataset_of(changeable.root, changeable.folder, [*NAMES, "new.png"])
     after = build(grown, encoder)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert f"{after.folder}: pictures that were changed are encoded anew: 3 (first: 00.png)" == line
+    assert (
+        f"{after.folder}: pictures that have changed are encoded again: 3 (first: 00.png)" == line
+    )
     assert sum(map(len, after.blocks)) == COUNT + 4  # only what changed
     cells = after.grid([*NAMES, "new.png"]).cells
     for n in range(3):
@@ -318,7 +320,7 @@ def test_a_cache_that_cannot_be_used_is_passed_over_and_told(encoder, changeable
     assert find_cache(changeable, encoder, FP32, NAMES[:8]) is not None
     assert not caplog.records
     assert find_cache(changeable, encoder, FP32, NAMES) is None
-    assert "lacks 3 of 11 pictures as they are now (first: 08.png)" in caplog.text
+    assert "lacks or has changed: 3 of 11 pictures (first: 08.png)" in caplog.text
     build(changeable, encoder)
     (changeable.root / NAMES[0]).touch()
     assert find_cache(changeable, encoder, FP32, NAMES) is None
@@ -352,7 +354,7 @@ def test_a_disk_too_small_is_told_before_the_work(encoder, dataset, monkeypatch)
         monkeypatch.setattr(features.shutil, "disk_usage", lambda path: usage(9, 9, amount))
 
     free(20_000)
-    with pytest.raises(WriteError, match=r"needs 0\.0 GB, 0\.0 GB are free"):
+    with pytest.raises(WriteError, match=r"needs 0\.0 GB; 0\.0 GB are free"):
         build(dataset, encoder)
     free(2048 * COUNT)  # 2 variants of 4 cells of 128 float16 are 2048 bytes a picture
     build(dataset, encoder)

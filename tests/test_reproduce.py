@@ -115,7 +115,7 @@ def test_a_table_is_made_once_and_goes_on_where_it_was(data, tmp_path, monkeypat
         reproduce(other, data, out, **SILENT)
     whole = Dataset.open(data)
     Dataset("less", "table", whole.root, whole.captions[1:]).save(tmp_path / "less")
-    with pytest.raises(UsageError, match="was made on other records"):
+    with pytest.raises(UsageError, match="was made with other records"):
         reproduce(chosen, tmp_path / "less", out, **SILENT)
 
 
@@ -335,20 +335,38 @@ HEAD = 'title = "x"\nbeams = [1]\n'
         (PLAN.replace("bleu =", "blue ="), "blue"),
         (PLAN.replace("beams = [1, 2]", "beams = [0]"), "beam 0"),
         (PLAN.replace("seeds = [0, 1]", "seeds = []"), "expected seeds"),
-        (PLAN.replace('members = ["lstm"]', 'members = ["lstm"]\nseeds = [1]'), "nothing else"),
-        (PLAN.replace("{reward =", "{hidden = 9, reward ="), "hidden comes from lstm"),
-        (PLAN.replace('init_from = "lstm"', 'init_from = "lstm"\nseeds = [2]'), "no run of each"),
+        (
+            PLAN.replace('members = ["lstm"]', 'members = ["lstm"]\nseeds = [1]'),
+            "takes only members",
+        ),
+        (
+            PLAN.replace("{reward =", "{hidden = 9, reward ="),
+            "hidden: is taken from lstm",
+        ),
+        (
+            PLAN.replace('init_from = "lstm"', 'init_from = "lstm"\nseeds = [2]'),
+            "a run of each seed",
+        ),
         (PLAN.replace('"lstm", enc', '"bow-mlp", enc').replace("hidden = 12, ", ""), "bow-mlp has"),
-        (f'{STAGES}[[row]]\nname = "two"\nmembers = ["answerer"]', "ensemble is of captioners"),
-        (STAGES.replace("epochs = 1, hidden = 12}", "epochs = 1}\nvectors = 8", 1), "made of capt"),
+        (
+            f'{STAGES}[[row]]\nname = "two"\nmembers = ["answerer"]',
+            "ensembles and teachers take only captioners",
+        ),
+        (
+            STAGES.replace("epochs = 1, hidden = 12}", "epochs = 1}\nvectors = 8", 1),
+            "made from capt",
+        ),
         (PLAN.replace("vectors = 8", 'encoder_from = "gru"'), "needs 'gru'"),
-        (PLAN.replace("vectors = 8", 'vectors = 8\nword_vectors = "lstm"'), "vectors comes from"),
+        (
+            PLAN.replace("vectors = 8", 'vectors = 8\nword_vectors = "lstm"'),
+            "vectors: is taken from",
+        ),
         (PLAN.replace("vectors = 8", "on = [5]"), r"on\.0: .*valid string"),
         (
             PLAN.replace('rows = ["lstm, CIDEr"', 'rows = ["lstm, vectors"').replace(
                 "vectors = 8", "vectors = 8\non = []"
             ),
-            "nothing measures both",
+            "no dataset measures both",
         ),
     ],
 )

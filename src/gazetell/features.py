@@ -333,7 +333,7 @@ def find_cache(
         if not (lacking := cache.lacks(names)):
             return cache
         count, first = f"{len(lacking)} of {len(names)} pictures", next(iter(lacking))
-        log.warning("%s: lacks %s as they are now (first: %s); %s", folder, count, first, instead)
+        log.warning("%s: lacks or has changed: %s (first: %s); %s", folder, count, first, instead)
     return None
 
 
@@ -396,7 +396,7 @@ def build_cache(
         todo = cache.lacks(names)  # now that nobody else writes
         if changed := [name for name in todo if name in cache.rows]:
             log.warning(
-                "%s: pictures that were changed are encoded anew: %s (first: %s)",
+                "%s: pictures that have changed are encoded again: %s (first: %s)",
                 *(folder, len(changed), changed[0]),
             )
         rest, done = iter(todo.items()), len(names) - len(todo)
@@ -462,4 +462,4 @@ def _check_room(folder: Path, needed: int) -> None:
     except OSError as error:
         raise write_error(folder, error) from error
     if needed > free:
-        raise WriteError(f"{folder}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+        raise WriteError(f"{folder}: needs {needed / 1e9:.1f} GB; {free / 1e9:.1f} GB are free")

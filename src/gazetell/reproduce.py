@@ -212,7 +212,7 @@ class Plan(Part):
                 if self._cnn(first, one, encoder_weights) != self._cnn(other, two, encoder_weights):
                     raise UsageError(
                         f"row {row.name!r}: {what}, but {first.name!r} (seed {one}) and "
-                        f"{other.name!r} (seed {two}) have each its own"
+                        f"{other.name!r} (seed {two}) have different ones"
                     )
 
     def _cnn(self, row: Row, seed: int, encoder_weights: str | None) -> tuple[Any, ...]:
@@ -275,9 +275,8 @@ def read_plan(name: str, *, trust: bool = False) -> Plan:
     for first, second in (map(plan.row, pair.rows) for pair in plan.compare):
         alike = plan.answers(first) == plan.answers(second)
         if not alike or not set(plan.on_of(first)) & set(plan.on_of(second)):
-            raise DataError(
-                f"{source}: compares {first.name!r} with {second.name!r}, and nothing measures both"
-            )
+            names = f"{first.name!r} with {second.name!r}"
+            raise DataError(f"{source}: compares {names}, but no dataset measures both")
     return plan
 
 
@@ -300,7 +299,7 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
     if len(set(row.seeds)) < len(row.seeds):
         raise DataError("expected seeds that differ")
     if wrong := [name for name in (*row.members, *row.teacher) if plan.answers(above[name])]:
-        said = "an ensemble is of captioners, and so are teachers"
+        said = "ensembles and teachers take only captioners"
         raise DataError(f"{wrong[0]!r} answers questions; {said}")
     for names in (row.members, row.teacher):
         runs = [one.run_name(seed) for one, seed in plan.runs(names)]
@@ -311,20 +310,20 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
         raise DataError(f"{lent.name!r} is blind and has no encoder to lend")
     if row.members:
         if row != Row(name=row.name, members=row.members, on=row.on):
-            raise DataError("an ensemble has members and nothing else")
+            raise DataError("an ensemble takes only members, and datasets to measure on")
         return
     for name in lenders:
         if above[name].members or set(row.seeds) - set(above[name].seeds):
-            raise DataError(f"{name!r} has no run of each of its seeds")
+            raise DataError(f"{name!r} must be one model with a run of each seed of this row")
     options = plan.planned(row, row.seeds[0], None)
     brought = training.taken_over(options) if first else set()
     if first and not plan.lender(row):
         brought = {name for name in brought if not name.startswith("encoder")}
     wrong = sorted((row.options.keys() | row.lenders.keys() - {"init_from"}) & brought)
     if wrong := wrong or ["vectors"] * bool(row.vectors and (first or row.word_vectors)):
-        raise DataError(f"{wrong[0]} comes from {first or row.word_vectors}")
+        raise DataError(f"{wrong[0]}: is taken from {first or row.word_vectors}")
     if row.vectors and plan.answers(row):
-        raise DataError("vectors are made of captions, and it answers questions")
+        raise DataError("vectors are made from captions, but this row answers questions")
 
 
 def reproduce(
@@ -468,7 +467,7 @@ class _Table:
                     "delete it or name another --out"
                 )
         if about.get("sha256", key) != key:
-            raise UsageError(f"{run}: was made on other records than those of {data}")
+            raise UsageError(f"{run}: was made with other records than those of {data}")
         if not (run / "config.json").is_file():
             resume(run, report=self.report, progress=self.progress)
 

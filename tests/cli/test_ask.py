@@ -114,7 +114,7 @@ def test_the_gaze(run, world, typed, name):
     [
         ("ask --model ask", None, 2, "PICTURE"),
         ("ask a.png --model ask", "?!", 2, "question '?!': has no words"),
-        ("ask - --model ask", None, 2, "expected questions beside it"),
+        ("ask - --model ask", None, 2, "expected questions as arguments"),
         ("ask a.png --model ask", "-", 2, "-: is not a question"),
         ("ask a.png --model ask --gaze a.png", "is it", 2, "a.png: is one of the pictures"),
         ("ask a.png --model nowhere", "is it", 5, "nowhere: is not a model folder"),

@@ -100,7 +100,7 @@ def test_export_writes_half_the_size_and_pairs(run, world):
     assert status == 0
     assert (world / "both/captioner/evaluation/test-beam1/metrics.json").is_file()
     for command, said in (
-        ("export tell --out both", "--out both: exists already"),
+        ("export tell --out both", "--out both: already exists"),
         ("export tell tell --out new", "expected one model folder, or a captioner's and"),
         ("export --out new", "expected one model folder, or a captioner's and"),
         ("export tell plain --out new", "have different encoders"),
@@ -425,7 +425,7 @@ def test_features_of_another_models_encoder_are_those_that_training_reads(run, w
 
 def test_features_that_nobody_can_use_are_refused(run, world):
     told = run("features", world / "data", "--recipe", "scenes")
-    expected = "error: --recipe scenes: trains its encoder, whose features change\n"
+    expected = "error: --recipe scenes: trains its encoder, so its features cannot be kept\n"
     assert told == (2, "", expected)
     status, _, err = run("features", world / "data", "--batch", 0)
     assert (status, err) == (2, "error: --batch 0: expected 1 or more\n")

@@ -37,7 +37,7 @@ def test_vectors_of_the_training_captions(run, dataset, tmp_path):
     _, printed, err = run("vectors", data, "--out", out, *options, status=0)
     assert printed == f"{out}\n"
     told, line = err.splitlines()
-    assert told == "10 running words teach little: the vectors are close to random"
+    assert told == "10 words of text are too few: the vectors stay close to random"
     assert line.startswith("cbow: 8 words of 8 numbers, from 10 running words in 4 texts, 2 epochs")
     # The vocabulary is that of training: nothing is missing, and val adds no word.
     tokenizer = Tokenizer.train(captions, min_frequency=1)

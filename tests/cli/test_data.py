@@ -103,7 +103,7 @@ def test_what_is_left_out_is_told_on_standard_error(run, mistake, tmp_path):
     pairs = "what is in the image1 ?\nlamp\nwhat is in the image2 ?\n"
     (folder / "all_qa_pairs.txt").write_text(pairs)
     here = ["data", "daquar", folder, "--out", tmp_path / "out"]
-    mistake(3, "all_qa_pairs.txt:3: the last question has no line of answer\n", *here)
+    mistake(3, "all_qa_pairs.txt:3: the last question has no answer line\n", *here)
     _, _, err = run(*here, "--skip-bad", "--json", status=0)
     assert err.splitlines() == [
         f"left out: bad rows 1; see {tmp_path}/out/quarantine.jsonl",
@@ -125,7 +125,7 @@ def test_a_table(run, mistake, tmp_path):
     assert "note: pictures found although slash, letter case or Unicode form differ: 1 " in err
     asked, both = ["--question-column", "ask"], "--caption-column and --question-column"
     mistake(3, f"error: {table}:1: no column 'answer'; columns: image, ask, say\n", *here, *asked)
-    told = f"error: {both}: a table is read for one of the two\n"
+    told = f"error: {both}: expected only one of them\n"
     mistake(2, told, *here, *asked, "--caption-column", "say")
     told = f"error: --split-column set: {table}:1 has no such column; columns: image, ask, say\n"
     mistake(2, told, *here, "--split-column", "set")
@@ -170,7 +170,7 @@ def test_datasets_merged_and_without_pictures_of_another(run, mistake, tmp_path)
                 file.write(f"{image}.jpg,a thing\n")
         here = ["data", "table", tmp_path / f"{name}-{split}.csv", "--split", split]
         assert run(*here, "--out", tmp_path / f"{name}-{split}")[0] == 0
-    told = "error: --val 1.0: would do nothing, since every picture goes to one split\n"
+    told = "error: --val 1.0: has no effect, since every picture goes to one split\n"
     mistake(2, told, *here, "--val", 1, "--out", tmp_path / "no")
     first, second = tmp_path / "a-train", tmp_path / "b-train"
     out = ["--out", tmp_path / "out"]

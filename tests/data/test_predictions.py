@@ -124,7 +124,7 @@ IMAGE, NOTE = {"id": 1}, {"image_id": 1, "caption": "a"}
 @pytest.mark.parametrize(
     ("content", "rows", "message"),
     [
-        ("captions", [], "x.jsonl: holds no captions"),
+        ("captions", [], "x.jsonl: has no captions"),
         ("captions", [{"captions": ["a"]}], 'x.jsonl:1: expected "id", a string or an integer'),
         ("captions", [{"id": True, "captions": ["a"]}], 'x.jsonl:1: expected "id"'),
         ("captions", [{"id": "a", "captions": "a dog"}], "a list of strings, found str"),
@@ -134,8 +134,12 @@ IMAGE, NOTE = {"id": 1}, {"image_id": 1, "caption": "a"}
         ("captions", [{"id": "a", "captions": ["x", 3]}], 'the number 3 (write "3")'),
         ("answers", [{"id": 1, "answers": [True]}], "strings, found bool"),
         ("answers", [{**ANSWER, "answer_type": 3}], 'x.jsonl:1: expected "answer_type", a string'),
-        ("captions", [CAPTION, {"id": "1"}], "x.jsonl:2: picture '1' again, first on line 1"),
-        ("answers", [ANSWER, {"id": "1"}], "x.jsonl:2: question '1' again, first on line 1"),
+        (
+            "captions",
+            [CAPTION, {"id": "1"}],
+            "x.jsonl:2: picture '1' twice, first on line 1",
+        ),
+        ("answers", [ANSWER, {"id": "1"}], "x.jsonl:2: question '1' twice, first on line 1"),
         ("captions", [["a"]], "x.jsonl:1: expected a JSON object"),
     ],
 )
@@ -151,8 +155,12 @@ def test_bad_lines_of_references(tmp_path, content, rows, message):
         ("captions", [], 'expected a COCO annotation file, an object with "annotations", a list'),
         ("captions", {"images": [IMAGE]}, "expected a COCO annotation file, an object"),
         ("captions", {"annotations": [NOTE]}, 'a COCO annotation file, an object with "images"'),
-        ("captions", {"images": [], "annotations": []}, "holds no captions"),
-        ("captions", {"images": [IMAGE] * 2, "annotations": []}, "image 2: picture '1' again"),
+        ("captions", {"images": [], "annotations": []}, "has no captions"),
+        (
+            "captions",
+            {"images": [IMAGE] * 2, "annotations": []},
+            "image 2: picture '1' twice",
+        ),
         ("captions", {"images": [IMAGE], "annotations": [3]}, "annotation 1: expected an object"),
         (
             "captions",
@@ -165,7 +173,7 @@ def test_bad_lines_of_references(tmp_path, content, rows, message):
         ("answers", {"annotations": [votes(1, "x"), {"question_id": 2}]}, '2: expected "answers"'),
         ("answers", {"annotations": [votes(1, "x", 4)]}, '1, answers: expected "answer", a string'),
         ("answers", {"annotations": [{"question_id": 1, "answers": ["x"]}]}, "objects, found str"),
-        ("answers", {"annotations": [votes(1, "x")] * 2}, "2: question '1' again, first on"),
+        ("answers", {"annotations": [votes(1, "x")] * 2}, "2: question '1' twice, first on"),
     ],
 )
 def test_bad_annotation_files(tmp_path, content, document, message):
@@ -180,13 +188,23 @@ def test_bad_annotation_files(tmp_path, content, document, message):
     [
         ("captions", "x.jsonl", [{"id": 1}], 'x.jsonl:1: expected "caption", a string'),
         ("captions", "x.jsonl", [{"id": 1.5, "caption": "a"}], 'x.jsonl:1: expected "id"'),
-        ("captions", "x.jsonl", [{"id": 1, "caption": "a"}] * 2, "x.jsonl:2: picture '1' again"),
+        (
+            "captions",
+            "x.jsonl",
+            [{"id": 1, "caption": "a"}] * 2,
+            "x.jsonl:2: picture '1' twice",
+        ),
         ("answers", "x.jsonl", [{"id": 1, "answer": 2}], 'the number 2 (write "2")'),
         ("captions", "x.json", [{"annotations": []}], "expected a COCO result file, a list"),
         ("answers", "x.json", [{"annotations": []}], "expected a VQA result file, a list"),
-        ("answers", "x.json", [[]], "x.json: holds no answers"),
+        ("answers", "x.json", [[]], "x.json: has no answers"),
         ("captions", "x.json", [[["x"]]], "entry 1: expected an object, found list"),
-        ("captions", "x.json", [[NOTE, NOTE]], "entry 2: picture '1' again, first on entry 1"),
+        (
+            "captions",
+            "x.json",
+            [[NOTE, NOTE]],
+            "entry 2: picture '1' twice, first on entry 1",
+        ),
         ("answers", "x.json", [[{"question_id": 1}]], 'x.json: entry 1: expected "answer"'),
     ],
 )
@@ -256,7 +274,7 @@ def test_what_does_not_match(models, subset, message):
 
 def test_something_scored_without_references():
     wanted = Texts("r.jsonl", {"a": ["a dog"], "b": []})
-    with pytest.raises(DataError, match=r"r\.jsonl: 1 pictures have no captions, expected some: b"):
+    with pytest.raises(DataError, match=r"r\.jsonl: 1 pictures have no captions: b"):
         match(wanted, [said(a="x", b="x")], "captions")
     assert match(wanted, [said(a="x")], "captions", subset=True)[2] == 1
 

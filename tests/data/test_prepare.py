@@ -313,7 +313,7 @@ def test_a_folder_written_by_hand(tmp_path):
         ({**CAPTION, "boxes": 3}, "is not a CaptionRecord"),
         ({**CAPTION, "colour": "red"}, "colour: "),
         ({"id": "2", "image": "a.png", "split": "val"}, "captions: Field required"),
-        (CAPTION, "id '1' again in train, see line 1"),
+        (CAPTION, "id '1' twice in train, first on line 1"),
     ],
 )
 def test_a_row_that_is_no_record(tmp_path, row, message):
@@ -328,7 +328,7 @@ def test_a_row_that_is_no_record(tmp_path, row, message):
     [
         ({"format": 2}, "dataset.json: expected format 1; prepare it again"),
         ({"root": None}, 'dataset.json: expected "root", a string'),
-        ({}, "holds no records"),
+        ({}, "has no records"),
     ],
 )
 def test_a_folder_that_is_no_dataset(tmp_path, about, message):
@@ -432,7 +432,7 @@ def test_the_summary_of_a_dataset_of_questions(tmp_path):
 def test_a_table_is_never_overwritten(tmp_path, name):
     """The table that is read may bear the name of a file of the prepared folder."""
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UsageError, match=f"holds a {name} of its own; expected another folder"):
+    with pytest.raises(UsageError, match=f"already contains {name}; expected another folder"):
         prepare(dataset(tmp_path, 3), tmp_path)
     assert (tmp_path / name).read_text() == "mine"
     assert not (tmp_path / "dataset.json").exists()

@@ -69,7 +69,7 @@ def test_a_test_file_has_no_annotations(tmp_path):
     path.write_text(json.dumps({"images": [{"id": 1, "file_name": "t.jpg"}]}))
     dataset = coco(tmp_path, test=path)
     assert [(r.id, r.captions, r.split) for r in dataset.captions] == [("1", (), "test")]
-    with pytest.raises(UsageError, match="year 2014: would do nothing, since the files are named"):
+    with pytest.raises(UsageError, match="year 2014: has no effect, since the files are named"):
         coco(tmp_path, test=path, year=2014)
 
 
@@ -94,7 +94,7 @@ def test_files_not_found(tmp_path):
         ("{}", "has no list 'images'"),
         ('{"images": {}}', "has no list 'images'"),
         ('{"images": [], "annotations": 3}', "has no list 'annotations'"),
-        ('{"images": [], "annotations": []}', "holds no picture with a caption or question"),
+        ('{"images": [], "annotations": []}', "has no picture with a caption or question"),
     ],
 )
 def test_empty_and_foreign_files(tmp_path, text, message):

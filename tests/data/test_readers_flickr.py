@@ -54,7 +54,7 @@ def test_the_official_form(tmp_path, images):
 
 def test_all_pictures_in_one_split_from_a_file_of_another_name(tmp_path):
     folder = official(tmp_path)
-    with pytest.raises(UsageError, match="split test: would do nothing, since the split lists"):
+    with pytest.raises(UsageError, match="split test: has no effect, since the split lists"):
         flickr8k(folder, split="test")
     for name in LISTS.values():
         (folder / name).unlink()
@@ -62,7 +62,7 @@ def test_all_pictures_in_one_split_from_a_file_of_another_name(tmp_path):
     dataset = flickr8k(folder, captions=other, split="test")
     assert (dataset.name, dataset.kind) == ("pascal1k", "flickr8k")
     assert [one.split for one in dataset.captions] == ["test"] * 4
-    with pytest.raises(UsageError, match="val 1: would do nothing, since every picture goes to"):
+    with pytest.raises(UsageError, match="val 1: has no effect, since every picture goes to"):
         flickr8k(folder, captions=other, split="test", val=1)
 
 
@@ -116,7 +116,7 @@ def test_missing_empty_and_foreign_files(tmp_path):
     with pytest.raises(DataError, match=r"captions\.txt:2: is not UTF-8"):
         flickr8k(tmp_path)
     write(token, "image,caption")
-    with pytest.raises(DataError, match="holds no picture with a caption"):
+    with pytest.raises(DataError, match="has no picture with a caption"):
         flickr8k(tmp_path)
     official(tmp_path)
     (tmp_path / LISTS["val"]).unlink()
@@ -155,7 +155,7 @@ def test_the_comma_form_with_split_lists(tmp_path):
     dataset = flickr8k(tmp_path, bad=bad)
     assert [record.split for record in dataset.captions] == ["train", "val", "test"]
     assert bad.notes == ["pictures of no split, left out: 17"]
-    with pytest.raises(UsageError, match=r"val 0\.2: would do nothing, since the split lists tell"):
+    with pytest.raises(UsageError, match=r"val 0\.2: has no effect, since the split lists tell"):
         flickr8k(tmp_path, val=0.2)
 
 

@@ -135,7 +135,9 @@ def test_what_gives_no_question_is_told(asked, tmp_path):
     bad = BadRows()
     asked(DOG, ["Ein Hund sitzt."], bad=bad)
     assert bad.notes == ["pictures left out, whose captions give no question: 1"]
-    with pytest.raises(DataError, match="its captions give no question; expected English"):
+    with pytest.raises(
+        DataError, match="no question can be made of its captions; expected English"
+    ):
         asked(["Ein Hund sitzt."])
     question = QuestionRecord("q", "0.jpg", "Is it?", ("yes",), "train")
     Dataset("mine", "table", tmp_path, questions=(question,)).save(tmp_path / "other")

@@ -114,7 +114,7 @@ def test_what_contradicts_an_earlier_row_is_bad(tmp_path):
     told = {f"f:{number}": reason for number, (_, reason) in enumerate(rows) if reason}
     assert [row.where for row in bad.rows] == list(told)
     assert all(row.reason.startswith(told[row.where]) for row in bad.rows)
-    with pytest.raises(DataError, match="f: holds no picture with a caption or question"):
+    with pytest.raises(DataError, match="f: has no picture with a caption or question"):
         Collector(tmp_path, bad).dataset("mine", "table", "f")
 
 
@@ -186,7 +186,7 @@ def test_a_name_that_fits_two_files_is_a_bad_row(tmp_path):
     for picture in ("Twice.jpg", "twice.jpg"):
         (tmp_path / picture).touch()
     collector = Collector(tmp_path, BadRows())
-    with pytest.raises(BadValue, match=r"'TWICE\.jpg' fits several files: Twice\.jpg, tw"):
+    with pytest.raises(BadValue, match=r"'TWICE\.jpg' matches several files: Twice\.jpg, tw"):
         collector.add("f:1", dataclasses.replace(CAPTION, image="TWICE.jpg"))
 
 

@@ -101,7 +101,9 @@ def test_bad_rows_of_daquar(rooms, left_out, pair, told):
 
 def test_files_of_daquar_that_do_not_fit(rooms):
     write(rooms, [PAIRS[0], (PAIRS[3][0],)])
-    with pytest.raises(DataError, match=r"all_qa_pairs\.txt:3: the last question has no line of"):
+    with pytest.raises(
+        DataError, match=r"all_qa_pairs\.txt:3: the last question has no answer line"
+    ):
         daquar(rooms)
     write(rooms, PAIRS)
     lists = rooms / "train_images_list.txt", rooms / "test_images_list.txt"
@@ -114,7 +116,7 @@ def test_files_of_daquar_that_do_not_fit(rooms):
     assert bad.notes[-1].startswith("questions of pictures in no official list, left out: 1 (fi")
     for path in lists:
         path.write_text("")
-    with pytest.raises(DataError, match=r"all_qa_pairs\.txt: holds no picture with a caption or q"):
+    with pytest.raises(DataError, match=r"all_qa_pairs\.txt: has no picture with a caption or q"):
         daquar(rooms)
     lists[1].unlink()
     with pytest.raises(DataError, match=r"no file test_images_list\.txt"):
@@ -185,5 +187,5 @@ def test_files_of_easy_vqa_that_do_not_fit(shapes):
         path.write_text(before)
     for split, error in (("train", UsageError), ("test", DataError)):
         (shapes / split / "questions.json").write_text("[]")
-        with pytest.raises(error, match=r"no pictures of train to draw from|holds no picture with"):
+        with pytest.raises(error, match=r"no pictures of train to draw from|has no picture with"):
             easy_vqa(shapes)

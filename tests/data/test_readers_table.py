@@ -95,7 +95,7 @@ def test_columns_by_name_and_splits(tmp_path):
         ("3", "c.jpg", "test"),
     ]
     assert dataset.path(dataset.captions[0]) == tmp_path / "photos" / "a.jpg"
-    with pytest.raises(UsageError, match=r"val 0\.2: would do nothing, since column 'set' tells"):
+    with pytest.raises(UsageError, match=r"val 0\.2: has no effect, since column 'set' tells"):
         table(path, val=0.2, **options)
     text = "nr,file,ask,say,set\n1,a.jpg,Why?,Rust,dev\n2,a.jpg,Why?,Age,dev\n1,a.jpg,Why?,Salt,val"
     names = {"image": "file", "question": "ask", "answer": "say", "split": "set", "id": "nr"}
@@ -130,7 +130,7 @@ def test_columns_that_are_called_otherwise(tmp_path):
     for options in ({"question_column": "question"}, {"answer_column": "answer"}):
         dataset, notes = noted(both, **options)
         assert (plain(dataset), notes) == ([("a.jpg#1", "a.jpg", "Is it red?", ("yes",))], [])
-    with pytest.raises(UsageError, match="a table is read for one of the two"):
+    with pytest.raises(UsageError, match="expected only one of them"):
         table(both, caption_column="caption", question_column="question")
     wrong = r"split_column set: .*:1 has no such column; columns: image, "
     with pytest.raises(UsageError, match=wrong):
@@ -176,7 +176,7 @@ def test_delimiter_and_encoding_by_name(tmp_path):
         with pytest.raises(UsageError, match=told):
             table(path, **options)
     assert by_image(noted(put(path, "image\tcaption\na.jpg\tx"), delimiter="tab")[0])
-    with pytest.raises(UsageError, match="delimiter ;: would do nothing, since the file is JSON"):
+    with pytest.raises(UsageError, match="delimiter ;: has no effect, since the file is JSON"):
         table(tmp_path / "t.jsonl", delimiter=";")
 
 
@@ -359,10 +359,10 @@ def test_bad_rows_of_json_lines(tmp_path, left_out, kind, row, reason):
     [
         ("t.csv", "\n\n", {}, r"t\.csv:1: is empty; expected a header line"),
         ("t.csv", ",,\na,b,c", {}, r"t\.csv:1: is empty; expected a header line"),
-        ("t.csv", "image,caption\n", {}, r"t\.csv: holds no picture with a caption"),
+        ("t.csv", "image,caption\n", {}, r"t\.csv: has no picture with a caption"),
         ("t.csv", "\nimage,words\na,b\n", {}, r":2: no column 'caption'; columns: image, words"),
         ("t.csv", "image,caption,image\n", {}, r"t\.csv:1: column 'image' occurs twice"),
-        ("t.csv", "image,Caption,CAPTION\n", {}, "columns Caption, CAPTION fit 'caption'"),
+        ("t.csv", "image,Caption,CAPTION\n", {}, "columns Caption, CAPTION all match 'caption'"),
         ("t.csv", "p.jpg,a dog\n", {}, "columns: p.jpg, a dog; expected a header line first"),
         ("t.csv", "image,question\na,b", {}, ":1: no column 'answer'; columns: image, question"),
         ("t.csv", "image,answer\na,b", {}, ":1: no column 'caption'; columns: image, answer"),
@@ -370,7 +370,7 @@ def test_bad_rows_of_json_lines(tmp_path, left_out, kind, row, reason):
         ("t.csv", b"PK\x03\x04 \xff", {}, "is a workbook; save the sheet as CSV UTF-8"),
         ("t.xlsx", "", {}, "is a workbook; save the sheet as CSV UTF-8"),
         ("t.doc", "", {}, r"t\.doc: expected a \.csv, \.tsv or \.jsonl file"),
-        ("t.jsonl", "", {}, r"t\.jsonl:1: holds no rows"),
+        ("t.jsonl", "", {}, r"t\.jsonl:1: has no rows"),
         ("t.json", '{"images": []}', {}, r"t\.json: expected a list of rows, found dict"),
     ],
 )

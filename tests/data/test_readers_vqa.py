@@ -203,7 +203,7 @@ def test_files_that_are_missing_or_of_another_form(tmp_path):
     name = put(tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": []})
     with pytest.raises(DataError, match=r"expected v2_mscoco_val2014_annotations\.json"):
         vqa(tmp_path)
-    with pytest.raises(DataError, match="holds no picture with a caption or question"):
+    with pytest.raises(DataError, match="has no picture with a caption or question"):
         vqa(tmp_path, test=name)
     # The annotations in the place of the questions, and the reverse.
     files = pair(tmp_path, [GOOD], [annotation(10)])
@@ -378,15 +378,17 @@ def test_bad_lines(written, left_out, name, text, told):
 def test_files_that_do_not_fit(written):
     root = written.parent / "images"
     (written / "images_train2014.txt").write_text("1\n")
-    with pytest.raises(DataError, match=r"images_train2014\.txt: has 1 lines; expected 2, one a q"):
+    with pytest.raises(
+        DataError, match=r"images_train2014\.txt: has 1 lines; expected 2, one per q"
+    ):
         vqa_text(written, images=root)
     (written / "answers_train2014_modal.txt").unlink()
     (written / "images_train2014.txt").write_text("1\n1")
     with pytest.raises(DataError, match=r"answers_train2014_modal\.txt: cannot be read: No such"):
         vqa_text(written, images=root)
-    with pytest.raises(DataError, match=r"no file questions_train2014\.txt"):
+    with pytest.raises(DataError, match=r"expected files such as questions_train2014\.txt"):
         vqa_text(root, images=root)
     for path in written.iterdir():
         path.write_text("") if "test2015" in path.name else path.unlink()
-    with pytest.raises(DataError, match="holds no picture with a caption or question"):
+    with pytest.raises(DataError, match="has no picture with a caption or question"):
         vqa_text(written, images=root)

@@ -84,7 +84,7 @@ def test_words_are_bytes_not_lines(file):
 def test_the_first_of_equal_words_counts(file, caplog):
     path = file("a 1 2\nb 3 4\na 5 6\nb 7 8\n")
     assert as_lists(read_vectors(path, ["a"]).found) == {"a": [1, 2]}
-    assert caplog.messages == [f"{path}: words there again, of which the first counts: 1"]
+    assert caplog.messages == [f"{path}: words that occur twice, of which the first counts: 1"]
 
 
 CASED = "Paris 1 0\nPARIS 2 0\nparis 3 0\nROME 4 0\nRome 5 0\nÉcole 6 0\nİ 7 0\n"
@@ -317,7 +317,7 @@ def test_gensim_is_silent(corpus_words, capfd, caplog):
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
     train_word2vec(CORPUS[:20], corpus_words, **SMALL)
-    assert caplog.messages == ["180 running words teach little: the vectors are close to random"]
+    assert caplog.messages == ["180 words of text are too few: the vectors stay close to random"]
 
 
 def test_gensim_is_missing(corpus_words, monkeypatch):

@@ -127,7 +127,7 @@ def test_addresses_are_read_through_their_file_system(model, home, monkeypatch):
     assert len(open_source("s3://pictures/*/?.png").entries) == 2
     with pytest.raises(UsageError, match="a sheet is of pictures on this machine"):
         describe(model, "s3://pictures", home / "out.html")
-    with pytest.raises(DataError, match="s3://nothing: is not there"):
+    with pytest.raises(DataError, match="s3://nothing: does not exist"):
         open_source("s3://nothing")
     with pytest.raises(ImageError, match="nothing there that ends in"):
         open_source("s3://shards")
@@ -259,7 +259,7 @@ CHANGES = {
     "model": (UsageError, r"was begun with another model"),
     "source": (UsageError, r"was begun with pictures, not with pictures/a;"),
     "damaged": (DataError, r"out/_gazetell\.json: is damaged"),
-    "foreign": (UsageError, r"holds something that is not from gazetell"),
+    "foreign": (UsageError, r"contains something that is not from gazetell"),
 }
 
 

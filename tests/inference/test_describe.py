@@ -149,7 +149,7 @@ def test_what_a_spreadsheet_would_run_is_text(model, folder, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
 @pytest.mark.parametrize(
-    ("name", "why"), [(b"\xff.png", "is not UTF-8"), (b"a\rb.png", "line end")]
+    ("name", "why"), [(b"\xff.png", "is not UTF-8"), (b"a\rb.png", "line break")]
 )
 def test_a_name_that_no_table_can_hold_is_told(model, folder, tmp_path, name, why):
     try:
@@ -330,7 +330,10 @@ CHANGES = {
     "model": (r"out\.csv: was begun with another model", None),
     "options": (r"begun with beam 3 \(now 1\), max_length 20 \(now 7\)", None),
     "folder": (r"begun with the folder pictures", None),
-    "foreign": (r"is there, and not from gazetell describe", lambda out, done: done.unlink()),
+    "foreign": (
+        r"already exists and is not from gazetell describe",
+        lambda out, done: done.unlink(),
+    ),
     "edited": (r"was changed since gazetell wrote it; rename", lambda out, _: edit(out, "a", "A")),
     "damaged": (DONE + ":1: is damaged", lambda _, done: edit(done, '{"format"', '{\n{"format"')),
     "line": (DONE + ":2: is damaged", lambda _, done: edit(done, '"caption": ', '"other": ')),
@@ -371,8 +374,8 @@ def test_another_precision_is_told(model, untrained, folder, tmp_path, caplog):
     [
         ("out.txt", ".", r"--out .*out\.txt: expected a name that ends in \.csv, \.jsonl, \.html"),
         ("dir.csv", ".", r"dir\.csv: is a folder"),
-        ("out.csv", "nowhere", "nowhere: is not there"),
-        ("out.csv", "z.png", r"z\.png: is a file; for pictures by name: gazetell caption"),
+        ("out.csv", "nowhere", "nowhere: does not exist"),
+        ("out.csv", "z.png", r"z\.png: is a file; for single pictures use gazetell caption"),
         ("out.csv", "none", "none: no pictures"),
     ],
 )

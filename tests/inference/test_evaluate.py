@@ -325,7 +325,7 @@ def test_limits_and_options(captioner, dataset, caplog):
         (dataset, {"batch": 0}, UsageError, "batch 0"),
         (dataset, {"beam": 0}, UsageError, "beam 0"),
         (dataset, {"split": "extra"}, DataError, "split 'extra' has no pictures"),
-        (replace(dataset, captions=silent), {}, DataError, "has nothing to score against"),
+        (replace(dataset, captions=silent), {}, DataError, "has no references to score against"),
         ("nowhere", {}, DataError, "nowhere: is not a prepared dataset"),
     ):
         with pytest.raises(error, match=said):
@@ -421,7 +421,7 @@ def test_limits_of_answers(answerer, dataset, caplog):
         (dataset, {"limit": -1}, UsageError, "--limit"),
         (dataset, {"abstain_below": 2}, UsageError, "--abstain-below"),
         (dataset, {"split": "dev"}, DataError, "'dev' has no questions"),
-        (bare, {}, DataError, "'test' has nothing to score against"),
+        (bare, {}, DataError, "'test' has no references to score against"),
         (one, {"question_only": answerer}, DataError, "one answered question"),
     ):
         with pytest.raises(error, match=said):

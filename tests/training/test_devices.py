@@ -142,9 +142,9 @@ def test_a_failed_start_leaves_no_folder(tiny, tmp_path):
     [
         ({"devices": 0}, "--devices 0: expected 1 or more"),
         ({"nodes": 2}, "--nodes 2: expected a start by torchrun or srun"),
-        ({"devices": 2, "batch": 1}, "--batch 1: fewer pictures a step than 2 devices"),
+        ({"devices": 2, "batch": 1}, "--batch 1: fewer pictures per step than 2 devices"),
         ({"devices": 2, "strategy": "fsdp"}, "--strategy fsdp: needs GPUs with CUDA, not cpu"),
-        ({"strategy": "ddp"}, "--strategy ddp: one device has nothing to share"),
+        ({"strategy": "ddp"}, "--strategy ddp: needs more than one device"),
         ({"strategy": "dp"}, "--strategy dp: expected one of auto, ddp, fsdp"),
     ],
 )

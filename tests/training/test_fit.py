@@ -248,7 +248,7 @@ def test_a_student_learns_what_its_teacher_says(tiny, first, tmp_path):
     losses = [row["train_loss"] for row in tiny.rows(tmp_path / "student")]
     assert 0 < losses[-1] < 0.5 * losses[0]  # of the divergence alone, which can come to 0
     for changes, named in (
-        ({"min_frequency": 5}, "has other words"),
+        ({"min_frequency": 5}, "has another vocabulary"),
         ({"encoder_trainable": "none", "seed": 9}, "has another encoder"),
         ({"encoder_size": 64}, "another size"),
     ):
@@ -384,7 +384,7 @@ def test_a_captioner_learns_words_blind_and_goes_on_seeing(architecture, tiny, t
     second = dict.fromkeys(("embedding", "hidden", "min_frequency"))
     second |= {"init_from": str(tmp_path / "blind"), "encoder_project": 24, "learning_rate": 1e-9}
     said = tiny.train(tmp_path / "seeing", **second)
-    assert any("begins anew" in line for line in said)
+    assert any("starts at random" in line for line in said)
     seeing = load(tmp_path / "seeing")
     ids = range(model.tokenizer.vocab_size)
     assert seeing.tokenizer.words(ids) == model.tokenizer.words(ids)
@@ -396,7 +396,7 @@ def test_a_captioner_learns_words_blind_and_goes_on_seeing(architecture, tiny, t
         if columns:
             kept = [w[..., w.shape[-1] - columns :] for w in (weight, after[name])]
             assert torch.allclose(*kept, atol=1e-4), name
-    with pytest.raises(UsageError, match="--encoder-from beside --init-from"):
+    with pytest.raises(UsageError, match="--encoder-from: has no effect with --init-from"):
         tiny.second(tmp_path / "seeing", encoder_from=str(tmp_path / "seeing"))
     lent = tiny.second(
         tmp_path / "blind", encoder_from=str(tmp_path / "seeing"), encoder_trainable="none"
@@ -674,10 +674,10 @@ def test_what_is_left_out_of_captions_is_counted(tiny, tmp_path):
     chosen = {"epochs": 1, "max_length": 4, "min_frequency": 3, "limit": 5, "workers": 2}
     lines = "\n".join(tiny.train(tmp_path / "run", data=folder, **chosen))
     assert "1 of 21 pictures left out: they have no captions" in lines
-    assert "splits that nothing reads, left out: dev" in lines
+    assert "splits that training does not use: dev" in lines
     assert "--limit 5: only the first 5 pictures of each split" in lines
     assert "are not in the vocabulary (--min-frequency, --max-words)" in lines
-    assert "--workers has no effect here, since the pictures fit in memory" in lines
+    assert "--workers: has no effect here, since the pictures fit in memory" in lines
     texts = [c for r in Dataset.open(folder).split("train")[1:6] for c in r.captions]
     assert f"{sum(len(t.split()) > 4 for t in texts)} of 10 training texts are cut" in lines
 
@@ -720,8 +720,8 @@ def test_what_is_left_out_of_questions_is_counted(tiny, tmp_path):
     [
         ({}, of_val(split="test"), None, "split 'val' has no captions; splits with captions: te"),
         ({"architecture": "bow-mlp"}, None, of_val(answers=()), "split 'val' has no answers"),
-        ({"architecture": "bow-mlp"}, None, lambda r: None, "holds no questions.*attention-lstm"),
-        ({}, lambda r: None, None, "holds no pictures with captions.*one of bow-mlp"),
+        ({"architecture": "bow-mlp"}, None, lambda r: None, "has no questions.*attention-lstm"),
+        ({}, lambda r: None, None, "has no pictures with captions.*one of bow-mlp"),
         ({"reward": "cider"}, lambda r: replace(r, captions=("a",)), None, "--reward cider: .*CID"),
         ({"architecture": "bow-mlp"}, None, of_val(answers=("xyz",)), "no validation question has"),
     ],

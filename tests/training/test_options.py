@@ -32,7 +32,7 @@ from gazetell.training.options import (
         ({"features": "maybe"}, "auto, none"),
         ({"captions_per_image": -1}, "--captions-per-image"),
         ({"seed": 2**32}, "--seed"),
-        ({"reward": "cider", "samples": 1}, "--samples 1: expected 2"),
+        ({"reward": "cider", "samples": 1}, "--samples 1: expected 2 or more"),
         ({"encoder": "resnet9000"}, "resnet9000"),
         ({"epoks": 3}, "--epoks: there is no such option"),
         ({"architecture": "bow-mlp", "targets": "firm"}, "expected one of hard, soft, votes"),
@@ -50,7 +50,7 @@ from gazetell.training.options import (
         ({"random_crop": 1.0}, "--random-crop 1.0: expected 0 up to below 1"),
         ({"teacher_weight": 0.3}, "--teacher-weight 0.3: expected --teacher"),
         ({"teacher": ("a",), "reward": "cider"}, "--teacher [^(]*a: has no effect with"),
-        ({"teacher": ("a", "./a")}, "--teacher .*a: a folder twice"),
+        ({"teacher": ("a", "./a")}, "--teacher .*a: is given twice"),
         ({"reward_baseline": "greedy"}, "--reward-baseline greedy: expected --reward"),
         ({"reward": "cider", "label_smoothing": 0.2}, "--label-smoothing 0.2: has no effect"),
         ({"reward": "cider", "attention_penalty": 1.0}, "--attention-penalty 1.0: has no effect"),
@@ -134,7 +134,7 @@ def test_a_recipe_of_ones_own_also_of_earlier_names(tmp_path):
         ("epochs = ", "is not TOML"),
         ("epoks = 3", "unknown option 'epoks'"),
         ('[training]\nepochs = "many"', "--epochs many: expected a whole number"),
-        ("scheduled_sampling = 0.25", "scheduled_sampling is gone"),
+        ("scheduled_sampling = 0.25", "scheduled_sampling was removed"),
     ],
 )
 def test_a_bad_recipe_is_named(tmp_path, text, named):
@@ -155,7 +155,7 @@ def test_options_of_an_earlier_run_folder():
     old = {"architecture": "lstm", "hidden": 7, "passes": 9, "attention": "gru", "answers": 3}
     chosen = saved_options(old | {"scheduled_sampling": 0.0}, "training.json")
     assert chosen == replace(run_class("lstm")(hidden=7), encoder_fit="squash", architecture="lstm")
-    with pytest.raises(DataError, match=r"training\.json: scheduled_sampling is gone"):
+    with pytest.raises(DataError, match=r"training\.json: scheduled_sampling was removed"):
         saved_options(old | {"scheduled_sampling": 0.5}, "training.json")
     with pytest.raises(DataError, match=r"training\.json: unknown option 'pases'"):
         saved_options(old | {"pases": 9}, "training.json")
@@ -214,7 +214,9 @@ def test_an_encoder_is_taken_over(captioner, caplog):
 
 def test_a_blind_model_lends_no_encoder(untrained, tmp_path):
     save_model(tmp_path / "blind", untrained(blind=True))
-    with pytest.raises(UsageError, match=r"--encoder-from .*blind: is blind; it never looked"):
+    with pytest.raises(
+        UsageError, match=r"--encoder-from .*blind: is blind: its encoder was never used"
+    ):
         train_options(encoder_from=str(tmp_path / "blind"))
 
 

@@ -79,7 +79,7 @@ def caption(
     if not pictures:
         raise UsageError("expected pictures: files, folders, globs, or - for standard input")
     if json and csv:
-        raise UsageError("--json and --csv: expected one of them")
+        raise UsageError("--json and --csv: expected only one of them")
     if batch is not None and batch < 1:
         raise UsageError(f"--batch {batch}: expected 1 or more")
     if batch is not None and STDIN in pictures:
@@ -88,7 +88,7 @@ def caption(
     if STDIN not in pictures:
         items = list(image_files(pictures))
     elif len(pictures) > 1:
-        raise UsageError("- reads one picture from standard input; expected no other pictures")
+        raise UsageError("-: one picture is read from standard input; expected no other pictures")
     else:
         items = [_standard_input()]
     given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
@@ -97,7 +97,7 @@ def caption(
     captioner = Captioner.load(*model, **vars(computing))
     chosen = captioner.options(**decoding.given())
     if n_best < 1 or (n_best > chosen.beam and not chosen.sample):
-        raise UsageError(f"--n-best {n_best}: expected 1 to the beam, {chosen.beam} (--beam)")
+        raise UsageError(f"--n-best {n_best}: expected 1 to {chosen.beam}, the beam (--beam)")
     if gaze is not None and not captioner.attentive:
         raise UsageError(f"--gaze {gaze}: {' '.join(model) or PHOTO} has no attention to show")
     failed, told, cut, odd, fewer = [], 0, 0, 0, 0
@@ -124,7 +124,7 @@ def caption(
     if cut:
         report(f"cut at {chosen.max_length} words (--max-length): {cut} of {told} captions")
     if fewer:
-        report(f"pictures of which the search met fewer captions than --n-best {n_best}: {fewer}")
+        report(f"pictures with fewer different captions than --n-best {n_best}: {fewer}")
     if odd:
         report(f"names that are not UTF-8, their bytes written as \\udc80 to \\udcff: {odd}")
     for error in failed:
@@ -201,7 +201,7 @@ def ask(
     if top is not None and json:
         raise UsageError("--top: has no effect with --json, which has the five likeliest answers")
     if picture == STDIN and not questions:
-        raise UsageError("- takes standard input for the picture; expected questions beside it")
+        raise UsageError("-: is the picture on standard input; expected questions as arguments")
     if STDIN in questions:
         raise UsageError(
             "-: is not a question; without questions they are read from standard input"

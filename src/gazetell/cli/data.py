@@ -46,7 +46,7 @@ def _refuse_own(out: Path, prepared: list[str], others: list[Any]) -> None:
     own = [text for text in prepared if Path(part_of(text)[0]).resolve() == out.resolve()]
     own += [str(x) for x in others if isinstance(x, Path) and x.resolve() in replaced]
     if own:
-        raise UsageError(f"--out {out}: {own[0]} is read, and would be replaced; expected another")
+        raise UsageError(f"--out {out}: {own[0]} is read here; expected another folder")
 
 
 def _verb(reader: Callable[..., Dataset]) -> Callable[..., None]:

@@ -76,7 +76,7 @@ class Training:
         epochs: Passes over the training pictures; the recipe's if not given.
         answer_epochs: Passes over the training questions; the recipe's if not given.
         seed: Random seed of the scenes and of the training; 0 if not given.
-        again: Delete what an earlier training left in OUT and begin anew.
+        again: Delete what an earlier training left in OUT and start over.
     """
 
     train_pictures: int | None = None
@@ -134,9 +134,11 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
     captioners = [model for model in models if hasattr(model, "caption")]
     answerers = [model for model in models if hasattr(model, "ask")]
     if len(captioners) != 1 or len(answerers) > 1:
-        raise UsageError(f"--model {' '.join(names)}: expected a captioner, or it and an answerer")
+        raise UsageError(
+            f"--model {' '.join(names)}: expected a captioner, and at most an answerer"
+        )
     if not answerers:
-        report(f"nothing is asked: {names[0]} captions; another --model may answer")
+        report(f"no questions are asked: {names[0]} only captions; add an answerer with --model")
     loaded = time.perf_counter()
     examples = []
     for name, questions in PHOTOGRAPHS.items():
@@ -289,7 +291,7 @@ def _clear(out: Path, again: bool) -> None:
     if "scenes" not in names or names - OWN - {*RUN_FILES}:
         raise UsageError(f"--out {out}: is not empty; expected a new or empty folder")
     if not again:
-        raise UsageError(f"--out {out}: holds a demo; make it anew with --again, or name another")
+        raise UsageError(f"--out {out}: holds a demo; replace it with --again, or name another")
     try:
         shutil.rmtree(out)
     except OSError as error:

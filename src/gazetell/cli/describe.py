@@ -40,11 +40,11 @@ def describe(
             Lines files. They have a row for each picture, with the error where one failed.
         model: A model folder, or hf://owner/name; given several times, an ensemble. If not
             given, photo, which comes with gazetell.
-        question: Also answer this about each picture; can be given several times. It takes a
-            model that answers too, such as photo.
-        column: Of Parquet, the column that holds the pictures' bytes or their paths.
+        question: Also answer this question about each picture; can be given several times. The
+            model must answer too, as photo does.
+        column: Parquet: the column that holds the pictures' bytes or their paths.
         engine: local, or ray for all devices of a cluster: pip install 'gazetell[cluster]'.
-        address: Of a Ray cluster, auto or host:port; if not given, one starts on this machine.
+        address: Ray cluster, auto or host:port; if not given, one starts on this machine.
         again: Start over and overwrite what is there.
         decoding: How to search.
         batch: Number of pictures per forward pass.
@@ -57,8 +57,8 @@ def describe(
     table = check_out(out)
     if question and model and not is_pair(fetch(model[0])):
         raise UsageError(
-            f"--question: {model[0]} is not a captioner and answerer in one, as gazetell export "
-            "makes and photo is"
+            f"--question: {model[0]} has no answerer; expected a captioner and answerer in one, "
+            "such as photo or what gazetell export writes"
         )
     work = Ray(model, address, **vars(computing)) if engine == "ray" else None
     # With Ray it is loaded here too: what is wrong with it is seen before a cluster is asked.

@@ -149,7 +149,7 @@ def export(*runs: Path, out: Path, trust: bool = False) -> None:
     from ..models.folder import AnswererFolder, CaptionerFolder, load_model, save_model, save_pair
 
     if out.exists():
-        raise UsageError(f"--out {out}: exists already; expected a new folder")
+        raise UsageError(f"--out {out}: already exists; expected a new folder")
     loaded = [load_model(run, trust=trust) for run in runs]
     models = sorted(loaded, key=lambda model: model.kind, reverse=True)
     match models:
@@ -158,7 +158,7 @@ def export(*runs: Path, out: Path, trust: bool = False) -> None:
         case [CaptionerFolder() as captioner, AnswererFolder() as answerer]:
             save_pair(out, captioner, answerer, compact=True)
         case _:
-            raise UsageError("expected one model folder, or a captioner's and an answerer's")
+            raise UsageError("expected one model folder, or those of a captioner and an answerer")
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     report(f"{out}: {size / 1e6:.1f} MB")
 

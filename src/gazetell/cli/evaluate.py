@@ -56,29 +56,29 @@ def evaluate(
             captioners are an ensemble, their probabilities averaged.
         data: A prepared dataset.
         split: Split of the dataset to measure.
-        beam: Of captions: beam of the search, 1 for greedy; the model's own if not given. Give it
+        beam: Captions: beam of the search, 1 for greedy; the model's own if not given. Give it
             several times to compare.
-        max_length: Of captions: most words; the model's own if not given.
-        length_penalty: Of captions: exponent of the length normalisation; the model's own if not
+        max_length: Captions: maximum number of words; the model's own if not given.
+        length_penalty: Captions: exponent of the length normalisation; the model's own if not
             given. Give it several times to compare.
-        min_length: Of captions: fewest words; the model's own if not given.
-        no_repeat_ngram: Of captions: let no so many words in a row occur twice, 0 for no such
-            limit; the model's own if not given.
-        beam_groups: Of captions: search in so many groups that avoid each other's words.
-        diversity: Of captions: what a word loses in log-probability for each earlier group's
-            prefix that took it; 0.5 if not given.
-        keep_best: Of captions: make the setting with the best CIDEr the model's own; not with
-            --split test, nor where CIDEr cannot choose.
-        calibrate: First fit the model's confidence anew on the validation split and make it its
-            own: of captions, as training does at its end; of answers, the bound to abstain below.
+        min_length: Captions: minimum number of words; the model's own if not given.
+        no_repeat_ngram: Captions: never repeat a sequence of N words, 0 for no limit; the
+            model's own if not given.
+        beam_groups: Captions: search in N groups that avoid each other's words.
+        diversity: Captions: how much log-probability a word loses for each earlier group's prefix
+            that took it; 0.5 if not given.
+        keep_best: Captions: make the setting with the best CIDEr the model's own; not with --split
+            test, nor where CIDEr cannot choose.
+        calibrate: First fit the model's confidence again on the validation split and keep it in the
+            model folder. Captions: as at the end of training. Answers: the bound to abstain below.
         limit: Use only the first N pictures; 0 for all.
-        java: Of captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
-        abstain_below: Of answers: also the accuracy of those with at least this confidence; the
+        java: Captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
+        abstain_below: Answers: also the accuracy of those with at least this confidence; the
             model's own bound if not given.
-        evidence: Of answers: also ask about a plain grey picture and about another picture.
-        question_only: Of answers: compare with this model, trained with --blind.
+        evidence: Answers: also ask about a plain grey picture and about another picture.
+        question_only: Answers: compare with this model, trained with --blind.
         against: Another model of the same kind: both scores, and the 95 % interval of their
-            difference by the paired bootstrap. What it said of the split before is used again.
+            difference by the paired bootstrap. Its earlier predictions of the split are used again.
         json: Print one JSON object instead of lines; a list of them for several settings.
         out: Folder for predictions.jsonl and metrics.json; RUN/evaluation/SPLIT-beamK (SPLIT for
             answers; the other options too) if not given. Without it nothing is kept of a model
@@ -88,7 +88,9 @@ def evaluate(
     if not runs:
         raise UsageError("expected a model folder")
     if keep_best and (split == "test" or len(runs) > 1):
-        raise UsageError("--keep-best: expected one model and --split val; test is for the end")
+        raise UsageError(
+            "--keep-best: expected one model and --split val; test must not choose options"
+        )
     more = {
         "max_length": max_length,
         "min_length": min_length,
@@ -105,7 +107,7 @@ def evaluate(
     if keep_best and not own:
         raise UsageError(f"--keep-best: {runs[0]} is not a model folder on this machine")
     if calibrate and (len(runs) > 1 or split == "val" or not own):
-        why = "expected one model folder, and another --split than val, which it is fitted on"
+        why = "expected one model folder, and a --split other than val, which the fit uses"
         raise UsageError(f"--calibrate: {why}")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; expected a folder")
@@ -143,7 +145,7 @@ def evaluate(
     for kind, options in given.items():
         for name, value in options.items():
             if kind != does and not (value is None or value is False or value == ()):
-                raise UsageError(f"{name}: {runs[0]} {does}; that option is of the other kind")
+                raise UsageError(f"{name}: has no effect, since {runs[0]} {does}")
     if calibrate:
         count = fit_model(model, dataset, progress=on_terminal())
         fitted = "confidence" if isinstance(model, Captioner) else "abstain_below"

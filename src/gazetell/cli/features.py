@@ -53,7 +53,7 @@ def features(
         precision: auto, bf16 or fp32.
         engine: local, or ray for all devices of a cluster, whose machines see the same folder of
             pictures: pip install 'gazetell[cluster]'.
-        address: Of a Ray cluster, auto or host:port; if not given, one starts on this machine.
+        address: Ray cluster, auto or host:port; if not given, one starts on this machine.
         trust: Run the code of an architecture that is not of gazetell, which the recipe or
             --encoder-from names.
     """
@@ -71,7 +71,7 @@ def features(
     numbers = {"batch": batch, "workers": workers, "seed": seed or 0}  # checked as those of a run
     run = train_options(recipe, trust=trust, **numbers, **given(options))
     if run.encoder_trainable != "none":
-        raise UsageError(f"--recipe {recipe}: trains its encoder, whose features change")
+        raise UsageError(f"--recipe {recipe}: trains its encoder, so its features cannot be kept")
     given_weights = run.encoder_from or run.encoder_weights
     if seed is not None and given_weights != "none":
         raise UsageError(f"--seed: has no effect on weights {given_weights}")

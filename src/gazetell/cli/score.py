@@ -96,9 +96,9 @@ def score(
     items = "pictures" if content == "captions" else "questions"
     about: dict[str, Any] = {items: len(wanted.texts)} | ({"left_out": left_out} if subset else {})
     if left_out:
-        logger.warning("left out, without a prediction: %d of the %s", left_out, items)
+        logger.warning("left out, since they have no prediction: %d of the %s", left_out, items)
     if against is not None and len(wanted.texts) < 2:
-        raise DataError(f"{references}: one of the {items}; expected at least two to compare on")
+        raise DataError(f"{references}: one of the {items}; a comparison needs at least two")
     rules = year or max(YEARS)
     compare: Any = compare_captions
     if content == "answers":
@@ -107,7 +107,7 @@ def score(
             _refuse(given & {"year"}, f"is for four answers a question or more; {references}")
         compare = partial(compare_answers, year=rules)
     elif problem := cider_problem(wanted.texts):
-        logger.warning("CIDEr tells nothing here: %s", problem)
+        logger.warning("CIDEr says nothing here: %s", problem)
 
     if against is not None:
         draws = {"resamples": resamples or 1000, "seed": seed or 0, "level": LEVEL}

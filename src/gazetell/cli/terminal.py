@@ -157,12 +157,12 @@ class Decoding:
         max_length: Maximum number of words of a caption; the model's own if not given.
         length_penalty: Exponent of the length normalisation of a beam of 2 or more; the model's
             own if not given.
-        min_length: Fewest words of a caption; the model's own if not given.
-        no_repeat_ngram: Let no so many words in a row occur twice, 0 for no such limit; the
+        min_length: Minimum number of words of a caption; the model's own if not given.
+        no_repeat_ngram: Never repeat a sequence of N words in a caption, 0 for no limit; the
             model's own if not given.
-        beam_groups: Search in so many groups that avoid each other's words; divides the beam.
-        diversity: Of beam groups: what a word loses in log-probability for each earlier group's
-            prefix that took it; 0.5 if not given.
+        beam_groups: Search in N groups that avoid each other's words; N must divide the beam.
+        diversity: With beam groups: how much log-probability a word loses for each earlier
+            group's prefix that took it; 0.5 if not given.
     """
 
     beam: int | None = None

@@ -123,7 +123,7 @@ class RowFile:
                 raise DataError(f'{where}: expected "{key}", a string or an integer')
             first = seen.setdefault(str(value), number)
             if item and first != number:
-                raise DataError(f"{where}: {item} {str(value)!r} again, first on {name} {first}")
+                raise DataError(f"{where}: {item} {str(value)!r} twice, first on {name} {first}")
             yield where, str(value), row
 
 
@@ -136,7 +136,7 @@ def content_of(files: Sequence[RowFile]) -> Content:
     known = {str(file.path): content for file in files if (content := file.holds()) is not None}
     if len(set(known.values())) > 1:
         told = ", ".join(f"{path} holds {content}" for path, content in known.items())
-        raise DataError(f"{told}; expected captions in all or answers in all")
+        raise DataError(f"{told}; expected only captions or only answers")
     return next(iter(known.values()), "captions")
 
 
@@ -185,7 +185,7 @@ def read_texts(file: RowFile, content: Content, *, model: bool = False) -> Texts
                 value = None if row.get(key) is None else _text(row, key, where)
                 getattr(found, f"{key}s")[name] = value
     if not found.texts:
-        raise DataError(f"{file.path}: holds no {content}")
+        raise DataError(f"{file.path}: has no {content}")
     return found
 
 
@@ -218,13 +218,10 @@ def match(
     ids = [name for name in references.texts if all(name in model.texts for model in models)]
     if not ids:
         paths = " and ".join(str(model.path) for model in models)
-        raise DataError(f"{paths}: have no {item} in common, expected some")
+        raise DataError(f"{paths}: have no {item} in common")
     bare = [name for name in ids if not references.texts[name]]
     if bare:
-        raise DataError(
-            f"{references.path}: {len(bare)} {item}s have no {content}, "
-            f"expected some: {_named(bare)}"
-        )
+        raise DataError(f"{references.path}: {len(bare)} {item}s have no {content}: {_named(bare)}")
     kept = [part.only(ids) for part in (references, *models)]
     for part in kept:
         pairs = ((name, text) for name, texts in part.texts.items() for text in texts)

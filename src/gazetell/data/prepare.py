@@ -217,7 +217,7 @@ def prepare(
     # Without dataset.json such a file is somebody's own, perhaps the table that was read.
     for name in () if (folder / "dataset.json").exists() else RECORDS:
         if (folder / name).exists():
-            raise UsageError(f"{folder}: holds a {name} of its own; expected another folder")
+            raise UsageError(f"{folder}: already contains {name}; expected another folder")
     summary = _summary(dataset, folder, bad, reasons, digests)
     _write(dataset, folder, quarantine)
     return summary

@@ -181,7 +181,7 @@ class Dataset:
         captions = tuple(_records(folder / "captions.jsonl", CaptionRecord))
         questions = tuple(_records(folder / "questions.jsonl", QuestionRecord))
         if not captions and not questions:
-            raise DataError(f"{folder}: holds no records (captions.jsonl, questions.jsonl)")
+            raise DataError(f"{folder}: has no records (captions.jsonl, questions.jsonl)")
         root = folder / about["root"]
         return cls(about["name"], about["kind"], root, captions, questions, folder)
 
@@ -261,5 +261,7 @@ def _records(path: Path, record_class: type[Record]) -> Iterator[Record]:
                 raise DataError(f"{where}: is not a {record_class.__name__}: {what}") from error
         first = lines.setdefault((record.split, record.id), number)
         if first != number:
-            raise DataError(f"{where}: id {record.id!r} again in {record.split}, see line {first}")
+            raise DataError(
+                f"{where}: id {record.id!r} twice in {record.split}, first on line {first}"
+            )
         yield record

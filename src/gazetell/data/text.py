@@ -82,7 +82,7 @@ class Tokenizer:
         if self._words[: len(SPECIAL)] != SPECIAL or sorted(table.values()) != list(
             range(len(table))
         ):
-            raise ModelError(f"lacks {' '.join(SPECIAL)} as ids 0 to 3, words numbered from 4")
+            raise ModelError(f"expected {' '.join(SPECIAL)} as ids 0 to 3, and words from 4")
         if len(table) == len(SPECIAL):
             raise ModelError("has no words besides the special tokens")
         self._inner, self._table = inner, table

@@ -90,7 +90,7 @@ def read_vectors(path: str | os.PathLike[str], words: Iterable[str]) -> WordVect
             header = HEADER.fullmatch(line)
             size = int(header[2]) if header else _trailing_numbers(line)
             if not size:
-                raise DataError(f"{where}: expected a word and its numbers, or how many of each")
+                raise DataError(f"{where}: expected a word and its numbers, or the counts of both")
             if header:
                 continue
         if not total and CONTROL.search(line):
@@ -110,7 +110,7 @@ def read_vectors(path: str | os.PathLike[str], words: Iterable[str]) -> WordVect
             f"{path}: holds {total} words, but line 1 says {int(header[1])}; is it truncated?"
         )
     if repeated:
-        logger.warning("%s: words there again, of which the first counts: %d", path, repeated)
+        logger.warning("%s: words that occur twice, of which the first counts: %d", path, repeated)
     found = {wanted[key]: vector for key, vector in (folded | exact).items()}
     return WordVectors(Path(path), size, found, total)
 
@@ -363,5 +363,5 @@ def train_word2vec(
     words = [word for word in vocabulary if word in vectors]
     running = sum(map(len, corpus)) - 2 * len(corpus)  # without <start> and <end>
     if running < LEAST:
-        logger.warning("%d running words teach little: the vectors are close to random", running)
+        logger.warning("%d words of text are too few: the vectors stay close to random", running)
     return words, np.stack([vectors[word] for word in words]), running

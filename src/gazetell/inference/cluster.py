@@ -72,7 +72,9 @@ class Actor:
         try:
             for name, here in _versions().items():
                 if here != versions[name]:
-                    raise DataError(f"has {name} {here}, and {versions[name]} asks it to work")
+                    raise DataError(
+                        f"has {name} {here}; the machine that started this has {versions[name]}"
+                    )
             self.work = job.open()
         except (GazetellError, OSError) as error:
             self.error: Exception = error
@@ -156,7 +158,7 @@ def run(
         except (ray.exceptions.RayError, ConnectionError) as error:
             raise GazetellError(f"Ray: {_last_line(error)}") from error
         if (lost := machines - _alive(ray)) and lost:
-            log.warning(f"machines that died meanwhile, their work done by others: {len(lost)}")
+            log.warning(f"machines that stopped, whose work others did: {len(lost)}")
 
 
 def _alive(ray: Any) -> set[str]:

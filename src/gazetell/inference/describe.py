@@ -267,11 +267,11 @@ def describe(
         return _into_parts(os.fspath(out), opened, work, task, begun, again, progress)
     if not opened.entries or column is not None:
         raise UsageError(
-            f"--out {out}: tables and sheets are of files that are pictures; expected a folder, "
+            f"--out {out}: tables and sheets take only picture files; expected a folder, "
             ".parquet or .jsonl/ for a source of Parquet or tars"
         )
     if thumbs and opened.base is None:
-        raise UsageError(f"--out {out}: a sheet is of pictures on this machine, not of an address")
+        raise UsageError(f"--out {out}: a sheet takes pictures on this machine, not at an address")
     # A name that is not UTF-8 can be written to no file as it is.
     seen = _seen_from(Path(out).parent, Path(source)) if opened.base else os.fsencode(source)
     begun["folder"] = seen.decode(errors="backslashreplace")
@@ -393,7 +393,7 @@ def _check_questions(model: Captioner, answerer: Answerer | None, questions: Seq
     taken = {*COLUMNS, *PART_COLUMNS, "error"}
     for question in questions:
         if question in taken:
-            raise UsageError(f"--question {question!r}: is given twice, or the name of a column")
+            raise UsageError(f"--question {question!r}: is given twice, or is the name of a column")
         taken.update(*answer_columns([question]))
         read = answerer.read_question(question)
         if read.unknown:

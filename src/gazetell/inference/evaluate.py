@@ -329,7 +329,7 @@ def _with_references(dataset: Dataset, split: str, records: Sequence[Record]) ->
     """
     scored = [record for record in records if references_of(record)]
     if not scored:
-        raise DataError(f"{dataset.folder}: split {split!r} has nothing to score against")
+        raise DataError(f"{dataset.folder}: split {split!r} has no references to score against")
     if len(scored) < len(records):
         left_out = len(records) - len(scored)
         logger.warning("split %r: without captions or answers, left out: %d", split, left_out)
@@ -426,7 +426,7 @@ def evaluate_answers(
     if question_only is not None and len(records) < 2:
         raise DataError(
             f"{dataset.folder}: split {split!r} has one answered question; a comparison with a "
-            "question-only model takes two"
+            "question-only model needs two"
         )
     answers: list[Answer] = []
     gazes: list[tuple[np.ndarray, View, Sequence[Box]]] = []  # (P, height, width)

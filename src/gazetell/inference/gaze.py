@@ -308,7 +308,7 @@ class Gaze:
         """
         suffix = Path(path).suffix.lower()
         if suffix not in FORMATS:
-            raise UsageError(f"{path}: cannot be written; expected a name in {', '.join(FORMATS)}")
+            raise UsageError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
         new = not Path(path).parent.exists()
         with atomic_path(path) as temporary:
             if suffix == ".html":

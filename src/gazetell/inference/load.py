@@ -76,5 +76,5 @@ def load(
         more = (told(x, load_kind(x, CaptionerFolder, trust=trust)) for x in others)
         return Captioner(model, *more, **how)
     if others:
-        raise ModelError(f"{path}: answers questions; an ensemble is of captioners")
+        raise ModelError(f"{path}: answers questions; an ensemble takes only captioners")
     return Answerer(model, **how)

@@ -164,7 +164,7 @@ def open_journal(out: Path, begun: Row, again: bool) -> Journal:
     if not journal.lines:
         if written and not again:
             raise UsageError(
-                f"--out {out}: is there, and not from gazetell describe (it has no "
+                f"--out {out}: already exists and is not from gazetell describe (it has no "
                 f"{journal.path.name} beside it); name another, or overwrite it with --again"
             )
         # What is there now may be overwritten, also by the run that goes on with this one.
@@ -254,8 +254,8 @@ class Parts:
         torn = {name for name in there if name.startswith(".") and name.endswith(".tmp")}
         if there - torn and MANIFEST not in there:
             raise UsageError(
-                f"--out {self.out}: holds something that is not from gazetell describe (it has no "
-                f"{MANIFEST}); name another folder"
+                f"--out {self.out}: contains something that is not from gazetell describe (it has "
+                f"no {MANIFEST}); name another folder"
             )
         # With the first part, so that a run that comes to none leaves all as it was.
         self.begun, self.old = begun, torn | {name for name, match in known.items() if match}

@@ -300,12 +300,12 @@ def open_source(source: str | os.PathLike[str], column: str | None = None) -> So
         entries = [Entry(_seen_from(base, one.path), one.path, _stamp(one)) for one in found]
         return _files(name, entries, Reader(files, None))
     if not os.path.isdir(name) and not (glob.has_magic(name) and not os.path.lexists(name)):
-        single = "a file; for pictures by name: gazetell caption"
-        what = single if os.path.isfile(name) else "not there"
-        raise ImageError(f"{name}: is {what}; expected {KINDS}")
+        single = "is a file; for single pictures use gazetell caption"
+        what = single if os.path.isfile(name) else "does not exist"
+        raise ImageError(f"{name}: {what}; expected {KINDS}")
     folder = _before_pattern(name)
     if os.path.isdir(name) and any(x.lower().endswith(TARS) for x in os.listdir(name)):
-        log.warning(f"{name}: its tars are left out; they are read by a pattern: '{name}/*.tar'")
+        log.warning(f"{name}: its .tar files are left out; to read them, name '{name}/*.tar'")
     entries = [_entry(path, folder) for path in image_files([name])]
     return _files(name, entries, Reader(None, str(folder.resolve())), folder)
 
@@ -316,7 +316,7 @@ def _entry(path: Path, folder: Path) -> Entry:
     # A lone surrogate is a byte that is not UTF-8; a carriage return breaks rows of a table.
     foreign = any("\ud800" <= letter <= "\udfff" for letter in name)
     if foreign or "\r" in name:
-        why = "is not UTF-8" if foreign else "holds a line end"
+        why = "is not UTF-8" if foreign else "contains a line break"
         told = name.encode(errors="backslashreplace").decode().replace("\r", "\\r")
         return Entry(told, ImageError(f"{str(path)!r}: its name {why}; rename it"), None)
     try:
@@ -419,10 +419,10 @@ def _paths(
             path, place = number, ImageError(f"{number}: the column {column} is empty there")
         elif "://" in path:
             if not start or not path.startswith(start):
-                raise DataError(f"{number}: {path}: expected an address in {start}, as the others")
+                raise DataError(f"{number}: {path}: expected an address in {start}")
             place = path.removeprefix(start)
         elif start not in ("", "file://"):
-            raise DataError(f"{number}: {path}: expected an address in {start}, as the others")
+            raise DataError(f"{number}: {path}: expected an address in {start}")
         else:
             place = os.path.join(os.path.dirname(one.path), path)
         entries.append(Entry(path, place, _stamp(one)))
@@ -431,8 +431,8 @@ def _paths(
     first = [entry.place for entry in entries if isinstance(entry.place, str)][:FIRST]
     if not start and "://" not in name and first and not any(map(_is_there, first)):
         raise DataError(
-            f"{name}: column {column!r}: no file is where the first {len(first)} rows say (the "
-            f"first: {first[0]}); a path is seen from the folder of its Parquet file"
+            f"{name}: column {column!r}: none of the files of the first {len(first)} rows exists "
+            f"(first: {first[0]}); a path starts at the folder of its Parquet file"
         )
     return _files(name, entries, Reader(files, None if start else _root(name, base)))
 
@@ -443,11 +443,11 @@ def _listed(name: str, endings: tuple[str, ...]) -> tuple[Any, list[Any], str]:
     base = str(_before_pattern(path)) if glob.has_magic(path) else path
     parts = PurePosixPath(path).parts
     if "**" in parts:
-        raise UsageError(f"{name}: expected * or ?; a folder is read with all that lies below it")
+        raise UsageError(f"{name}: expected * or ?; a folder is read with everything below it")
     (found,) = _answer(name, lambda: files.get_file_info([base]))
     kinds = need("pyarrow.fs").FileType
     if found.type == kinds.NotFound:
-        raise DataError(f"{name}: is not there")
+        raise DataError(f"{name}: does not exist")
     try:
         if not found.is_file:
             selector = need("pyarrow.fs").FileSelector(base, recursive=True)
@@ -459,7 +459,7 @@ def _listed(name: str, endings: tuple[str, ...]) -> tuple[Any, list[Any], str]:
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}: holds a name that is not UTF-8: {error.object!r}") from error
+        raise DataError(f"{name}: contains a name that is not UTF-8: {error.object!r}") from error
     chosen: list[Any] = []
     others: list[Any] = []
     for one in there:

@@ -93,7 +93,7 @@ class Confidence:
         sizes = len(self.weights) == len(FEATURES) and len(self.centre) == len(self.scale) > 0
         numbers = np.array([*self.weights, self.bias, *self.centre])
         if not (sizes and np.isfinite(numbers).all() and min(self.scale) > 0):
-            raise ValueError("confidence: its numbers do not fit together")
+            raise ValueError("confidence: expected finite numbers of equal counts")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"confidence: threshold {self.threshold}: expected 0 to 1")
 

@@ -383,7 +383,7 @@ def _load_weights(paths: Sequence[Path], modules: dict[str, nn.Module]) -> None:
     for name in [name for name, tensor in state.items() if tensor.dtype == torch.int8]:
         scale = state.pop(f"{name}.scale", torch.empty(0))
         if scale.shape != state[name].shape[:1]:
-            raise ModelError(f"{paths[0]}: {name} has {len(scale)} scales, expected one a row")
+            raise ModelError(f"{paths[0]}: {name} has {len(scale)} scales, expected one per row")
         state[name] = state[name] * scale.unsqueeze(1)
     try:
         nn.ModuleDict(modules).load_state_dict(state)
@@ -455,7 +455,7 @@ def shipped(name: str = PHOTO) -> Path:
     if not has_model(folder):
         raise ModelError(
             f"{name}: this installation of gazetell has no such model; expected a model folder, "
-            "as gazetell train writes"
+            "such as gazetell train writes"
         )
     return folder
 

@@ -117,7 +117,7 @@ def timm_preset(name: str, weights: str) -> Any:
     if not timm.is_model(model):
         near = ", ".join(timm.list_models(f"{model.partition('_')[0]}*")[:5])
         raise UsageError(
-            f"--encoder {name}: timm has no such model" + (f"; near: {near}" * bool(near))
+            f"--encoder {name}: timm has no such model" + (f"; similar names: {near}" * bool(near))
         )
     if weights == "none" or is_file(weights):
         weights = tag
@@ -214,7 +214,7 @@ def _packaged(network: nn.Module, name: str, weights: str) -> dict[str, Tensor]:
         )
     with files[0].open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != LITE[name]:
-            raise ModelError(f"{files[0]}: is not the file that is expected (its SHA-256 differs)")
+            raise ModelError(f"{files[0]}: is not the expected file (its SHA-256 differs)")
     # Other names, in timm's order. Both have counters of batches, which nothing reads.
     state = network.state_dict()
     values = [x for key, x in read_state_dict(files[0])[0].items() if "num_batches" not in key]

@@ -406,7 +406,7 @@ class _Exchange:
 
     def _check_queue(self) -> None:
         if self.guard.waiting >= self.options.queue:
-            detail = f"{self.options.queue} requests are waiting already; try again in a moment."
+            detail = f"{self.options.queue} requests are already waiting; try again in a moment."
             raise Problem("queue_full", detail, {"Retry-After": "1"})
 
     def _forget(self) -> None:

@@ -337,7 +337,7 @@ def _cluster(address: str | None, report: Callable[[str], None]) -> Iterator[Any
         serve = _serve()
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         if address and NAME in serve.status().applications:
-            raise UsageError(f"--address {address}: {NAME} is served there already")
+            raise UsageError(f"--address {address}: {NAME} is already served there")
         serve.start(proxy_location="Disabled", logging_config=QUIET)
         try:
             yield ray
@@ -362,7 +362,7 @@ def _check_room(
     room = min(int(have[kind] // needs[name]) for name, kind in kinds.items() if needs[name])
     found = " and ".join(f"{count} {kind}" for kind, count in have.items())
     if room < least and not address:
-        raise UsageError(f"--replicas {least}:{most}: {found} here, expected at most {room}")
+        raise UsageError(f"--replicas {least}:{most}: {found} here; expected at most {room}")
     if room < most:
         report(f"--replicas {least}:{most}: room for {room} at the moment ({found})")
 

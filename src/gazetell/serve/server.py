@@ -171,9 +171,9 @@ def token_of_environment(report: Callable[[str], None]) -> str | None:
     if token != given:
         report(f"{TOKEN} ends with a line break, which is left out")
     if not (token.isascii() and token.isprintable() and token.strip(" ")):
-        raise UsageError(f"{TOKEN} is empty or not plain ASCII; expected a token, or no variable")
+        raise UsageError(f"{TOKEN} is empty or not plain ASCII; expected a token, or unset it")
     if " " in token:
-        raise UsageError(f"{TOKEN} has a space in it; expected a token without")
+        raise UsageError(f"{TOKEN} contains a space; expected a token without spaces")
     return token
 
 

@@ -151,8 +151,8 @@ class Captions(Task):
         teacher, own = load_kind(path, CaptionerFolder), self.encoder
         if teacher.tokenizer.vocabulary != self.tokenizer.vocabulary:
             raise UsageError(
-                f"--teacher {path}: has other words; expected one of the same captions and "
-                f"--min-frequency, or --init-from {path}"
+                f"--teacher {path}: has another vocabulary; expected a teacher of the same "
+                f"captions and --min-frequency, or --init-from {path}"
             )
         if own.frozen and teacher.encoder.fingerprint() != own.fingerprint():
             raise UsageError(
@@ -185,7 +185,7 @@ class RewardedCaptions(Captions):
         if self.options.reward_references:
             given = Dataset.open(self.options.reward_references)
             counted = [record for record in given.split("train") if record.captions]
-            report(f"how rare n-grams are is counted in {len(counted)} pictures of {given.folder}")
+            report(f"the rarity of n-grams is counted in {len(counted)} pictures of {given.folder}")
         if problem := cider_problem({r.id: r.captions for r in counted}):
             raise DataError(f"{dataset.folder}: --reward {self.options.reward}: {problem}")
         if not options.init_from:

@@ -120,8 +120,8 @@ class Ranks:
             lost = isinstance(error, dist.DistError) or "gloo" in str(error).lower()
             if not lost:
                 raise
-            report(f"another process of this training is gone, or not to be reached{go_on(out)}")
-            raise OtherRankError("another process of this training is gone") from error
+            report(f"another process of this training has ended or cannot be reached{go_on(out)}")
+            raise OtherRankError("another process of this training has ended") from error
         finally:
             log.setLevel(before)
         dist.destroy_process_group()
@@ -216,24 +216,24 @@ def find_ranks(options: TrainOptions) -> Ranks:
             if asked not in (None, there):
                 raise UsageError(f"--{name} {asked}: the launcher started {there}")
     elif nodes > 1:
-        raise UsageError(f"--nodes {nodes}: expected a start by torchrun or srun on each of them")
+        raise UsageError(f"--nodes {nodes}: expected a start by torchrun or srun on each node")
     if devices * nodes > 1:
         if device.type not in ("cpu", "cuda"):
-            raise UsageError(f"--devices {devices}: there is one {device.type}; expected 1")
+            raise UsageError(f"--devices {devices}: there is only one {device.type}; expected 1")
         if device.index is not None:
-            raise UsageError(f"--devices {devices}: --device {device} is one; expected cuda")
+            raise UsageError(f"--devices {devices}: --device {device} is a single one")
         if device.type == "cuda" and devices > (here := torch.cuda.device_count()):
-            raise UsageError(f"--devices {devices}: GPUs here: {here}")
+            raise UsageError(f"--devices {devices}: this machine has {here} GPUs")
         if options.batch < devices * nodes:
-            said = f"fewer pictures a step than {devices * nodes} devices"
-            raise UsageError(f"--batch {options.batch}: {said}; expected one for each, or more")
+            said = f"fewer pictures per step than {devices * nodes} devices"
+            raise UsageError(f"--batch {options.batch}: {said}; expected at least one per device")
     elif options.strategy != "auto":
-        raise UsageError(f"--strategy {options.strategy}: one device has nothing to share")
+        raise UsageError(f"--strategy {options.strategy}: needs more than one device")
     if options.strategy == "fsdp":
         if device.type != "cuda":
             raise UsageError(f"--strategy fsdp: needs GPUs with CUDA, not {device.type}")
         if options.ema:
-            raise UsageError(f"--ema {options.ema}: averages whole weights; expected ddp")
+            raise UsageError(f"--ema {options.ema}: needs whole weights; expected --strategy ddp")
     if environment is None:
         return Ranks(device, devices=devices, started=devices == 1)
     rank, local = environment.global_rank(), environment.local_rank()
@@ -314,8 +314,8 @@ def launch(
         if "bootstrapping" not in str(error):
             raise
         raise UsageError(
-            f"--devices {count}: a script that trains on several devices is read by each of them; "
-            "expected its work below: if __name__ == '__main__':"
+            f"--devices {count}: each process runs the whole script; expected the training below "
+            "if __name__ == '__main__':"
         ) from error
     errors: list[GazetellError] = []
     try:

@@ -176,15 +176,15 @@ def _train(
             now = dataset.fingerprint()
             if run.setdefault("sha256", now) != now:
                 raise ModelError(
-                    f"{out}: was begun on other records than {data} holds; start a new run"
+                    f"{out}: was started with other records than those of {data}; start a new run"
                 )
         there = ranks.gathered(
-            {"records": now, "gazetell": __version__, "torch": torch.__version__}
+            {"dataset": now, "gazetell": __version__, "torch": torch.__version__}
         )
         with ranks.together():
             for name, value in there[0].items():
                 if other := [place for place, one in enumerate(there) if one[name] != value]:
-                    raise UsageError(f"process {other[0] + 1} of {len(there)} has other {name}")
+                    raise UsageError(f"process {other[0] + 1} of {len(there)} has another {name}")
         if not new:
             begun = (out / "checkpoints" / "last.ckpt").is_file()
             report(f"resuming {out}" + ("" if begun else " from the beginning: no checkpoint yet"))
@@ -228,7 +228,7 @@ def _fit(
         )
         report(f"the best epoch is chosen by {measure}")
         if device.type == "cuda" and torch.cuda.device_count() > ranks.world == 1:
-            report(f"{torch.cuda.device_count()} GPUs are here; training uses one, {device}")
+            report(f"{torch.cuda.device_count()} GPUs found; training uses one, {device}")
         if ranks.world > 1 and device.type != "cuda" and normalises(module):
             report("batch norm of the encoder is over the pictures within each process only")
     for turn in (ranks.local == 0, ranks.local > 0):  # one encodes, then the others read
@@ -310,7 +310,7 @@ def _score(out: Path, options: TrainOptions, early: Any, best: Any, report: Repo
     if not math.isfinite(score):
         raise ModelError(f"{out}: no epoch gave a finite loss, so there is no model")
     if 0 < early.stopped_epoch < options.epochs - 1:
-        why = f"no better one for {options.patience} (--patience)"
+        why = f"no better one in {options.patience} (--patience)"
         report(f"stopped after epoch {early.stopped_epoch + 1} of {options.epochs}: {why}")
     return score
 

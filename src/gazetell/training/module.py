@@ -50,7 +50,7 @@ class Training(L.LightningModule):
         if again or self.options.random_crop:
             self.workers = self.options.workers
         elif isinstance(source, PixelSource) and self.options.workers > 1:
-            self.report("--workers has no effect here, since the pictures fit in memory")
+            self.report("--workers: has no effect here, since the pictures fit in memory")
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Made anew each epoch, shuffled by seed and epoch."""

@@ -135,7 +135,7 @@ class RunOptions(Options):
         "auto", "Keep the grids of a frozen encoder on disk (auto), or encode in each epoch (none)."
     )
     captions_per_image: int = option(
-        0, "Captions or questions per picture in each pass, drawn anew each time; 0 for all.", COUNT
+        0, "Captions or questions drawn per picture in each pass; 0 for all.", COUNT
     )
     flip: bool = option(False, "Mirror half of the pictures; unfit where texts say left and right.")
     random_crop: float = option(
@@ -164,8 +164,8 @@ class RunOptions(Options):
     )
     strategy: Literal["auto", "ddp", "fsdp"] = option(
         "auto",
-        "How devices share the work: ddp (auto) has all weights on each, fsdp a part of them (CUDA "
-        "alone).",
+        "How devices share the work: ddp (auto) has all weights on each, fsdp a part of them (only "
+        "CUDA).",
     )
     precision: str = option("auto", "auto, bf16 or fp32.")
     workers: int = option(1, "Processes that open pictures that do not fit in memory.", COUNT)
@@ -246,10 +246,12 @@ class CaptionOptions(TrainOptions):
         super().__post_init__()
         if len(set(self.teacher)) < len(self.teacher):
             raise UsageError(
-                f"--teacher {self.teacher[-1]}: a folder twice; expected different ones"
+                f"--teacher {self.teacher[-1]}: is given twice; expected different folders"
             )
         if self.reward_baseline == "mean" and self.samples < 2:  # there are no others
-            raise UsageError(f"--samples {self.samples}: expected 2 with --reward-baseline mean")
+            raise UsageError(
+                f"--samples {self.samples}: expected 2 or more with --reward-baseline mean"
+            )
 
 
 @dataclass(frozen=True)
@@ -541,7 +543,7 @@ def _checked(values: Mapping[str, Any], source: str, trust: bool) -> dict[str, A
     if "attention" in values:
         values["attention_kind"] = values.pop("attention")
     if values.pop("scheduled_sampling", 0):
-        raise DataError(f"{source}: scheduled_sampling is gone, since it brought nothing")
+        raise DataError(f"{source}: scheduled_sampling was removed, since it did not help")
     if unknown := sorted(values.keys() - flags(named).keys()):
         known = ", ".join(sorted(flags(named)))
         raise DataError(f"{source}: unknown option {unknown[0]!r}; options: {known}")
@@ -566,12 +568,12 @@ def _taken(values: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
         if model.get("blind", False):
             first = None  # it never looked through its encoder
         elif second:
-            raise UsageError("--encoder-from beside --init-from: that model brings its encoder")
+            raise UsageError("--encoder-from: has no effect with --init-from, which brings its own")
     if first or second:
         source = f"--init-from {first}" if first else f"--encoder-from {second}"
         config = read_config(Path(first or second or ""))
         if config[config["kind"]].get("blind", False):
-            raise UsageError(f"{source}: is blind; it never looked through its encoder")
+            raise UsageError(f"{source}: is blind: its encoder was never used")
         encoder = EncoderConfig.from_dict(config["encoder"])
         # What is trained and projected is this run's, unless the whole model goes on.
         names = set(ENCODER) - {"trainable"} - ({"project"} if second else set())

@@ -95,7 +95,7 @@ class Task(ABC):
         elif earlier:
             self._take_language(earlier.network)
             if not options.blind:
-                report(f"--init-from {options.init_from} is blind: what sees begins anew")
+                report(f"--init-from {options.init_from} is blind: what sees starts at random")
         self._set_words(texts, report)
         self.training = self.learnable(report)
         self._tell_words(report)
@@ -195,7 +195,7 @@ class Task(ABC):
         if not every:
             fitting = ", ".join(ANSWERERS if self.kind == "captioner" else CAPTIONERS)
             raise DataError(
-                f"{where}: holds no {self.records} with {learns}, which --architecture "
+                f"{where}: has no {self.records} with {learns}, which --architecture "
                 f"{options.architecture} learns from; expected another dataset or one of {fitting}"
             )
         splits: dict[str, list[Any]] = {"train": [], "val": []}
@@ -211,7 +211,7 @@ class Task(ABC):
         if lost := whole - len(splits["train"]) - len(splits["val"]):
             report(f"{lost} of {whole} {self.records} left out: they have no {learns}")
         if others := splits.keys() - {"train", "val", "test"}:
-            report(f"splits that nothing reads, left out: {', '.join(sorted(others))}")
+            report(f"splits that training does not use: {', '.join(sorted(others))}")
         few = options.overfit or options.limit
         training, validation = (_first(splits[name], few) for name in ("train", "val"))
         if options.overfit:
@@ -263,7 +263,7 @@ class Task(ABC):
             vectors = vectors_for(options.word_vectors, self.tokenizer)
         if vectors.size != options.embedding:
             raise UsageError(
-                f"--word-vectors {options.word_vectors}: has {vectors.size} numbers a word; "
+                f"--word-vectors {options.word_vectors}: has {vectors.size} numbers per word; "
                 f"expected --embedding {vectors.size}, not {options.embedding}"
             )
         matrix, known = embedding_matrix(vectors, self.tokenizer, options.seed)

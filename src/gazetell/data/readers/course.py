@@ -117,7 +117,7 @@ def _split(data: dict[str, Any], name: str, path: Path) -> _Split:
     if len(images) != len(captions):
         raise DataError(
             f"{path}: {name}_images has {len(images):,} rows and {name}_captions "
-            f"{len(captions):,}; expected as many"
+            f"{len(captions):,}; expected the same number"
         )
     return _Split(name, images, captions)
 

@@ -301,8 +301,8 @@ def questions_from_captions(
         collector.add(str(prepared), made)
     if not asked:
         raise DataError(
-            f"{prepared}: its captions give no question; expected English ones about common things "
-            "of photographs, best several a picture"
+            f"{prepared}: no question can be made of its captions; expected English captions "
+            "about common things of photographs, best several per picture"
         )
     if left := len(dataset.captions) - len({number for number, *_ in asked}):
         collector.bad.notes.append(f"pictures left out, whose captions give no question: {left:,}")

@@ -172,7 +172,7 @@ class PictureNames:
         composed = [name for name in fits if _composed(name) == _composed(part)]
         fits = [name for name in fits if name == part] or composed or fits
         if len(fits) > 1:
-            raise BadValue(f"picture {part!r} fits several files: {', '.join(sorted(fits))}")
+            raise BadValue(f"picture {part!r} matches several files: {', '.join(sorted(fits))}")
         return os.path.join(place, fits[0]) if fits else None
 
 
@@ -303,7 +303,7 @@ class Collector:
         captions = tuple(record for record, _ in self._captions.values())
         questions = tuple(record for record, _ in self._questions.values())
         if not captions and not questions:
-            raise DataError(f"{source}: holds no picture with a caption or question")
+            raise DataError(f"{source}: has no picture with a caption or question")
         return Dataset(name, kind, self.root, captions, questions)
 
 
@@ -339,7 +339,7 @@ def refuse(reason: str, **options: object) -> None:
     """Refuse options that were given (are not None) and would do nothing."""
     for name, value in options.items():
         if value is not None:
-            raise UsageError(f"{name} {value}: would do nothing, since {reason}")
+            raise UsageError(f"{name} {value}: has no effect, since {reason}")
 
 
 def split_lists(

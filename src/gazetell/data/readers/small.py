@@ -85,9 +85,9 @@ def _read_pairs(path: Path, half: str, listed: dict[str, str], collector: Collec
         with bad.catch(where, line):
             mentions = _NAME.findall(line)
             if not mentions:
-                raise BadValue("names no picture; expected a question about an image of a number")
+                raise BadValue("names no picture; expected a name such as image12")
             if number + 1 == len(lines):
-                raise BadValue("the last question has no line of answer")
+                raise BadValue("the last question has no answer line")
             name = mentions[-1].lower()
             split = half or listed.get(name)
             if split is None:

@@ -101,11 +101,11 @@ def table(
         "id": id_column,
     }
     if caption_column is not None and (question_column or answer_column) is not None:
-        raise UsageError("caption_column and question_column: a table is read for one of the two")
+        raise UsageError("caption_column and question_column: expected only one of them")
     named = [column for column in given.values() if column is not None]
     if twice := [column for column in named if named.count(column) > 1]:
         first, second = (f"{role}_column" for role, column in given.items() if column == twice[0])
-        raise UsageError(f"{first} and {second}: are both {twice[0]!r}; expected different ones")
+        raise UsageError(f"{first} and {second}: are both {twice[0]!r}; expected different columns")
     if images is not None and not images.is_dir():
         raise UsageError(f"images {images}: is not a folder; expected the folder of the pictures")
     collector = Collector(images or file.parent, bad, several=True)
@@ -114,7 +114,7 @@ def table(
         refuse("the file is JSON", delimiter=delimiter)
         rows = list(_json(file, suffix == ".json", encoding, collector.bad))
         if not rows:
-            raise DataError(f"{file}:1: holds no rows; expected one JSON object a line")
+            raise DataError(f"{file}:1: has no rows; expected one JSON object per line")
         header = list(dict.fromkeys(key for _, row in rows for key in row))
         columns = _columns(header, given, str(file), file.name, collector.bad)
         _add(_chosen(rows, where, header, file, collector.bad), columns, collector, whole)
@@ -188,7 +188,7 @@ def _column(header: Sequence[str], wanted: str, where: str) -> str | None:
     alike = [one for one in header if one.strip().lower() == wanted.strip().lower()]
     fits = [wanted] if wanted in header else alike
     if len(fits) > 1:
-        raise DataError(f"{where}: columns {', '.join(fits)} fit {wanted!r}")
+        raise DataError(f"{where}: columns {', '.join(fits)} all match {wanted!r}")
     return fits[0] if fits else None
 
 
@@ -447,7 +447,9 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, str]:
     try:
         text = content.decode(encoding or "UTF-8")
     except LookupError as error:
-        raise UsageError(f"encoding {encoding!r}: is not known; such as cp1252") from error
+        raise UsageError(
+            f"encoding {encoding!r}: is unknown; expected one such as cp1252"
+        ) from error
     except UnicodeDecodeError as error:
         line = len((content[: error.start] + b"?").splitlines())
         if content.startswith(b"PK"):

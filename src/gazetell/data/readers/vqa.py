@@ -278,7 +278,7 @@ def vqa_text(
                 files[split] = path, match[1] or ""
     if not files:
         raise DataError(
-            f"{folder}: no file questions_train2014.txt or ques_train.txt, as of the tutorials"
+            f"{folder}: expected files such as questions_train2014.txt or ques_train.txt"
         )
     numbers = _Numbers(collector.root)
     for split, origin in _splits(files, val_from_train, collector.bad).items():
@@ -309,7 +309,7 @@ def _read_text(
     for name in names:
         columns.append(_lines(path.with_name(name)))
         if len(columns[-1]) != len(questions):
-            found = f"has {len(columns[-1]):,} lines; expected {len(questions):,}, one a question"
+            found = f"has {len(columns[-1]):,} lines; expected {len(questions):,}, one per question"
             raise DataError(f"{path.with_name(name)}: {found}")
     rows = zip(questions, *columns, strict=True)
     for number, (question, id, image, *answer) in enumerate(rows, start=1):
