@@ -46,7 +46,7 @@ def messages(root=ROOT):
 EVERY = list(messages())
 # "is no picture", "of X alone", and words of a traceback.
 UNCLEAR = re.compile(
-    r"(?<!there )\bis no (?!longer)|\bare no (?!longer)|\balone\b|\bholds \S+ already"
+    r"(?<![Tt]here )\bis no (?!longer)|\bare no (?!longer)|\balone\b|\bholds \S+ already"
     r"|\bin the house\b|\banew$|Traceback|Exception\b",
 )
 
@@ -73,7 +73,12 @@ def test_messages_are_one_line_of_plain_english():
     wrong = []
     for where, name, text in EVERY:
         said = re.sub(r"\{[^{}]*\}", "X", text)
-        if "\n" in said or "  " in said or said.endswith(" ") or UNCLEAR.search(said):
+        if (
+            "\n" in said
+            or (name in RAISED and "  " in said)
+            or said.endswith(" ")
+            or UNCLEAR.search(said)
+        ):
             wrong.append(f"{where} {name}: {text}")
     assert not wrong, "\n".join(wrong)
 

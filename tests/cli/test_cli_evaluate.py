@@ -264,12 +264,20 @@ def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, mo
         ("tell --data data --split dev", 3, "test, train, val"),
         ("ask --data data --split dev", 3, "splits with questions: test, train"),
         ("ask --data data --abstain-below 7", 2, "--abstain-below 7"),
-        ("ask ask --data data", 5, "an ensemble is of captioners"),
+        ("ask ask --data data", 5, "an ensemble takes only captioners"),
         ("ask --data data --question-only tell", 5, "is a captioner"),
         ("ask --data data --question-only plain", 2, "trained with --blind"),
         # Of the other kind of model.
-        ("ask --data data --beam 1 --beam 2", 2, "--beam: ask answers questions"),
-        ("ask --data data --no-repeat-ngram 0", 2, "--no-repeat-ngram: ask answers questions"),
+        (
+            "ask --data data --beam 1 --beam 2",
+            2,
+            "--beam: has no effect, since ask answers questions",
+        ),
+        (
+            "ask --data data --no-repeat-ngram 0",
+            2,
+            "--no-repeat-ngram: has no effect, since ask answers questions",
+        ),
         (
             "tell --data data --split val --beam 4 --beam-groups 2 --keep-best",
             2,
@@ -284,7 +292,7 @@ def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, mo
         ("tell --data data --question-only ask", 2, "--question-only: "),
         # Without effect, or with one that nobody wants.
         ("tell --data data --split val --keep-best", 2, "to keep"),
-        ("tell --data data --beam 1 --keep-best", 2, "test is for the end"),
+        ("tell --data data --beam 1 --keep-best", 2, "test must not choose options"),
         ("tell --data data --split val --limit 1 --beam 1 --keep-best", 2, "CIDEr of one picture"),
         (f"tell --data data --out o {SETTINGS}", 2, "--out: "),
         (f"tell --data data --split val --against lstm {SETTINGS}", 2, "--against: expected one"),

@@ -162,7 +162,7 @@ def test_a_subset_of_the_pictures(run, files, caplog, json_):
     assert "predictions.jsonl: lacks 6 of the 8 pictures" in err
     assert "--subset scores the pictures that have a prediction" in err
     _, out, _ = run("score", *options, "--subset", *(["--json"] if json_ else []), status=0)
-    assert caplog.messages == ["left out, without a prediction: 6 of the pictures"]
+    assert caplog.messages == ["left out, since they have no prediction: 6 of the pictures"]
     expected = score_captions({i: CAPTIONS[i] for i in few}, few)
     if json_:
         assert json.loads(out) == {**expected, "pictures": 2, "left_out": 6}
@@ -176,7 +176,7 @@ def test_a_subset_of_the_questions_and_of_both_models(run, files, caplog):
     found = json.loads(out)
     assert (status, found["questions"], found["left_out"]) == (0, 3, 1)
     assert found["metrics"]["accuracy"]["first"] == 100
-    assert caplog.messages == ["left out, without a prediction: 1 of the questions"]
+    assert caplog.messages == ["left out, since they have no prediction: 1 of the questions"]
 
 
 @pytest.mark.parametrize("second", [None, "a cat"])
@@ -219,7 +219,10 @@ def test_options_that_do_not_fit(mistake, files, rows, more, message):
         ((OF_CAPTIONS[0], OF_ANSWERS[1]), "references.jsonl holds captions"),
         ((OF_CAPTIONS[0], OF_CAPTIONS[1], OF_CAPTIONS[1][1:]), "against.jsonl: lacks 1 of the 8"),
         ((OF_CAPTIONS[0][1:], OF_CAPTIONS[1]), "references.jsonl: lacks 1 of the 8 pictures"),
-        (captions(*[{"0": "x"}] * 2, references={"0": ["a dog"]}), "at least two to compare on"),
+        (
+            captions(*[{"0": "x"}] * 2, references={"0": ["a dog"]}),
+            "a comparison needs at least two",
+        ),
     ],
 )
 def test_files_that_do_not_fit(mistake, files, rows, message):
