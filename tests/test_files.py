@@ -7,14 +7,26 @@ import os
 import pytest
 
 from gazetell.errors import DataError, WriteError
-from gazetell.files import read_bytes, read_json, read_text, spreadsheet_text, write_text
+from gazetell.files import (
+    read_bytes,
+    read_json,
+    read_text,
+    spreadsheet_name,
+    spreadsheet_text,
+    write_text,
+)
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_no_text_is_a_formula_in_a_spreadsheet(begin):
+def test_no_text_is_a_formula_in_a_spreadsheet(begin, caplog):
     assert spreadsheet_text(f"{begin}SUM(A1)") == f"'{begin}SUM(A1)"
     assert spreadsheet_text(f"a{begin}b") == f"a{begin}b"
     assert spreadsheet_text("") == ""
+    assert caplog.messages == [
+        "in CSV an apostrophe stands before a text that begins with =, +, - or @"
+    ]
+    assert spreadsheet_name(f"{begin}1.png") == f"./{begin}1.png"
+    assert spreadsheet_name(f"a/{begin}1.png") == f"a/{begin}1.png"
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])

@@ -7,6 +7,7 @@ is read may be packed by gzip or xz, which its first bytes tell.
 
 import gzip
 import json
+import logging
 import lzma
 import os
 import tomllib
@@ -19,6 +20,8 @@ from typing import Any
 
 from .errors import DataError, UsageError, WriteError
 
+log = logging.getLogger(__name__)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet runs begins with one
 _UNPACK = {b"\x1f\x8b": ("gzip", gzip.decompress), b"\xfd7zXZ\0": ("xz", lzma.decompress)}
 
 
@@ -161,9 +164,17 @@ def spreadsheet_text(text: str) -> str:
     """``text`` for a cell of a CSV file, never run as a formula by a spreadsheet.
 
     A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line break gets a leading
-    apostrophe, the usual mark of a spreadsheet for "this is text".
+    apostrophe, the usual mark of a spreadsheet for "this is text"; a warning says so.
     """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    if not text.startswith(_FORMULA):
+        return text
+    log.warning("in CSV an apostrophe stands before a text that begins with =, +, - or @")
+    return f"'{text}"
+
+
+def spreadsheet_name(name: str) -> str:
+    """The same for the name of a file: ``./=1.png`` is no formula, and still that file."""
+    return f"./{name}" if name.startswith(_FORMULA) else name
 
 
 def toml_names(folder: Traversable) -> list[str]:

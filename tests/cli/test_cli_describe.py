@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 MODEL = ("--model", "model", "--device", "cpu", "--precision", "fp32")
+RAY = ("--engine", "ray", "--address")
 
 
 @pytest.fixture
@@ -66,9 +67,21 @@ def test_options_reach_the_search(run, home):
         (["pictures", *MODEL, "--out", "c.csv", "--beam", 0], 2, "beam 0"),
         (["pictures", *MODEL, "--out", "c", "--address", "auto"], 2, "--address: has no effect"),
         (
-            ["pictures", *MODEL, "--out", "c", "--question", "why?"],
+            ["pictures", "--model", "nowhere", "--out", "c", *RAY, "here"],
             2,
-            "--question: model has no answerer",
+            "expected auto or host",
+        ),
+        (["pictures", *MODEL, "--out", "c", "--question", "why?"], 2, "model has no answerer"),
+        (
+            ["pictures", *MODEL, "--out", "c.csv", "--url", "https://x"],
+            2,
+            "--url: has no effect on",
+        ),
+        (["pictures", *MODEL, "--out", "c.wordpress.csv"], 2, "expected --url https://"),
+        (
+            ["pictures", *MODEL, "--out", "c.img.html", "--question", "why?"],
+            2,
+            "--question: has no",
         ),
         (["s3:/pictures", *MODEL, "--out", "c"], 4, "s3:/pictures: does not exist; expected"),
         (["nowhere", *MODEL, "--out", "c.csv"], 4, "nowhere: does not exist"),

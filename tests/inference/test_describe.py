@@ -13,7 +13,7 @@ import pytest
 from page_reader import Page
 
 from gazetell.errors import DataError, ImageError, UsageError, WriteError
-from gazetell.inference.describe import Describer, describe, identity
+from gazetell.inference.describe import Describer, Here, describe, identity
 from gazetell.inference.outputs import Journal, sentence
 from gazetell.inference.predict import Captioner
 
@@ -141,10 +141,63 @@ def test_alt_text_is_a_sentence(caption, ended, expected):
 def test_what_a_spreadsheet_would_run_is_text(model, folder, tmp_path):
     shutil.copy(folder / "z.png", folder / "=cmd|' &A1.png")
     describe(model, folder, tmp_path / "out.csv")
-    assert pictures(tmp_path / "out.csv")[0] == "'=cmd|' &A1.png"
+    (name,) = [name for name in pictures(tmp_path / "out.csv") if "cmd" in name]
+    assert name == "./=cmd|' &A1.png"
+    assert (folder / name).is_file()
     describe(model, folder, tmp_path / "out.jsonl")
     first = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
     assert first["picture"] == "=cmd|' &A1.png"
+
+
+def test_an_interrupt_ends_the_engine_at_once(model, folder, tmp_path, monkeypatch):
+    class Engine(Here):
+        def __call__(self, *work):
+            try:
+                yield from super().__call__(*work)
+            finally:
+                ended.append(True)
+
+    def interrupt(self, line):
+        raise KeyboardInterrupt
+
+    ended = []
+    monkeypatch.setattr(Journal, "append", interrupt)
+    with pytest.raises(KeyboardInterrupt) as kept:  # with all frames of the call
+        describe(model, folder, tmp_path / "out.csv", engine=Engine(model))
+    assert ended, kept
+
+
+def test_for_a_web_site_texts_are_escaped_and_addresses_whole(
+    untrained, confidence, folder, tmp_path, monkeypatch, caplog
+):
+    fitted = untrained(seed=2, confidence=confidence(threshold=0.99999))
+    model = Captioner(fitted, device="cpu", precision="fp32")
+    odd = ["says \"<b> & 'co'\"", "-2 degrees", "", "a, b", "a red ring"]
+    real = Describer._row
+
+    def said(self, name, *rest):
+        return real(self, name, *rest) | {"caption": odd[NAMES.index(name)]}
+
+    monkeypatch.setattr(Describer, "_row", said)
+    texts = [sentence(caption, True) for caption in odd if caption]
+    names = [name for name, caption in zip(NAMES, odd, strict=True) if caption]
+    describe(model, folder, tmp_path / "alt.img.html", max_length=30)
+    tags = Page((tmp_path / "alt.img.html").read_text(encoding="utf-8")).all("img")
+    assert [tag["alt"] for tag in tags] == texts
+    assert [unquote(tag["src"]) for tag in tags] == [f"pictures/{name}" for name in names]
+    assert all((tmp_path / unquote(tag["src"])).is_file() for tag in tags)
+    lines = (tmp_path / "alt.img.html").read_text(encoding="utf-8").splitlines()[3:]
+    assert all(line.endswith("> <!-- not sure -->") for line in lines)
+    assert "captions that the model is not sure of, read them first: 5" in caplog.text
+    out, url = tmp_path / "alt.wordpress.csv", "https://x.org/wp-content/uploads/"
+    describe(model, folder, out, url=url, max_length=30)
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["Image URL", "Alt Text"]
+    assert [(unquote(a), b) for a, b in rows[1:]] == [
+        (url + name, text) for name, text in zip(names, texts, strict=True)
+    ]
+    assert " " not in rows[3][0]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")

@@ -136,8 +136,9 @@ def test_captions_are_put_right_approved_and_downloaded(visit):
         ["2.png", "Caption 2.", "Caption 2.", "yes"],
         ["3.png", "not yet approved", "", "no"],
     ]
-    # What a spreadsheet would run is text.
-    assert table[9] == ["'=1+1.png", "'-2 degrees.", "", "no"]
+    # What a spreadsheet would run is text; the name is still that of the file.
+    assert table[9] == ["./=1+1.png", "'-2 degrees.", "", "no"]
+    assert page.locator(".notice").first.inner_text().endswith("with =, +, - or @: 1.")
 
 
 def test_nothing_is_lost_on_reload(visit):
@@ -265,6 +266,10 @@ def test_captions_as_probable_are_as_sure(visit):
     page = visit([row("a.png", log_prob=-9.0), *same], key="other")
     shown(page.locator(".sure > span")).to_have_text(["least sure", "surest", "surest", "surest"])
     assert visit(rows(1)).locator(".sure").is_hidden()
+    values = [(0.2, False), (0.5, True), (0.8, True)]
+    page = visit([row(f"{p}.png", confidence=p, sure=sure) for p, sure in values], key="words")
+    shown(page.locator(".sure > span")).to_have_text(["not sure", "fairly sure", "sure"])
+    assert "log" not in page.locator(".sure").last.get_attribute("title")
     assert visit([]).get_by_text("No pictures.").is_visible()
 
 

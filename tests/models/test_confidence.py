@@ -11,7 +11,9 @@ from gazetell.metrics import auroc, expected_calibration_error
 from gazetell.models.confidence import (
     FEATURES,
     LEAST,
+    LIKELY,
     Confidence,
+    certainty,
     features,
     fit_abstaining,
     fit_confidence,
@@ -200,3 +202,18 @@ def test_the_bound_to_abstain_below(right, bound):
     assert bool(said) == (bound == 1)
     assert fit_abstaining(sure[:20], right[:20], said.append) == 0.0
     assert "expected 30" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "sure", "least", "word"),
+    [
+        (None, None, 0.0, None),
+        (0.9, False, 0.0, "not sure"),
+        (0.3, True, 0.0, "fairly sure"),
+        (0.3, True, LIKELY, "not sure"),
+        (0.66, True, LIKELY, "fairly sure"),
+        (0.67, True, LIKELY, "sure"),
+    ],
+)
+def test_a_confidence_in_words(confidence, sure, least, word):
+    assert certainty(confidence, sure, least) == word

@@ -15,6 +15,7 @@ from service import QUESTIONS, client_of, figure, is_problem, png, text, wait_un
 
 from gazetell.data.text import sentence
 from gazetell.inference.predict import Answerer, Captioner
+from gazetell.models.confidence import LIKELY, certainty
 from gazetell.models.decoding import DecodingOptions
 from gazetell.pictures import Frame
 from gazetell.serve import guard
@@ -42,6 +43,7 @@ def same_maps(sent, maps):
 def same_answer(sent, expected):
     assert (sent["question"], sent["answer"]) == (expected.question, expected.text)
     assert sent["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
+    assert sent["certainty"] == certainty(sent["confidence"], not sent["abstained"], LIKELY)
     assert [t["answer"] for t in sent["top"]] == [a for a, _ in expected.top]
     assert (sent["unknown_words"], sent["words_cut"]) == (expected.unknown, expected.cut)
     if expected.without_picture is None:
@@ -73,6 +75,7 @@ def test_a_caption_is_what_the_library_says(client, models, picture, form):
     assert caption["alt_text"] == sentence(expected.text, expected.ended) != expected.text
     assert caption["confidence"] == pytest.approx(expected.confidence, abs=1e-4)
     assert caption["sure"] is expected.sure
+    assert caption["certainty"] == certainty(expected.confidence, expected.sure)
     same_maps(caption["attention"], expected.attention)
     assert found["timings"]["total"] >= found["timings"]["run"] > 0
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
-from ..files import spreadsheet_text
+from ..files import spreadsheet_name, spreadsheet_text
 from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_best
 from ..models.confidence import check_bound
 from ..models.folder import PHOTO
@@ -156,7 +156,7 @@ def _writer(
             row = {"picture": name, **beside, **caption.to_dict()}
             print(dumps(row, ensure_ascii=False), flush=True)
         elif as_csv:
-            texts = [spreadsheet_text(text) for text in (name, caption.text)]
+            texts = [spreadsheet_name(name), spreadsheet_text(caption.text)]
             sure = "" if caption.confidence is None else round(caption.confidence, 5)
             cells = [*texts, round(caption.log_prob, 5), sure]
             table.writerow([*cells, rank] if ranked else cells)

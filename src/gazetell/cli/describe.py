@@ -4,7 +4,7 @@ from typing import Literal
 
 from ..errors import UsageError
 from ..inference.cluster import Ray
-from ..inference.describe import check_out
+from ..inference.describe import check_out, check_site, is_for_site
 from ..inference.describe import describe as describe_source
 from ..inference.predict import Answerer, Captioner
 from ..models.folder import fetch, is_pair
@@ -20,6 +20,7 @@ def describe(
     model: tuple[str, ...] = (),
     question: tuple[str, ...] = (),
     column: str | None = None,
+    url: str | None = None,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     again: bool = False,
@@ -35,14 +36,17 @@ def describe(
         source: A folder of pictures at any depth, a pattern, an address such as
             s3://bucket/folder, .parquet (with --column) or .tar files.
         out: A .csv or .jsonl table, or an .html sheet to review and edit the captions on, least
-            sure first; OUT.done.jsonl beside it keeps what is done. For many pictures a folder
-            or address, or a name that ends in .parquet, for Parquet files; in .jsonl/ for JSON
-            Lines files. They have a row for each picture, with the error where one failed.
+            sure first; OUT.done.jsonl beside it keeps what is done. For a web site NAME.img.html,
+            an img element with alt text per line, or NAME.wordpress.csv, the columns Image URL
+            and Alt Text that WordPress plugins import. For many pictures a folder or address, or
+            a name that ends in .parquet, for Parquet files; in .jsonl/ for JSON Lines files.
+            They have a row for each picture, with the error where one failed.
         model: A model folder, or hf://owner/name; given several times, an ensemble. If not
             given, photo, which comes with gazetell.
         question: Also answer this question about each picture; can be given several times. The
             model must answer too, as photo does.
         column: Parquet: the column that holds the pictures' bytes or their paths.
+        url: The folder's address on the web, for .img.html and .wordpress.csv.
         engine: local, or ray for all devices of a cluster: pip install 'gazetell[cluster]'.
         address: Ray cluster, auto or host:port; if not given, one starts on this machine.
         again: Start over and overwrite what is there.
@@ -55,6 +59,7 @@ def describe(
     if address is not None and engine == "local":
         raise UsageError("--address: has no effect without --engine ray")
     table = check_out(out)
+    check_site(out, url, question)
     if question and model and not is_pair(fetch(model[0])):
         raise UsageError(
             f"--question: {model[0]} has no answerer; expected a captioner and answerer in one, "
@@ -72,12 +77,14 @@ def describe(
         answerer=answerer,
         questions=question,
         column=column,
+        url=url,
         engine=work,
         again=again,
         batch=batch,
         progress=on_terminal(),
         **decoding.given(),
     )
+    left_out = ", left out" * is_for_site(out)
     shown = len(done.failed) if table else SHOWN
     for error in done.failed[:shown]:
         report(f"error: {error}")
@@ -85,7 +92,7 @@ def describe(
         report(f"further pictures that failed, see the column error: {len(done.failed) - shown}")
     for count, what in (
         (done.cut, "captions cut at --max-length (ended: false)"),
-        (done.empty, "pictures for which the model found no words"),
+        (done.empty, f"pictures for which the model found no words{left_out}"),
         (done.gone, f"pictures captioned before that are no longer in {source}, left out"),
     ):
         if count:

@@ -60,7 +60,7 @@ def features(
     if engine == "local" and address is not None:
         raise UsageError("--address: has no effect without --engine ray")
     if engine == "ray":
-        check_ready(device)
+        check_ready(device, address)
         if workers is not None:
             raise UsageError("--workers: has no effect with --engine ray")
         if precision == "auto":

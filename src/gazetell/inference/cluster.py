@@ -18,7 +18,7 @@ import platform
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +47,18 @@ REACH = 5  # seconds to open a connection to a cluster
 log = logging.getLogger(__name__)
 
 
-def check_ready(device: str) -> None:
-    """Refuse what needs no cluster to be seen, with a UsageError."""
+def check_ready(device: str, address: str | None = None) -> None:
+    """Refuse with a UsageError, before a model is loaded, what needs none to be seen.
+
+    Args:
+        device: one of ``DEVICES``.
+        address: of a cluster, which must answer; see ``connected``.
+    """
     need("ray")
     if device not in DEVICES:
         raise UsageError(f"--device {device}: expected {', '.join(DEVICES)} with --engine ray")
+    if address := address or os.environ.get("RAY_ADDRESS"):
+        _check_address(address)
 
 
 class Job(Protocol):
@@ -123,7 +130,8 @@ def run(
     """
     if not blocks:
         return
-    with connected(address) as ray, contextlib.redirect_stdout(io.StringIO()):  # it tells of deaths
+    # Ray tells of deaths there, also of those at its own end.
+    with contextlib.redirect_stdout(io.StringIO()), connected(address) as ray:
         from ray.data import ActorPoolStrategy
 
         have = ray.cluster_resources()
@@ -230,16 +238,7 @@ def _connect(ray: Any, address: str | None, own: dict[str, Any]) -> None:
         how: dict[str, Any] = {"address": "local", "include_dashboard": False} | own
     else:
         how = {"address": address}
-        if address.startswith("ray://"):
-            raise UsageError(
-                f"--address {address}: Ray's client cannot run this; expected auto or host:port on "
-                "a machine of the cluster, or send it there with: ray job submit"
-            )
-        host, _, port = address.rpartition(":")
-        if address != "auto" and not (host and port.isdecimal()):
-            raise UsageError(f"--address {address}: expected auto or host:port")
-        if address != "auto":
-            _check_reach(address, host, int(port))
+        _check_address(address)
     try:
         with _no_stderr():
             ray.init(**how, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -248,10 +247,20 @@ def _connect(ray: Any, address: str | None, own: dict[str, Any]) -> None:
         raise UsageError(f"{place}: cannot be used: {str(error)[:300]}") from error
 
 
-def _check_reach(address: str, host: str, port: int) -> None:
+def _check_address(address: str) -> None:
     """Refuse an address where no cluster answers: Ray itself would try for minutes."""
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"--address {address}: Ray's client cannot run this; expected auto or host:port on "
+            "a machine of the cluster, or send it there with: ray job submit"
+        )
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise UsageError(f"--address {address}: expected auto or host:port")
     try:
-        socket.create_connection((host, port), timeout=REACH).close()
+        socket.create_connection((host, int(port)), timeout=REACH).close()
     except (OSError, OverflowError) as error:
         raise UsageError(f"--address {address}: cannot be reached: {error}") from error
     if os.environ.get("RAY_USE_TLS", "0") != "0":
@@ -292,13 +301,13 @@ class Ray:
     def __init__(
         self, models: Sequence[str], address: str | None = None, **how: Unpack[LoadOptions]
     ) -> None:
-        check_ready(how.get("device", "auto"))
+        check_ready(how.get("device", "auto"), address)
         self.models, self.address, self.how = models, address, how
         self.precision = how.get("precision", "auto")
 
     def __call__(
         self, source: Source, blocks: Sequence[Block], task: Task
-    ) -> Iterator[tuple[Block, list[Row]]]:
+    ) -> Generator[tuple[Block, list[Row]], None, None]:
         """Rows block by block, as they come."""
         folders = [fetch(path) for path in named_or_photo(self.models)]
 

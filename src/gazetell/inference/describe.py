@@ -21,7 +21,9 @@ its blocks are others.
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice, tee
 from pathlib import Path
@@ -47,12 +49,14 @@ from .outputs import (
     open_journal,
     output_digest,
     review_sheet,
+    site_text,
     table_text,
 )
 from .predict import Answer, Answerer, Caption, Captioner
 from .sources import Block, Item, Source, ahead, open_source
 
 FORMATS = (".csv", ".jsonl", ".html")
+TAGS, WORDPRESS = ".img.html", ".wordpress.csv"  # forms of the first and the last for web sites
 SIDE = 320  # longer side of a picture on the sheet, in pixels
 
 log = logging.getLogger(__name__)
@@ -110,7 +114,7 @@ class Engine(Protocol):
 
     def __call__(
         self, source: Source, blocks: Sequence[Block], task: Task
-    ) -> Iterator[tuple[Block, Iterable[Row]]]:
+    ) -> Generator[tuple[Block, Iterable[Row]], None, None]:
         """Blocks of a source, in any order, each with the rows of its pictures in theirs."""
 
 
@@ -207,7 +211,7 @@ class Here:
 
     def __call__(
         self, source: Source, blocks: Sequence[Block], task: Task
-    ) -> Iterator[tuple[Block, Iterable[Row]]]:
+    ) -> Generator[tuple[Block, Iterable[Row]], None, None]:
         """Rows as they are made, block after block."""
         describer = Describer(self.captioner, self.answerer, task)
         for block in blocks:
@@ -223,6 +227,7 @@ def describe(
     questions: Sequence[str] = (),
     column: str | None = None,
     engine: Engine | None = None,
+    url: str | None = None,
     again: bool = False,
     batch: int = 16,
     progress: bool = False,
@@ -234,11 +239,13 @@ def describe(
         model: a loaded captioner.
         source: a folder with pictures at any depth, or what else ``open_source`` reads.
         out: ``.csv`` or ``.jsonl`` in the order of the names, or ``.html``, a sheet to review,
-            least sure first, with ``OUT.done.jsonl`` beside it; or a folder of parts, of Parquet
+            least sure first, or ``.img.html`` or ``.wordpress.csv`` for a web site, with
+            ``OUT.done.jsonl`` beside it; or a folder of parts, of Parquet
             files, or of JSON Lines where the name ends in ``.jsonl/``.
         answerer: of the captioner's encoder, for questions.
         questions: that are answered about each picture.
         column: of Parquet.
+        url: where the folder of the pictures is on the web, for what is written for a web site.
         engine: that works; ``Here`` if not given. It must use the same models.
         again: begin anew, whatever is there.
         batch: pictures a forward pass.
@@ -253,7 +260,8 @@ def describe(
         WriteError: the file system refused; what was done until then is kept.
     """
     table = check_out(out)
-    thumbs = table and Path(out).suffix.lower() == ".html"
+    site = check_site(out, url, questions)
+    thumbs = table and not site and Path(out).suffix.lower() == ".html"
     _check_questions(model, answerer, questions)
     task = Task(tuple(questions), options, batch, table, thumbs)
     opened, work = open_source(source, column), engine or Here(model, answerer)
@@ -272,14 +280,23 @@ def describe(
         )
     if thumbs and opened.base is None:
         raise UsageError(f"--out {out}: a sheet takes pictures on this machine, not at an address")
+    if site and opened.base is None and url is None:
+        raise UsageError(f"--out {out}: the pictures are not on this machine; expected --url")
     # A name that is not UTF-8 can be written to no file as it is.
     seen = _seen_from(Path(out).parent, Path(source)) if opened.base else os.fsencode(source)
     begun["folder"] = seen.decode(errors="backslashreplace")
-    return _into_table(Path(out), opened, work, task, begun, again, progress)
+    return _into_table(Path(out), opened, work, task, begun, again, progress, url)
 
 
 def _into_table(
-    out: Path, source: Source, engine: Engine, task: Task, begun: Row, again: bool, progress: bool
+    out: Path,
+    source: Source,
+    engine: Engine,
+    task: Task,
+    begun: Row,
+    again: bool,
+    progress: bool,
+    url: str | None,
 ) -> Described:
     failed = [entry.place for entry in source.entries if isinstance(entry.place, ImageError)]
     stamps = {e.name: e.stamp for e in source.entries if not isinstance(e.place, ImageError)}
@@ -292,9 +309,11 @@ def _into_table(
         if entry.name in stamps and entry.name not in rows
     ]
     captioned = 0
-    with bar("pictures", progress) as update:
+    # Closed when interrupted, at once: Ray ends while its messages still go nowhere.
+    blocks = closing(engine(source, source.some(todo), task))
+    with bar("pictures", progress) as update, blocks as made_blocks:
         update(0, len(todo))
-        for _, made in engine(source, source.some(todo), task):
+        for _, made in made_blocks:
             for row in made:
                 if "error" in row:
                     failed.append(ImageError(row["error"]))
@@ -305,11 +324,17 @@ def _into_table(
                     captioned += 1
                 update(captioned + len(failed), len(todo))
     told = [rows[name] for name in stamps if name in rows]
-    if task.thumbs:
-        base = quote(_seen_from(out.parent, source.base or Path()))
+    base = quote(_seen_from(out.parent, source.base or Path()))
+    title = (source.base or Path()).resolve().name or "pictures"
+    if is_for_site(out):
+        unsure = sum(row.get("sure") is False for row in told)
+        if unsure:
+            log.warning(f"{out}: captions that the model is not sure of, read them first: {unsure}")
+        base = base if url is None else url.rstrip("/")
+        text = site_text(title, told, base, as_csv=out.suffix.lower() == ".csv")
+    elif task.thumbs:
         # A browser keeps the review under this key: the same each time the sheet is written.
         key = output_digest(str(out.resolve()).encode())[:16]
-        title = (source.base or Path()).resolve().name or "pictures"
         text = review_sheet(title, told, failed, base=base, key=key)
     else:
         text = table_text(told, task.questions, as_csv=out.suffix.lower() == ".csv")
@@ -341,9 +366,10 @@ def _into_parts(
     errors = [x for each in ahead(parts.errors, sorted(done)) for x in each]
     before, failed = len(errors), [ImageError(error) for error in errors if error]
     made = Described(before, 0, failed)
-    with bar("pictures" if counted else "tars", progress) as update:
+    blocks = closing(engine(source, todo, task))
+    with bar("pictures" if counted else "tars", progress) as update, blocks as made_blocks:
         update(before if counted else len(done), total or 0)
-        for number, (block, some) in enumerate(engine(source, todo, task), 1):
+        for number, (block, some) in enumerate(made_blocks, 1):
             if not (rows := list(some)):  # a tar without pictures has no part
                 continue
             parts.write(block.number, rows)
@@ -381,6 +407,33 @@ def check_out(out: str | os.PathLike[str]) -> bool:
             "folder"
         )
     return False
+
+
+def is_for_site(out: str | os.PathLike[str]) -> bool:
+    """Whether what is written is for a web site."""
+    return os.fspath(out).lower().endswith((TAGS, WORDPRESS))
+
+
+def check_site(out: str | os.PathLike[str], url: str | None, questions: Sequence[str]) -> bool:
+    """Refuse what does not go with an output for a web site; whether it is one.
+
+    Raises:
+        UsageError: no address where importers need one, or an option without effect.
+    """
+    if not is_for_site(out):
+        if url is not None:
+            raise UsageError(
+                f"--url: has no effect on {out}; expected a name in {TAGS}, {WORDPRESS}"
+            )
+        return False
+    if questions:
+        raise UsageError(f"--question: has no effect on {out}, which has alt texts alone")
+    if os.fspath(out).lower().endswith(WORDPRESS) and not re.match("https?://.", url or ""):
+        raise UsageError(
+            f"--out {out}: WordPress knows a picture by its address; expected --url "
+            "https://.../wp-content/uploads, where the folder is"
+        )
+    return True
 
 
 def _check_questions(model: Captioner, answerer: Answerer | None, questions: Sequence[str]) -> None:

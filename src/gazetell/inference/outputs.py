@@ -24,10 +24,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ..data.text import sentence
 from ..errors import DataError, ImageError, UsageError, WriteError
-from ..files import spreadsheet_text, write_error, write_jsonl
+from ..files import spreadsheet_name, spreadsheet_text, write_error, write_jsonl
+from ..models.confidence import certainty
 from ..models.decoding import DecodingOptions
 from .gaze import fill, one_line, template
 from .sources import file_system, need
@@ -352,7 +354,7 @@ class Parts:
 def table_text(rows: Sequence[Row], questions: Sequence[str], as_csv: bool) -> str:
     """The rows as CSV or as JSON Lines."""
     text = io.StringIO()
-    texts = ["picture", "caption", "alt_text", *questions]
+    texts = ["caption", "alt_text", *questions]
     columns = [*COLUMNS, *(name for pair in answer_columns(questions) for name in pair)]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     if as_csv:
@@ -365,10 +367,43 @@ def table_text(rows: Sequence[Row], questions: Sequence[str], as_csv: bool) -> s
         told = {name: known.get(name) for name in columns}
         if as_csv:
             safe = {name: spreadsheet_text(str(told[name])) for name in texts}
+            safe["picture"] = spreadsheet_name(row["picture"])
             writer.writerow(told | safe | {"ended": str(row["ended"]).lower()})
         else:
             text.write(json.dumps(told, ensure_ascii=False) + "\n")
     return text.getvalue()
+
+
+def site_text(title: str, rows: Sequence[Row], base: str, as_csv: bool) -> str:
+    """The rows for a web site; a picture without a caption is left out.
+
+    Args:
+        title: of the page of tags.
+        rows: lines of the journal.
+        base: the address of the folder of the pictures.
+        as_csv: the two columns that importers of alt texts into WordPress take, the picture's
+            address and the text; else an ``<img>`` a line, on a page that shows them.
+    """
+    told = [
+        (f"{base}/{quote(row['picture'])}", sentence(row["caption"], row["ended"]), row)
+        for row in rows
+        if row["caption"]
+    ]
+    if as_csv:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        # Exact: an importer would take what guards a spreadsheet for a part of the text.
+        writer.writerows([("Image URL", "Alt Text"), *(pair[:2] for pair in told)])
+        return text.getvalue()
+    head = (
+        f'<!doctype html>\n<meta charset="utf-8">\n<title>{html.escape(one_line(title))}</title>\n'
+    )
+    lines = []
+    for address, alt, row in told:
+        sure = certainty(row.get("confidence"), row.get("sure"))
+        remark = f" <!-- {sure} -->" if sure else ""
+        lines.append(f'<img src="{html.escape(address)}" alt="{html.escape(alt)}">{remark}\n')
+    return head + "".join(lines)
 
 
 def review_sheet(
@@ -399,6 +434,7 @@ def review_sheet(
             {name: row[name] for name in keys}
             | {name: row[name] for name in fitted if name in row}
             | {"caption": sentence(row["caption"], row["ended"]), "level": row[level]}
+            | {"certainty": certainty(row.get("confidence"), row.get("sure"))}
             for row in sorted(rows, key=lambda row: (row[level], row["picture"]))
         ],
     }

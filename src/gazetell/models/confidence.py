@@ -69,6 +69,8 @@ PERSON = 0.5  # share of people's captions that are good, by definition
 TAIL = 0.1  # share of validation captions that are never sure
 ANSWERED = 0.6  # accuracy of the answers that a model is sure of
 ANSWERS = 30  # validation answers, without which no bound is fitted
+SURE = 2 / 3  # confidence from which a model is called sure, not fairly sure
+LIKELY = 0.5  # of an answer, from which it is called fairly sure: else it is rather wrong
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,22 @@ def fit_abstaining(
     if reached is None:
         say(f"never sure: even of the surest validation answers less than {ANSWERED:.0%} are right")
     return 1.0 if reached is None else reached
+
+
+def certainty(confidence: float | None, sure: bool | None, least: float = 0.0) -> str | None:
+    """A confidence in words: "not sure", "fairly sure" or "sure"; None where there is none.
+
+    Args:
+        confidence: of a caption or an answer.
+        sure: whether it reaches the model's own bound.
+        least: below it a model is not sure either; ``LIKELY`` for answers. Of captions half is the
+            level of people.
+    """
+    if confidence is None:
+        return None
+    if not sure or confidence < least:
+        return "not sure"
+    return "sure" if confidence >= SURE else "fairly sure"
 
 
 def check_bound(value: float | None) -> None:

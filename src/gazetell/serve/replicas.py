@@ -35,7 +35,7 @@ from starlette.types import Message
 
 from .. import __version__, errors
 from ..errors import ModelError, UsageError
-from ..inference.cluster import connected, quiet
+from ..inference.cluster import check_ready, connected, quiet
 from ..inference.sources import need
 from ..process import keep_memory
 from .api import create_app
@@ -314,6 +314,7 @@ def serve(
             more replicas than there is room for.
         ModelError: a replica that cannot start.
     """
+    check_ready("auto", address)  # before a model is fetched
     serve = _serve()
     token, bound = token_of_environment(report), bound_socket(options)
     places = [f"{name}={path}" for name, path in named_places(named).items()]

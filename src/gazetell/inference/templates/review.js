@@ -63,8 +63,7 @@
   // Rows: made when they are first drawn.
 
   function sureness(row) {
-    const told = row.confidence === undefined ? "" : `${Math.round(100 * row.confidence)} % sure`;
-    if (told) return row.sure ? told : `${told}: not sure`;
+    if (row.certainty) return row.certainty;
     if (row.part === null) return "";
     if (row.rank === 0) return "least sure";
     if (row.part === 1) return "surest";
@@ -82,8 +81,9 @@
     image.src = row.thumb;
     one(".name", item).textContent = row.picture;
     one(".sure > span", item).textContent = sureness(row);
-    one(".sure", item).title = `log-probability ${row.log_prob}, surer than `
-      + `${row.rank} of the other ${rows.length - 1}`;
+    one(".sure", item).title = (row.certainty
+      ? `${Math.round(100 * row.confidence)} % of such captions are as good as what people say, ` : "")
+      + `surer than ${row.rank} of the other ${rows.length - 1}`;
     one(".sure i", item).style.setProperty("--level", `${100 * (row.confidence ?? row.part)}%`);
     one(".sure", item).hidden = row.part === null && row.confidence === undefined;
     text.setAttribute("aria-label", `Alt text of ${row.picture}`);
@@ -186,12 +186,15 @@
 
   function download() {
     // An apostrophe keeps a spreadsheet from running a text as a formula.
-    const safe = (text) => (/^[=+\-@\t\r\n]/.test(text) ? `'${text}` : text);
+    let guarded = 0;
+    const formula = /^[=+\-@\t\r\n]/;
+    const safe = (text) => (formula.test(text) ? (guarded += 1, `'${text}`) : text);
     const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const table = [["picture", "caption", "alt_text", "approved"]];
     for (const row of [...rows].sort((a, b) => (a.picture < b.picture ? -1 : 1))) {
       const text = safe(plain(row.text));
-      table.push([safe(row.picture), text, row.approved ? text : "", row.approved ? "yes" : "no"]);
+      const name = formula.test(row.picture) ? `./${row.picture}` : row.picture; // the same file
+      table.push([name, text, row.approved ? text : "", row.approved ? "yes" : "no"]);
     }
     const lines = table.map((cells) => cells.map(cell).join(",") + "\r\n");
     const link = document.createElement("a");
@@ -201,6 +204,7 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     mark(false);
     said.textContent = "Downloaded.";
+    if (guarded) warn(`In the CSV an apostrophe stands before a text that begins with =, +, - or @: ${guarded}.`);
   }
 
   function forget() {
