@@ -33,6 +33,7 @@ from torch import Tensor
 from .data.records import Dataset
 from .errors import DataError, ModelError, WriteError
 from .files import atomic_path, read_json, write_error, write_json
+from .models.confidence import Novelty
 from .models.encoders import Encoder, Grid
 from .models.precision import Precision, choose
 from .pictures import (
@@ -104,9 +105,11 @@ class Model:
     Attributes:
         own_fit: that of its training.
         blind: it learned without pictures, and does not look at them.
+        novelty: how far a picture is from those it learned from; None where that is not known.
     """
 
     blind = False
+    novelty: Novelty | None = None
 
     def __init__(
         self,

@@ -11,12 +11,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from gazetell import cli
 from gazetell.inference.load import load
-from gazetell.models.folder import save_model, update_setting
+from gazetell.models.confidence import Novelty
+from gazetell.models.folder import save_model, update_settings
 from gazetell.training.options import train_options
 
 
@@ -135,13 +137,29 @@ def test_caption_json(run, world):
 
 def test_a_caption_that_the_model_is_not_sure_of_is_marked(run, world, confidence):
     for bound, mark in ((1.0, "  (not sure)"), (0.0, "")):
-        update_setting("tell", "confidence", confidence(threshold=bound))
+        update_settings("tell", {"confidence": confidence(threshold=bound)})
         _, text, _ = run("caption a.png --model tell")
         assert text.strip().endswith(")") is bool(mark)
         row = json.loads(run("caption a.png --model tell --json")[1])
         assert text == row["caption"] + mark + "\n"
         assert 0 < row["confidence"] < 1
         assert row["sure"] is not bool(mark)
+
+
+def test_a_picture_unlike_the_training_pictures_is_told(run, world, confidence):
+    strange = {"novelty": Novelty(np.full((1, 128), 128**-0.5, np.float32), -1.0)}
+    update_settings("tell", strange | {"confidence": confidence(threshold=0.0)})
+    update_settings("ask", strange)
+    said = "a.png: is unlike the pictures that the model learned from; what is told of it is not"
+    _, out, err = run("caption a.png --model tell", status=0)
+    assert (out.endswith("  (not sure)\n"), said in err) == (True, True)
+    assert json.loads(run("caption a.png --model tell --json")[1])["unfamiliar"] is True
+    _, out, err = run("caption a.png data/images --model tell --csv", status=0)
+    assert [row["unfamiliar"] for row in csv.DictReader(io.StringIO(out))] == ["true"] * 22
+    assert "a.png (and 21 more of 22 pictures): is unlike" in err
+    _, out, err = run("ask a.png is-it is-it --model ask", status=0)
+    assert (out.count("not sure; at best: "), err.count(said)) == (2, 1)
+    assert json.loads(run("ask a.png is-it --model ask --json")[1])["unfamiliar"] is True
 
 
 def test_caption_csv_of_a_folder(run, world):
@@ -217,7 +235,7 @@ def test_that_a_model_is_blind_is_said_wherever_it_is_used(run, world, untrained
     ],
 )
 def test_of_tiny_and_very_long_pictures_a_model_is_not_sure(run, world, confidence, size, said):
-    update_setting("tell", "confidence", confidence(threshold=0.0))
+    update_settings("tell", {"confidence": confidence(threshold=0.0)})
     Image.new("RGB", size, "red").save("odd.png")
     said = f"odd.png: {said}; what is told of it is not sure\n"
     _, out, err = run("caption odd.png --model tell", status=0)
@@ -241,8 +259,8 @@ def test_several_captions_of_each_picture(run, world):
     assert [row["caption"] for row in rows] == best
     _, out, _ = run(command, "--csv", "--gaze", "maps", status=0)
     head, *lines = out.splitlines()
-    assert head == "picture,caption,log_prob,confidence,rank"
-    assert [line[-2:] for line in lines] == [",1", ",2", ",3"] * 2
+    assert head == "picture,caption,log_prob,confidence,rank,unfamiliar"
+    assert [line[-3:] for line in lines] == [",1,", ",2,", ",3,"] * 2
     assert len(list((world / "maps").iterdir())) == 6
     _, out, _ = run(
         f"caption {pictures[0]} --model tell --beam 4 --n-best 3 --beam-groups 4", status=0

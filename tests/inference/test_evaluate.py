@@ -7,7 +7,6 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,15 +16,14 @@ from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.records import Box, CaptionRecord, Dataset, QuestionRecord
 from gazetell.errors import DataError, UsageError
 from gazetell.features import build_cache, cache_folder
+from gazetell.inference.calibrate import calibrate
 from gazetell.inference.evaluate import (
-    calibrate,
     caption_pointing,
     evaluate,
     evaluate_answers,
 )
 from gazetell.inference.figures import Pointing, bias
 from gazetell.inference.predict import Answerer, Caption, Captioner
-from gazetell.models.confidence import distances
 from gazetell.models.decoding import Decoded
 from gazetell.pictures import Frame
 
@@ -222,16 +220,19 @@ def test_a_confidence_that_is_fitted_to_a_split_and_measured(captioner, tmp_path
     )
     kept = sure >= captioner.confidence.threshold
     assert (figures["sure"], figures["good_of_sure"]) == (kept.mean(), np.array(good)[kept].mean())
-    assert [one.sure for one in result.results] == kept.tolist()
+    strange = np.array([one.unfamiliar for one in result.results])
+    assert strange.sum() == 3  # 5 %
+    assert [one.sure for one in result.results] == (kept & ~strange).tolist()
     rows = saved(result, tmp_path / "out")
     assert [row["confidence"] for row in rows] == sure.round(5).tolist()
     assert (tmp_path / "out/reliability.png").exists()
     # Noise is further from the training pictures than any of them.
     pictures = [Image.open(dataset.path(one)) for one in dataset.split("train")]
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    fitted, grids = captioner.confidence, captioner.encode_all([*pictures, Image.fromarray(noise)])
-    far = distances(torch.cat([one.grid.pooled for one in grids]), fitted.centre, fitted.scale)
-    assert far[-1] > far[:-1].max()
+    *_, other = told = captioner.captions([*pictures, Image.fromarray(noise)])
+    assert other.unfamiliar
+    assert other.sure is False
+    assert sum(one.unfamiliar for one in told) < len(told) / 4
 
 
 def test_what_cannot_be_fitted_is_an_error(captioner, untrained, dataset):

@@ -75,9 +75,8 @@ def test_a_caption_has_the_confidence_that_was_fitted(captioner, untrained, conf
     for several in ({"beam": 3}, {"sample": True}):
         captions = model.n_best(encoding, 3, **several)
         options = model.options(**several)
-        expected = model.confidence(
-            model.search(encoding.grid, options, 3)[0], encoding.grid.pooled.expand(3, -1)
-        )
+        far = model.confidence.distance(encoding.grid.pooled.expand(3, -1), None)
+        expected = model.confidence(model.search(encoding.grid, options, 3)[0], far)
         assert [one.confidence for one in captions] == pytest.approx(expected.tolist())
         assert len(set(expected)) > 1
         assert expected.min() > 0
@@ -212,9 +211,10 @@ def test_an_empty_caption_has_an_empty_gaze(untrained, pictures, beam):
 # -- answers ---------------------------------------------------------------------------------
 
 
-def test_an_answer_and_its_evidence(answerer, pictures):
-    answer = answerer.ask(pictures[0], QUESTIONS[0])
-    assert answer.question == QUESTIONS[0]
+def test_an_answer_and_its_evidence(answerer, pictures, scenes_dataset):
+    question = scenes_dataset.questions_of("train")[0].question
+    answer = answerer.ask(pictures[0], question)
+    assert answer.question == question
     assert answer.text in answerer.answers.answers
     assert answerer.attentive
     assert answer.attention.shape == (3, 4, 4)
@@ -277,6 +277,20 @@ def test_confidence_is_the_scaled_logit_by_hand(build, untrained_answerer, pictu
     assert np.allclose(answer.attention.reshape(3, 16), gaze[0], atol=2e-3)
 
 
+def test_of_what_a_question_asks_with_an_unknown_word_it_is_never_sure(
+    build, pictures, scenes_dataset
+):
+    model, plain = build(unknown_temperature=9.0, temperature=0.5), build(temperature=0.5)
+    told = model.ask(pictures[0], "is there a cat?")
+    assert told.with_confidence.startswith("not sure; at best")
+    assert told.confidence < plain.ask(pictures[0], "is there a cat?").confidence
+    assert plain.ask(pictures[0], "is there a cat?").abstained  # of an earlier version
+    assert not model.ask(pictures[0], "is there a cat?", abstain_below=0.0).abstained
+    known = scenes_dataset.questions_of("train")[0].question
+    also = model.ask(pictures[0], f"please {known}")  # says nothing of what is asked
+    assert (also.unknown, also.abstained) == (["please"], False)
+
+
 @pytest.mark.parametrize("architecture", ANSWERERS)
 def test_alone_together_and_in_a_batch_are_the_same(build, scenes_dataset, architecture):
     model = build(architecture=architecture)
@@ -321,13 +335,12 @@ def test_damaged_weights_answer_nothing(untrained_answerer, pictures):
         Answerer(parts, **EXACT).ask(pictures[0], QUESTIONS[0])
 
 
-def test_the_bound_to_abstain_below_is_the_models(untrained_answerer, pictures):
+def test_the_bound_to_abstain_below_is_the_models(untrained_answerer, pictures, scenes_dataset):
+    known = scenes_dataset.questions_of("train")[0].question
     for bound in (0.0, 1.0):
         model = Answerer(untrained_answerer(seed=2, abstain_below=bound), **EXACT)
-        assert model.ask(pictures[0], QUESTIONS[0]).abstained is (bound == 1)
-        assert model.ask(pictures[0], QUESTIONS[0], abstain_below=1 - bound).abstained is (
-            bound == 0
-        )
+        assert model.ask(pictures[0], known).abstained is (bound == 1)
+        assert model.ask(pictures[0], known, abstain_below=1 - bound).abstained is (bound == 0)
 
 
 def test_abstaining(answerer, pictures):

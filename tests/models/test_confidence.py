@@ -1,5 +1,6 @@
 """Confidences of captions: the fit against other optimisers, its signs, captions told apart."""
 
+import json
 import math
 
 import numpy as np
@@ -13,11 +14,14 @@ from gazetell.models.confidence import (
     LEAST,
     LIKELY,
     Confidence,
+    Novelty,
     certainty,
     features,
     fit_abstaining,
     fit_confidence,
     fit_logistic,
+    fit_novelty,
+    hide_a_word,
 )
 from gazetell.models.decoding import Decoded
 
@@ -96,8 +100,8 @@ REFERENCES = [
 ]
 
 
-def split(count, seed, channels=6):
-    """Captions of which the sure ones are right, and pooled grids of their pictures."""
+def split(count, seed):
+    """Captions of which the sure ones are right, and how far their pictures are."""
     random = np.random.default_rng(seed)
     captions, texts, references = [], [], []
     for n in range(count):
@@ -108,26 +112,23 @@ def split(count, seed, channels=6):
         texts.append(REFERENCES[place if right else wrong][0])
         references.append(REFERENCES[place])
         captions.append(decoded(5, 6 * (sure - 2), 2 * (sure - 1.5)))
-    return captions, texts, references, torch.from_numpy(random.normal(size=(count, channels)))
+    return captions, texts, references, random.random(count)
 
 
-def fit(captions, texts, references, pooled, training):
-    """In two batches."""
-    said, half = iter(texts), len(captions) // 2
-    batches = [(pooled[:half], captions[:half]), (pooled[half:], captions[half:])]
-    return fit_confidence(batches, lambda tokens: next(said), references, iter([training]))
+def fit(captions, texts, references, far):
+    said = iter(texts)
+    return fit_confidence(captions, far, lambda tokens: next(said), references)
 
 
 def fitted(**changes):
-    captions, texts, references, pooled = split(400, 1)
-    made = fit(captions, texts, references, pooled, pooled[::2])
+    made = fit(*split(400, 1))
     assert isinstance(made, Confidence)
     return Confidence.from_dict(made.to_dict() | changes)
 
 
 def test_good_and_bad_captions_are_told_apart_and_confidences_mean_what_they_say():
-    captions, texts, references, pooled = split(400, 2)  # not those that were fitted
-    sure = fitted()(captions, pooled)
+    captions, texts, references, distance = split(400, 2)  # not those that were fitted
+    sure = fitted()(captions, distance)
     good = [text == said[0] for text, said in zip(texts, references, strict=True)]
     assert auroc(sure, good) > 0.75
     assert expected_calibration_error(sure, good, bins=5) < 0.08
@@ -141,23 +142,65 @@ def test_a_further_picture_never_has_the_higher_confidence():
     assert signs["weakest"] >= 0
     assert signs["spread"] <= 0
     assert signs["distance"] <= 0
-    far = torch.arange(1, 200, 7.0).reshape(-1, 1).expand(-1, 6)
+    far = np.arange(1, 200, 7.0)
     falling = fitted(weights=signs | {"distance": -0.1})([decoded()] * len(far), far)
     assert (np.diff(falling) < 0).all()
     assert falling[-1] < 0.05
 
 
 def test_what_is_stored_says_the_same():
-    captions, _, _, pooled = split(30, 3)
     made = fitted()
-    again = Confidence.from_dict(made.to_dict())
-    assert again == made
-    assert (again(captions, pooled) == made(captions, pooled)).all()
+    assert Confidence.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_the_distance_of_an_earlier_version_by_hand(confidence):
+    made = confidence(centre=(1.0, 2.0), scale=(2.0, 1.0))
+    assert made.distance([[3.0, 2.0]], None) == pytest.approx([math.sqrt((1 + 0) / 2)])
+    assert Confidence.from_dict(made.to_dict()) == made
+
+
+def pooled(count, seed, foreign=False):
+    """Pooled grids (N, 6) in three directions of the first three channels, of any length."""
+    random = np.random.default_rng(seed)
+    rows = random.random((count, 6)) * 0.1
+    rows[np.arange(count), np.arange(count) % 3 + 3 * foreign] += 1
+    return rows * random.uniform(0.1, 10, (count, 1))
+
+
+def test_pictures_in_another_direction_are_unfamiliar():
+    known = fit_novelty(pooled(300, 0), pooled(200, 1))
+    assert sum(known.unfamiliar(pooled(200, 1))) == 10  # 5 %
+    assert sum(known.unfamiliar(pooled(400, 2))) < 40
+    assert all(known.unfamiliar(pooled(50, 3, foreign=True)))
+    again = Novelty.from_dict(json.loads(json.dumps(known.to_dict())))
+    assert (again.distance(pooled(50, 4)) == known.distance(pooled(50, 4))).all()
+    by_hand = min(1 - c[0] / np.linalg.norm(c) for c in known.centroids)
+    assert known.distance([[5.0, 0, 0, 0, 0, 0]]) == pytest.approx([by_hand], abs=1e-3)
+
+
+def test_a_distance_needs_pictures_and_holds_where_they_are_all_alike():
+    assert "expected 20" in fit_novelty(pooled(300, 0), pooled(19, 1))
+    same = np.ones((30, 6))
+    known = fit_novelty(same, same)
+    assert known.unfamiliar([*same[:1], [1, 0, 0, 0, 0, 0]]) == [False, True]
+    for changes in ({"threshold": math.nan}, {"count": 5}, {"centroids": ""}):
+        with pytest.raises(ValueError):  # noqa: PT011
+            Novelty.from_dict(known.to_dict() | changes)
+
+
+def test_the_rarest_word_is_hidden():
+    assert hide_a_word([5, 9, 7, 0, 0], 3) == [5, 3, 7, 0, 0]
+    assert hide_a_word([5, 3, 7], 3) == [5, 3, 7]
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"threshold": 1.5}, {"scale": "1 1 1"}, {"centre": "nan 0 0 0 0 0"}, {"scale": "0 1 1 1 1 1"}],
+    [
+        {"threshold": 1.5},
+        {"scale": "1 1 1"},
+        {"centre": "nan 0", "scale": "1 1"},
+        {"centre": "0 0", "scale": "0 1"},
+    ],
 )
 def test_numbers_that_do_not_fit_are_refused(changes):
     with pytest.raises(ValueError, match="confidence"):
@@ -176,15 +219,7 @@ def test_numbers_that_do_not_fit_are_refused(changes):
     ],
 )
 def test_why_nothing_is_fitted_is_said(change, why):
-    given = change(*split(100, 4))
-    assert why in fit(*given, given[-1])
-
-
-def test_pictures_that_are_all_the_same_have_no_distance():
-    captions, texts, references, _ = split(400, 5)
-    same = torch.zeros(400, 6)
-    made = fit(captions, texts, references, same, same)
-    assert made([decoded()], torch.full((1, 6), 9.0)) == made([decoded()], torch.zeros(1, 6))
+    assert why in fit(*change(*split(100, 4)))
 
 
 @pytest.mark.parametrize(

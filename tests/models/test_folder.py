@@ -29,7 +29,7 @@ from gazetell.models.folder import (
     save_model,
     save_pair,
     update_metrics,
-    update_setting,
+    update_settings,
 )
 
 ABOUT = {"dataset": "scenes", "seed": 0}
@@ -240,7 +240,7 @@ def test_the_configuration_comes_last(folder_of, monkeypatch):
 
 def test_settings_can_be_changed(folder_of):
     folder = folder_of("captioner")
-    update_setting(folder, "decoding", DecodingOptions(beam=5))
+    update_settings(folder, {"decoding": DecodingOptions(beam=5)})
     assert load_model(folder).decoding == DecodingOptions(beam=5)
 
 

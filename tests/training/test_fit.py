@@ -21,16 +21,16 @@ import gazetell
 from gazetell import scenes
 from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.records import Dataset
-from gazetell.data.text import Tokenizer
+from gazetell.data.text import Question, Tokenizer
 from gazetell.data.vectors import write_vectors
 from gazetell.errors import DataError, ImageError, ModelError, UsageError, WriteError
 from gazetell.inference.evaluate import evaluate_answers
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
+from gazetell.models.confidence import fit_temperature
 from gazetell.models.folder import load_model, save_model, update_metrics
 from gazetell.pictures import PixelSource
 from gazetell.training import captions, devices, fit
-from gazetell.training.answers import fit_temperature
 from gazetell.training.fit import train
 
 
@@ -159,7 +159,8 @@ def test_targets_of_several_people(tiny, tmp_path, targets):
     assert rows[1]["train_loss"] < rows[0]["train_loss"]
     model = load(tmp_path / "run")
     assert model.sigmoid is (targets == "soft")
-    total = sum(model.probabilities(torch.zeros(1, len(model.answers)))[0].tolist())
+    asked = [Question("", [4], [])]
+    total = sum(model.probabilities(torch.zeros(1, len(model.answers)), asked)[0].tolist())
     assert total == pytest.approx(len(model.answers) / 2 if targets == "soft" else 1, rel=1e-4)
 
 

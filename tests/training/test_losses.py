@@ -13,9 +13,10 @@ from gazetell.data.records import CaptionRecord, Dataset
 from gazetell.data.text import Tokenizer
 from gazetell.metrics import cider_d
 from gazetell.models.captioners import build_captioner
+from gazetell.models.confidence import HIGH, LOW, fit_temperature
 from gazetell.models.decoding import Decoded
 from gazetell.models.encoders import Grid
-from gazetell.training.answers import HIGH, LOW, answer_loss, fit_temperature
+from gazetell.training.answers import answer_loss
 from gazetell.training.captions import (
     RewardedCaptions,
     advantages,

@@ -28,6 +28,8 @@ from .terminal import (
     report,
 )
 
+UNFAMILIAR = "unlike the pictures that the model learned from; what is told of it is not sure"
+
 
 @dataclass(frozen=True)
 class Sampling(Decoding):
@@ -67,8 +69,9 @@ def caption(
             given, photo, which comes with gazetell.
         decoding: How to search.
         json: One JSON object a line, with words, log-probability, confidence and attention.
-        csv: Rows of picture, caption, log-probability and confidence, with a header. A text that a
-            spreadsheet would run, such as one that begins with =, gets a leading apostrophe.
+        csv: Rows of picture, caption, log-probability, confidence and whether the picture is unlike
+            those that the model learned from, with a header. A text that a spreadsheet would
+            run, such as one that begins with =, gets a leading apostrophe.
         gaze: Save where the model looked: a .png, .html or .gif file for one picture, a folder
             (of .png files) for several.
         n_best: Number of captions per picture, best first, each as a row with its rank; at most
@@ -101,6 +104,7 @@ def caption(
     if gaze is not None and not captioner.attentive:
         raise UsageError(f"--gaze {gaze}: {' '.join(model) or PHOTO} has no attention to show")
     failed, told, cut, odd, fewer = [], 0, 0, 0, 0
+    unfamiliar: list[str] = []
     write = _writer(json, csv, len(items) > 1, n_best > 1)
     found = caption_best(captioner, items, n_best, batch=batch or 16, **decoding.given())
     for number, (item, captions) in enumerate(found):
@@ -110,6 +114,7 @@ def caption(
         name = "-" if isinstance(item, bytes) else str(item)
         odd += any("\udc80" <= letter <= "\udcff" for letter in name)
         fewer += len(captions) < n_best
+        unfamiliar += [name] * any(result.unfamiliar for result in captions)
         told += len(captions)
         for rank, result in enumerate(captions, 1):
             write(name, result, rank)
@@ -121,6 +126,10 @@ def caption(
                 target = gaze if one_file else gaze / f"{number:04d}-{stem}.png"
                 refuse_pictures(target, given)
                 result.save_gaze(target)
+    if unfamiliar:
+        more = len(unfamiliar) - 1
+        others = f" (and {more} more of {len(items)} pictures)" if more else ""
+        report(f"{one_line(unfamiliar[0])}{others}: is {UNFAMILIAR}")
     if cut:
         report(f"cut at {chosen.max_length} words (--max-length): {cut} of {told} captions")
     if fewer:
@@ -148,7 +157,7 @@ def _writer(
     table = tables.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         columns = ["picture", "caption", "log_prob", "confidence"]
-        table.writerow([*columns, "rank"] if ranked else columns)
+        table.writerow([*columns, *["rank"] * ranked, "unfamiliar"])
 
     def write(name: str, caption: Caption, rank: int) -> None:
         if as_json:
@@ -159,7 +168,8 @@ def _writer(
             texts = [spreadsheet_name(name), spreadsheet_text(caption.text)]
             sure = "" if caption.confidence is None else round(caption.confidence, 5)
             cells = [*texts, round(caption.log_prob, 5), sure]
-            table.writerow([*cells, rank] if ranked else cells)
+            known = "" if caption.unfamiliar is None else str(caption.unfamiliar).lower()
+            table.writerow([*cells, *[rank] * ranked, known])
         else:
             mark = "  (not sure)" if caption.sure is False else ""
             text = f"{one_line(name)}\t{caption.text}" if several else caption.text
@@ -214,7 +224,7 @@ def ask(
     for question in questions:
         answerer.read_question(question)
     encoded = answerer.encode(_standard_input() if picture == STDIN else picture)
-    status, number = 0, 0
+    status, number, told = 0, 0, False
     for number, question in enumerate(questions or _typed(), 1):
         try:
             answer = answerer.ask(encoded, question, abstain_below=abstain_below, evidence=evidence)
@@ -222,6 +232,9 @@ def ask(
             report(f"error: {error}")
             status = 1
             continue
+        if answer.unfamiliar and not told:
+            report(f"{picture}: is {UNFAMILIAR}")
+        told = True
         text = dumps(answer.to_dict(), ensure_ascii=False) if json else _line(answer, top or 1)
         print(text, flush=True)
         if gaze is not None:

@@ -9,14 +9,14 @@ from typing import Any
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..files import read_json, read_jsonl, write_json
+from ..inference.calibrate import calibrate as fit_model
 from ..inference.evaluate import Evaluation, evaluate_answers, scored_records
-from ..inference.evaluate import calibrate as fit_model
 from ..inference.evaluate import evaluate as evaluate_captions
 from ..inference.figures import compare
 from ..inference.load import Pair, load
 from ..inference.predict import Answerer, Captioner
 from ..metrics import TITLES, cider_problem, points
-from ..models.folder import fetch, has_model, read_config, update_metrics, update_setting
+from ..models.folder import fetch, has_model, read_config, update_metrics, update_settings
 from .score import comparison
 from .terminal import HERE, Decoding, Here, on_terminal, print_json, report
 
@@ -69,8 +69,9 @@ def evaluate(
             that took it; 0.5 if not given.
         keep_best: Captions: make the setting with the best CIDEr the model's own; not with --split
             test, nor where CIDEr cannot choose.
-        calibrate: First fit the model's confidence again on the validation split and keep it in the
-            model folder. Captions: as at the end of training. Answers: the bound to abstain below.
+        calibrate: First fit again, on the training and validation splits, and keep in the model
+            folder: the confidence of captions, or the bound to abstain below; and which pictures
+            are unlike the training pictures.
         limit: Use only the first N pictures; 0 for all.
         java: Captions: also METEOR and SPICE, where Java and pycocoevalcap are there.
         abstain_below: Answers: also the accuracy of those with at least this confidence; the
@@ -148,10 +149,11 @@ def evaluate(
                 raise UsageError(f"{name}: has no effect, since {runs[0]} {does}")
     if calibrate:
         count = fit_model(model, dataset, progress=on_terminal())
-        fitted = "confidence" if isinstance(model, Captioner) else "abstain_below"
-        update_setting(home, fitted, getattr(model, fitted))
-        what = "captions" if isinstance(model, Captioner) else "answers"
-        report(f"{home}: {fitted} fitted on {count} {what} of val")
+        fitted, what = ["abstain_below", "unknown_temperature", "novelty"], "answers"
+        if isinstance(model, Captioner):
+            fitted, what = ["confidence", "novelty"], "captions"
+        update_settings(home, {name: getattr(model, name) for name in fitted})
+        report(f"{home}: {', '.join(fitted)} fitted on {count} {what} of val")
     common: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
     shared = dict(common)
     results: dict[str, Evaluation[Any, Any]] = {}
@@ -202,7 +204,7 @@ def evaluate(
     best = max(range(len(figures)), key=lambda n: figures[n]["metrics"].get("cider") or 0.0)
     if keep_best and isinstance(model, Captioner):
         kept = model.options(**settings[best])
-        update_setting(home, "decoding", kept)
+        update_settings(home, {"decoding": kept})
         penalty, words = kept.length_penalty, kept.max_length
         limits = f"min length {kept.min_length}, no repeated n-gram {kept.no_repeat_ngram}"
         report(f"kept: beam {kept.beam}, length penalty {penalty}, max length {words}, {limits}")

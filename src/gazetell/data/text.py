@@ -57,6 +57,14 @@ _QUOTES = "\"')]\u201d\u2019\xbb"  # may follow the stop
 _ASCII_WORD = re.compile(r"[0-9a-z]+(?:['\-][0-9a-z]+)*")
 _PIECE = 10_000
 
+# Words of English questions without which a question is still about the same thing.
+FUNCTION_WORDS = (
+    "a an the this that these those it its i you we he she they them his her their my our me us "
+    "is are was were be been being am do does did has have had can could will would shall should "
+    "may might must of in on at by for with from to as than and or but so if any some there here "
+    "please just also very too"
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -266,6 +274,11 @@ class Question:
     ids: list[int]  # of its words, at least one
     unknown: list[str]  # the words that are not in the vocabulary, as written, each once
     cut: int = 0  # how many words at its end are not read
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether one of the unknown words says what the question is about."""
+        return any(word.lower() not in FUNCTION_WORDS.split() for word in self.unknown)
 
 
 def read_question(tokenizer: Tokenizer, text: str, max_question: int) -> Question:

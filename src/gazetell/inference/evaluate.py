@@ -12,7 +12,7 @@ says why.
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -39,13 +39,13 @@ from ..metrics import (
     score_captions,
     score_wups,
 )
-from ..models.confidence import ANSWERS, SAMPLE, check_bound, fit_abstaining, fit_confidence
-from ..models.decoding import Decoded
+from ..models.confidence import check_bound
 from ..models.encoders import Grid
 from ..pictures import View
 from ..process import bar
 from .figures import Pointing, bias, compare, pointing, references_of, save_plots
-from .predict import Answer, Answerer, Caption, Captioner
+from .predict import Answerer, Captioner
+from .results import Answer, Caption
 
 COVERAGES = (0.25, 0.5, 0.75, 1.0)
 KEPT = (1.0, 0.8, 0.6, 0.4)  # shares of the captions, surest first
@@ -138,7 +138,7 @@ def evaluate(
         UsageError: a limit or a decoding option out of its range.
     """
     chosen = model.options(**options)
-    dataset = _opened(dataset, batch, limit)
+    dataset = opened(dataset, batch, limit)
     records = scored_records(dataset, split, limit)
     captions: list[Caption] = []
     seconds = 0.0
@@ -248,72 +248,7 @@ def _calibration(sure: Sequence[float], right: Sequence[float]) -> dict[str, flo
     }
 
 
-def calibrate(
-    model: Captioner | Answerer,
-    dataset: Dataset | str | os.PathLike[str],
-    *,
-    batch: int = 64,
-    progress: bool = False,
-) -> int:
-    """Fit a loaded model's confidence anew on the validation split, as training does at its end.
-
-    Of a captioner that is ``confidence``, of an answerer ``abstain_below``; its temperature stays.
-
-    Args:
-        model: not an ensemble.
-        dataset: that it was trained on, with ``val`` and, for a captioner, ``train``.
-        batch: pictures a forward pass.
-        progress: show a progress bar on standard error.
-
-    Returns:
-        How many captions or answers it was fitted to.
-
-    Raises:
-        DataError: the splits are not there, or nothing can be fitted to them; the model is as it
-            was.
-        UsageError: an ensemble.
-    """
-    if isinstance(model, Answerer):
-        found = evaluate_answers(model, dataset, split="val", batch=batch, progress=progress)
-        sure = [answer.confidence for answer in found.results]
-        if len(sure) < ANSWERS:
-            raise DataError(
-                f"{found.figures['dataset']}: no bound can be fitted: {len(sure)} validation "
-                f"answers; expected {ANSWERS} or more"
-            )
-        model.abstain_below = fit_abstaining(sure, found.right, logger.warning)
-        return len(sure)
-    if model.members > 1:
-        raise UsageError("a confidence is fitted to one model; expected no ensemble")
-    if model.blind:
-        raise UsageError("a blind captioner looks at no picture and gets no confidence")
-    dataset = _opened(dataset, batch, 0)
-    records = scored_records(dataset, "val")
-    training = list(dict.fromkeys(record.image for record in dataset.split("train")))
-    if not training:
-        raise DataError(f"{dataset.folder}: split 'train' has no pictures to compare others with")
-
-    def captioned() -> Iterator[tuple[torch.Tensor, list[Decoded]]]:
-        done = 0
-        with bar("captions", progress) as update:
-            for grid in grids(model, dataset, [record.image for record in records], batch):
-                yield grid.pooled, [best[0] for best in model.search(grid, model.decoding)]
-                update(done := done + len(grid.cells), len(records))
-
-    sample = training[:: -(-len(training) // SAMPLE)]
-    fitted = fit_confidence(
-        captioned(),
-        model.tokenizer.decode,
-        [record.captions for record in records],
-        (grid.pooled for grid in grids(model, dataset, sample, batch)),
-    )
-    if isinstance(fitted, str):
-        raise DataError(f"{dataset.folder}: no confidence can be fitted: {fitted}")
-    model.confidence = fitted
-    return len(records)
-
-
-def _opened(dataset: Dataset | str | os.PathLike[str], batch: int, limit: int) -> Dataset:
+def opened(dataset: Dataset | str | os.PathLike[str], batch: int, limit: int) -> Dataset:
     """The dataset, and two numbers checked."""
     for name, value, least in (("batch", batch, 1), ("limit", limit, 0)):
         if value < least:
@@ -321,7 +256,7 @@ def _opened(dataset: Dataset | str | os.PathLike[str], batch: int, limit: int) -
     return dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
 
 
-def _with_references(dataset: Dataset, split: str, records: Sequence[Record]) -> list[Record]:
+def with_references(dataset: Dataset, split: str, records: Sequence[Record]) -> list[Record]:
     """Those records that have captions or answers; how many have none is said.
 
     Raises:
@@ -338,7 +273,7 @@ def _with_references(dataset: Dataset, split: str, records: Sequence[Record]) ->
 
 def scored_records(dataset: Dataset, split: str, limit: int = 0) -> list[CaptionRecord]:
     """The first records of a split that have reference captions; DataError if none has."""
-    return _with_references(dataset, split, dataset.split(split))[: limit or None]
+    return with_references(dataset, split, dataset.split(split))[: limit or None]
 
 
 def _no_pointing(
@@ -417,9 +352,9 @@ def evaluate_answers(
     """
     check_bound(abstain_below)
     bound = model.abstain_below if abstain_below is None else abstain_below
-    dataset = _opened(dataset, batch, limit)
+    dataset = opened(dataset, batch, limit)
     asked: dict[str, list[QuestionRecord]] = {}
-    for record in _with_references(dataset, split, dataset.questions_of(split)):
+    for record in with_references(dataset, split, dataset.questions_of(split)):
         asked.setdefault(record.image, []).append(record)
     images = list(asked)[: limit or None]
     records = [record for image in images for record in asked[image]]

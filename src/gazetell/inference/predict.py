@@ -23,7 +23,7 @@ from ..data.batches import pad_rows
 from ..data.text import Question, Tokenizer, read_question
 from ..errors import ImageError, ModelError, UsageError
 from ..features import Computing, Model, Picture
-from ..models.confidence import check_bound
+from ..models.confidence import check_bound, judge
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, n_best
 from ..models.encoders import Grid
 from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, named_or_photo, told
@@ -83,6 +83,7 @@ class Captioner(Model):
         self.tokenizer: Tokenizer = model.tokenizer
         self.decoding: DecodingOptions = model.decoding
         self.confidence = None if others else model.confidence
+        self.novelty = model.novelty
         self.about = model.about
 
     @classmethod
@@ -162,10 +163,11 @@ class Captioner(Model):
         def caption(one: Decoded, pooled: torch.Tensor) -> Caption:
             # A mark of punctuation has its blanks about it.
             texts = words.decode(one.tokens), [x.strip() for x in words.words(one.tokens)]
-            sure = self.confidence.judge(one, pooled) if self.confidence else (None, None)
-            return Caption(*texts, _maps(one.attention, grid), one.log_prob, one.ended, *sure)
+            sure = judge(one, pooled, self.confidence, self.novelty)
+            maps = _maps(one.attention, grid)
+            return Caption(*texts, maps, one.log_prob, one.ended, sure[0], sure[1], sure[2])
 
-        pairs = zip(decoded, grid.pooled.cpu(), strict=True)
+        pairs = zip(decoded, grid.pooled.float().cpu(), strict=True)
         return [[caption(one, pooled) for one in best] for best, pooled in pairs]
 
     @torch.inference_mode()
@@ -251,8 +253,9 @@ class Answerer(Model):
         self.converted = self.precision.converted(self.answerer)
         self.tokenizer, self.answers = model.tokenizer, model.answers
         self.temperature, self.sigmoid = model.temperature, model.sigmoid
+        self.unknown_temperature = model.unknown_temperature
         self.max_question, self.abstain_below = model.max_question, model.abstain_below
-        self.about = model.about
+        self.novelty, self.about = model.novelty, model.about
 
     @classmethod
     def load(
@@ -325,19 +328,23 @@ class Answerer(Model):
         """
         asked = [q if isinstance(q, Question) else self.read_question(q) for q in questions]
         logits, attention = self.logits(grid, asked, owner)
-        shares = self.probabilities(logits)
+        shares = self.probabilities(logits, asked)
         if not bool(shares.isfinite().all()):
             raise ModelError("the model gives no answer a probability: its weights are damaged")
         plain: torch.Tensor | None = None
         if evidence:
             nowhere = torch.zeros_like(owner)
-            plain = self.probabilities(self.logits(self.blank, asked, nowhere)[0])
+            plain = self.probabilities(self.logits(self.blank, asked, nowhere)[0], asked)
         bound = self.abstain_below if abstain_below is None else abstain_below
+        pictures: Sequence[bool | None] = [None] * len(grid.cells)
+        if self.novelty:
+            pictures = self.novelty.unfamiliar(grid.pooled.float().cpu())
         best = shares.topk(min(TOP, shares.shape[1]), dim=1)
         answers = []
         for n, question in enumerate(asked):
             places, chances = best.indices[n].tolist(), best.values[n].tolist()
             texts = [self.answers.answers[place] for place in places]
+            unfamiliar = pictures[int(owner[n])]
             answer = Answer(
                 question.text,
                 texts[0],
@@ -346,7 +353,9 @@ class Answerer(Model):
                 attention=_maps(None if attention is None else attention[n], grid),
                 unknown=question.unknown,
                 cut=question.cut,
-                abstained=chances[0] < bound,
+                abstained=chances[0] < bound
+                or (abstain_below is None and bool(unfamiliar or question.unreadable)),
+                unfamiliar=unfamiliar,
                 without_picture=None if plain is None else float(plain[n, places[0]]),
             )
             answers.append(answer)
@@ -367,9 +376,11 @@ class Answerer(Model):
         """A question as the model reads it; UsageError without words."""
         return read_question(self.tokenizer, text, self.max_question)
 
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """Calibrated probabilities (N, A)."""
-        scaled = logits / self.temperature
+    def probabilities(self, logits: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
+        """Calibrated probabilities (N, A) of the answers to N questions."""
+        unknown = self.unknown_temperature or self.temperature
+        each = [unknown if question.unreadable else self.temperature for question in questions]
+        scaled = logits / torch.tensor(each).unsqueeze(1)
         return scaled.sigmoid() if self.sigmoid else scaled.softmax(1)
 
     @cached_property

@@ -93,8 +93,10 @@ class Caption(_Result):
         ended: False if the sentence was cut at the greatest length.
         confidence: calibrated probability that it is good (`gazetell.models.confidence`); None for
             a model without one, and for an ensemble, to which none was fitted.
-        sure: whether the confidence reaches the model's threshold; None likewise. False of a tiny
-            or very long picture.
+        sure: whether the confidence reaches the model's threshold; None likewise. False of a tiny,
+            very long or unfamiliar picture.
+        unfamiliar: whether the picture is unlike those that the model learned from; None for a
+            model that cannot tell.
         image: the picture, at most 640 px a side.
         view: where the maps lie on the picture.
     """
@@ -108,6 +110,7 @@ class Caption(_Result):
     ended: bool = True
     confidence: float | None = None
     sure: bool | None = None
+    unfamiliar: bool | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
     view: View = WHOLE_VIEW
 
@@ -125,6 +128,7 @@ class Caption(_Result):
             "ended": self.ended,
             "confidence": _digits(self.confidence),
             "sure": self.sure,
+            "unfamiliar": self.unfamiliar,
             **self._looked(),
         }
 
@@ -147,7 +151,9 @@ class Answer(_Result):
         unknown: words of the question that are not in the model's vocabulary.
         cut: how many words at the end of the question the model did not read.
         abstained: the confidence lies below the bound that was asked for, or below the model's
-            own; without a bound asked for also of a tiny or very long picture.
+            own; without a bound asked for also of a tiny, very long or unfamiliar picture, and
+            where an unknown word says what the question is about.
+        unfamiliar: as of ``Caption``.
         without_picture: probability of the same answer when the picture is plain grey, if asked.
         image: the picture, at most 640 px a side.
         view: where the maps lie on the picture.
@@ -163,6 +169,7 @@ class Answer(_Result):
     unknown: list[str] = field(default_factory=list)
     cut: int = 0
     abstained: bool = False
+    unfamiliar: bool | None = None
     without_picture: float | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
     view: View = WHOLE_VIEW
@@ -189,6 +196,7 @@ class Answer(_Result):
             "unknown_words": self.unknown,
             "words_cut": self.cut,
             "abstained": self.abstained,
+            "unfamiliar": self.unfamiliar,
             "without_picture": _digits(self.without_picture),
             **self._looked(),
         }

@@ -39,7 +39,7 @@ from ..files import atomic_path, read_json, write_json, write_text
 from ..metrics import TITLES, points
 from .answerers import AnswerModel, answerer_config, build_answerer
 from .captioners import CaptionModel, build_captioner, captioner_config
-from .confidence import Confidence
+from .confidence import Confidence, Novelty
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
 from .options import import_architecture
@@ -47,7 +47,8 @@ from .weights import check_finite, quiet
 
 log = logging.getLogger(__name__)
 FORMAT = 1
-LATER = ("confidence", "abstain_below")  # settings that the folders of older versions lack
+# Settings that the folders of older versions lack.
+LATER = ("confidence", "abstain_below", "novelty", "unknown_temperature")
 SHARED = "../encoder.safetensors"  # of both models of a pair
 PHOTO = "photo"
 SHIPPED = (PHOTO, f"{PHOTO}/captioner", f"{PHOTO}/answerer")
@@ -79,16 +80,20 @@ class ModelFolder:
         settings: fields that stand in ``config.json``, the network among them, each with what
             makes it of its JSON value.
         card: the kind's part of the model card.
+        novelty: how far a picture is from those it learned from.
     """
 
     kind: ClassVar[str]
     verb: ClassVar[str]
     vocabularies: ClassVar[dict[str, Any]] = {"tokenizer": Tokenizer}
-    settings: ClassVar[dict[str, Callable[[Any], Any]]]
+    settings: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "novelty": lambda values: values and Novelty.from_dict(values)
+    }
     card: ClassVar[Card]
 
     encoder: Encoder
     tokenizer: Tokenizer
+    novelty: Novelty | None = None
     about: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -113,6 +118,7 @@ class CaptionerFolder(ModelFolder):
         "captioner": lambda values: build_captioner(**captioner_config(values)).eval(),
         "decoding": lambda values: DecodingOptions(**values),
         "confidence": lambda values: values and Confidence.from_dict(values),
+        **ModelFolder.settings,
     }
     card = Card(
         "image-to-text",
@@ -139,6 +145,9 @@ def _within(read: Callable[[Any], Any], fits: Callable[[Any], bool]) -> Callable
     return checked
 
 
+_TEMPERATURE = _within(float, lambda value: 0 < value < math.inf)
+
+
 @dataclass(kw_only=True)
 class AnswererFolder(ModelFolder):
     """A trained answerer with all that belongs to it.
@@ -146,6 +155,7 @@ class AnswererFolder(ModelFolder):
     Attributes:
         answers: what it can say.
         temperature: divides the logits, fitted on the validation split.
+        unknown_temperature: likewise, of questions with an unknown content word.
         sigmoid: an answer's probability is the sigmoid of its logit, not the softmax over all.
         max_question: most words of a question that it reads.
         abstain_below: the confidence below which it is not sure, fitted likewise.
@@ -156,10 +166,12 @@ class AnswererFolder(ModelFolder):
     vocabularies: ClassVar = {**ModelFolder.vocabularies, "answers": AnswerVocabulary}
     settings: ClassVar = {
         "answerer": lambda values: build_answerer(**answerer_config(values)).eval(),
-        "temperature": _within(float, lambda value: 0 < value < math.inf),
+        "temperature": _TEMPERATURE,
+        "unknown_temperature": lambda value: value and _TEMPERATURE(value),
         "sigmoid": _within(lambda value: value, lambda value: isinstance(value, bool)),
         "max_question": _within(int, lambda value: value >= 1),
         "abstain_below": _within(float, lambda value: 0 <= value <= 1),
+        **ModelFolder.settings,
     }
     card = Card(
         "visual-question-answering",
@@ -175,6 +187,7 @@ class AnswererFolder(ModelFolder):
     answerer: AnswerModel
     answers: AnswerVocabulary
     temperature: float = 1.0
+    unknown_temperature: float | None = None
     sigmoid: bool = False
     max_question: int = 30
     abstain_below: float = 0.0
@@ -275,7 +288,7 @@ def _plain(value: Any) -> Any:
     """A setting as its JSON value."""
     if isinstance(value, nn.Module):
         return value.config
-    if isinstance(value, Confidence):
+    if isinstance(value, Confidence | Novelty):
         return value.to_dict()
     return asdict(value) if isinstance(value, DecodingOptions) else value
 
@@ -370,6 +383,10 @@ def _check_sizes(folder: Path, model: ModelFolder) -> None:
             f"{folder / 'config.json'}: the encoder gives {model.encoder.channels} channels, "
             f"the {model.kind} expects {network.channels}"
         )
+    known, channels = model.novelty, model.encoder.trunk_channels
+    if known and known.centroids.shape[1] != channels:
+        what = f"novelty of {known.centroids.shape[1]} channels, the encoder gives {channels}"
+        raise ModelError(f"{folder / 'config.json'}: {what}")
 
 
 def _load_weights(paths: Sequence[Path], modules: dict[str, nn.Module]) -> None:
@@ -401,10 +418,10 @@ def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> N
     write_text(folder / "README.md", model_card(config, metrics))
 
 
-def update_setting(folder: str | os.PathLike[str], name: str, value: Any) -> None:
-    """Make this the model's own: its ``decoding`` options, for example."""
-    folder = Path(folder)
-    write_json(folder / "config.json", read_config(folder) | {name: _plain(value)})
+def update_settings(folder: str | os.PathLike[str], settings: dict[str, Any]) -> None:
+    """Make these the model's own: its ``decoding`` options, for example."""
+    folder, plain = Path(folder), {name: _plain(value) for name, value in settings.items()}
+    write_json(folder / "config.json", read_config(folder) | plain)
 
 
 def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:

@@ -1,25 +1,11 @@
 """Training of answerers: classification over the answer vocabulary, and honest confidences.
 
-After training one number T, the temperature, fitted on the validation split, divides the logits.
-With p(T) the probability of the model's first answer and a in [0, 1] the accuracy of that answer,
-T minimises::
-
-    - mean of  a log p(T) + (1 - a) log (1 - p(T))
-
-Guo et al. minimise the likelihood of the right class. Here the right answer is often outside the
-vocabulary, which their measure cannot see, and ten people may differ; so it is the first answer's
-being right that is made likely.
-
 Shapes: ``N`` questions, ``A`` answers.
-
-References:
-    Guo et al. 2017, On Calibration of Modern Neural Networks.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,12 +16,10 @@ from ..data.records import Dataset
 from ..errors import DataError
 from ..metrics import answer_accuracy
 from ..models.answerers import AnswerModel, build_answerer
-from ..models.confidence import fit_abstaining
+from ..models.confidence import fit_abstaining, fit_temperature, hide_a_word, likeliest
 from ..models.encoders import Grid
 from .options import TrainOptions
 from .task import Report, Task, Terms
-
-LOW, HIGH = 0.05, 20.0  # of the temperature
 
 
 class Answers(Task):
@@ -124,21 +108,31 @@ class Answers(Task):
     def settings(
         self, validation: Iterable[QuestionBatch], pictures: Iterable[Tensor], report: Report
     ) -> dict[str, Any]:
-        """The answers and how sure to be of them."""
-        logits: list[Tensor] = []
-        scores: list[float] = []
+        """The answers, how sure to be of them, and what pictures it knows."""
+        read, masked, pooled = list[Tensor](), list[Tensor](), list[Tensor]()
+        right, right_masked = list[float](), list[float]()
         for batch in validation:
-            logits.append(self.logits(self.grid(batch.pictures), batch).cpu())
-            scores += self.score(logits[-1], batch)
-        if len(set(scores)) == 1:
+            seen = self.trunk_grid(batch.pictures)
+            pooled.append(seen.pooled.float().cpu())
+            grid = self.encoder.project_grid(seen)
+            words = [hide_a_word(row, self.tokenizer.unk) for row in batch.tokens.tolist()]
+            hidden = batch._replace(tokens=torch.tensor(words, device=batch.tokens.device))
+            for each, logits, scores in ((batch, read, right), (hidden, masked, right_masked)):
+                logits.append(self.logits(grid, each).cpu())
+                scores += self.score(logits[-1], each)
+        if len(set(right)) == 1:
             report("confidences are not calibrated: all validation questions are answered alike")
-        sigmoid = self.options.targets == "soft"
-        every = torch.cat(logits)
-        temperature = fit_temperature(every, np.array(scores), sigmoid=sigmoid)
-        sure = _confidence(every, temperature, sigmoid)
+        sigmoid, options = self.options.targets == "soft", self.options
+        temperature = fit_temperature(torch.cat(read), right, sigmoid=sigmoid)
+        sure = likeliest(torch.cat(read), temperature, sigmoid)
         made = {"answers": self.answers, "temperature": temperature, "sigmoid": sigmoid}
-        made["abstain_below"] = fit_abstaining(sure.tolist(), scores, report)
-        return made | {"max_question": self.options.max_question}
+        made["unknown_temperature"] = max(
+            temperature, fit_temperature(torch.cat(masked), right_masked, sigmoid=sigmoid)
+        )
+        made["abstain_below"] = fit_abstaining(sure.tolist(), right, report)
+        if not (options.blind or options.overfit):
+            made["novelty"] = self.novelty(pooled, pictures, report)
+        return made | {"max_question": options.max_question}
 
 
 def answer_loss(logits: Tensor, targets: Tensor, learned: str, smoothing: float = 0.0) -> Tensor:
@@ -165,37 +159,3 @@ def answer_loss(logits: Tensor, targets: Tensor, learned: str, smoothing: float 
     shares = targets / total.clamp(min=torch.finfo(targets.dtype).tiny)
     nats = F.cross_entropy(logits, shares, reduction="none", label_smoothing=smoothing)
     return (nats * known).sum() / known.sum().clamp(min=1)
-
-
-def _confidence(logits: Tensor, temperature: float, sigmoid: bool) -> Tensor:
-    """The probability (N,) of each question's likeliest answer."""
-    scaled = logits / temperature
-    return (scaled.sigmoid() if sigmoid else scaled.softmax(1)).amax(1)
-
-
-def fit_temperature(logits: Tensor, accuracy: np.ndarray, *, sigmoid: bool = False) -> float:
-    """The temperature of a model, in 0.05 to 20; see the module.
-
-    Args:
-        logits: (N, A) of validation questions.
-        accuracy: (N,) in [0, 1], of each question's likeliest answer.
-        sigmoid: answers are independent (``soft`` targets) instead of a softmax.
-
-    Returns:
-        T, or 1.0 where there are no questions, or all or none are answered right.
-    """
-    from scipy.optimize import minimize_scalar
-
-    right = torch.from_numpy(np.asarray(accuracy, dtype=np.float64))
-    # Of no question, or at T = 0, or infinite, there is no minimum.
-    if not len(logits) or right.min() == 1 or right.max() == 0:
-        return 1.0
-    wide = logits.double()
-
-    def loss(log_temperature: float) -> float:
-        first = _confidence(wide, float(np.exp(log_temperature)), sigmoid)
-        first = first.clamp(1e-12, 1 - 1e-12)
-        return float(-(right * first.log() + (1 - right) * (1 - first).log()).mean())
-
-    result = minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
-    return float(np.exp(result.x))

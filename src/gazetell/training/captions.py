@@ -34,7 +34,7 @@ from ..data.records import CaptionRecord, Dataset
 from ..errors import DataError, UsageError
 from ..metrics import CiderD, cider_problem, score_captions
 from ..models.captioners import CaptionModel, build_captioner
-from ..models.confidence import Confidence, fit_confidence
+from ..models.confidence import Confidence, Novelty, fit_confidence
 from ..models.decoding import Decoded, DecodingOptions, decode
 from ..models.encoders import Grid
 from ..models.folder import CaptionerFolder, load_kind
@@ -105,7 +105,7 @@ class Captions(Task):
     def settings(
         self, validation: Iterable[Any], pictures: Iterable[Tensor], report: Report
     ) -> dict[str, Any]:
-        """What the captioner decodes by, and its confidence."""
+        """What the captioner decodes by, its confidence, and what pictures it knows."""
         options = self.options
         decoding = DecodingOptions(
             max_length=options.max_length,
@@ -113,21 +113,29 @@ class Captions(Task):
             no_repeat_ngram=options.no_repeat_ngram,
         )
         found: Confidence | str
+        novelty: Novelty | None = None
         if options.blind:
             found = "a blind captioner looks at no picture"
         elif options.overfit:
             found = "trained and validated on the same pictures"
         else:
-            seen = (self.trunk_grid(batch.pictures) for batch in validation)
+            pooled: list[Tensor] = []
+            captions: list[Decoded] = []
+            for batch in validation:
+                grid = self.trunk_grid(batch.pictures)
+                pooled.append(grid.pooled.float().cpu())
+                captions += self._decode(self.encoder.project_grid(grid), decoding)
+            novelty = self.novelty(pooled, pictures, report)
             found = fit_confidence(
-                ((x.pooled, self._decode(self.encoder.project_grid(x), decoding)) for x in seen),
+                captions,
+                novelty.distance(torch.cat(pooled)) if novelty else np.zeros(len(captions)),
                 self.tokenizer.decode,
                 [record.captions for record in self.validation],
-                (self.trunk_grid(some).pooled for some in pictures),
             )
         if isinstance(found, str):
             report(f"captions get no confidence: {found}")
-        return {"decoding": decoding, "confidence": None if isinstance(found, str) else found}
+        confidence = None if isinstance(found, str) else found
+        return {"decoding": decoding, "confidence": confidence, "novelty": novelty}
 
     def generate(
         self, grid: Grid, samples: int = 0, seed: int = 0, of: Sequence[int] | None = None

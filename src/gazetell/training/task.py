@@ -21,7 +21,7 @@ from ..data.vectors import WordVectors, coverage, embedding_matrix, vectors_for
 from ..errors import DataError, UsageError
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
-from ..models.confidence import SAMPLE
+from ..models.confidence import SAMPLE, Novelty, fit_novelty
 from ..models.encoders import Encoder, Grid
 from ..models.folder import KINDS, ModelFolder, load_model
 from ..models.options import Network, flag
@@ -136,6 +136,19 @@ class Task(ABC):
 
         ``validation`` are batches on the device, ``pictures`` those of some training records.
         """
+
+    def novelty(
+        self, validation: Sequence[Tensor], pictures: Iterable[Tensor], report: Report
+    ) -> Novelty | None:
+        """How far pictures are from the training pictures, of some of them.
+
+        ``validation`` are pooled grids (B, C), before any projection. Why there is none is said.
+        """
+        training = torch.cat([self.trunk_grid(some).pooled.float().cpu() for some in pictures])
+        found = fit_novelty(training, torch.cat(list(validation)))
+        if isinstance(found, str):
+            report(f"unfamiliar pictures will not be marked: {found}")
+        return None if isinstance(found, str) else found
 
     def folder(
         self,

@@ -1,0 +1,144 @@
+"""Calibration of a trained model on a validation split, as training does at its end."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..data.records import Dataset, QuestionRecord
+from ..errors import DataError, UsageError
+from ..features import grids
+from ..metrics import answer_accuracy
+from ..models.confidence import (
+    ANSWERS,
+    SAMPLE,
+    Novelty,
+    fit_abstaining,
+    fit_confidence,
+    fit_novelty,
+    fit_temperature,
+    hide_a_word,
+    likeliest,
+)
+from ..models.decoding import Decoded
+from ..process import bar
+from .evaluate import opened, scored_records, with_references
+from .predict import Answerer, Captioner
+
+log = logging.getLogger(__name__)
+
+
+def calibrate(
+    model: Captioner | Answerer,
+    dataset: Dataset | str | os.PathLike[str],
+    *,
+    batch: int = 64,
+    progress: bool = False,
+) -> int:
+    """Fit anew what a loaded model knows of itself, as training does at its end.
+
+    Of both that is ``novelty``; of a captioner also ``confidence``, of an answerer
+    ``abstain_below`` and ``unknown_temperature``; its temperature stays.
+
+    Args:
+        model: not an ensemble.
+        dataset: that it was trained on, with ``val`` and ``train``.
+        batch: pictures a forward pass.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        How many captions or answers it was fitted to.
+
+    Raises:
+        DataError: the splits are not there, or nothing can be fitted to them; the model is as it
+            was.
+        UsageError: an ensemble.
+    """
+    dataset = opened(dataset, batch, 0)
+    if isinstance(model, Answerer):
+        return _answers(model, dataset, batch, progress)
+    if model.members > 1:
+        raise UsageError("a confidence is fitted to one model; expected no ensemble")
+    if model.blind:
+        raise UsageError("a blind captioner looks at no picture and gets no confidence")
+    records = scored_records(dataset, "val")
+    images = [record.image for record in records]
+    training = _training(model, dataset, [record.image for record in dataset.split("train")], batch)
+    pooled, captions = list[torch.Tensor](), list[Decoded]()
+    with bar("captions", progress) as update:
+        for grid in grids(model, dataset, images, batch):
+            pooled.append(grid.pooled.float().cpu())
+            captions += [best[0] for best in model.search(grid, model.decoding)]
+            update(len(captions), len(records))
+    seen = torch.cat(pooled)
+    novelty = fit_novelty(training, seen)
+    far = np.zeros(len(captions)) if isinstance(novelty, str) else novelty.distance(seen)
+    said = [record.captions for record in records]
+    fitted = fit_confidence(captions, far, model.tokenizer.decode, said)
+    if isinstance(fitted, str):
+        raise DataError(f"{dataset.folder}: no confidence can be fitted: {fitted}")
+    model.confidence, model.novelty = fitted, _told(novelty)
+    return len(records)
+
+
+def _answers(model: Answerer, dataset: Dataset, batch: int, progress: bool) -> int:
+    asked: dict[str, list[QuestionRecord]] = {}
+    for record in with_references(dataset, "val", dataset.questions_of("val")):
+        asked.setdefault(record.image, []).append(record)
+    total, unk = sum(map(len, asked.values())), model.tokenizer.unk
+    if total < ANSWERS:
+        raise DataError(
+            f"{dataset.name}: no bound can be fitted: {total} validation answers; expected "
+            f"{ANSWERS} or more"
+        )
+    novelty: Novelty | str | None = None
+    names = [record.image for record in dataset.questions_of("train")]
+    training = None if model.blind else _training(model, dataset, names, batch)
+    pooled, images, begin = list[torch.Tensor](), list(asked), 0
+    logits: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    right: tuple[list[float], list[float]] = ([], [])
+    with bar("answers", progress) as update:
+        for grid in grids(model, dataset, images, batch):
+            some = images[begin : begin + len(grid.cells)]
+            begin += len(some)
+            pooled.append(grid.pooled.float().cpu())
+            records = [record for image in some for record in asked[image]]
+            owner = torch.tensor([n for n, image in enumerate(some) for _ in asked[image]])
+            whole = [model.read_question(record.question) for record in records]
+            hidden = [hide_a_word(q.ids, unk) for q in whole]
+            masked = [replace(q, ids=ids) for q, ids in zip(whole, hidden, strict=True)]
+            for questions, found, scores in zip((whole, masked), logits, right, strict=True):
+                found.append(model.logits(grid, questions, owner)[0])
+                said = [model.answers.answers[best] for best in found[-1].argmax(1).tolist()]
+                pairs = zip(records, said, strict=True)
+                scores += [answer_accuracy(record.answers, text) for record, text in pairs]
+            update(len(right[0]), total)
+    if training is not None:
+        novelty = fit_novelty(training, torch.cat(pooled))
+    sure = likeliest(torch.cat(logits[0]), model.temperature, model.sigmoid)
+    model.abstain_below = fit_abstaining(sure.tolist(), right[0], log.warning)
+    unknown = fit_temperature(torch.cat(logits[1]), right[1], sigmoid=model.sigmoid)
+    model.unknown_temperature = max(model.temperature, unknown)
+    model.novelty = _told(novelty)
+    return total
+
+
+def _training(
+    model: Captioner | Answerer, dataset: Dataset, names: Sequence[str], batch: int
+) -> torch.Tensor:
+    """The pooled grids (M, C) of some training pictures, spread over the split."""
+    images = list(dict.fromkeys(names))
+    if not images:
+        raise DataError(f"{dataset.folder}: split 'train' has no pictures to compare others with")
+    sample = images[:: -(-len(images) // SAMPLE)]
+    return torch.cat([grid.pooled.float().cpu() for grid in grids(model, dataset, sample, batch)])
+
+
+def _told(novelty: Novelty | str | None) -> Novelty | None:
+    if isinstance(novelty, str):
+        log.warning("unfamiliar pictures will not be marked: %s", novelty)
+        return None
+    return novelty
