@@ -1,9 +1,12 @@
-# Two commands set everything up: `make demo` and `make test`.
+# Two commands set everything up: `make demo` and `make test`. With CPU=1 the torch that comes is one without GPU libraries.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+ifdef CPU
+INSTALL := $(BIN)/python -m uv pip install --quiet --torch-backend cpu -c constraints.txt
+endif
 
-.PHONY: demo demo-train test lint messages clean chromium
+.PHONY: demo demo-train test lint messages wheel clean chromium
 
 demo: .venv/run.stamp
 	$(BIN)/gazetell demo
@@ -30,9 +33,13 @@ lint: .venv/dev.stamp
 messages: .venv/dev.stamp
 	$(BIN)/python tests/test_messages.py
 
+wheel: .venv/dev.stamp
+	$(BIN)/python -m hatchling build -t wheel -d dist
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gazetell needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
+	$(if $(CPU),.venv/bin/python -m pip install --disable-pip-version-check --quiet uv)
 
 .venv/run.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e .

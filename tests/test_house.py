@@ -1,0 +1,98 @@
+"""What stands around the code: the commands of the docs are commands that there are, the wheel
+holds all of the package and works alone, the files for contributors and readers are sound."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from cyclopts import CycloptsError, MissingArgumentError
+
+import gazetell
+from gazetell.cli import app
+from gazetell.training.options import recipe_names
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page):
+    """The lines of a page that begin with ``gazetell``, and what of it stands between backticks."""
+    text = re.sub(r"\s*\\\n\s+", " ", page.read_text(encoding="utf-8"))
+    blocks = re.findall(r"^    (gazetell .*)$", text, re.M)
+    inline = re.findall(r"`(gazetell [^`\n]*)`", text)
+    lines = [line for line in blocks + inline if "..." not in line and "|" not in line]
+    return [line for line in lines if " mine:" not in line]  # options of a class of one's own
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_the_docs_is_one(page, capsys):
+    for line in commands(page):
+        words = shlex.split(line.partition(" > ")[0].removesuffix(" &"), comments=True)
+        try:
+            app.parse_args(words[1:], print_error=False, exit_on_error=False)
+        except MissingArgumentError:
+            pass  # it names a verb; the rest is on its page
+        except CycloptsError as error:
+            pytest.fail(f"{page.name}: {line}\n{error}")
+        if "--recipe" in words:
+            assert words[words.index("--recipe") + 1] in {*recipe_names(), "FILE"}, line
+        for name in words:
+            assert not name.endswith(".toml") or "/" not in name or (ROOT / name).is_file(), line
+
+
+def test_every_dataset_of_a_verb_has_its_place_in_the_table():
+    from gazetell.data.readers import READERS
+
+    told = " ".join(commands(ROOT / "docs/datasets.md"))
+    own = {"table", "merge", "questions-from-captions", "vqa-text"}  # not datasets
+    assert {verb for verb in READERS if f"data {verb} " not in told} <= own
+    recipes = (ROOT / "docs/datasets.md").read_text(encoding="utf-8")
+    assert [name for name in recipe_names() if f"`{name}`" not in recipes] == []
+
+
+def test_the_wheel_holds_the_package_and_captions_alone(tmp_path):
+    pytest.importorskip("hatchling", reason="make wheel needs it: pip install -e '.[dev]'")
+    python, quiet = [sys.executable, "-m"], {"check": True, "capture_output": True, "text": True}
+    build = [*python, "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(build, cwd=ROOT, **quiet)
+    (wheel,) = tmp_path.glob("gazetell-*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    files = (path for path in (ROOT / "src").rglob("*") if path.is_file())
+    kept = {path.relative_to(ROOT / "src").as_posix() for path in files if path.suffix != ".pyc"}
+    assert packed == {name for name in kept if ".egg-info/" not in name}
+    alone = tmp_path / "alone"
+    options = ["--no-deps", "--no-index", "--no-compile", "--quiet", "--target", alone]
+    subprocess.run([*python, "pip", "install", *options, wheel], **quiet)
+    # The libraries are those of this environment, the package is that of the wheel.
+    code = "import gazetell; print(gazetell.__file__); from gazetell.cli import main; main()"
+    picture = alone / "gazetell/examples/chelsea.jpg"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "caption", picture, "--beam", "1"],
+        env=os.environ | {"PYTHONPATH": str(alone)},
+        cwd=tmp_path,
+        **quiet,
+    )
+    place, caption = ran.stdout.splitlines()
+    assert Path(place).is_relative_to(alone)
+    assert "cat" in caption.split()
+
+
+def test_the_files_for_contributors_say_what_is_so():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]  # nothing is downloaded
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
+    for hook in hooks[0]["hooks"]:
+        assert " ".join(hook["entry"].split()[-2:]).removeprefix(".venv/bin/").split()[0] in lint
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make test"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == gazetell.__version__
+    assert citation["license"] == "Apache-2.0"
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
