@@ -151,7 +151,7 @@ def test_the_size_stays_within_its_ceilings():
     assert len(lines) <= 92
     assert sum(lines.values()) <= 26_117
     tests = Path(__file__).parent.rglob("*.py")
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 20_343
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 20_441
 
 
 def test_every_module_says_what_it_is():
