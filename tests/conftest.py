@@ -123,6 +123,7 @@ def untrained_answerer(scenes_dataset):
         architecture: str = "dmn-plus",
         blind: bool = False,
         trainable: str = "none",
+        options: dict | None = None,
         **more,
     ) -> AnswererFolder:
         torch.manual_seed(seed)
@@ -144,7 +145,7 @@ def untrained_answerer(scenes_dataset):
             answers=len(answers),
             embedding=12,
             blind=blind,
-            **own[architecture],
+            **own[architecture] | (options or {}),
         ).eval()
         for parameter in answerer.parameters():
             parameter.data *= 3  # decided opinions: answers that differ

@@ -17,6 +17,7 @@ TINY = {
     " --encoders small-cnn",
     "photo.py": "--parts caption --encoder small-cnn --words 20 --hidden 4 --length 2"
     " --repeats 1 --rounds 1",
+    "onnx.py": "--parts size",
     "gpu.py": "--device cpu --quick --parts equal decode training search features",
 }
 
@@ -24,6 +25,7 @@ PARTS = {
     "captioning.py": ("training", "decoding", "share"),
     "answering.py": ("training", "latency"),
     "photo.py": ("caption",),
+    "onnx.py": ("size",),
     "gpu.py": ("equal", "decode", "training", "search", "features"),
 }
 

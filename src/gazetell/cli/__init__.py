@@ -54,7 +54,7 @@ VERBS = {
     "features": "Encode the pictures of a dataset once, for training with a frozen encoder.",
     "vectors": "Pretrain word vectors on the training captions and questions of a dataset.",
     "reproduce": "Train and measure every model of a plan, and print the table of results.",
-    "export": "Write a small model folder, with a captioner and an answerer in one if you like.",
+    "export": "Write a small model folder, a captioner and an answerer in one, or ONNX graphs.",
     "push": "Share a trained model on the Hugging Face hub, with its card and licence.",
     "models": "List architectures, encoders and recipes, or describe a trained model.",
     "doctor": "Show versions, devices, and what works on this machine.",

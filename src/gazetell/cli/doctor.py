@@ -134,33 +134,66 @@ def models(run: str | None = None, *, json: bool = False, trust: bool = False) -
             print(f"timm: {several} more encoders, timm/NAME; --json lists them")
 
 
-def export(*runs: Path, out: Path, trust: bool = False) -> None:
-    """Write a trained model in half the size or less, or a captioner and an answerer as one.
+def export(
+    *runs: str,
+    out: Path | None = None,
+    onnx: Path | None = None,
+    int8: bool = False,
+    trust: bool = False,
+) -> None:
+    """Write a trained model in half the size or less, a captioner and an answerer as one, or ONNX.
 
     Large matrices of the captioner or answerer are kept in 8 bits with a scale a row, other weights
     in float16. Two models must have the same encoder, which is kept once; a picture is then encoded
     once for both.
 
     Args:
-        runs: A model folder, or those of a captioner and of an answerer.
+        runs: A model folder, those of a captioner and of an answerer, or photo.
         out: The folder to write; must be new.
+        onnx: Write ONNX graphs in float32 into this new folder instead; gazetell.onnx runs them
+            without torch.
+        int8: With --onnx, keep the matrices of captioner and answerer in 8 bits.
         trust: Run the code of an architecture that is not of gazetell, which a model names.
     """
-    from ..models.folder import AnswererFolder, CaptionerFolder, load_model, save_model, save_pair
+    from ..models.folder import (
+        KINDS,
+        AnswererFolder,
+        CaptionerFolder,
+        fetch,
+        is_pair,
+        load_model,
+        save_model,
+        save_pair,
+    )
 
-    if out.exists():
-        raise UsageError(f"--out {out}: already exists; expected a new folder")
-    loaded = [load_model(run, trust=trust) for run in runs]
-    models = sorted(loaded, key=lambda model: model.kind, reverse=True)
+    target = onnx or out
+    if target is None or (onnx and out):
+        raise UsageError("expected one of --out and --onnx")
+    if int8 and not onnx:
+        raise UsageError("--int8: has no effect without --onnx")
+    if target.exists():
+        option = "--onnx" if onnx else "--out"
+        raise UsageError(f"{option} {target}: already exists; expected a new folder")
+    folders = [fetch(run) for run in runs]
+    parts = [part for x in folders for part in ([x / k for k in KINDS] if is_pair(x) else [x])]
+    models = sorted(
+        (load_model(part, trust=trust) for part in parts),
+        key=lambda model: model.kind,
+        reverse=True,
+    )
     match models:
+        case [_] | [CaptionerFolder(), AnswererFolder()] if onnx:
+            from ..models.export import save_graphs
+
+            save_graphs(target, *models, int8=int8)
         case [model]:
-            save_model(out, model, compact=True)
+            save_model(target, model, compact=True)
         case [CaptionerFolder() as captioner, AnswererFolder() as answerer]:
-            save_pair(out, captioner, answerer, compact=True)
+            save_pair(target, captioner, answerer, compact=True)
         case _:
             raise UsageError("expected one model folder, or those of a captioner and an answerer")
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    report(f"{out}: {size / 1e6:.1f} MB")
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    report(f"{target}: {size / 1e6:.1f} MB")
 
 
 def push(run: str, target: str, *, license: str | None = None, private: bool = False) -> None:

@@ -112,7 +112,7 @@ class CaptionModel(Network, ABC):
             return self.begin(grid)
         # All pictures are alike: one is enough.
         none = Grid.of(torch.zeros_like(grid.cells[:1]), grid.height, grid.width)
-        rows = torch.zeros(len(grid.cells), dtype=torch.long, device=grid.cells.device)
+        rows = torch.zeros(grid.cells.shape[0], dtype=torch.long, device=grid.cells.device)
         return self.begin(none).select(rows)
 
     @abstractmethod

@@ -438,7 +438,7 @@ class SmallCNN(nn.Sequential):
             torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[2:]
         )
         y, x_ = torch.meshgrid(rows, columns, indexing="ij")
-        where = torch.stack((x_, y)).expand(len(x), 2, *y.shape)
+        where = torch.stack((x_, y)).expand(x.shape[0], 2, *y.shape)
         return super().forward(torch.cat((x, where), 1))
 
 

@@ -143,3 +143,11 @@ class Decoded:
     score: float
     ended: bool
     weakest: float
+
+
+def check_plain(options: DecodingOptions) -> None:
+    """Refuse what ``gazetell.onnx`` does not search by, with a UsageError."""
+    for name in ("sample", "beam_groups"):
+        value = getattr(options, name)
+        if value != getattr(DecodingOptions, name):
+            raise UsageError(f"{name} {value}: gazetell.onnx has no such option; torch decodes so")
