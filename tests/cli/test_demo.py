@@ -42,7 +42,7 @@ def test_a_small_demo(run, tmp_path):
     # Of three pictures one is the best and one the worst.
     assert page.count("<article>") == 3 + 3 + 1 + 1
     status, _, err = run("demo", "--train", "--out", out, *TINY)
-    assert (status, "holds a demo; make it anew with --again" in err) == (2, True)
+    assert (status, "holds a demo; replace it with --again" in err) == (2, True)
     assert run("demo", "--train", "--out", out, *TINY, "--test-pictures", 2, "--again")[0] == 0
 
 
@@ -64,7 +64,7 @@ def test_photographs_are_captioned_and_asked_about(run, world):
     assert page.count("CC BY 2.0, https://creativecommons.org/licenses/by/2.0/") == 2
     status, said, err = run("demo --model lstm --out other")
     assert (status, " %)" in said) == (0, False)
-    assert "nothing is asked: lstm captions" in err
+    assert "no questions are asked: lstm only captions" in err
 
 
 @pytest.mark.parametrize(
