@@ -266,7 +266,7 @@ def test_bad_requests_are_told_what_was_expected(client, path, sent, code):
         ("/v1/answer", {"question": "a", "abstain_below": float("nan")}, "abstain_below"),
         ("/v1/answer", {"question": 7}, "questions.0"),
         ("/v1/answer", {"questions": [0] * 100_000}, "questions.0"),
-        ("/v1/answer", {"question": "is it \ud800?"}, "no valid Unicode"),
+        ("/v1/answer", {"question": "is it \ud800?"}, "not valid Unicode"),
     ],
 )
 def test_fields_out_of_range(client, picture, path, fields, expected):

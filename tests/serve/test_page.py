@@ -143,7 +143,7 @@ def test_a_caption_is_there_at_once_and_its_gaze_plays_when_asked(visit, picture
     def cut(route):
         reply = route.fetch()
         told = reply.json()
-        told["captions"][0] |= {"ended": False, "certainty": None}
+        told["captions"][0] |= {"ended": False, "certainty": None, "unfamiliar": True}
         route.fulfill(response=reply, json=told)
 
     page = visit(motion="no-preference", routes=[("**/v1/caption", cut)])
@@ -157,6 +157,7 @@ def test_a_caption_is_there_at_once_and_its_gaze_plays_when_asked(visit, picture
     assert page.evaluate(after) == '"…"'
     measure = "No measure of how sure it is"
     expect(page.locator(".certainty")).to_have_text(measure)
+    expect(page.locator("#facts")).to_contain_text("unlike the pictures it learned from")
     expect(page.locator("#heard")).to_have_text(f"It sees: {caption['text']}. {measure}.")
     page.clock.run_for(2000)  # nothing plays by itself
     expect(page.locator("#words .gaze").last).to_have_css("opacity", "1")
@@ -442,12 +443,18 @@ def test_only_what_is_served_is_offered(visit, picture, kind, there, gone):
         reply = route.fetch()
         served = reply.json()
         served["models"] = [model for model in served["models"] if model["kind"] == kind]
+        served["models"][0]["not_sure_below"] = 0.2
         route.fulfill(response=reply, json=served)
 
     page = visit(routes=[("**/v1/models", some)])
     choose(page, picture)
     expect(page.locator(there)).to_be_visible()
     expect(page.locator(gone)).to_be_hidden()
+    if kind == "answerer":
+        with page.expect_request("**/v1/answer") as caught:
+            ask(page, QUESTIONS[0])
+        assert "abstain_below" not in caught.value.post_data_json  # the model's own holds
+        expect(page.locator("#bounded")).to_have_text("20 %")
 
 
 # Ways to give a picture

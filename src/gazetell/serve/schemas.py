@@ -26,6 +26,7 @@ from ..models.confidence import LIKELY, certainty
 from ..pictures import Area
 
 CERTAINTY = "The confidence in words: sure, fairly sure or not sure; null without a confidence."
+UNFAMILIAR = "The picture is unlike those that the model learned from; null where it cannot tell."
 
 # Requests
 
@@ -168,6 +169,7 @@ class CaptionItem(Reply):
     ended: bool = Field(description="False if it was cut at the greatest length.")
     confidence: float | None = Field(description="Calibrated chance that it is good, 0 to 1.")
     sure: bool | None = Field(description="Whether that reaches the model's own bound.")
+    unfamiliar: bool | None = Field(None, description=UNFAMILIAR)
     attention: Attention | None
 
     @computed_field(description=CERTAINTY)  # type: ignore[prop-decorator]
@@ -211,6 +213,7 @@ class AnswerItem(Reply):
         0, validation_alias="cut", description="Words at the question's end that it did not read."
     )
     abstained: bool
+    unfamiliar: bool | None = Field(None, description=UNFAMILIAR)
     without_picture: float | None
     attention: Attention | None
 

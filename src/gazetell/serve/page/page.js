@@ -6,6 +6,7 @@ const on = (id, event, act) => $(id).addEventListener(event, act);
 const [frame, picture, film] = ["frame", "picture", "film"].map($);
 const shots = []; // the pictures that the server took
 let limits = {}, shot = null, latest = 0; // shot: the picture that is shown
+let answerers = [], ownBound = null; // that of the answerer, until another is chosen
 
 function make(tag, properties, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -253,7 +254,7 @@ async function tell() {
 }
 
 function tellAll(one, { model, captions: [told], timings }) {
-  const { words, text, alt_text, ended, attention, confidence, certainty } = told;
+  const { words, text, alt_text, ended, attention, confidence, certainty, unfamiliar } = told;
   const bar = $("words"), sure = certainty ? inCapital(certainty) : "No measure of how sure it is";
   const parts = words.map((word, n) =>
     attention ? gazeButton(word, `“${word}”`, attention, n) : make("span", {}, word));
@@ -261,10 +262,11 @@ function tellAll(one, { model, captions: [told], timings }) {
   bar.classList.toggle("cut", !ended); // an ellipsis follows
   bar.replaceChildren(...parts.flatMap((part) => [part, " "]));
   if (!words.length) bar.textContent = "It finds no words for this picture.";
-  const facts = [model, `${Math.round(timings.total)} ms`, attention ? null : "it cannot show where it looks",
-    one.note].filter(Boolean);
+  const facts = [unfamiliar ? "unlike the pictures it learned from" : null, model,
+    `${Math.round(timings.total)} ms`, attention ? null : "it cannot show where it looks", one.note].filter(Boolean);
   const title = certainty ? `${percent(confidence)} of such captions are as good as what people say` : "";
-  $("facts").replaceChildren(make("strong", { className: "certainty", title }, sure), ` · ${facts.join(" · ")}`);
+  $("facts").replaceChildren(make("strong", { className: "certainty", title }, sure),
+    ` · ${facts.join(" · ")}`);
   $("heard").textContent = `It sees: ${text}. ${sure}.`;
   Object.assign(one, { alt_text });
   picture.alt = text;
@@ -347,20 +349,22 @@ function bar(share, bound) {
   return line;
 }
 
-function card({ question, answer, confidence, certainty, top, abstained, attention, ...found }, bound, fields) {
+function card({ answer, confidence, certainty, top, abstained, attention, ...found }, bound, fields) {
+  const why = fields.abstain_below !== undefined ? `; you asked for at least ${whole(bound)}`
+    : found.unfamiliar ? ", but the picture is unlike those I learned from" : "";
   const line = (text) => make("p", {}, text), share = percent(confidence);
   const passes = (attention?.maps ?? []).map((_, n) => {
     const button = gazeButton(`Pass ${n + 1}`, `Pass ${n + 1}`, attention, n);
     button.prepend(gaze.thumbnail(button));
     return button;
   });
-  const copy = make("button", { type: "button" }, "Copy as curl");
+  const copy = make("button", { type: "button", hidden: Boolean(shot.redrawn) }, "Copy as curl");
   copy.addEventListener("click", () => clip(copy, curl("v1/answer", fields)));
   return [
     make("div", { className: "answer" }, make("strong", {}, abstained ? "I am not sure." : answer),
       make("span", {}, abstained ? `${share} at best` : `${inCapital(certainty)}, ${share}`),
       bar(confidence, bound)),
-    abstained ? line(`My best guess is “${answer}”; you asked for at least ${whole(bound)}.`) : null,
+    abstained ? line(`My best guess is “${answer}”${why}.`) : null,
     make("ol", { className: "top", ariaLabel: "Likeliest answers" }, top.map((one) =>
       make("li", {}, make("span", {}, one.answer), bar(one.confidence), percent(one.confidence)))),
     found.unknown_words.length ? line(`Words I never learned: ${found.unknown_words.join(", ")}.`) : null,
@@ -373,10 +377,10 @@ function card({ question, answer, confidence, certainty, top, abstained, attenti
 }
 
 // A question with its answer, as an item of the thread.
-function answered({ fields, found, item }) {
+function answered({ fields, bound, found, item }) {
   item.classList.toggle("abstained", Boolean(found?.abstained));
   item.replaceChildren(make("h3", {}, fields.question),
-    ...(found ? card(found, fields.abstain_below, fields) : [make("p", {}, "Looking …")]));
+    ...(found ? card(found, bound, fields) : [make("p", {}, "Looking …")]));
   return item;
 }
 
@@ -384,8 +388,9 @@ on("ask", "submit", async (event) => {
   event.preventDefault();
   const question = $("question").value.trim(), bound = +$("bound").value, mine = shot;
   if (!question) return;
-  const fields = { question, abstain_below: bound, evidence: $("evidence").checked, ...chosen("answerer") };
-  const asked = { fields, found: null, item: make("li", { className: "card" }) };
+  const fields = { question, evidence: $("evidence").checked, ...chosen("answerer") };
+  if (ownBound === null) fields.abstain_below = bound;
+  const asked = { fields, bound, found: null, item: make("li", { className: "card" }) };
   $("question").value = "";
   mine.asked.unshift(asked);
   $("thread").prepend(answered(asked));
@@ -404,7 +409,10 @@ on("ask", "submit", async (event) => {
     complain(error, mine);
   }
 });
-on("bound", "input", () => { $("bounded").textContent = whole($("bound").value); });
+on("bound", "input", () => {
+  ownBound = null;
+  $("bounded").textContent = whole($("bound").value);
+});
 
 // Copying
 async function clip(button, text) {
@@ -431,10 +439,9 @@ on("alt", "click", () => clip($("alt"), shot.alt_text));
 on("curl", "click", () => clip($("curl"), curl("v1/caption", chosen("captioner"))));
 
 // What is served
-let answerers = [];
 function follow() { // the bound of the answerer that is chosen
-  const bound = answerers.find((model) => model.name === $("answerer").value)?.not_sure_below;
-  if (bound) $("bounded").textContent = whole($("bound").value = bound);
+  ownBound = answerers.find((model) => model.name === $("answerer").value)?.not_sure_below || null;
+  if (ownBound) $("bounded").textContent = whole($("bound").value = ownBound);
 }
 on("answerer", "change", follow);
 const chosen = (kind) => ($(kind).options.length ? { model: $(kind).value } : {});
