@@ -9,13 +9,14 @@ import re
 import threading
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from service import QUESTIONS, client_of, figure, is_problem, png, text, wait_until
 
 from gazetell.data.text import sentence
 from gazetell.inference.predict import Answerer, Captioner
-from gazetell.models.confidence import LIKELY, certainty
+from gazetell.models.confidence import LIKELY, Novelty, certainty
 from gazetell.models.decoding import DecodingOptions
 from gazetell.pictures import Frame
 from gazetell.serve import guard
@@ -60,6 +61,15 @@ def same_answer(sent, expected):
 
 
 @pytest.mark.parametrize("form", [True, False])
+@pytest.mark.parametrize("threshold", [-1.0, 2.0])
+def test_examples_of_the_page_are_such_as_the_model_can_judge(untrained, threshold):
+    model = Captioner(untrained(novelty=Novelty(np.eye(1, 128, dtype=np.float32), threshold)))
+    with client_of(create_app({"tell": model})) as client:
+        assert len(client.get("/v1/models").json()["examples"]) == (3 if threshold > 0 else 0)
+        caption = client.post("/v1/caption", files={"image": png(90, 60)}).json()["captions"][0]
+    assert caption["unfamiliar"] is (threshold < 0)
+
+
 def test_a_caption_is_what_the_library_says(client, models, picture, form):
     expected = models["tell"].caption(picture, beam=2, max_length=5)
     if form:

@@ -444,9 +444,12 @@ def test_only_what_is_served_is_offered(visit, picture, kind, there, gone):
         served = reply.json()
         served["models"] = [model for model in served["models"] if model["kind"] == kind]
         served["models"][0]["not_sure_below"] = 0.2
+        served["examples"] = served["examples"][1:2]
         route.fulfill(response=reply, json=served)
 
     page = visit(routes=[("**/v1/models", some)])
+    (example,) = page.locator("#examples img").all()
+    assert example.get_attribute("alt") == "Example: a cup of coffee"
     choose(page, picture)
     expect(page.locator(there)).to_be_visible()
     expect(page.locator(gone)).to_be_hidden()

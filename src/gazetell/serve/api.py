@@ -10,7 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -31,7 +31,7 @@ from starlette.staticfiles import StaticFiles
 
 from .. import __version__
 from ..data.text import Question
-from ..errors import ModelError, UsageError
+from ..errors import ImageError, ModelError, UsageError
 from ..inference.predict import Answer, Answerer, Caption, Captioner
 from ..models.decoding import DecodingOptions
 from ..models.encoders import Grid
@@ -65,6 +65,7 @@ from .schemas import (
 )
 
 Kind = TypeVar("Kind", Captioner, Answerer)
+EXAMPLES = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")  # of the page
 OPTIONS = set(DecodingOptions.__dataclass_fields__)
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -110,6 +111,19 @@ class AnswerWork(Work):
         return [[next(answers) for _ in work.questions] for work in works]
 
 
+@dataclass(frozen=True)
+class NoveltyWork(Work):
+    """Whether a picture is unlike those that a model learned from."""
+
+    stage = "example"
+    model: Captioner | Answerer
+
+    def run(self, works: Sequence[Work], grid: Grid) -> list[bool]:
+        """That of each picture."""
+        novelty = self.model.novelty
+        return novelty.unfamiliar(grid.pooled.float().cpu()) if novelty else [False] * len(works)
+
+
 class Service:
     """The models by name, the first of a kind its default, and how they answer requests."""
 
@@ -123,10 +137,18 @@ class Service:
         self.models, self.options, self.looks = models, options, looks
         self.engine = Engine(list(models.values()), options, monitor)
         self.attention: dict[str, bool] = {}  # of the models that are warm
+        self.examples: list[str] = []  # for the page: what the first model can judge
 
     async def warm_up(self) -> None:
         """A first pass through every model: memory is taken and kernels are chosen now."""
         try:
+            for name in EXAMPLES if self.models else ():
+                judged = NoveltyWork(next(iter(self.models.values())))
+                with suppress(ImageError):  # over a limit of this service
+                    content = (files("gazetell") / "examples" / name).read_bytes()
+                    picture = await self.engine.open(content, judged)
+                    if not (await self.engine.run(picture, judged)).result:
+                        self.examples.append(name)
             for name, model in self.models.items():
                 size = model.encoder.size
                 grey = StoredPicture({model.fingerprint: np.full((3, size, size), 128, np.uint8)})
@@ -327,7 +349,8 @@ def create_app(
         """What is served, and within which limits."""
         service.check()
         limits = Limits.model_validate(options)
-        return ModelsReply(models=service.items(), limits=limits, token=token is not None)
+        has_token, shown = token is not None, service.examples
+        return ModelsReply(models=service.items(), limits=limits, token=has_token, examples=shown)
 
     @app.get("/healthz", include_in_schema=False)
     async def alive() -> dict[str, str]:

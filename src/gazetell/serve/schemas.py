@@ -274,3 +274,6 @@ class ModelsReply(Reply):
     models: list[ModelItem]
     limits: Limits
     token: bool = Field(description="A bearer token is asked for.")
+    examples: list[str] = Field(
+        [], description="Of the page's examples those that are like what the first model learned."
+    )

@@ -454,6 +454,10 @@ $("camera").hidden = !navigator.mediaDevices?.getUserMedia;
 try {
   const served = await api("v1/models");
   ({ limits } = served);
+  for (const button of [...$("examples").children]) { // only what its first model can judge
+    if (!served.examples.includes(button.firstElementChild.src.split("/").pop())) button.remove();
+  }
+  $("try").hidden = !$("examples").children.length;
   $("question").maxLength = limits.question_length;
   for (const [kind, part] of [["captioner", "telling"], ["answerer", "asking"]]) {
     const models = served.models.filter((model) => model.kind === kind);
