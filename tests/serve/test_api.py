@@ -61,15 +61,6 @@ def same_answer(sent, expected):
 
 
 @pytest.mark.parametrize("form", [True, False])
-@pytest.mark.parametrize("threshold", [-1.0, 2.0])
-def test_examples_of_the_page_are_such_as_the_model_can_judge(untrained, threshold):
-    model = Captioner(untrained(novelty=Novelty(np.eye(1, 128, dtype=np.float32), threshold)))
-    with client_of(create_app({"tell": model})) as client:
-        assert len(client.get("/v1/models").json()["examples"]) == (3 if threshold > 0 else 0)
-        caption = client.post("/v1/caption", files={"image": png(90, 60)}).json()["captions"][0]
-    assert caption["unfamiliar"] is (threshold < 0)
-
-
 def test_a_caption_is_what_the_library_says(client, models, picture, form):
     expected = models["tell"].caption(picture, beam=2, max_length=5)
     if form:
@@ -191,6 +182,15 @@ def test_pictures_are_kept_while_they_are_used_and_there_is_room(models, monkeyp
     with client_of(create_app({"tell": models["tell"]}, ServeOptions(looks=0.001))) as client:
         told = is_problem(client.post("/v1/look", files={"image": png(20, 20)}), "busy")
         assert "send it with each request" in told
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 2.0])
+def test_examples_of_the_page_are_such_as_the_model_can_judge(untrained, threshold):
+    model = Captioner(untrained(novelty=Novelty(np.eye(1, 128, dtype=np.float32), threshold)))
+    with client_of(create_app({"tell": model})) as client:
+        assert len(client.get("/v1/models").json()["examples"]) == (3 if threshold > 0 else 0)
+        caption = client.post("/v1/caption", files={"image": png(90, 60)}).json()["captions"][0]
+    assert caption["unfamiliar"] is (threshold < 0)
 
 
 def test_models_and_limits(client):
