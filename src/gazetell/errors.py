@@ -37,6 +37,10 @@ class OtherRankError(GazetellError):
     """Another process of a training on several devices failed, and says why."""
 
 
+class StoppedError(KeyboardInterrupt):
+    """Somebody interrupted, and a line has said what becomes of the work."""
+
+
 class DataError(GazetellError):
     """A dataset file, a row of it or a prepared folder that is missing or malformed."""
 

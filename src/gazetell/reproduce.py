@@ -67,7 +67,7 @@ from .models.decoding import DecodingOptions
 from .models.folder import SHIPPED, read_config, update_metrics
 from .models.options import import_architecture
 from .training import options as training
-from .training.fit import resume, train
+from .training.fit import is_finished, resume, train
 from .training.options import TrainOptions, saved_options, train_options
 from .training.task import Report
 
@@ -432,7 +432,7 @@ class _Table:
             rows = read_jsonl(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else ()
             seconds = [one["seconds"] for _, one in rows]
             speeds.setdefault(row.name, []).extend(seconds)
-            if not (run / "config.json").is_file():
+            if not is_finished(run):
                 epochs = self.plan.planned(row, seed, None).epochs
                 left.append((row.name, epochs - len(seconds)))
         todo = sum(count for _, count in left)
@@ -468,7 +468,7 @@ class _Table:
                 )
         if about.get("sha256", key) != key:
             raise UsageError(f"{run}: was made with other records than those of {data}")
-        if not (run / "config.json").is_file():
+        if not is_finished(run):
             resume(run, report=self.report, progress=self.progress)
 
     def vectors(self, row: Row) -> str:

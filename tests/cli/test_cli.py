@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from gazetell import cli
+from gazetell.errors import StoppedError
 from gazetell.inference.load import load
 from gazetell.models.confidence import Novelty
 from gazetell.models.folder import save_model, update_settings
@@ -301,6 +302,7 @@ def test_what_is_cut_or_named_twice_is_said(run, world):
     [
         (MemoryError, 1, "error: no memory is left; a smaller batch, beam or model needs less\n"),
         (KeyboardInterrupt, 130, "interrupted\n"),
+        (StoppedError, 130, ""),  # who raises it has said a line
     ],
 )
 def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, error, status, line):

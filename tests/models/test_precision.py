@@ -1,6 +1,7 @@
 """Device and number format: what is asked for, what the hardware has, what is refused."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -21,7 +22,6 @@ def test_devices():
     ("name", "reason"),
     [
         ("gpu", "start of device string: gpu"),
-        ("cuda:99", "(CUDA|NVIDIA|invalid)"),
         ("", "empty"),
         ("meta", "meta computes nothing"),
     ],
@@ -29,6 +29,26 @@ def test_devices():
 def test_a_device_that_cannot_be_used_is_told_with_the_reason(name, reason):
     expected = rf"device '{name}' cannot be used: .*{reason}.*; expected auto, cpu, cuda, cuda:N or"
     with pytest.raises(UsageError, match=expected):
+        choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "built", "gpus", "reason"),
+    [
+        ("cuda", False, 0, f"torch {torch.__version__} is built without CUDA"),
+        ("cuda", True, 0, "no GPU is found (is there one, and its driver? nvidia-smi tells)"),
+        ("cuda:1", True, 1, "this machine has one GPU, cuda:0"),
+        ("cuda:7", True, 4, "this machine has 4 GPUs, cuda:0 to cuda:3"),
+        ("mps", False, 0, f"torch {torch.__version__} is built without MPS, which macOS alone has"),
+        ("mps", True, 0, "this Mac has no GPU that MPS can use"),
+    ],
+)
+def test_why_a_gpu_cannot_be_used(name, built, gpus, reason, monkeypatch):
+    for module in (torch.backends.cuda, torch.backends.mps):
+        monkeypatch.setattr(module, "is_built", lambda: built)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UsageError, match=re.escape(f"device '{name}' cannot be used: {reason};")):
         choose_device(name)
 
 

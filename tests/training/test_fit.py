@@ -23,7 +23,14 @@ from gazetell.data.answers import AnswerVocabulary
 from gazetell.data.records import Dataset
 from gazetell.data.text import Question, Tokenizer
 from gazetell.data.vectors import write_vectors
-from gazetell.errors import DataError, ImageError, ModelError, UsageError, WriteError
+from gazetell.errors import (
+    DataError,
+    ImageError,
+    ModelError,
+    StoppedError,
+    UsageError,
+    WriteError,
+)
 from gazetell.inference.evaluate import evaluate_answers
 from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
@@ -31,7 +38,8 @@ from gazetell.models.confidence import fit_temperature
 from gazetell.models.folder import load_model, save_model, update_metrics
 from gazetell.pictures import PixelSource
 from gazetell.training import captions, devices, fit
-from gazetell.training.fit import train
+from gazetell.training.fit import finish, resume, train
+from gazetell.training.options import train_options
 
 
 def of_val(**changes):
@@ -493,21 +501,136 @@ def test_a_moved_folder_and_one_of_an_earlier_version_resume(earlier, tiny, tmp_
         assert value.get("best_model_score") == other.get("best_model_score")
 
 
-def test_ctrl_c_says_how_to_go_on(tiny, tmp_path):
-    run, lines = tmp_path / "run", []
+def interrupted(tiny, run, when, then=None, **changes):
+    """A run that somebody interrupts at a line, and the lines from there on."""
+    lines = []
 
     def interrupt(line):
-        lines.append(line)
-        if line.startswith("epoch 2/2"):
+        if lines or line.startswith(when):
+            lines.append(line)
+        if line.startswith(when) or (then and line.startswith(then)):
             raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny.data, run, tiny.options(), report=interrupt)
-    assert f"--resume {run}" in lines[-1]
+    with pytest.raises(StoppedError):
+        train(tiny.data, run, tiny.options(**changes), report=interrupt)
+    return lines[1:]
+
+
+def test_ctrl_c_leaves_the_best_model_so_far_and_the_run_goes_on(tiny, tmp_path):
+    """It ends as a run that nobody stopped; its temperature is fitted in the meantime, too."""
+    whole, run, before = tmp_path / "whole", tmp_path / "run", signal.getsignal(signal.SIGINT)
+    chosen = {"architecture": "lstm-vqa", "layers": 1, "epochs": 4}
+    (line,) = interrupted(tiny, run, "epoch 3/4", **chosen)
+    assert line.startswith("stopped after epoch 3; the best model so far is being written")
+    assert f"--finish {run}" in line
+    assert line.endswith(f"--resume {run}")
     assert signal.getsignal(signal.SIGINT) is before
-    tiny.resume(run)
-    assert load_model(run)
+    best = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    assert best["epoch"] < 3
+    model = load_model(run)
+    words = model.network.state_dict()
+    assert all(torch.equal(words[k], best["state_dict"][f"answerer.{k}"]) for k in words)
+    assert model.temperature != 1
+    assert load(run).ask(tiny.data / "images/scene-000000.png", "is there a star?").text
+    assert not fit.is_finished(run)
+    assert "resuming" in tiny.resume(run)[0]
+    assert fit.is_finished(run)
+    tiny.train(whole, **chosen)
+    assert tiny.same(whole, run)
+    assert tiny.rows(whole) == tiny.rows(run)
+    assert load_model(run).temperature == load_model(whole).temperature
+    assert "is finished" in tiny.resume(run)[0]
+
+
+def test_ctrl_c_again_leaves_the_writing_to_finish(tiny, tmp_path):
+    run = tmp_path / "run"
+    assert len(interrupted(tiny, run, "epoch 1/4", epochs=4)) == 1
+    with pytest.raises(ModelError, match=f"--resume {run}"):  # there was no epoch to keep
+        finish(run)
+    lines = interrupted(tiny, tmp_path / "again", "epoch 2/4", then="stopped", epochs=4)
+    assert len(lines) == 1
+    run = tmp_path / "again"
+    with pytest.raises(ModelError, match=f"take the best model so far: .*--finish {run}"):
+        load_model(run)
+    said = []
+    finish(run, report=said.append)
+    assert said[-1].startswith(f"model written to {run}; best ")
+    assert said[-1].endswith("(epoch 1)")
+    assert load_model(run).about["epochs"] == 2
+    assert "resuming" in tiny.resume(run)[0]
+    finish(run, report=said.append)
+    assert "is finished" in said[-1]
+
+
+def test_a_run_is_extended(tiny, tmp_path):
+    tiny.train(tmp_path / "whole", epochs=4)
+    run = tmp_path / "run"
+    tiny.train(run, epochs=2)
+    with pytest.raises(UsageError, match=f"--epochs 2: {run} has trained 2 already"):
+        resume(run, epochs=2)
+    lines = []
+    resume(run, epochs=4, report=lines.append)
+    assert any(
+        "the learning rate is that of a run of 4 epochs (--schedule cosine)" in x for x in lines
+    )
+    rates = [[row["learning_rate"] for row in tiny.rows(tmp_path / n)] for n in ("whole", "run")]
+    assert rates[0][2:] == pytest.approx(rates[1][2:])
+    assert load_model(run).about["epochs"] == 4
+    assert "is finished" in tiny.resume(run)[0]
+    assert "epochs = 4\n" in (run / "recipe.toml").read_text()
+    assert "It began with --epochs 2" in (run / "recipe.toml").read_text()
+
+
+def test_a_run_repeats_by_its_recipe(tiny, tmp_path):
+    chosen = {"dropout": 0.2, "flip": True, "encoder_trainable": "last:2", "ema": 0.9}
+    tiny.train(tmp_path / "one", epochs=1, **chosen)
+    recipe = tmp_path / "one/recipe.toml"
+    tiny.train(tmp_path / "two", train_options(str(recipe)))
+    assert tiny.same(tmp_path / "one", tmp_path / "two")
+    head, _, rest = recipe.read_text().partition("\n")
+    assert head == f"# gazetell train {tiny.data} --recipe {recipe} --out NEW repeats this run."
+    assert rest == (tmp_path / "two/recipe.toml").read_text().partition("\n")[2]
+
+
+class Kept:
+    """Stands for the package trackio: what it was told."""
+
+    def __init__(self):
+        self.said = []
+
+    def init(self, **about):
+        print("hello")
+        self.said.append(about)
+        return self
+
+    def log(self, figures, step):
+        self.said.append((step, figures))
+
+    def finish(self):
+        self.said.append("finished")
+
+
+def test_curves_go_where_the_logger_says(tiny, tmp_path, monkeypatch, capsys):
+    kept = Kept()
+    tiny.train(tmp_path / "csv", epochs=1, logger="csv")
+    rows = (tmp_path / "csv/csv/version_0/metrics.csv").read_text().splitlines()
+    assert "val_loss" in rows[0]
+    monkeypatch.setattr("gazetell.training.module.find_spec", lambda name: name == "trackio")
+    monkeypatch.setitem(sys.modules, "trackio", kept)
+    with pytest.raises(UsageError, match="--logger wandb: the package wandb is not installed"):
+        tiny.train(tmp_path / "no", logger="wandb")
+    assert not (tmp_path / "no").exists()
+    tiny.train(tmp_path / "run", epochs=1, logger="trackio")
+    about, *figures, last = kept.said
+    assert about["name"].startswith("run-")
+    assert about["config"]["seed"] == 5
+    assert any("val_loss" in row for _, row in figures)
+    assert last == "finished"
+    assert "hello" not in capsys.readouterr().out
+    monkeypatch.setattr(kept, "init", lambda **about: 1 / 0)
+    with pytest.raises(UsageError, match="--logger trackio: cannot begin: division by zero"):
+        tiny.train(tmp_path / "fails", logger="trackio")
+    tiny.train(tmp_path / "fails", epochs=1)  # what failed is no run yet
 
 
 def test_a_full_disk_is_one_line_and_the_run_resumes(tiny, tmp_path, monkeypatch):
@@ -542,6 +665,8 @@ def test_a_run_that_stopped_early_trains_no_further(tiny, tmp_path, monkeypatch)
     monkeypatch.undo()
     tiny.resume(tmp_path)
     assert len(tiny.rows(tmp_path)) == epochs
+    with pytest.raises(UsageError, match=r"--epochs 40: .* stopped early, .*--init-from"):
+        resume(tmp_path, epochs=40)
     update_metrics(tmp_path, {"metrics": {"cider": 1.0}})
     assert "is finished" in tiny.resume(tmp_path)[0]  # and keeps its figures
     assert load_model(tmp_path).metrics == {"metrics": {"cider": 1.0}}
@@ -745,7 +870,7 @@ def test_a_penalty_of_attention_needs_attention(tiny, tmp_path):
         tiny.train(tmp_path / "run", architecture="lstm", attention_penalty=0.5)
 
 
-@pytest.mark.parametrize("name", ["training.json", "README.md", "config.json", "checkpoints"])
+@pytest.mark.parametrize("name", ["training.json", "recipe.toml", "csv", "checkpoints"])
 def test_nothing_of_another_is_written_over(name, tiny, tmp_path):
     (tmp_path / name).mkdir()
     with pytest.raises(UsageError, match=f"holds {name} already"):

@@ -14,6 +14,7 @@ from gazetell.training.options import (
     flags,
     read_recipe,
     recipe_names,
+    recipe_text,
     run_class,
     saved_options,
     train_options,
@@ -69,9 +70,13 @@ def test_what_does_not_fit_or_does_nothing_is_refused_by_name(given, named):
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_the_recipes_that_come_along_leave_nothing_out(name, caplog):
+def test_the_recipes_that_come_along_leave_nothing_out(name, tmp_path, caplog):
     chosen = train_options(name)
     assert chosen.encoder_config()
+    assert not caplog.records
+    written = tmp_path / "recipe.toml"
+    written.write_text(recipe_text(chosen, "a comment\nof two lines"))
+    assert train_options(str(written)) == chosen
     assert not caplog.records
     assert saved_options(json.loads(json.dumps(chosen.to_dict())), name) == chosen
 
@@ -196,12 +201,15 @@ def test_a_second_stage_refuses_what_the_first_brings(captioner, given, named):
         train_options(init_from=str(captioner), **given)
 
 
-def test_a_second_stage_takes_over_and_says_what_of_a_recipe_is_left(captioner, caplog):
+def test_a_second_stage_takes_over_and_says_what_of_a_recipe_is_left(captioner, tmp_path, caplog):
     chosen = train_options("flickr8k", init_from=str(captioner), hidden=16, dropout=0.2)
     assert (chosen.architecture, chosen.hidden, chosen.embedding) == ("attention-lstm", 16, 12)
     assert (chosen.encoder, chosen.encoder_size, chosen.dropout) == ("small-cnn", 32, 0.2)
     (said,) = (record.getMessage() for record in caplog.records)
     assert said.endswith(": embedding, min_frequency, encoder")
+    (tmp_path / "recipe.toml").write_text(recipe_text(chosen, "of a second stage"))
+    assert train_options(str(tmp_path / "recipe.toml")) == chosen
+    assert len(caplog.records) == 1
 
 
 def test_an_encoder_is_taken_over(captioner, caplog):

@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import UNSET, App, CycloptsError, Group, Parameter, UnknownOptionError
 
 from .. import __version__
-from ..errors import GazetellError, OtherRankError, UsageError
+from ..errors import GazetellError, OtherRankError, StoppedError, UsageError
 from ..process import keep_memory
 from .terminal import STDIN, on_terminal, report, standard_streams
 
@@ -124,7 +124,7 @@ ELSEWHERE = {
     "warmup": "warmup-steps warmup-ratio",
     "precision": "amp fp16 bf16 dtype mixed-precision",
     "patience": "early-stopping",
-    "recipe": "config cfg",
+    "recipe": "cfg",
     "reward": "scst self-critical",
     "answers": "num-answers ans-vocab-size",
     "gaze": "attention save-attention visualize visualise heatmap",
@@ -184,6 +184,8 @@ def _status(tokens: list[str]) -> int:
         message, status = f"error: {error}", error.exit_code
         if isinstance(error, UsageError):
             message = f"error: {_with_flags(str(error), tokens)}"
+    except StoppedError:
+        return 130
     except KeyboardInterrupt:
         message, status = "interrupted", 130
     except BrokenPipeError:

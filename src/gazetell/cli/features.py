@@ -18,7 +18,7 @@ from ..process import bar
 from ..training.options import EncoderOptions, flags, train_options
 from ..training.task import first_encoder
 from .terminal import on_terminal, report
-from .train import given, given_class
+from .train import Recipe, given, given_class
 
 # What a run has of an encoder, but what it trains.
 TRAINED = ("encoder_trainable", "encoder_project")
@@ -29,7 +29,7 @@ Seen = given_class("Seen", [flags()[name] for name in (*NAMES, "encoder_from", "
 def features(
     data: Path,
     *,
-    recipe: str | None = None,
+    recipe: Recipe = None,
     options: Annotated[Seen, Parameter(name="*")] = Seen(),  # type: ignore[valid-type]  # noqa: B008
     batch: int = 64,
     workers: int | None = None,

@@ -136,7 +136,7 @@ class Computing:
     """Where and how to compute, and how pictures are fitted to the input.
 
     Attributes:
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, bf16 or fp32.
         fit: squash, crop or pad (see --encoder-fit of gazetell train); as in training if not given.
         trust: Run the code of an architecture that is not of gazetell, which the model names.

@@ -18,11 +18,13 @@ from ..errors import UsageError
 from ..models.options import import_architecture
 from ..reproduce import plan_names, read_plan
 from ..reproduce import reproduce as make_table
+from ..training.fit import finish as finish_run
 from ..training.fit import resume as resume_run
 from ..training.fit import train as train_run
 from ..training.options import Flag, flags, train_options
 from .terminal import on_terminal, report
 
+Recipe = Annotated[str | None, Parameter(name=("--recipe", "--config"))]
 GROUPS = {each.group: Group.create_ordered(each.group) for each in flags().values()}
 
 
@@ -54,8 +56,9 @@ def train(
     data: Path | None = None,
     *,
     out: Path | None = None,
-    recipe: str | None = None,
+    recipe: Recipe = None,
     resume: Path | None = None,
+    finish: Path | None = None,
     trust: bool = False,
     options: Annotated[Given, Parameter(name="*")] = Given(),  # type: ignore[valid-type]  # noqa: B008
 ) -> None:
@@ -64,24 +67,32 @@ def train(
     Args:
         data: A prepared dataset (see gazetell data).
         out: The run folder to write; must be new.
-        recipe: A recipe's name or .toml file; any option given beside it wins.
-        resume: Go on with the run in this folder, with its own options but for the devices.
+        recipe: A recipe's name or .toml file; any option given beside it wins. Each run folder has
+            a recipe.toml that repeats the run.
+        resume: Go on with the run in this folder, with its own options but for the devices and
+            --epochs.
+        finish: Write the best model so far of the stopped run in this folder.
         trust: Run the code of architectures that are not of gazetell, which the run, the recipe or
             a model names.
         options: Options of the run.
     """
     chosen = given(options)
+    whole = data is not None or out is not None or recipe is not None
+    if finish is not None:
+        if whole or resume is not None or chosen.keys() - {"device"}:
+            raise UsageError("--finish takes only the run folder, with --device")
+        finish_run(finish, **chosen, trust=trust, report=report)
+        return
     if resume is not None:
-        others = chosen.keys() - {"device", "devices", "nodes", "strategy"}
-        if data is not None or out is not None or recipe is not None or others:
+        if whole or chosen.keys() - {"device", "devices", "nodes", "strategy", "epochs"}:
             raise UsageError(
-                "--resume takes only the run folder, with --device, --devices, --nodes and "
-                "--strategy; its other options are read from there"
+                "--resume takes only the run folder, with --epochs, --device, --devices, --nodes "
+                "and --strategy; its other options are read from there"
             )
         resume_run(resume, **chosen, trust=trust, report=report, progress=on_terminal())
         return
     if data is None or out is None:
-        raise UsageError("expected a prepared dataset and --out RUN, or --resume RUN")
+        raise UsageError("expected a prepared dataset and --out RUN, --resume RUN or --finish RUN")
     run = train_options(recipe, trust=trust, **chosen)
     train_run(data, out, run, trust=trust, report=report, progress=on_terminal())
 

@@ -505,7 +505,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ModelError(f"{folder}: holds two models; expected {expected}")
         if (folder / "checkpoints").is_dir() and not (folder / "model.safetensors").exists():
             raise ModelError(
-                f"{folder}: its training is not finished; go on: gazetell train --resume {folder}"
+                f"{folder}: its training is not finished; go on: gazetell train --resume {folder}, "
+                f"or take the best model so far: gazetell train --finish {folder}"
             )
         raise ModelError(f"{folder}: is not a model folder (no config.json)")
     try:

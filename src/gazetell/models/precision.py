@@ -72,6 +72,8 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if missing := _missing(device):
+            raise NotImplementedError(missing)
         torch.empty(1, device=device)
         if device.type == "meta":
             raise NotImplementedError("meta computes nothing")
@@ -82,6 +84,22 @@ def choose_device(name: str = "auto") -> torch.device:
             f"device {name!r} cannot be used: {reason}; expected auto, cpu, cuda, cuda:N or mps"
         ) from error
     return device
+
+
+def _missing(device: torch.device) -> str:
+    """Why a GPU is not there; empty where it may be."""
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not torch.backends.cuda.is_built():
+            return f"torch {torch.__version__} is built without CUDA"
+        if not count:
+            return "no GPU is found (is there one, and its driver? nvidia-smi tells)"
+        here = f"{count} GPUs, cuda:0 to cuda:{count - 1}" if count > 1 else "one GPU, cuda:0"
+        return f"this machine has {here}" if (device.index or 0) >= count else ""
+    if device.type == "mps" and not torch.backends.mps.is_built():
+        return f"torch {torch.__version__} is built without MPS, which macOS alone has"
+    no_gpu = device.type == "mps" and not torch.backends.mps.is_available()
+    return "this Mac has no GPU that MPS can use" if no_gpu else ""
 
 
 def choose_precision(device: torch.device, name: str = "auto") -> Precision:

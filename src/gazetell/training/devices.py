@@ -48,6 +48,7 @@ from torch.multiprocessing.spawn import (
 from torch.utils.data import Sampler
 
 from ..errors import GazetellError, OtherRankError, UsageError
+from ..files import read_jsonl
 from ..models.precision import choose_device
 from ..process import keep_memory
 from .options import TrainOptions
@@ -271,7 +272,19 @@ def silent(line: str) -> None:
 def go_on(out: Path) -> str:
     """The end of a line about a run that ended too soon."""
     begun = (out / "training.json").is_file()
-    return f"; go on with: gazetell train --resume {out}" if begun else ""
+    best = (out / "checkpoints" / "best.ckpt").is_file()
+    end = f", or take the best model so far: gazetell train --finish {out}" if best else ""
+    return f"; go on with: gazetell train --resume {out}{end}" if begun else ""
+
+
+def stopping(out: Path) -> str:
+    """The line about a run that was interrupted after an epoch that can be kept."""
+    trained = sum(1 for _ in read_jsonl(out / "metrics.jsonl"))
+    return (
+        f"stopped after epoch {trained}; the best model so far is being written to {out} (Ctrl-C "
+        f"again leaves that to: gazetell train --finish {out}); go on with: gazetell train "
+        f"--resume {out}"
+    )
 
 
 class _Forward(QueueHandler):

@@ -3,10 +3,11 @@
 A run folder is a model folder with the history of its making::
 
     training.json        the resolved options, the data, versions
+    recipe.toml          the same options as a recipe that repeats the run
     metrics.jsonl        a row an epoch: losses, scores, learning rate, seconds
-    tensorboard/         the same as curves
+    tensorboard/         the same as curves (--logger)
     checkpoints/         best.ckpt, last.ckpt: to resume, not to distribute
-    config.json, ...     the model folder, written when training is done
+    config.json, ...     the model folder, written when training is done or interrupted
 
 Order, dropout and augmentation depend on seed and epoch alone and ``last.ckpt`` is written at the
 end of each epoch: a run that is killed and resumed ends as if it had not been. ``best.ckpt`` is the
@@ -24,10 +25,12 @@ import shlex
 import signal
 import sys
 import threading
+import uuid
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +38,15 @@ import lightning as L
 import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import callbacks
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor, nn
+from torch import nn
 
 from .. import __version__
 from ..data.batches import NoPictures, Source
 from ..data.records import Dataset
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, StoppedError, UsageError
 from ..features import build_cache
-from ..files import atomic_path, read_json, read_jsonl, write_error, write_json
+from ..files import atomic_path, read_json, read_jsonl, write_error, write_json, write_text
 from ..models.folder import KINDS, ModelFolder, has_model, load_model, read_config, save_model
 from ..models.options import import_architecture
 from ..models.precision import choose_precision
@@ -52,15 +54,16 @@ from ..pictures import PixelSource
 from ..process import bar
 from .answers import Answers
 from .captions import Captions, RewardedCaptions
-from .devices import Ranks, Threads, find_ranks, go_on, launch, normalises, silent
-from .module import ProgressBar, TimeLeft, Training
-from .options import OVERFIT, AnswerOptions, TrainOptions, saved_options
+from .devices import Ranks, Threads, find_ranks, go_on, launch, normalises, silent, stopping
+from .module import ProgressBar, TimeLeft, Training, average, check_logger, run_logger
+from .options import OVERFIT, AnswerOptions, TrainOptions, recipe_text, saved_options
 from .task import Report, Task
 
 # What a run writes into its folder.
 RUN_FILES = (
     *("training.json", "config.json", "model.safetensors", "tokenizer.json", "answers.json"),
-    *("metrics.json", "metrics.jsonl", "README.md", "tensorboard", "checkpoints"),
+    *("metrics.json", "metrics.jsonl", "README.md", "recipe.toml", "checkpoints"),
+    *("tensorboard", "csv"),
 )
 
 
@@ -105,8 +108,9 @@ def train(
         "gazetell": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "id": uuid.uuid4().hex[:8],  # by which wandb and trackio know it when it is resumed
     }
-    return _train(out, run, True, trust, report, progress)
+    return _train(out, run, trust, report, progress, new=True)
 
 
 def resume(
@@ -116,11 +120,12 @@ def resume(
     devices: int | None = None,
     nodes: int | None = None,
     strategy: str | None = None,
+    epochs: int | None = None,
     trust: bool = False,
     report: Report = print,
     progress: bool = False,
 ) -> ModelFolder:
-    """Go on with a run that was stopped or killed, to the end it would have had.
+    """Go on with a run that was stopped or killed, to the end it would have had, or another one.
 
     Args:
         out: the run folder.
@@ -128,30 +133,84 @@ def resume(
         devices: of a machine.
         nodes: machines.
         strategy: how devices share the work.
+        epochs: other than planned, more than were trained. From the next step on the learning rate
+            is that of a run of so many: of a finished one it rises again where it follows a cosine.
         trust: as for ``train_options``.
         report: takes one line of plain text at a time.
         progress: show a progress bar on standard error.
 
     Raises:
         ModelError: no run there, a damaged checkpoint, or a dataset that was prepared anew.
+        UsageError: no more epochs than were trained, or a run that stopped early.
     """
     out = Path(out)
+    given = {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
+    run = _begun(out, given | {"epochs": epochs})
+    done = out / "metrics.jsonl"
+    trained = sum(1 for _ in read_jsonl(done)) if done.is_file() else 0
+    if epochs is not None and epochs <= trained:
+        raise UsageError(f"--epochs {epochs}: {out} has trained {trained} already; expected more")
+    return _train(out, run, trust, report, progress)
+
+
+def finish(
+    out: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    trust: bool = False,
+    report: Report = print,
+) -> ModelFolder:
+    """Write the model of the best epoch so far of a run that was stopped, which may still go on.
+
+    Args:
+        out: the run folder.
+        device: other than before, if given.
+        trust: as for ``train_options``.
+        report: takes one line of plain text at a time.
+
+    Raises:
+        ModelError: no run there, or none of its epochs was validated yet.
+        UsageError: a training that is going on there.
+    """
+    one = {"devices": 1, "nodes": 1, "strategy": "auto"}
+    run = _begun(Path(out), {"device": device, **one})
+    return _train(Path(out), run, trust, report, ending=True)
+
+
+def is_finished(out: Path) -> bool:
+    """Whether a run folder has a model that is its last, not only the best so far."""
+    done = (out / "config.json").is_file()
+    return done and bool(read_json(out / "training.json").get("finished", True))
+
+
+def _begun(out: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """The training.json of a run, with the options that are given; ``planned`` is its epochs."""
     file = out / "training.json"
     if not file.is_file():
         raise ModelError(f"{out}: has no run to resume (no training.json)")
     run = read_json(file)
-    given = {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
     try:
-        run["options"] = {**run["options"], **{k: v for k, v in given.items() if v is not None}}
-    except (KeyError, TypeError) as error:
+        run["planned"] = run["options"].get("epochs", TrainOptions.epochs)
+        run["options"] |= {name: value for name, value in given.items() if value is not None}
+    except (AttributeError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: is malformed: {error}") from error
-    return _train(out, run, False, trust, report, progress)
+    return run
 
 
 def _train(
-    out: Path, run: dict[str, Any], new: bool, trust: bool, report: Report, progress: bool
+    out: Path,
+    run: dict[str, Any],
+    trust: bool,
+    report: Report,
+    progress: bool = False,
+    *,
+    new: bool = False,
+    ending: bool = False,
 ) -> ModelFolder:
-    """Train as one of the ranks, or start them; ``run`` is for training.json."""
+    """Train as one of the ranks, or start them; ``run`` is for training.json.
+
+    ``new`` begins the run, ``ending`` trains no more.
+    """
     file = str(out / "training.json")
     try:
         # Whoever began a run had its architecture imported.
@@ -161,14 +220,18 @@ def _train(
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file}: is malformed: {error}") from error
     ranks = find_ranks(options)
+    check_logger(options.logger)
     report = report if ranks.first else silent
-    if not new and (out / "config.json").is_file():
+    extends = run.get("planned", options.epochs) != options.epochs
+    if not (new or extends) and is_finished(out):
         report(f"{out}: its training is finished; nothing is left to do")
         return load_model(out)
     if not ranks.started:
         Dataset.open(data)  # what is wrong with it is said before processes start
-        with _stoppable(out, report):
-            launch(_train, (out, run, new, trust), ranks.devices, out, report, progress)
+        with _stoppable(out, report, lambda: finish(out, trust=new or trust, report=silent)):
+            launch(
+                partial(_train, new=new), (out, run, trust), ranks.devices, out, report, progress
+            )
         return load_model(out)
     with ranks.joined(out, report):
         with ranks.together():
@@ -185,10 +248,10 @@ def _train(
             for name, value in there[0].items():
                 if other := [place for place, one in enumerate(there) if one[name] != value]:
                     raise UsageError(f"process {other[0] + 1} of {len(there)} has another {name}")
-        if not new:
+        if not (new or ending):
             begun = (out / "checkpoints" / "last.ckpt").is_file()
             report(f"resuming {out}" + ("" if begun else " from the beginning: no checkpoint yet"))
-        return _fit(dataset, out, options, ranks, report, progress, run if new else None)
+        return _fit(dataset, out, options, ranks, run, report, progress, new, ending)
 
 
 def _fit(
@@ -196,11 +259,13 @@ def _fit(
     out: Path,
     options: TrainOptions,
     ranks: Ranks,
+    run: dict[str, Any],
     report: Report,
     progress: bool,
-    run: dict[str, Any] | None = None,
+    new: bool,
+    ending: bool,
 ) -> ModelFolder:
-    """Train to the end; ``run`` is what a new run writes of itself, None goes on with one."""
+    """Train to the end, or until somebody interrupts, and write the model of the best epoch."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)  # its advice is to developers
     warnings.filterwarnings("ignore", module="lightning")
@@ -209,7 +274,7 @@ def _fit(
         off: Any = {name: value for name, value in OVERFIT.items() if hasattr(options, name)}
         options = replace(options, **off)
     L.seed_everything(options.seed, verbose=False)
-    device, begun = ranks.device, False
+    device, begun, stopped = ranks.device, False, False
     precision = choose_precision(device, options.precision)
     with ranks.together():
         task = _task(dataset, options, report)
@@ -236,21 +301,26 @@ def _fit(
             if turn:
                 module.open(_source(dataset, task, device, report, progress))
     with _stoppable(out, report), ExitStack() as held:
-        checkpoint = out / "checkpoints" / "last.ckpt"
+        last, best = (out / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
         with ranks.together():
             if ranks.first:
                 held.enter_context(_claimed(out))
-                if run is not None and (out / "training.json").exists():
+                if new and (out / "training.json").exists():
                     raise UsageError(f"{out}: another training has begun there in the meantime")
-                if run is not None:  # what fails up to here leaves no folder that holds a run
-                    write_json(out / "training.json", run)
+            logger = False if ending else run_logger(options, out, run.get("id"), ranks.first)
+            if ranks.first and new:  # what fails up to here leaves no folder that holds a run
+                write_json(out / "training.json", run)
+                _write_recipe(out, run, options)
+            if ending and not best.is_file():
+                raise ModelError(f"{out}: has no validated epoch yet{go_on(out)}")
         with ranks.together():
-            begun = run is None and checkpoint.is_file()
-            if begun:
-                _read_checkpoint(checkpoint, module)
-                if any("val_loss" in row for _, row in read_jsonl(out / "metrics.jsonl")):
-                    _read_checkpoint(checkpoint.with_name("best.ckpt"), module)  # before the work
-        early, best, last = _watchers(out, options)
+            begun = not new and last.is_file()
+            state = _read_checkpoint(last, module) if begun else {"callbacks": {}}
+            if begun and any("val_loss" in row for _, row in read_jsonl(out / "metrics.jsonl")):
+                _read_checkpoint(best, module)  # before the work
+            if ranks.first and run.get("planned", options.epochs) != options.epochs:
+                _extend(out, run, options, state["callbacks"], report)
+        early, *keep = _watchers(out, options)
         gpu, free = device.type == "cuda", "OMP_NUM_THREADS" not in os.environ
         free = free and device.type == "cpu" and ranks.world == 1 and torch.get_num_threads() > 1
         trainer = L.Trainer(
@@ -263,10 +333,10 @@ def _fit(
             precision="bf16-mixed" if precision.name == "bf16" else "32-true",
             max_epochs=options.epochs,
             check_val_every_n_epoch=options.eval_every,
-            logger=TensorBoardLogger(out, name="", version="tensorboard"),
+            logger=logger,
             callbacks=[
-                *(early, best, last),
-                *([_average(options.ema)] if options.ema else []),
+                *(early, *keep),
+                *([average(options.ema)] if options.ema else []),
                 *([Threads(report)] if free else []),
                 TimeLeft(report, lines=not progress),
                 *([ProgressBar()] if progress else []),
@@ -279,40 +349,105 @@ def _fit(
             reload_dataloaders_every_n_epochs=1,
             default_root_dir=out,
         )
-        trainer.fit(module, ckpt_path=checkpoint if begun else None, weights_only=True)
-        with ranks.together(), precision.autocast(device):
+        handler, tell = signal.getsignal(signal.SIGINT), report
+        try:
+            if not ending:
+                trainer.fit(module, ckpt_path=last if begun else None, weights_only=True)
+        except (KeyboardInterrupt, SystemExit):  # the Trainer makes the second of the first
+            if ranks.world > 1 or not best.is_file():
+                raise
+            _listen(handler)
+            ending, stopped, tell = True, True, silent
+        if 0 < early.stopped_epoch < options.epochs - 1 and not ending:
+            why = f"no better one for {options.patience} (--patience)"
+            report(f"stopped after epoch {early.stopped_epoch + 1} of {options.epochs}: {why}")
+        with ranks.together(), precision.autocast(device), _told(stopped):
+            if stopped:
+                report(stopping(out))
             if ranks.first:  # alone, with all of the validation split
-                score = _score(out, options, early, best, report)
+                state = _read_checkpoint(best, module)
+                score = _score(out, state)
                 about = _about(out, dataset, options)
                 about |= {"parameters": weights, "precision": precision.name}
                 if options.strategy == "fsdp":  # each rank is left with a part of the weights
                     source, task = module.data[0].source, _task(dataset, options, silent)
                     module = Training(task, out, ranks, report)
                     module.open(source)
-                module.load_state_dict(_read_checkpoint(Path(best.best_model_path), module))
+                module.load_state_dict(state["state_dict"])
                 module.to(device).eval()
                 pictures = task.sample(module.data[0], device)
-                model = task.folder(about, module.validation(device), pictures, report)
+                model = task.folder(about, module.validation(device), pictures, tell)
+                if ending:  # before it looks as if the training were finished
+                    _mark(out, finished=False)
                 save_model(out, model)
+                if not ending and "finished" in read_json(out / "training.json"):
+                    _mark(out, finished=True)
         if not ranks.first:
             return load_model(out)
     value = f"{task.chosen_by} on val {100 * score:.1f}"
     if score <= 0:
         why = "" if task.unfit else f"; it chose, since {task.chosen_by} stayed 0"
         value = f"loss on val {abs(score):.4f}{why}"
+    value += f" (epoch {state['epoch'] + 1})" if ending else ""
     report(f"model written to {out}; best {value}")
     return model
 
 
-def _score(out: Path, options: TrainOptions, early: Any, best: Any, report: Report) -> float:
-    """That of the best epoch."""
-    score = float("nan") if best.best_model_score is None else float(best.best_model_score)
-    if not math.isfinite(score):
+def _score(out: Path, state: dict[str, Any]) -> float:
+    """That of the best epoch, by its checkpoint."""
+    watching = next(each for each in state["callbacks"].values() if each.get("monitor"))
+    if not math.isfinite(score := float(watching["best_model_score"])):
         raise ModelError(f"{out}: no epoch gave a finite loss, so there is no model")
-    if 0 < early.stopped_epoch < options.epochs - 1:
-        why = f"no better one in {options.patience} (--patience)"
-        report(f"stopped after epoch {early.stopped_epoch + 1} of {options.epochs}: {why}")
     return score
+
+
+def _mark(out: Path, *, finished: bool, **options: Any) -> None:
+    """Note whether a run with a model in its folder is finished, and options that have changed."""
+    run = read_json(out / "training.json")
+    run |= {"finished": finished, "options": run["options"] | options}
+    write_json(out / "training.json", run)
+
+
+def _extend(
+    out: Path, run: dict[str, Any], options: TrainOptions, callbacks: dict[str, Any], report: Report
+) -> None:
+    """Change the number of epochs of a run that was begun."""
+    epochs, planned = options.epochs, run["planned"]
+    if any(x["stopped_epoch"] for name, x in callbacks.items() if name.startswith("EarlyStopping")):
+        raise UsageError(
+            f"--epochs {epochs}: {out} stopped early, with no better epoch for {options.patience} "
+            f"(--patience); expected a second stage: --init-from {out}"
+        )
+    _mark(out, finished=False, epochs=epochs)
+    _write_recipe(out, run, options, f"It began with --epochs {planned}, which is not repeated.")
+    report(
+        f"--epochs {epochs}, not {planned}: from the next step on the learning rate is that of a "
+        f"run of {epochs} epochs (--schedule {options.schedule})"
+    )
+
+
+def _write_recipe(out: Path, run: dict[str, Any], options: TrainOptions, note: str = "") -> None:
+    """Write the recipe that repeats the run."""
+    words = ["gazetell", "train", run["data"], "--recipe", str(out / "recipe.toml"), "--out", "NEW"]
+    text = recipe_text(options, f"{shlex.join(words)} repeats this run. {note}")
+    write_text(out / "recipe.toml", text)
+
+
+def _listen(handler: Any) -> None:
+    """Listen to Ctrl-C, which the Trainer leaves ignored."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _told(stopped: bool) -> Iterator[None]:
+    """What a run that was stopped still does ends without another line, interrupted or not."""
+    if not stopped:
+        yield
+        return
+    with suppress(KeyboardInterrupt):
+        yield
+    raise StoppedError
 
 
 def _about(out: Path, dataset: Dataset, options: TrainOptions) -> dict[str, Any]:
@@ -361,16 +496,24 @@ def _claimed(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _stoppable(out: Path, report: Report) -> Iterator[None]:
-    """Tell how to go on with a run that is interrupted, and make a full disk one line."""
+def _stoppable(out: Path, report: Report, end: Callable[[], Any] | None = None) -> Iterator[None]:
+    """Tell how to go on with a run that is interrupted, and make a full disk one line.
+
+    ``end`` writes the model of the best epoch so far.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except StoppedError:
+        raise
     except (KeyboardInterrupt, SystemExit) as stop:  # the Trainer makes the second of the first
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)  # which the Trainer leaves ignored
+        _listen(handler)
+        if end and (out / "checkpoints" / "best.ckpt").is_file():
+            with _told(stopped=True):
+                report(stopping(out))
+                end()
         report(f"stopped{go_on(out)}")
-        raise KeyboardInterrupt from stop
+        raise StoppedError from stop
     except OSError as error:
         raise write_error(out, error) from error
 
@@ -385,27 +528,6 @@ def _watchers(out: Path, options: TrainOptions) -> tuple[Any, Any, Any]:
     return early, best, last
 
 
-def _average(decay: float) -> callbacks.WeightAveraging:
-    """Validate and keep an exponential moving average of the weights.
-
-    Training goes on with the weights themselves, and a resumed run has both. At first the decay is
-    smaller, that the random start is soon forgotten.
-
-    References:
-        Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging.
-    """
-
-    def update(means: Any, currents: Any, updates: Tensor | int) -> None:
-        """All tensors of a format at once: one by one a GPU would wait for Python."""
-        if means[0].is_floating_point():
-            decayed = min(decay, (1 + int(updates)) / (10 + int(updates)))
-            torch._foreach_lerp_(means, currents, 1 - decayed)
-        else:
-            torch._foreach_copy_(means, currents)
-
-    return callbacks.WeightAveraging(multi_avg_fn=update)
-
-
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that a kill or a full disk in the middle of writing leaves as they were."""
 
@@ -415,15 +537,15 @@ class WholeCheckpoints(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
-def _read_checkpoint(path: Path, module: nn.Module) -> dict[str, Tensor]:
-    """The weights in a checkpoint; nothing in it is executed.
+def _read_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
+    """A checkpoint; nothing in it is executed.
 
     Raises:
         ModelError: it is damaged, or of another model than the options say.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        shapes = {name: tensor.shape for name, tensor in state.items()}
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        shapes = {name: tensor.shape for name, tensor in state["state_dict"].items()}
     except Exception as error:  # torch raises many kinds
         reason = str(error).strip().splitlines()[0][:200]
         raise ModelError(f"{path}: cannot be read: {reason}") from error

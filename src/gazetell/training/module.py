@@ -1,21 +1,28 @@
 """A task under Lightning's Trainer: batches, loss, optimiser, history."""
 
 import math
+import os
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch import callbacks
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.batches import Source
-from ..errors import GazetellError
+from ..errors import GazetellError, UsageError
 from ..files import read_jsonl, write_jsonl
 from ..metrics import TITLES
 from ..pictures import PixelSource
@@ -23,6 +30,7 @@ from ..process import Pace
 from .devices import Ranks, Shares
 from .task import Report, Task
 
+PROJECT = "gazetell"  # where wandb and trackio keep the runs
 VALIDATED = 64  # pictures of a validation batch on each device
 
 
@@ -250,6 +258,117 @@ class OneLineErrors(TorchDataset[Any]):
             return self.data.__getitems__(indices)
         except GazetellError as error:
             return error
+
+
+def average(decay: float) -> callbacks.WeightAveraging:
+    """Validate and keep an exponential moving average of the weights.
+
+    Training goes on with the weights themselves, and a resumed run has both. At first the decay is
+    smaller, that the random start is soon forgotten.
+
+    References:
+        Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging.
+    """
+
+    def update(means: Any, currents: Any, updates: Tensor | int) -> None:
+        """All tensors of a format at once: one by one a GPU would wait for Python."""
+        if means[0].is_floating_point():
+            decayed = min(decay, (1 + int(updates)) / (10 + int(updates)))
+            torch._foreach_lerp_(means, currents, 1 - decayed)
+        else:
+            torch._foreach_copy_(means, currents)
+
+    return callbacks.WeightAveraging(multi_avg_fn=update)
+
+
+class TrackioLogger(Logger):
+    """trackio under the Trainer, which knows wandb alone; the two have one API.
+
+    Args:
+        run: its name.
+        config: what is known of it.
+    """
+
+    def __init__(self, run: str, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.run, self.config = run, config
+        self._begun: Any = None
+
+    @property
+    def name(self) -> str:
+        """Of the project."""
+        return PROJECT
+
+    @property
+    def version(self) -> str:
+        """The run."""
+        return self.run
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Its run, begun when it is first asked for."""
+        if self._begun is None:
+            import trackio
+
+            about: dict[str, Any] = {"name": self.run, "config": self.config, "resume": "allow"}
+            with redirect_stdout(sys.stderr):
+                self._begun = trackio.init(project=PROJECT, **about)
+        return self._begun
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Keep the figures of a step."""
+        self.experiment.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """They are in the configuration."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run."""
+        if self._begun is not None:
+            with redirect_stdout(sys.stderr):
+                self._begun.finish()
+            self._begun = None
+
+
+def check_logger(name: str) -> None:
+    """Refuse a ``--logger`` whose package is not installed, with a UsageError."""
+    if name in ("wandb", "trackio") and find_spec(name) is None:
+        said = f"the package {name} is not installed; pip install {name}"
+        raise UsageError(f"--logger {name}: {said}")
+
+
+def run_logger(options: Any, out: Path, key: str | None, first: bool) -> Any:
+    """The Trainer's logger that keeps the curves of a run, as ``--logger`` says.
+
+    Args:
+        options: of the run.
+        out: its folder.
+        key: by which others know it when it is resumed.
+        first: whether this process writes.
+
+    Raises:
+        UsageError: wandb or trackio cannot begin, as without an account.
+    """
+    if options.logger == "tensorboard":
+        return TensorBoardLogger(out, name="", version="tensorboard")
+    if options.logger == "csv":
+        return CSVLogger(out, name="csv")  # a folder a start: it would write over an earlier file
+    config = options.to_dict()
+    try:
+        logger: Any = TrackioLogger(f"{out.name}-{key}", config)
+        if options.logger == "wandb":
+            project = os.environ.get("WANDB_PROJECT", PROJECT)
+            logger = WandbLogger(out.name, out, id=key, project=project, config=config)
+        if first:  # now, as what fails later would be no line of ours
+            _ = logger.experiment
+    except Exception as error:  # of the package's own kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"--logger {options.logger}: cannot begin: {reason}") from error
+    return logger
 
 
 class TimeLeft(callbacks.Callback):

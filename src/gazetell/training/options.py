@@ -13,6 +13,7 @@ A recipe is a TOML file. Its tables are headings for the reader, its keys are op
     learning_rate = 1e-3
 """
 
+import json
 import logging
 from collections import ChainMap
 from collections.abc import Callable, Mapping
@@ -152,7 +153,7 @@ class RunOptions(Options):
         "Random seed of first weights, order and dropout.",
         (lambda value: 0 <= value < 2**32, "0 to 2^32-1"),
     )
-    device: str = option("auto", "auto, cpu or cuda.")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.")
     devices: int | None = option(
         None,
         "Devices of a machine, each with a process of its own, that share every batch; without it "
@@ -168,6 +169,9 @@ class RunOptions(Options):
         "CUDA).",
     )
     precision: str = option("auto", "auto, bf16 or fp32.")
+    logger: Literal["tensorboard", "csv", "wandb", "trackio"] = option(
+        "tensorboard", "What keeps the curves; wandb and trackio are packages of their own."
+    )
     workers: int = option(1, "Processes that open pictures that do not fit in memory.", COUNT)
 
 
@@ -533,6 +537,19 @@ def read_recipe(name: str, *, trust: bool = False) -> dict[str, Any]:
     for key, value in tables.items():
         values |= value if isinstance(value, dict) else {key: value}
     return _checked(values, source, trust)
+
+
+def recipe_text(options: TrainOptions, head: str) -> str:
+    """A recipe with all options of a run that have an effect, below a comment."""
+    lines = [f"# {' '.join(head.split())}", ""]
+    for name in flags(options.architecture):
+        value = getattr(options, name, None)  # of other architectures there is none
+        brought = options.init_from and name in VOCABULARY
+        if value in (None, ()) or brought or not (name not in USED or USED[name][0](options)):
+            continue
+        # A string, number, truth value or list of JSON is one of TOML, too.
+        lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
 
 
 def _checked(values: Mapping[str, Any], source: str, trust: bool) -> dict[str, Any]:
