@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import gazetell.onnx
@@ -147,8 +148,8 @@ def test_without_torch(pair, pictures, tmp_path):
 def test_what_it_has_not_is_refused_by_name(pair, pictures, untrained, untrained_answerer):
     model = gazetell.onnx.load(pair, threads=1)
     for options, message in (
-        ({"sample": True}, "sample True: gazetell.onnx has no such option"),
-        ({"beam": 4, "beam_groups": 2}, "beam_groups 2: gazetell.onnx has no such option"),
+        ({"sample": True}, "sample True: gazetell.onnx does not have this option"),
+        ({"beam": 4, "beam_groups": 2}, "beam_groups 2: gazetell.onnx does not have this option"),
         ({"temperature": 0.5}, "temperature: has no effect without sample"),
         ({"beams": 2}, "beams: there is no such option; "),
         ({"beam": 0}, "beam 0: expected 1 to 100"),
@@ -158,7 +159,9 @@ def test_what_it_has_not_is_refused_by_name(pair, pictures, untrained, untrained
     with pytest.raises(UsageError, match="has no words"):
         model.ask(pictures[0], "?!")
     groups = untrained(decoding=DecodingOptions(beam=4, beam_groups=2))
-    with pytest.raises(UsageError, match=r"^beam_groups 2: gazetell\.onnx has no such option"):
+    with pytest.raises(
+        UsageError, match=r"^beam_groups 2: gazetell\.onnx does not have this option"
+    ):
         save_graphs(pair.with_name("groups"), groups)
     with pytest.raises(ModelError, match="have different encoders"):
         save_graphs(pair.with_name("two"), untrained(), untrained_answerer(seed=1))
@@ -208,3 +211,12 @@ def test_the_client_of_the_docs(pair, pictures, tmp_path):
     model = gazetell.onnx.load(pair, threads=1)
     own = {"beam": 1, "min_length": 0, "max_length": 20, "no_repeat_ngram": 0}
     assert ran.stdout.strip() == " ".join(model.caption(pictures[1], **own).words)
+
+
+def test_what_cannot_be_written_right_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="expected one layer with biases, batch first"):
+        export._Recurrent(torch.nn.GRU(3, 4, num_layers=2, batch_first=True))
+    network, x = torch.nn.Linear(2, 2), torch.ones(2, 2)
+    with pytest.raises(ModelError, match="y of its graph is not what the network gives"):
+        export._write(tmp_path / "a.onnx", torch.nn.Linear.forward, network, {"x": x}, {"y": x})
+    assert not list(tmp_path.iterdir())

@@ -27,6 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -54,13 +55,12 @@ def save_graphs(
     ``model.json`` comes last and holds the checksums of the other files.
 
     Raises:
-        ModelError: two encoders.
+        ModelError: two encoders, or a network that torch cannot export, or not as it computes.
         UsageError: a package is not installed, or the model's own decoding has an option that
             ``gazetell.onnx`` has not.
         WriteError: the folder cannot be written.
     """
-    needed = ("onnxscript", "onnxruntime") if int8 else ("onnxscript",)
-    if missing := [name for name in needed if find_spec(name) is None]:
+    if missing := [name for name in ("onnxscript", "onnxruntime") if find_spec(name) is None]:
         raise UsageError(f"--onnx needs {' and '.join(missing)}: pip install 'gazetell[onnx]'")
     encoder = models[0].encoder
     if any(model.encoder.fingerprint() != encoder.fingerprint() for model in models[1:]):
@@ -77,10 +77,13 @@ def save_graphs(
         },
         "grid": {"height": encoder.height, "width": encoder.width},
     }
-    pixels = torch.zeros(2, 3, encoder.size, encoder.size, dtype=torch.uint8)
+    draw = torch.Generator().manual_seed(0)
+    size = (2, 3, encoder.size, encoder.size)
+    pixels = torch.randint(256, size, generator=draw, dtype=torch.uint8)
+    with torch.inference_mode():
+        cells = encoder.encode(pixels).cells.clone()
     files = [folder / "encoder.onnx"]
-    _write(files[0], _encode, encoder, {"pixels": pixels}, ["cells"])
-    cells = torch.randn(2, encoder.height * encoder.width, encoder.trunk_channels)
+    _write(files[0], _encode, encoder, {"pixels": pixels}, {"cells": cells})
     for model in models:
         own = folder / model.kind
         if isinstance(model, CaptionerFolder):
@@ -109,14 +112,18 @@ def _encode(encoder: Encoder, pixels: Tensor) -> Tensor:
     return encoder.encode(pixels).cells
 
 
+def _projected(encoder: Encoder, cells: Tensor) -> Grid:
+    """The grid that a captioner or an answerer reads, of the CNN's cells."""
+    return encoder.project_grid(Grid.of(cells, encoder.height, encoder.width))
+
+
 def _captioner(folder: Path, model: CaptionerFolder, cells: Tensor, int8: bool) -> dict[str, Any]:
     """Write a captioner's graphs; its settings."""
     encoder, captioner = model.encoder, model.captioner.float().eval()
     both = nn.ModuleList([encoder, captioner])
 
     def start(_: nn.Module, cells: Tensor) -> tuple[Tensor, ...]:
-        grid = encoder.project_grid(Grid.of(cells, encoder.height, encoder.width))
-        state = captioner.start(grid)
+        state = captioner.start(_projected(encoder, cells))
         return (*state.recurrent, *state.memory)
 
     def step(_: nn.Module, tokens: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -125,15 +132,18 @@ def _captioner(folder: Path, model: CaptionerFolder, cells: Tensor, int8: bool) 
         found = (logits.float().log_softmax(1), *state.recurrent)
         return found if attention is None else (*found, attention)
 
+    tokens = torch.ones(2, dtype=torch.long)
     with torch.inference_mode():
-        grid = encoder.project_grid(Grid.of(cells, encoder.height, encoder.width))
-        recurrent = len(captioner.start(grid).recurrent)
-        states = {f"state_{n}": x.clone() for n, x in enumerate(start(both, cells))}
-        attentive = len(step(both, torch.ones(2).long(), *states.values())) > recurrent + 1
-    _write(folder / "start.onnx", start, both, {"cells": cells}, list(states), int8)
-    names = ["log_probs", *(f"next_{n}" for n in range(recurrent))] + ["attention"] * attentive
-    inputs = {"tokens": torch.ones(2, dtype=torch.long), **states}
-    _write(folder / "step.onnx", step, captioner, inputs, names, int8)
+        first = captioner.start(_projected(encoder, cells))
+        recurrent = len(first.recurrent)
+        states = {f"state_{n}": x.clone() for n, x in enumerate(first.recurrent + first.memory)}
+        found = step(captioner, tokens, *states.values())
+    names = ("log_probs", *(f"next_{n}" for n in range(recurrent)), "attention")
+    _write(folder / "start.onnx", start, both, {"cells": cells}, states, int8)
+    inputs = {"tokens": tokens, **states}
+    _write(
+        folder / "step.onnx", step, captioner, inputs, dict(zip(names, found, strict=False)), int8
+    )
     return {
         "recurrent": recurrent,
         "decoding": asdict(model.decoding),
@@ -146,21 +156,17 @@ def _answerer(folder: Path, model: AnswererFolder, cells: Tensor, int8: bool) ->
     encoder, answerer = model.encoder, _plain(model.answerer.float().eval())
 
     def answer(_: nn.Module, cells: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
-        grid = encoder.project_grid(Grid.of(cells, encoder.height, encoder.width))
         lengths = torch.full_like(tokens[:, 0], tokens.shape[1])
-        logits, attention = answerer(grid, tokens, lengths)
+        logits, attention = answerer(_projected(encoder, cells), tokens, lengths)
         return (logits,) if attention is None else (logits, attention)
 
     both = nn.ModuleList([encoder, answerer])
-    inputs = {"cells": cells, "tokens": torch.ones(2, 3, dtype=torch.long)}
+    tokens = torch.tensor([[3, 4, 3], [4, 3, 3]])
     with torch.inference_mode():
-        attentive = model.answerer(
-            encoder.project_grid(Grid.of(cells, encoder.height, encoder.width)),
-            inputs["tokens"],
-            torch.tensor([3, 3]),
-        )[1]
-    names = ["logits"] if attentive is None else ["logits", "attention"]
-    _write(folder / "answer.onnx", answer, both, inputs, names, int8)
+        found = model.answerer(_projected(encoder, cells), tokens, torch.tensor([3, 3]))
+    outputs = {n: x for n, x in zip(("logits", "attention"), found, strict=True) if x is not None}
+    inputs = {"cells": cells, "tokens": tokens}
+    _write(folder / "answer.onnx", answer, both, inputs, outputs, int8)
     settings = "temperature", "unknown_temperature", "sigmoid", "max_question", "abstain_below"
     return {
         "answers": list(model.answers.answers),
@@ -184,29 +190,43 @@ def _write(
     run: Callable[..., Any],
     network: nn.Module,
     inputs: dict[str, Tensor],
-    outputs: list[str],
+    outputs: dict[str, Tensor],
     int8: bool = False,
 ) -> None:
-    """Write ``run(network, *inputs)`` as a graph; rows, and words of ``tokens``, in any number."""
+    """Write ``run(network, *inputs)`` as a graph; rows, and words of ``tokens``, in any number.
+
+    The graph must give ``outputs`` for ``inputs``, which are of two rows.
+    """
+    import onnxruntime
+
     rows, words = Dim("rows"), Dim("words")
     shapes = tuple(
         {0: rows, 1: words} if x.dim() == 2 and n == "tokens" else {0: rows}
         for n, x in inputs.items()
     )
-    with _quiet(), torch.no_grad():
-        program: Any = torch.onnx.export(
-            _Graph(run, network).eval(),
-            tuple(inputs.values()),
-            dynamic_shapes=(shapes,),
-            input_names=list(inputs),
-            output_names=outputs,
-            opset_version=OPSET,
-            verbose=False,
-        )
+    try:
+        with _quiet(), torch.no_grad():
+            program: Any = torch.onnx.export(
+                _Graph(run, network).eval(),
+                tuple(inputs.values()),
+                dynamic_shapes=(shapes,),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ModelError(f"{path.stem}: torch cannot export this network: {reason}") from error
     if any(isinstance(x.shape[0], int) for x in program.model.graph.inputs):
-        raise ModelError(f"{path.stem}: cannot be written for any number of pictures")
+        raise ModelError(f"{path.stem}: this network takes no other number of pictures than two")
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # where in our files each node comes from
+    graph = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    found = graph.run(None, {name: x.numpy() for name, x in inputs.items()})
+    for name, x, expected in zip(outputs, found, outputs.values(), strict=True):
+        if not np.allclose(x, expected, atol=1e-3 * float(expected.abs().max()), equal_nan=True):
+            raise ModelError(f"{path.stem}: {name} of its graph is not what the network gives")
     with atomic_path(path) as temporary:
         program.save(temporary, external_data=False)
         if int8:
@@ -304,6 +324,8 @@ class _Recurrent(nn.Module):
 
     def __init__(self, layer: nn.LSTM | nn.GRU) -> None:
         super().__init__()
+        if (layer.num_layers, layer.batch_first, layer.bias, layer.proj_size) != (1, True, True, 0):
+            raise ModelError(f"{layer}: expected one layer with biases, batch first")
         self.kind, order = type(layer).__name__, GATES[type(layer)]
 
         def stacked(*names: str) -> Tensor:

@@ -150,4 +150,6 @@ def check_plain(options: DecodingOptions) -> None:
     for name in ("sample", "beam_groups"):
         value = getattr(options, name)
         if value != getattr(DecodingOptions, name):
-            raise UsageError(f"{name} {value}: gazetell.onnx has no such option; torch decodes so")
+            raise UsageError(
+                f"{name} {value}: gazetell.onnx does not have this option; use the model with torch"
+            )
