@@ -120,7 +120,7 @@ class Model:
         sure = judge(found, pooled, self.confidence, self.novelty["captioner"])
         texts = words.decode(found.tokens), [word.strip() for word in words.words(found.tokens)]
         maps = self._maps(found.attention)
-        caption = Caption(*texts, maps, found.log_prob, found.ended, *sure)
+        caption = Caption(*texts, maps, found.log_prob, found.ended, sure[0], sure[1], sure[2])
         return caption.of(x.view, x.doubt, x.image)
 
     def ask(
@@ -152,8 +152,7 @@ class Model:
         novelty, unfamiliar = self.novelty["answerer"], None
         if novelty:
             (unfamiliar,) = novelty.unfamiliar(x.cells.mean(1))
-        own_bound = abstain_below is None
-        bound = own["abstain_below"] if own_bound else abstain_below
+        bound = own["abstain_below"] if abstain_below is None else abstain_below
         answer = Answer(
             asked.text,
             *top[0],
@@ -161,10 +160,11 @@ class Model:
             attention=self._maps(attention[0][0] if attention else None),
             unknown=asked.unknown,
             cut=asked.cut,
-            abstained=top[0][1] < bound or (own_bound and bool(unfamiliar or asked.unreadable)),
+            abstained=top[0][1] < bound
+            or (abstain_below is None and bool(unfamiliar or asked.unreadable)),
             unfamiliar=unfamiliar,
         )
-        return answer.of(x.view, x.doubt if own_bound else "", x.image)
+        return answer.of(x.view, x.doubt if abstain_below is None else "", x.image)
 
     def _run(self, graph: str, *inputs: NDArray[Any]) -> list[Floats]:
         session = self.sessions[graph]
