@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
 from gazetell import pictures
+from gazetell.data import batches
+from gazetell.data.batches import PixelSource
 from gazetell.errors import ImageError
 from gazetell.pictures import (
     WHOLE,
     Frame,
-    PixelSource,
     area_within,
     image_files,
     load_pictures,
@@ -601,7 +602,7 @@ def test_pictures_are_read_as_the_work_goes_on(folder):
 
 @pytest.mark.parametrize("memory", [1 << 20, 3 * 3 * 36 - 1])
 def test_pixels_come_from_memory_or_from_the_disk(folder, monkeypatch, memory):
-    monkeypatch.setattr(pictures, "KEEP_BYTES", memory)
+    monkeypatch.setattr(batches, "KEEP_BYTES", memory)
     source = PixelSource(folder, NAMES, Frame(6))
     assert set(source.kept) == (set(NAMES) if memory == 1 << 20 else set())
     two, zero = (pixels_of(folder / name) for name in ("2.png", "0.png"))
@@ -616,7 +617,7 @@ def test_pixels_come_from_memory_or_from_the_disk(folder, monkeypatch, memory):
 
 @pytest.mark.parametrize("memory", [1 << 20, 0])
 def test_crops_are_taken_of_the_file_and_then_mirrored(tmp_path, monkeypatch, memory):
-    monkeypatch.setattr(pictures, "KEEP_BYTES", memory)
+    monkeypatch.setattr(batches, "KEEP_BYTES", memory)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     source = PixelSource(tmp_path, ["a.png"], Frame(32))
@@ -636,3 +637,53 @@ def test_an_unreadable_picture_is_named(folder):
         picture_size(folder / "1.png")
     with pytest.raises(ImageError, match=r"7\.png"):
         PixelSource(folder, [], Frame(6)).load(["7.png"], np.array([False]))
+
+
+RGB = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        RGB,
+        RGB / 255,
+        (RGB / 255).astype(np.float32) + np.float32(1e-5),
+        torch.from_numpy(RGB).permute(2, 0, 1),
+        (torch.from_numpy(RGB).permute(2, 0, 1) / 255).requires_grad_(),
+        np.dstack([RGB, np.full((5, 7), 255, np.uint8)]),
+    ],
+    ids=["uint8", "float64", "float32", "tensor", "float tensor", "opaque"],
+)
+def test_arrays_and_tensors_are_pictures(source):
+    assert np.array_equal(np.asarray(open_image(source)), RGB)
+    assert picture_size(source) == (7, 5)
+
+
+@pytest.mark.parametrize("grey", [RGB[..., 0], RGB[..., :1], torch.from_numpy(RGB[..., 0])[None]])
+def test_grey_arrays(grey):
+    assert np.array_equal(np.asarray(open_image(grey))[..., 2], RGB[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            RGB.transpose(2, 0, 1),
+            r"an array 3 x 5 x 7: expected .* H x W x 3; transpose\(1, 2, 0\)",
+        ),
+        (torch.from_numpy(RGB), r"a tensor 5 x 7 x 3: expected .* 3 x H x W; permute\(2, 0, 1\)"),
+        (torch.zeros(2, 3, 5, 7), r"2 x 3 x 5 x 7: .*; list\(\) makes pictures of a batch"),
+        (np.zeros((3, 9, 3), np.uint8), "3 x 9 x 3: channels first or last"),
+        (np.zeros((5, 7, 2), np.uint8), "5 x 7 x 2: expected H x W or H x W x 3"),
+        (np.zeros((0, 7, 3), np.uint8), "0 x 7 x 3: expected"),
+        (RGB.astype(float), "numbers from 0 to 104; expected 0 to 1"),
+        (RGB / 255 - 0.5, "numbers from -0.5 to .*before any normalisation"),
+        (np.full((5, 7), np.nan), "numbers from nan to nan"),
+        (RGB.astype(np.int64), "int64; expected uint8, or floating point from 0 to 1"),
+        (7, "expected a path, bytes, an image of Pillow, .* found int"),
+        ([RGB], "found list"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(source, said):
+    with pytest.raises(ImageError, match=said):
+        open_image(source)

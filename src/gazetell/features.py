@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, overload
 
 import numpy as np
 import torch
@@ -73,6 +73,7 @@ class Encoding:
 
 
 Picture = PictureSource | Encoding
+Several = list[Any] | tuple[Any, ...]  # of them
 
 
 class Computing(TypedDict, total=False):
@@ -130,17 +131,24 @@ class Model:
         """Of the encoder; computed when it is first needed, since it reads all weights."""
         return self.encoder.fingerprint()
 
-    def encode(self, image: Picture) -> Encoding:
-        """Encode a picture once, for a caption and any number of questions.
+    @overload
+    def encode(self, image: Picture) -> Encoding: ...
+    @overload
+    def encode(self, image: Several) -> list[Encoding]: ...
+    def encode(self, image: Picture | Several) -> Encoding | list[Encoding]:
+        """Encode a picture once, for a caption and any number of questions; a list as a list.
 
         Args:
-            image: a path, the bytes of a file, a PIL image, or the ``Encoding`` that a model with
-                the same encoder made.
+            image: a path, the bytes of a file, an image of Pillow, an array or a tensor (see
+                ``pictures.array_image``), or the ``Encoding`` that a model with the same encoder
+                made.
 
         Raises:
             ImageError: the picture cannot be opened.
             ModelError: encoded by another encoder.
         """
+        if isinstance(image, list | tuple):
+            return self.encode_all(image)
         return self.encode_all([image])[0]
 
     def encode_all(self, images: Sequence[Picture]) -> list[Encoding]:

@@ -1,7 +1,7 @@
 """The one way of a picture: from whatever a person has on disk to the input of a network.
 
 ``open_image`` gives an upright 8-bit RGB image, ``Frame`` makes the network's input of it,
-``load_pictures`` does both for many pictures, ahead of their use, ``PixelSource`` serves training.
+``load_pictures`` does both for many pictures, ahead of their use.
 
 Read are JPEG, PNG, WebP, BMP, GIF, TIFF and AVIF, and HEIC where ``pillow-heif`` is installed. The
 format is told by a file's first bytes, never by its name. The header is read first, and a picture
@@ -32,7 +32,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, Union
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -47,10 +47,9 @@ log = logging.getLogger(__name__)
 MAX_PIXELS = 100_000_000
 # A picture is kept beside its caption or answer at no more than this many pixels a side.
 PREVIEW = 640
-KEEP_BYTES = 1 << 30  # pictures that fit into this are opened once instead of once an epoch
 TINY, LONG = 8, 6  # see ``Frame.doubt``
 
-PictureSource = bytes | str | os.PathLike[str] | Image.Image
+PictureSource = Union[bytes, str, os.PathLike[str], Image.Image, np.ndarray, "Tensor"]
 Fit = Literal["squash", "crop", "pad"]
 # Left, top, right and bottom, as shares of a width and a height from the left and the top.
 Area = tuple[float, float, float, float]
@@ -96,7 +95,8 @@ def open_image(
     """Open a picture as an upright 8-bit RGB image, by the rules of the module.
 
     Args:
-        source: a path, the bytes of a picture file, or an image of Pillow (left as it is).
+        source: a path, the bytes of a picture file, an image of Pillow (left as it is), or what
+            ``array_image`` takes.
         side: in pixels, what the picture will be scaled down to. A large JPEG is then decoded at
             1/2, 1/4 or 1/8 of its size, never below ``side`` on either side, which is several
             times faster. Other formats are decoded in full.
@@ -128,11 +128,52 @@ def picture_size(source: PictureSource) -> tuple[int, int]:
     return _read(source, size)
 
 
+def array_image(source: Any) -> Image.Image:
+    """An image of Pillow from the numbers of a picture; what could be read in two ways is refused.
+
+    Args:
+        source: an array of numpy (H, W) or (H, W, C) or a tensor of torch (H, W) or (C, H, W), C
+            being 1, 3 or 4 (with alpha); uint8, or floating point from 0 to 1.
+
+    Raises:
+        ImageError: another shape or type, or numbers out of the range.
+    """
+    numpy = isinstance(source, np.ndarray)
+    if not numpy:
+        source = source.detach().cpu()
+        source = (source.float() if source.is_floating_point() else source).numpy()
+    shape, values = source.shape, source
+    said = f"picture: {'an array' if numpy else 'a tensor'} {' x '.join(map(str, shape))}"
+    expected = f"expected H x W or {'H x W x 3' if numpy else '3 x H x W'}"
+    first, last = (len(shape) == 3 and shape[n] in (1, 3, 4) for n in (0, 2))
+    if first and last:
+        raise ImageError(f"{said}: channels first or last? expected an image of Pillow for these")
+    if source.size == 0 or not (len(shape) == 2 or (last if numpy else first)):
+        turn = "; transpose(1, 2, 0) makes it so" if first else ""
+        turn = "; permute(2, 0, 1) makes it so" if last else turn
+        batch = "; list() makes pictures of a batch" if len(shape) == 4 else ""
+        raise ImageError(f"{said}: {expected}{turn}{batch}")
+    if values.dtype.kind == "f":
+        low, high = float(values.min()), float(values.max())
+        if not (low >= -1e-3 and high <= 1.001):  # rounding of a resize is no fault
+            expected = "expected 0 to 1, before any normalisation, or uint8"
+            raise ImageError(f"{said}: numbers from {low:g} to {high:g}; {expected}")
+        values = np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    if values.dtype != np.uint8:
+        raise ImageError(f"{said}: {values.dtype}; expected uint8, or floating point from 0 to 1")
+    values = values.transpose(1, 2, 0) if first else values
+    grey = values.shape[2:] == (1,)
+    return Image.fromarray(np.ascontiguousarray(values[:, :, 0] if grey else values))
+
+
 def _read(source: PictureSource, read: Callable[[Image.Image, str], T]) -> T:
     """What ``read`` makes of a picture whose header has been read, and of its name."""
+    if isinstance(source, np.ndarray) or hasattr(source, "detach"):
+        source = array_image(source)
     if not isinstance(source, bytes | bytearray | memoryview | str | os.PathLike | Image.Image):
         raise ImageError(
-            f"picture: expected a path, bytes or a Pillow image, found {type(source).__name__}"
+            "picture: expected a path, bytes, an image of Pillow, an array of numpy or a tensor of "
+            f"torch, found {type(source).__name__}"
         )
     name, kind = _name(source), ""
     try:
@@ -487,47 +528,6 @@ def stack_pixels(loaded: Sequence[LoadedPicture | ImageError]) -> "Tensor":
         if isinstance(picture, ImageError):
             raise picture
     return torch.from_numpy(np.stack([picture.pixels for picture in loaded]))  # type: ignore[union-attr]
-
-
-class PixelSource:
-    """Opens pictures for training as uint8 images (B, 3, S, S), kept in memory if they all fit.
-
-    Args:
-        root: folder of the pictures.
-        names: all that will be asked for.
-        frame: of the encoder.
-    """
-
-    def __init__(self, root: Path, names: Sequence[str], frame: Frame) -> None:
-        self.root, self.frame = root, frame
-        self.kept: dict[str, np.ndarray] = {}
-        if len(names) * 3 * frame.size**2 <= KEEP_BYTES:
-            loaded = load_pictures([root / name for name in names], frame, batch=64)
-            pixels = (one for batch in loaded for one in stack_pixels(batch).numpy())
-            self.kept = dict(zip(names, pixels, strict=True))
-
-    def load(
-        self, names: Sequence[str], mirrored: np.ndarray, crops: Sequence[Area] | None = None
-    ) -> "Tensor":
-        """The pictures (B, 3, S, S), mirrored where ``mirrored`` (B,) says so.
-
-        Args:
-            names: B of those above, or others in the folder.
-            mirrored: (B,) after cropping.
-            crops: an area of each one's input, as ``random_crop`` draws them; the file is then
-                opened anew, as large as the crop needs. None for the whole input.
-        """
-        import torch
-
-        areas = [WHOLE] * len(names) if crops is None else crops
-        images = [self._pixels(name, area) for name, area in zip(names, areas, strict=True)]
-        images = [x[:, :, ::-1] if m else x for x, m in zip(images, mirrored, strict=True)]
-        return torch.from_numpy(np.stack(images))
-
-    def _pixels(self, name: str, crop: Area) -> np.ndarray:
-        if crop == WHOLE and name in self.kept:
-            return self.kept[name]
-        return load_picture(self.root / name, self.frame, crop=crop).pixels
 
 
 def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:

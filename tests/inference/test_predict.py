@@ -530,7 +530,7 @@ def test_a_model_is_loaded_by_what_it_is(untrained, untrained_answerer, pictures
         (lambda: load(tell, device="tpu"), UsageError, "device 'tpu'"),
         (lambda: Answerer.load(tell), ModelError, "is a captioner; use it with: gazetell caption"),
         (lambda: Captioner.load(ask), ModelError, "is an answerer; use it with: gazetell ask"),
-        (lambda: load(ask, ask), ModelError, "an ensemble is of captioners"),
+        (lambda: load(ask, ask), ModelError, "an ensemble takes only captioners"),
         (lambda: load(tell, ask), ModelError, "is an answerer"),
     ):
         with pytest.raises(error, match=said):
@@ -648,3 +648,22 @@ def test_an_ensemble_has_one_cnn_and_one_vocabulary(untrained, pictures, tmp_pat
     other.tokenizer = Tokenizer.train(["other words"], min_frequency=1)
     with pytest.raises(ModelError, match="another vocabulary"):
         Captioner(one, other)
+
+
+def test_lists_of_pictures_of_all_kinds(captioner, answerer, pictures):
+    image = Image.open(pictures[0]).convert("RGB")
+    array = np.asarray(image)
+    kinds = [
+        pictures[0],
+        image,
+        array,
+        torch.from_numpy(array.copy()).permute(2, 0, 1),
+        array / 255,
+    ]
+    for caption in captioner.caption(kinds):
+        same(caption, captioner.caption(pictures[0]))
+    first = answerer.ask(pictures[0], "is there a circle?")
+    for answer in answerer.ask(tuple(kinds), "is there a circle?"):
+        same(answer, first)
+    assert [x.encoder for x in captioner.encode(kinds)] == [captioner.fingerprint] * len(kinds)
+    assert captioner.caption([]) == []

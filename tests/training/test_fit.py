@@ -20,6 +20,7 @@ from filelock import FileLock
 import gazetell
 from gazetell import scenes
 from gazetell.data.answers import AnswerVocabulary
+from gazetell.data.batches import PixelSource
 from gazetell.data.records import Dataset
 from gazetell.data.text import Question, Tokenizer
 from gazetell.data.vectors import write_vectors
@@ -36,7 +37,6 @@ from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.confidence import fit_temperature
 from gazetell.models.folder import load_model, save_model, update_metrics
-from gazetell.pictures import PixelSource
 from gazetell.training import captions, devices, fit
 from gazetell.training.fit import finish, resume, train
 from gazetell.training.options import train_options
@@ -878,7 +878,7 @@ def test_nothing_of_another_is_written_over(name, tiny, tmp_path):
 
 
 def test_a_picture_that_cannot_be_opened_is_one_line_from_a_worker(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("gazetell.pictures.KEEP_BYTES", 0)
+    monkeypatch.setattr("gazetell.data.batches.KEEP_BYTES", 0)
     shutil.copytree(tiny.data, tmp_path / "data")
     broken = next((tmp_path / "data/images").iterdir())
     broken.write_text("no picture")

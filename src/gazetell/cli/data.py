@@ -9,13 +9,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from ..data.prepare import RECORDS, Summary, summarise
-from ..data.prepare import prepare as prepare_dataset
+from ..data.prepare import Summary, read_and_prepare, summarise
 from ..data.readers import READERS
-from ..data.readers.rows import BadRows
 from ..data.readers.vqa import write_vqa_text
-from ..data.records import Dataset, open_part, part_of
-from ..errors import UsageError
+from ..data.records import Dataset
 from ..process import bar
 from .terminal import on_terminal, print_json, report
 
@@ -40,15 +37,6 @@ class _Preparing:
     json: bool = False
 
 
-def _refuse_own(out: Path, prepared: list[str], others: list[Any]) -> None:
-    """Keep ``--out`` from replacing what is read: a prepared dataset, or one of its files."""
-    replaced = {(out / name).resolve() for name in (*RECORDS, "dataset.json")}
-    own = [text for text in prepared if Path(part_of(text)[0]).resolve() == out.resolve()]
-    own += [str(x) for x in others if isinstance(x, Path) and x.resolve() in replaced]
-    if own:
-        raise UsageError(f"--out {out}: {own[0]} is read here; expected another folder")
-
-
 def _verb(reader: Callable[..., Dataset]) -> Callable[..., None]:
     """The verb of a reader: its own options, --out, and those of every source."""
     taken = inspect.signature(reader).parameters
@@ -59,17 +47,12 @@ def _verb(reader: Callable[..., Dataset]) -> Callable[..., None]:
         common: Annotated[_Preparing, Parameter(name="*")] = _Preparing(),
         **options: Any,
     ) -> None:
-        read = [*common.without, *(map(str, arguments) if "prepared" in taken else ())]
-        _refuse_own(out, read, [*arguments, *options.values()])
-        bad, without = BadRows(skip=common.skip_bad), [open_part(text) for text in common.without]
-        if "pictures" in taken:
-            options["pictures"] = out / "images"
+        how = {"skip_bad": common.skip_bad, "without": common.without, "check": common.check}
         with bar("pictures", on_terminal()) if "progress" in taken else nullcontext() as update:
             if "progress" in taken:
                 options["progress"] = update
-            dataset = reader(*arguments, bad=bad, **options)
-        options = {"check_images": common.check, "without": without, "bad": bad}
-        _show(prepare_dataset(dataset, out, **options), common.json)
+            summary = read_and_prepare(reader, *arguments, out=out, **how, **options)  # type: ignore[arg-type]
+        _show(summary, common.json)
 
     given = ("bad", "pictures", "progress")
     own = [option for name, option in taken.items() if name not in given]

@@ -12,6 +12,7 @@ Shapes: ``B`` pictures, ``N`` captions or questions, ``T`` words (of a caption w
 import logging
 from collections.abc import Collection, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 import numpy as np
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..pictures import Area, random_crop
+from ..pictures import WHOLE, Area, Frame, load_picture, load_pictures, random_crop, stack_pixels
 from .answers import AnswerVocabulary, Target
 from .records import CaptionRecord, QuestionRecord
 from .text import Tokenizer
 
 logger = logging.getLogger(__name__)
+KEEP_BYTES = 1 << 30  # pictures that fit into this are opened once instead of once an epoch
 
 
 class CaptionBatch(NamedTuple):
@@ -58,6 +60,45 @@ class Source(Protocol):
         self, names: Sequence[str], mirrored: np.ndarray, crops: Sequence[Area] | None = None
     ) -> Tensor:
         """The pictures (B, ...) or B areas of them, mirrored where ``mirrored`` (B,) says so."""
+
+
+class PixelSource:
+    """Opens pictures for training as uint8 images (B, 3, S, S), kept in memory if they all fit.
+
+    Args:
+        root: folder of the pictures.
+        names: all that will be asked for.
+        frame: of the encoder.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], frame: Frame) -> None:
+        self.root, self.frame = root, frame
+        self.kept: dict[str, np.ndarray] = {}
+        if len(names) * 3 * frame.size**2 <= KEEP_BYTES:
+            loaded = load_pictures([root / name for name in names], frame, batch=64)
+            pixels = (one for batch in loaded for one in stack_pixels(batch).numpy())
+            self.kept = dict(zip(names, pixels, strict=True))
+
+    def load(
+        self, names: Sequence[str], mirrored: np.ndarray, crops: Sequence[Area] | None = None
+    ) -> Tensor:
+        """The pictures (B, 3, S, S), mirrored where ``mirrored`` (B,) says so.
+
+        Args:
+            names: B of those above, or others in the folder.
+            mirrored: (B,) after cropping.
+            crops: an area of each one's input, as ``random_crop`` draws them; the file is then
+                opened anew, as large as the crop needs. None for the whole input.
+        """
+        areas = [WHOLE] * len(names) if crops is None else crops
+        images = [self._pixels(name, area) for name, area in zip(names, areas, strict=True)]
+        images = [x[:, :, ::-1] if m else x for x, m in zip(images, mirrored, strict=True)]
+        return torch.from_numpy(np.stack(images))
+
+    def _pixels(self, name: str, crop: Area) -> np.ndarray:
+        if crop == WHOLE and name in self.kept:
+            return self.kept[name]
+        return load_picture(self.root / name, self.frame, crop=crop).pixels
 
 
 class NoPictures:

@@ -13,12 +13,13 @@ the accuracy of each split.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from ..metrics.answers import normalise_answer
 from ..pictures import open_image
 from .answers import AnswerVocabulary, coverage, modal_answer
 from .readers.rows import BadRow, BadRows
-from .records import SPLITS, Dataset, QuestionRecord, picture_keys
+from .records import SPLITS, Dataset, QuestionRecord, open_part, part_of, picture_keys
 from .text import unspaced_warning, word_counts
 
 Check = Literal["exists", "decode", "none"]
@@ -221,6 +222,43 @@ def prepare(
     summary = _summary(dataset, folder, bad, reasons, digests)
     _write(dataset, folder, quarantine)
     return summary
+
+
+def read_and_prepare(
+    reader: Callable[..., Dataset],
+    *arguments: Any,
+    out: Path,
+    skip_bad: bool = False,
+    without: Sequence[str] = (),
+    check: Check = "exists",
+    **options: Any,
+) -> Summary:
+    """Read a dataset and prepare it, as ``gazetell data`` does.
+
+    Args:
+        reader: one of ``READERS``.
+        arguments: of the reader.
+        out: the folder to write.
+        skip_bad: leave bad rows and pictures out, see ``prepare``.
+        without: prepared datasets, or FOLDER:SPLIT, whose pictures are left out.
+        check: ``check_images`` of ``prepare``.
+        options: of the reader.
+
+    Raises:
+        UsageError: ``out`` is read, too. Else as the reader and ``prepare``.
+    """
+    taken = inspect.signature(reader).parameters
+    read = [*without, *(map(str, arguments) if "prepared" in taken else ())]
+    own = [text for text in read if Path(part_of(text)[0]).resolve() == out.resolve()]
+    replaced = {(out / name).resolve() for name in (*RECORDS, "dataset.json")}
+    others = [x for x in (*arguments, *options.values()) if isinstance(x, Path)]
+    if own := own + [str(x) for x in others if x.resolve() in replaced]:
+        raise UsageError(f"--out {out}: {own[0]} is read here; expected another folder")
+    bad, left = BadRows(skip=skip_bad), [open_part(text) for text in without]
+    if "pictures" in taken:
+        options["pictures"] = out / "images"
+    dataset = reader(*arguments, bad=bad, **options)
+    return prepare(dataset, out, check_images=check, without=left, bad=bad)
 
 
 def summarise(dataset: Dataset) -> Summary:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice, tee
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ import torch
 from ..data.batches import pad_rows
 from ..data.text import Question, Tokenizer, read_question
 from ..errors import ImageError, ModelError, UsageError
-from ..features import Computing, Model, Picture
+from ..features import Computing, Model, Picture, Several
 from ..models.confidence import check_bound, judge
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, n_best
 from ..models.encoders import Grid
@@ -94,11 +94,15 @@ class Captioner(Model):
         models = [told(path, load_kind(path, CaptionerFolder, trust=trust)) for path in named]
         return cls(*models, **how)
 
-    def caption(self, image: Picture, **options: Any) -> Caption:
-        """Tell what a picture shows.
+    @overload
+    def caption(self, image: Picture, **options: Any) -> Caption: ...
+    @overload
+    def caption(self, image: Several, **options: Any) -> list[Caption]: ...
+    def caption(self, image: Picture | Several, **options: Any) -> Caption | list[Caption]:
+        """Tell what a picture shows; a list of pictures gives a list.
 
         Args:
-            image: a path, the bytes of a file, a PIL image, or an ``Encoding``.
+            image: what ``encode`` takes.
             options: fields of ``DecodingOptions`` that differ from the model's own, such as
                 ``beam=5``, ``max_length=12`` or ``sample=True, beam=1``.
 
@@ -106,6 +110,8 @@ class Captioner(Model):
             ImageError: the picture cannot be opened.
             UsageError: an option that does not exist, is out of its range or has no effect.
         """
+        if isinstance(image, list | tuple):
+            return self.captions(image, **options)
         return self.captions([image], **options)[0]
 
     def captions(self, images: Sequence[Picture], **options: Any) -> list[Caption]:
@@ -265,18 +271,36 @@ class Answerer(Model):
         (chosen,) = named_or_photo(() if path is None else (path,))
         return cls(told(chosen, load_kind(chosen, AnswererFolder, trust=trust)), **how)
 
+    @overload
     def ask(
         self,
         image: Picture,
         question: str,
         *,
+        abstain_below: float | None = ...,
+        evidence: bool = ...,
+    ) -> Answer: ...
+    @overload
+    def ask(
+        self,
+        image: Several,
+        question: str,
+        *,
+        abstain_below: float | None = ...,
+        evidence: bool = ...,
+    ) -> list[Answer]: ...
+    def ask(
+        self,
+        image: Picture | Several,
+        question: str,
+        *,
         abstain_below: float | None = None,
         evidence: bool = False,
-    ) -> Answer:
-        """Answer a question about a picture.
+    ) -> Answer | list[Answer]:
+        """Answer a question about a picture; about each of a list.
 
         Args:
-            image: a path, the bytes of a file, a PIL image, or an ``Encoding``.
+            image: what ``encode`` takes.
             question: in words; ``Answer.cut`` counts those that the model does not read.
             abstain_below: mark the answer as abstained where its confidence is lower; the model's
                 own bound if not given.
@@ -286,7 +310,10 @@ class Answerer(Model):
             ImageError: the picture cannot be opened.
             UsageError: a question without words, or a bound outside 0 to 1.
         """
-        return self.ask_all(image, [question], abstain_below=abstain_below, evidence=evidence)[0]
+        how: Any = {"abstain_below": abstain_below, "evidence": evidence}
+        if isinstance(image, list | tuple):
+            return [self.ask_all(x, [question], **how)[0] for x in self.encode_all(image)]
+        return self.ask_all(image, [question], **how)[0]
 
     def ask_all(
         self,

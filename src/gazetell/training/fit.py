@@ -42,7 +42,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from .. import __version__
-from ..data.batches import NoPictures, Source
+from ..data.batches import NoPictures, PixelSource, Source
 from ..data.records import Dataset
 from ..errors import ModelError, StoppedError, UsageError
 from ..features import build_cache
@@ -50,7 +50,6 @@ from ..files import atomic_path, read_json, read_jsonl, write_error, write_json,
 from ..models.folder import KINDS, ModelFolder, has_model, load_model, read_config, save_model
 from ..models.options import import_architecture
 from ..models.precision import choose_precision
-from ..pictures import PixelSource
 from ..process import bar
 from .answers import Answers
 from .captions import Captions, RewardedCaptions

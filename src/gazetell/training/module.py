@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ..data.batches import Source
+from ..data.batches import PixelSource, Source
 from ..errors import GazetellError, UsageError
 from ..files import read_jsonl, write_jsonl
 from ..metrics import TITLES
-from ..pictures import PixelSource
 from ..process import Pace
 from .devices import Ranks, Shares
 from .task import Report, Task
