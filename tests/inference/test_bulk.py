@@ -141,7 +141,7 @@ def test_both_formats_have_one_schema_answers_and_errors(model, build, home):
         assert (done.pictures, done.captioned, len(done.failed)) == (5, 4, 1)
     rows = rows_in(home / "out.parquet")
     assert rows == rows_in(home / "lines.jsonl")
-    names = ["picture", "caption", "confidence", "sure", "log_prob", "ended"]
+    names = ["picture", "caption", "confidence", "sure", "log_prob", "ended", "unfamiliar"]
     for question in ASKED:
         names += [question, f"{question} (confidence)"]
     assert list(rows[0]) == [*names, "error"]

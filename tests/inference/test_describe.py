@@ -82,6 +82,7 @@ def test_all_three_forms_tell_every_picture(model, folder, tmp_path):
     assert (done.pictures, done.captioned, done.failed) == (5, 5, [])
     rows = table(tmp_path / "out.csv")
     columns = ["picture", "caption", "alt_text", "confidence", "probability", "log_prob", "ended"]
+    columns += ["unfamiliar"]
     assert list(rows[0]) == columns
     assert [row["picture"] for row in rows] == NAMES
     for row in rows:
@@ -94,7 +95,8 @@ def test_all_three_forms_tell_every_picture(model, folder, tmp_path):
         describe(model, folder, tmp_path / f"out{suffix}")
     lines = [json.loads(line) for line in (tmp_path / "out.JSONL").read_text().splitlines()]
     assert [{n: str(v) for n, v in line.items()} for line in lines] == [
-        row | {"ended": row["ended"].title(), "confidence": "None"} for row in rows
+        row | {"ended": row["ended"].title(), "confidence": "None", "unfamiliar": "None"}
+        for row in rows
     ]
     told = sheet(tmp_path / "out.html")["rows"]
     assert told == sorted(told, key=lambda row: row["log_prob"])  # least sure first

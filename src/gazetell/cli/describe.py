@@ -93,6 +93,7 @@ def describe(
     for count, what in (
         (done.cut, "captions cut at --max-length (ended: false)"),
         (done.empty, f"pictures for which the model found no words{left_out}"),
+        (done.unfamiliar, "pictures unlike those that the model learned from (unfamiliar: true)"),
         (done.gone, f"pictures captioned before that are no longer in {source}, left out"),
     ):
         if count:

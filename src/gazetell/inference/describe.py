@@ -73,6 +73,7 @@ class Described:
         cut: captions that were cut off at the greatest length; of parts, by this run.
         empty: pictures for which the model found no words; of parts, in this run.
         gone: pictures captioned before that are no longer in the source, and not in the output.
+        unfamiliar: pictures unlike those that the model learned from; of parts, in this run.
     """
 
     pictures: int
@@ -81,6 +82,7 @@ class Described:
     cut: int = 0
     empty: int = 0
     gone: int = 0
+    unfamiliar: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,8 @@ class Describer:
             row["confidence"] = round(caption.confidence, 5)
         if caption.sure is not None:
             row["sure"] = caption.sure
+        if caption.unfamiliar is not None:
+            row["unfamiliar"] = caption.unfamiliar
         if answers:
             row["answers"] = [[answer.text, round(answer.confidence, 5)] for answer in answers]
         if self.task.thumbs and picture.preview is not None:
@@ -351,6 +355,7 @@ def _into_table(
         cut=sum(not row["ended"] for row in told),
         empty=sum(not row["caption"] for row in told),
         gone=len(known.keys() - stamps.keys()),
+        unfamiliar=sum(row.get("unfamiliar") is True for row in told),
     )
 
 
@@ -381,6 +386,7 @@ def _into_parts(
                 failed,
                 made.cut + sum(not row.get("ended", True) for row in rows),
                 made.empty + sum(row.get("caption") == "" for row in rows),
+                unfamiliar=made.unfamiliar + sum(row.get("unfamiliar") is True for row in rows),
             )
             update(made.pictures if counted else len(done) + number, total or 0)
     if not made.pictures:
@@ -453,6 +459,13 @@ def _check_questions(model: Captioner, answerer: Answerer | None, questions: Seq
             log.warning(f"{question}: unknown words: {', '.join(read.unknown)}")
         if read.cut:
             log.warning(f"{question}: words not read, at the end: {read.cut}")
+    if model.novelty and answerer.novelty:
+        far = answerer.novelty.unfamiliar(model.novelty.centroids)
+        if 2 * sum(far) > len(far):
+            log.warning(
+                "captions and answers are by models that learned from different kinds of pictures; "
+                "at most one of them knows yours"
+            )
 
 
 def identity(model: Captioner | Answerer) -> str:
@@ -466,6 +479,8 @@ def identity(model: Captioner | Answerer) -> str:
     if isinstance(model, Captioner):
         if model.confidence is not None:
             digest.update(repr(model.confidence).encode())
+        if model.novelty is not None:
+            digest.update(repr(model.novelty.to_dict()).encode())
         for captioner in model.decoder.captioners:
             config = captioner.config.items()  # type: ignore[union-attr,operator]
             digest.update(repr(sorted(config)).encode())

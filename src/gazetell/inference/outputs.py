@@ -36,11 +36,14 @@ from .sources import file_system, need
 
 Row = dict[str, Any]
 FORMAT = 1  # of the journal and of the parts
-COLUMNS = ("picture", "caption", "alt_text", "confidence", "probability", "log_prob", "ended")
+COLUMNS = (
+    *("picture", "caption", "alt_text", "confidence", "probability", "log_prob", "ended"),
+    "unfamiliar",
+)
 # Of parts, with their types in Parquet; answers come before the error.
 PART_COLUMNS = {
     **{"picture": "string", "caption": "string", "confidence": "double", "sure": "bool"},
-    **{"log_prob": "double", "ended": "bool"},
+    **{"log_prob": "double", "ended": "bool", "unfamiliar": "bool"},
 }
 KINDS = ("string", "double")  # of an answer and its confidence
 PART = r"part-(\d+)\.(?:parquet|jsonl)"
@@ -368,7 +371,9 @@ def table_text(rows: Sequence[Row], questions: Sequence[str], as_csv: bool) -> s
         if as_csv:
             safe = {name: spreadsheet_text(str(told[name])) for name in texts}
             safe["picture"] = spreadsheet_name(row["picture"])
-            writer.writerow(told | safe | {"ended": str(row["ended"]).lower()})
+            marks = ("ended", "unfamiliar")
+            known = {name: str(row[name]).lower() for name in marks if name in row}
+            writer.writerow(told | safe | known)
         else:
             text.write(json.dumps(told, ensure_ascii=False) + "\n")
     return text.getvalue()
@@ -424,7 +429,7 @@ def review_sheet(
         key: tells the reviews of this sheet from those of others in the same browser.
     """
     keys = ("picture", "log_prob", "ended", "stamp", "thumb", "width", "height")
-    fitted = ("confidence", "sure")
+    fitted = ("confidence", "sure", "unfamiliar")
     level = "confidence" if all("confidence" in row for row in rows) else "log_prob"
     content = {
         "key": key,

@@ -65,7 +65,9 @@ from .schemas import (
 )
 
 Kind = TypeVar("Kind", Captioner, Answerer)
-EXAMPLES = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")  # of the page
+# Of the page; the scenes are for models that know that they are like what they learned from.
+PHOTOGRAPHS = ("chelsea.jpg", "coffee.jpg", "astronaut.jpg")
+EXAMPLES = (*PHOTOGRAPHS, "scene-1.png", "scene-2.png", "scene-3.png")
 OPTIONS = set(DecodingOptions.__dataclass_fields__)
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -142,8 +144,9 @@ class Service:
     async def warm_up(self) -> None:
         """A first pass through every model: memory is taken and kernels are chosen now."""
         try:
-            for name in EXAMPLES if self.models else ():
-                judged = NoveltyWork(next(iter(self.models.values())))
+            first = next(iter(self.models.values()), None)
+            for name in EXAMPLES if first and first.novelty else PHOTOGRAPHS if first else ():
+                judged = NoveltyWork(first)
                 with suppress(ImageError):  # over a limit of this service
                     content = (files("gazetell") / "examples" / name).read_bytes()
                     picture = await self.engine.open(content, judged)
