@@ -299,6 +299,7 @@ def _rewarded(options: Any) -> bool:
     return getattr(options, "reward", "none") != "none"
 
 
+OFF = (None, False, 0, "none")  # values that need no effect
 # Where an option does something, and why it is refused elsewhere.
 USED: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(OVERFIT, (lambda o: not o.overfit, "has no effect with --overfit")),
@@ -460,8 +461,7 @@ def train_options(
             drop(name, f"{architecture} has no such option; expected one of {owners}")
     try:
         for name, (condition, why) in USED.items():
-            off = values.get(name) in (None, False, 0, "none")
-            if not off and not condition(made(**values | taken)):
+            if values.get(name) not in OFF and not condition(made(**values | taken)):
                 drop(name, why)
         options = made(**values | taken)
     except UsageError as error:
@@ -545,7 +545,8 @@ def recipe_text(options: TrainOptions, head: str) -> str:
     for name in flags(options.architecture):
         value = getattr(options, name, None)  # of other architectures there is none
         brought = options.init_from and name in VOCABULARY
-        if value in (None, ()) or brought or not (name not in USED or USED[name][0](options)):
+        idle = name in USED and value not in OFF and not USED[name][0](options)
+        if value in (None, ()) or brought or idle:
             continue
         # A string, number, truth value or list of JSON is one of TOML, too.
         lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
