@@ -177,7 +177,7 @@ def measure_int8(options: Namespace) -> dict[str, Any]:
         figures = score_captions(people, told)
         size = sum(x.stat().st_size for x in folder.rglob("*.onnx")) / 1e6
         result[name] = {"CIDEr": 100 * figures["cider"], "MB": size}
-        print(f"{name}: {len(people)} pictures, CIDEr {100 * figures['CIDEr']:.2f}, {size:.1f} MB")
+        print(f"{name}: {len(people)} pictures, CIDEr {100 * figures['cider']:.2f}, {size:.1f} MB")
     return result
 
 
