@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 ifdef CPU
-INSTALL := $(BIN)/python -m uv pip install --quiet --torch-backend cpu -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet uv && $(BIN)/python -m uv pip install --quiet --torch-backend cpu -c constraints.txt
 endif
 
 .PHONY: demo demo-train test lint messages wheel clean chromium
@@ -39,7 +39,6 @@ wheel: .venv/dev.stamp
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gazetell needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(if $(CPU),.venv/bin/python -m pip install --disable-pip-version-check --quiet uv)
 
 .venv/run.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e .

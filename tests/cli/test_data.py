@@ -124,7 +124,9 @@ def test_a_table(run, mistake, tmp_path):
     assert "note: t.csv: read as ';' between fields; --encoding or --delimiter if wrong\n" in err
     assert "note: pictures found although slash, letter case or Unicode form differ: 1 " in err
     asked, both = ["--question-column", "ask"], "--caption-column and --question-column"
-    mistake(3, f"error: {table}:1: no column 'answer'; columns: image, ask, say\n", *here, *asked)
+    hint = "expected one, or its name: --answer-column"
+    said = f"error: {table}:1: no column 'answer'; columns: image, ask, say; {hint}\n"
+    mistake(3, said, *here, *asked)
     told = f"error: {both}: expected only one of them\n"
     mistake(2, told, *here, *asked, "--caption-column", "say")
     told = f"error: --split-column set: {table}:1 has no such column; columns: image, ask, say\n"

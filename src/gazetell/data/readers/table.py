@@ -179,7 +179,8 @@ def _columns(
             if given[role] is not None:
                 option = f"{role}_column {given[role]}"
                 raise UsageError(f"{option}: {where} has no such column; {known}")
-            raise DataError(f"{where}: no column {role!r}; {known}")
+            named = "" if hint else f"; expected one, or its name: --{role}-column"
+            raise DataError(f"{where}: no column {role!r}; {known}{named}")
     return columns
 
 
