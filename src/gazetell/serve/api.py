@@ -141,17 +141,21 @@ class Service:
         self.attention: dict[str, bool] = {}  # of the models that are warm
         self.examples: list[str] = []  # for the page: what the first model can judge
 
+    async def choose_examples(self, model: Captioner | Answerer) -> None:
+        """The example pictures that are like what a model learned from."""
+        judged = NoveltyWork(model)
+        for name in EXAMPLES if model.novelty else PHOTOGRAPHS:
+            with suppress(ImageError):  # over a limit of this service
+                content = (files("gazetell") / "examples" / name).read_bytes()
+                picture = await self.engine.open(content, judged)
+                if not (await self.engine.run(picture, judged)).result:
+                    self.examples.append(name)
+
     async def warm_up(self) -> None:
         """A first pass through every model: memory is taken and kernels are chosen now."""
         try:
-            first = next(iter(self.models.values()), None)
-            for name in EXAMPLES if first and first.novelty else PHOTOGRAPHS if first else ():
-                judged = NoveltyWork(first)
-                with suppress(ImageError):  # over a limit of this service
-                    content = (files("gazetell") / "examples" / name).read_bytes()
-                    picture = await self.engine.open(content, judged)
-                    if not (await self.engine.run(picture, judged)).result:
-                        self.examples.append(name)
+            if first := next(iter(self.models.values()), None):
+                await self.choose_examples(first)
             for name, model in self.models.items():
                 size = model.encoder.size
                 grey = StoredPicture({model.fingerprint: np.full((3, size, size), 128, np.uint8)})
