@@ -324,7 +324,7 @@ def test_a_cache_that_cannot_be_used_is_passed_over_and_told(encoder, changeable
     build(changeable, encoder)
     (changeable.root / NAMES[0]).touch()
     assert find_cache(changeable, encoder, FP32, NAMES) is None
-    assert "lacks 1 of 11 pictures" in caplog.text
+    assert "lacks or has changed: 1 of 11 pictures" in caplog.text
     (folder / "00000.npy").write_bytes(b"")
     assert find_cache(changeable, encoder, FP32, NAMES) is None
     assert "00000.npy: is damaged" in caplog.text

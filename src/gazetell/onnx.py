@@ -160,8 +160,7 @@ class Model:
             attention=self._maps(attention[0][0] if attention else None),
             unknown=asked.unknown,
             cut=asked.cut,
-            abstained=top[0][1] < bound
-            or (abstain_below is None and bool(unfamiliar or asked.unreadable)),
+            abstained=top[0][1] < bound or (abstain_below is None and asked.unreadable),
             unfamiliar=unfamiliar,
         )
         return answer.of(x.view, x.doubt if abstain_below is None else "", x.image)

@@ -67,7 +67,7 @@ def test_no_row_is_lost_for_its_name(command, pictures, capfd, locale, form):
 def test_no_name_is_a_formula(command, pictures, monkeypatch):
     monkeypatch.chdir(pictures)
     _, out = command("caption =1+2.png --model ../tell --csv")
-    assert next(csv.DictReader(io.StringIO(out)))["picture"] == "'=1+2.png"
+    assert next(csv.DictReader(io.StringIO(out)))["picture"] == "./=1+2.png"
 
 
 def test_what_was_chosen_for_the_user_is_said(command, world, capfd):

@@ -170,7 +170,7 @@ def test_delimiter_and_encoding_by_name(tmp_path):
     with pytest.raises(DataError, match=r"t\.csv:2: is not utf-8 text"):
         table(path, encoding="utf-8")
     for options, told in (
-        ({"encoding": "latin-99"}, "encoding 'latin-99': is not known"),
+        ({"encoding": "latin-99"}, "encoding 'latin-99': is unknown"),
         ({"delimiter": "ab", "encoding": "cp1250"}, "delimiter 'ab': expected one character"),
     ):
         with pytest.raises(UsageError, match=told):

@@ -125,7 +125,7 @@ def test_addresses_are_read_through_their_file_system(model, home, monkeypatch):
         model.caption(home / "pictures" / name).text for name in NAMES
     ]
     assert len(open_source("s3://pictures/*/?.png").entries) == 2
-    with pytest.raises(UsageError, match="a sheet is of pictures on this machine"):
+    with pytest.raises(UsageError, match="a sheet takes pictures on this machine"):
         describe(model, "s3://pictures", home / "out.html")
     with pytest.raises(DataError, match="s3://nothing: does not exist"):
         open_source("s3://nothing")
@@ -209,7 +209,9 @@ def test_paths_of_a_column_that_are_none(model, home):
     errors = [row["error"] for row in rows_in(home / "out")]
     assert [bool(error) for error in errors] == [False, True, True]
     assert "there is no file" in errors[2]
-    with pytest.raises(DataError, match="column 'id': no file is where the first 3 rows say"):
+    with pytest.raises(
+        DataError, match="column 'id': none of the files of the first 3 rows exists"
+    ):
         describe(model, "p.parquet", "other", column="id")
 
 
@@ -318,7 +320,7 @@ MISTAKES = {
     "no rows": ("empty.parquet", "out", {"column": "x"}, r"empty\.parquet: has no rows"),
     "nothing": ("shards/x*.tar", "out", {}, r"nothing there that ends in \.tar"),
     "not Parquet": ("fake.parquet", "out", {"column": "x"}, r"is not a Parquet file"),
-    "table": ("shards/0.tar", "out.csv", {}, r"tables and sheets are of files that are pictures"),
+    "table": ("shards/0.tar", "out.csv", {}, r"tables and sheets take only picture files"),
     "suffix": ("pictures", "out.pdf", {}, r"expected a name that ends in \.csv"),
     "slash": ("pictures", "out.csv/", {}, r"expected a name that ends in"),
     "file": ("pictures", "fake.parquet", {}, r"--out fake\.parquet: is a file"),

@@ -252,3 +252,5 @@ def test_the_bound_to_abstain_below(right, bound):
 )
 def test_a_confidence_in_words(confidence, sure, least, word):
     assert certainty(confidence, sure, least) == word
+    unfamiliar = "fairly sure" if word == "sure" else word
+    assert certainty(confidence, sure, least, unfamiliar=True) == unfamiliar

@@ -369,7 +369,7 @@ def test_weights_of_timm_by_their_tag(monkeypatch, capfd):
         Encoder(EncoderConfig("timm/resnet18", "other"))
     with pytest.raises(UsageError, match="names the weights a1_in1k, not tv_in1k"):
         Encoder(EncoderConfig("timm/resnet18.a1_in1k", "tv_in1k"))
-    with pytest.raises(UsageError, match="timm has no such model; near: resnet"):
+    with pytest.raises(UsageError, match="timm has no such model; similar names: resnet"):
         EncoderConfig("timm/resnet_999")
 
 

@@ -187,7 +187,7 @@ def test_a_matrix_of_8_bits_without_its_scales_is_named(wide, tmp_path, scales):
         kept["captioner.state_gates.weight.scale"] = scale[:scales].clone()
     save_file(kept, tmp_path / "model.safetensors")
     resign(tmp_path, "model.safetensors")
-    refused(tmp_path, f"captioner.state_gates.weight has {scales or 0} scales", "one a row")
+    refused(tmp_path, f"captioner.state_gates.weight has {scales or 0} scales", "one per row")
 
 
 def test_a_pair_keeps_its_encoder_once(build, tmp_path):

@@ -188,7 +188,7 @@ def test_pictures_are_kept_while_they_are_used_and_there_is_room(models, monkeyp
 def test_examples_of_the_page_are_such_as_the_model_can_judge(untrained, threshold):
     model = Captioner(untrained(novelty=Novelty(np.eye(1, 128, dtype=np.float32), threshold)))
     with client_of(create_app({"tell": model})) as client:
-        assert len(client.get("/v1/models").json()["examples"]) == (3 if threshold > 0 else 0)
+        assert len(client.get("/v1/models").json()["examples"]) == (6 if threshold > 0 else 0)
         caption = client.post("/v1/caption", files={"image": png(90, 60)}).json()["captions"][0]
     assert caption["unfamiliar"] is (threshold < 0)
 

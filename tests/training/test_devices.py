@@ -157,9 +157,9 @@ def test_what_cannot_be_shared_is_refused(chosen, said, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("device", "chosen", "said"),
     [
-        ("mps", {}, "--devices 2: there is one mps"),
-        ("cuda:1", {}, "--devices 2: --device cuda:1 is one; expected cuda"),
-        ("cuda", {"devices": 4}, "--devices 4: GPUs here: 3"),
+        ("mps", {}, "--devices 2: there is only one mps"),
+        ("cuda:1", {}, "--devices 2: --device cuda:1 is a single one"),
+        ("cuda", {"devices": 4}, "--devices 4: this machine has 3 GPUs"),
         ("cuda", {"strategy": "fsdp", "ema": 0.9}, "--ema 0.9: "),
     ],
 )

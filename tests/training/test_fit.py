@@ -784,7 +784,7 @@ def test_one_device_is_used_and_the_others_are_named(tiny, tmp_path, monkeypatch
     with pytest.raises(WriteError):
         train(tiny.data, tmp_path, tiny.options(), report=lines.append)
     assert asked["devices"] == [1]
-    assert "2 GPUs are here; training uses one, cuda:1" in lines
+    assert "2 GPUs found; training uses one, cuda:1" in lines
 
 
 # -- what is left out, and what does not fit ---------------------------------------------------
@@ -873,7 +873,7 @@ def test_a_penalty_of_attention_needs_attention(tiny, tmp_path):
 @pytest.mark.parametrize("name", ["training.json", "recipe.toml", "csv", "checkpoints"])
 def test_nothing_of_another_is_written_over(name, tiny, tmp_path):
     (tmp_path / name).mkdir()
-    with pytest.raises(UsageError, match=f"holds {name} already"):
+    with pytest.raises(UsageError, match=f"already contains {name}"):
         tiny.train(tmp_path)
 
 

@@ -123,7 +123,7 @@ def report(line: str) -> None:
 
 def on_terminal() -> bool:
     """Whether progress bars make sense."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def print_json(value: Any) -> None:

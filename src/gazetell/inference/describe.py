@@ -433,7 +433,7 @@ def check_site(out: str | os.PathLike[str], url: str | None, questions: Sequence
             )
         return False
     if questions:
-        raise UsageError(f"--question: has no effect on {out}, which has alt texts alone")
+        raise UsageError(f"--question: has no effect on {out}, which holds only alt texts")
     if os.fspath(out).lower().endswith(WORDPRESS) and not re.match("https?://.", url or ""):
         raise UsageError(
             f"--out {out}: WordPress knows a picture by its address; expected --url "

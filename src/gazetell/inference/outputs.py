@@ -405,10 +405,15 @@ def site_text(title: str, rows: Sequence[Row], base: str, as_csv: bool) -> str:
     )
     lines = []
     for address, alt, row in told:
-        sure = certainty(row.get("confidence"), row.get("sure"))
+        sure = _certainty(row)
         remark = f" <!-- {sure} -->" if sure else ""
         lines.append(f'<img src="{html.escape(address)}" alt="{html.escape(alt)}">{remark}\n')
     return head + "".join(lines)
+
+
+def _certainty(row: Row) -> str | None:
+    """How sure the model is of the caption of a row, in a word."""
+    return certainty(row.get("confidence"), row.get("sure"), unfamiliar=row.get("unfamiliar"))
 
 
 def review_sheet(
@@ -439,7 +444,7 @@ def review_sheet(
             {name: row[name] for name in keys}
             | {name: row[name] for name in fitted if name in row}
             | {"caption": sentence(row["caption"], row["ended"]), "level": row[level]}
-            | {"certainty": certainty(row.get("confidence"), row.get("sure"))}
+            | {"certainty": _certainty(row)}
             for row in sorted(rows, key=lambda row: (row[level], row["picture"]))
         ],
     }

@@ -380,8 +380,7 @@ class Answerer(Model):
                 attention=_maps(None if attention is None else attention[n], grid),
                 unknown=question.unknown,
                 cut=question.cut,
-                abstained=chances[0] < bound
-                or (abstain_below is None and bool(unfamiliar or question.unreadable)),
+                abstained=chances[0] < bound or (abstain_below is None and question.unreadable),
                 unfamiliar=unfamiliar,
                 without_picture=None if plain is None else float(plain[n, places[0]]),
             )

@@ -93,8 +93,8 @@ class Caption(_Result):
         ended: False if the sentence was cut at the greatest length.
         confidence: calibrated probability that it is good (`gazetell.models.confidence`); None for
             a model without one, and for an ensemble, to which none was fitted.
-        sure: whether the confidence reaches the model's threshold; None likewise. False of a tiny,
-            very long or unfamiliar picture.
+        sure: whether the confidence reaches the model's threshold; None likewise. False of a tiny
+            or very long picture.
         unfamiliar: whether the picture is unlike those that the model learned from; None for a
             model that cannot tell.
         image: the picture, at most 640 px a side.
@@ -151,7 +151,7 @@ class Answer(_Result):
         unknown: words of the question that are not in the model's vocabulary.
         cut: how many words at the end of the question the model did not read.
         abstained: the confidence lies below the bound that was asked for, or below the model's
-            own; without a bound asked for also of a tiny, very long or unfamiliar picture, and
+            own; without a bound asked for also of a tiny or very long picture, and
             where an unknown word says what the question is about.
         unfamiliar: as of ``Caption``.
         without_picture: probability of the same answer when the picture is plain grey, if asked.

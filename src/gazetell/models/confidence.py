@@ -234,7 +234,7 @@ def judge(
     if confidence:
         share = float(confidence([caption], confidence.distance(rows, novelty))[0])
         sure = share >= confidence.threshold
-    return share, False if unfamiliar else sure, unfamiliar
+    return share, sure, unfamiliar
 
 
 def features(captions: Sequence[Decoded], distance: Floats) -> Floats:
@@ -370,7 +370,13 @@ def fit_abstaining(
     return 1.0 if reached is None else reached
 
 
-def certainty(confidence: float | None, sure: bool | None, least: float = 0.0) -> str | None:
+def certainty(
+    confidence: float | None,
+    sure: bool | None,
+    least: float = 0.0,
+    *,
+    unfamiliar: bool | None = None,
+) -> str | None:
     """A confidence in words: "not sure", "fairly sure" or "sure"; None where there is none.
 
     Args:
@@ -378,12 +384,14 @@ def certainty(confidence: float | None, sure: bool | None, least: float = 0.0) -
         sure: whether it reaches the model's own bound.
         least: below it a model is not sure either; ``LIKELY`` for answers. Of captions half is the
             level of people.
+        unfamiliar: whether the picture is; of such a one a model is at best fairly sure, since its
+            confidence was fitted to others.
     """
     if confidence is None:
         return None
     if not sure or confidence < least:
         return "not sure"
-    return "sure" if confidence >= SURE else "fairly sure"
+    return "sure" if confidence >= SURE and not unfamiliar else "fairly sure"
 
 
 def check_bound(value: float | None) -> None:

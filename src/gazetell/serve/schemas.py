@@ -176,7 +176,7 @@ class CaptionItem(Reply):
     @property
     def certainty(self) -> str | None:
         """See ``gazetell.models.confidence.certainty``."""
-        return certainty(self.confidence, self.sure)
+        return certainty(self.confidence, self.sure, unfamiliar=self.unfamiliar)
 
 
 class CaptionReply(Reply):
@@ -221,7 +221,7 @@ class AnswerItem(Reply):
     @property
     def certainty(self) -> str | None:
         """See ``gazetell.models.confidence.certainty``."""
-        return certainty(self.confidence, not self.abstained, LIKELY)
+        return certainty(self.confidence, not self.abstained, LIKELY, unfamiliar=self.unfamiliar)
 
 
 class AnswerReply(Reply):
