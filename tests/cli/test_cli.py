@@ -158,8 +158,7 @@ def test_a_picture_unlike_the_training_pictures_is_told(run, world, confidence):
     _, out, err = run("caption a.png data/images --model tell --csv", status=0)
     assert [row["unfamiliar"] for row in csv.DictReader(io.StringIO(out))] == ["true"] * 22
     assert "a.png (and 21 more of 22 pictures): is unlike" in err
-    _, out, err = run("ask a.png is-it is-it --model ask", status=0)
-    assert (out.count("not sure"), err.count(said)) == (0, 1)
+    assert run("ask a.png is-it is-it --model ask", status=0)[2].count(said) == 1
     assert json.loads(run("ask a.png is-it --model ask --json")[1])["unfamiliar"] is True
 
 

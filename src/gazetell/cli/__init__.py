@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from cyclopts import UNSET, App, CycloptsError, Group, Parameter, UnknownOptionError
@@ -162,14 +163,19 @@ def main() -> None:
     sys.exit(_status(tokens))
 
 
+def _options_of(tokens: list[str]) -> AbstractContextManager[None]:
+    """What ``train`` takes besides, where its line names an architecture of one's own."""
+    if tokens[:1] != ["train"]:
+        return nullcontext()
+    from .train import taking_own
+
+    return taking_own(tokens)
+
+
 def _status(tokens: list[str]) -> int:
     """Run a command; the exit status. Every error that a user can cause is one line here."""
     try:
-        with standard_streams():
-            if tokens[:1] == ["train"]:
-                from .train import take_own
-
-                take_own(tokens)
+        with standard_streams(), _options_of(tokens):
             status = app(
                 tokens, print_error=False, exit_on_error=False, result_action="return_value"
             )

@@ -3,7 +3,8 @@
 The options of ``train`` are those of training and of all architectures.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,14 +98,21 @@ def train(
     train_run(data, out, run, trust=trust, report=report, progress=on_terminal())
 
 
-def take_own(tokens: Sequence[str]) -> None:
+@contextmanager
+def taking_own(tokens: Sequence[str]) -> Iterator[None]:
     """Let ``train`` take the options of the own architecture that its command line names, too."""
     following = zip(tokens, [*tokens[1:], ""], strict=True)
     pairs = (x.partition("=")[::2] if "=" in x else (x, after) for x, after in following)
     named = dict(pairs).get("--architecture", "")
     import_architecture(named, trust=True)  # somebody wrote it there
-    taken = given_class("Given", flags(named).values()) if ":" in named else Given
-    train.__annotations__["options"] = Annotated[taken, Parameter(name="*")]
+    before = train.__annotations__["options"]
+    if ":" in named:
+        taken = given_class("Given", flags(named).values())
+        train.__annotations__["options"] = Annotated[taken, Parameter(name="*")]
+    try:
+        yield
+    finally:
+        train.__annotations__["options"] = before
 
 
 def reproduce(
