@@ -151,7 +151,7 @@ def test_a_picture_unlike_the_training_pictures_is_told(run, world, confidence):
     strange = {"novelty": Novelty(np.full((1, 128), 128**-0.5, np.float32), -1.0)}
     update_settings("tell", strange | {"confidence": confidence(threshold=0.0)})
     update_settings("ask", strange)
-    said = "a.png: is unlike the pictures that the model learned from: do not trust what"
+    said = "a.png: is unlike the pictures that the model learned from: check what is told of it"
     _, out, err = run("caption a.png --model tell", status=0)
     assert ("(not sure)" in out, said in err) == (False, True)
     assert json.loads(run("caption a.png --model tell --json")[1])["unfamiliar"] is True

@@ -602,9 +602,10 @@ def test_converted_answerers_answer_the_same(untrained_answerer, pictures, archi
 
 
 def test_public_names():
-    names = dir(gazetell)
-    assert {"Caption", "Answer", "Pair", "__version__", "load", "train", "evaluate"} <= set(names)
-    assert not [name for name in names if name.startswith("_") and name != "__version__"]
+    names = {"Answer", "Answerer", "Caption", "Captioner", "Dataset", "Evaluation", "Pair"}
+    names |= {"GazetellError", "__version__", "describe", "evaluate", "load", "metrics", "prepare"}
+    names |= {"resume", "scenes", "train"}
+    assert set(dir(gazetell)) == names
     assert all(getattr(gazetell, name) for name in names)
     with pytest.raises(AttributeError, match="Painter"):
         gazetell.Painter  # noqa: B018

@@ -15,12 +15,13 @@ import torch
 from service import QUESTIONS, client_of, figure, is_problem, png, text, wait_until
 
 from gazetell.data.text import sentence
+from gazetell.inference.load import load
 from gazetell.inference.predict import Answerer, Captioner
 from gazetell.models.confidence import LIKELY, Novelty, certainty
 from gazetell.models.decoding import DecodingOptions
 from gazetell.pictures import Frame
 from gazetell.serve import guard
-from gazetell.serve.api import create_app
+from gazetell.serve.api import PHOTOGRAPHS, create_app
 from gazetell.serve.guard import ServeOptions
 
 
@@ -191,6 +192,12 @@ def test_examples_of_the_page_are_such_as_the_model_can_judge(untrained, thresho
         assert len(client.get("/v1/models").json()["examples"]) == (6 if threshold > 0 else 0)
         caption = client.post("/v1/caption", files={"image": png(90, 60)}).json()["captions"][0]
     assert caption["unfamiliar"] is (threshold < 0)
+
+
+def test_the_model_in_the_box_is_shown_photographs():
+    photo = load("photo", device="cpu").captioner
+    with client_of(create_app({"photo": photo})) as client:
+        assert client.get("/v1/models").json()["examples"] == list(PHOTOGRAPHS)
 
 
 def test_models_and_limits(client):

@@ -28,7 +28,7 @@ from .terminal import (
     report,
 )
 
-UNFAMILIAR = "unlike the pictures that the model learned from: do not trust what is told of it"
+UNFAMILIAR = "unlike the pictures that the model learned from: check what is told of it"
 
 
 @dataclass(frozen=True)

@@ -142,18 +142,24 @@ class Service:
         self.examples: list[str] = []  # for the page: what the first model can judge
 
     async def choose_examples(self, model: Captioner | Answerer) -> None:
-        """The example pictures of a kind that the model knows; photographs where it cannot tell."""
-        judged = NoveltyWork(model)
+        """The example pictures of the kind that the model knows best; none where it knows neither.
+
+        Photographs where it cannot tell.
+        """
+        judged, known = NoveltyWork(model), dict[tuple[str, ...], int]()
         for kind in (PHOTOGRAPHS, SCENES) if model.novelty else (PHOTOGRAPHS,):
-            opened, known = list[str](), 0
+            opened, familiar = list[str](), 0
             for name in kind:
                 with suppress(ImageError):  # over a limit of this service
                     content = (files("gazetell") / "examples" / name).read_bytes()
                     picture = await self.engine.open(content, judged)
-                    known += not (await self.engine.run(picture, judged)).result
+                    familiar += not (await self.engine.run(picture, judged)).result
                     opened.append(name)
-            if known > len(kind) / 2:
-                self.examples += opened
+            known[tuple(opened)] = familiar
+        best = max(known.values())
+        self.examples = [
+            name for kind, count in known.items() if 0 < count == best for name in kind
+        ]
 
     async def warm_up(self) -> None:
         """A first pass through every model: memory is taken and kernels are chosen now."""

@@ -63,7 +63,7 @@
   // Rows: made when they are first drawn.
 
   function sureness(row) {
-    if (row.unfamiliar) return "not sure: unlike the pictures it learned from";
+    if (row.unfamiliar) return [row.certainty, "unlike the pictures it learned from"].filter(Boolean).join(", ");
     if (row.certainty) return row.certainty;
     if (row.part === null) return "";
     if (row.rank === 0) return "least sure";

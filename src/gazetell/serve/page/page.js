@@ -350,8 +350,7 @@ function bar(share, bound) {
 }
 
 function card({ answer, confidence, certainty, top, abstained, attention, ...found }, bound, fields) {
-  const why = fields.abstain_below !== undefined ? `; you asked for at least ${whole(bound)}`
-    : found.unfamiliar ? ", but the picture is unlike those I learned from" : "";
+  const why = fields.abstain_below !== undefined ? `; you asked for at least ${whole(bound)}` : "";
   const line = (text) => make("p", {}, text), share = percent(confidence);
   const passes = (attention?.maps ?? []).map((_, n) => {
     const button = gazeButton(`Pass ${n + 1}`, `Pass ${n + 1}`, attention, n);
@@ -368,6 +367,7 @@ function card({ answer, confidence, certainty, top, abstained, attention, ...fou
     make("ol", { className: "top", ariaLabel: "Likeliest answers" }, top.map((one) =>
       make("li", {}, make("span", {}, one.answer), bar(one.confidence), percent(one.confidence)))),
     found.unknown_words.length ? line(`Words I never learned: ${found.unknown_words.join(", ")}.`) : null,
+    found.unfamiliar ? line("The picture is unlike those I learned from.") : null,
     found.words_cut ? line(`It is too long for me: I did not read the last ${found.words_cut} words.`) : null,
     found.without_picture === null ? null
       : line(`Without the picture I would be ${percent(found.without_picture)} sure of “${answer}”.`),
