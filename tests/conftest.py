@@ -1,6 +1,7 @@
 """What many tests share: a small scenes dataset and an untrained model folder, made once."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def same_on_every_cpu():
         patch.setattr(precision, "_cpu_flags", set)
         patch.setattr(torch.backends.mps, "is_available", lambda: False)
         yield
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory):
+    """A function from a family of ``large_models.FAMILIES`` to a tiny repository of it."""
+    pytest.importorskip("transformers")
+    from large_models import save_large
+
+    home = tmp_path_factory.mktemp("large")
+
+    @cache
+    def repository(family: str) -> Path:
+        return save_large(home / family, family)
+
+    return repository
 
 
 @pytest.fixture(scope="session")
