@@ -1,12 +1,14 @@
 """One process against two, one thread and one core each: features, training, bulk captioning.
 
-    python benchmarks/scaling.py [--parts features training bulk] [--rounds 3] [--json FILE]
+    python benchmarks/scaling.py [--parts bare features training bulk] [--rounds 3] [--json FILE]
 
 The verbs themselves are run, on generated JPEG files. One process is bound to one core; two have
 two cores. ``features`` and ``bulk`` run on some pictures and on three times as many: the difference
 leaves out what starting takes, which is given too. ``training`` takes the seconds of the epochs
 after the first. What is compared takes turns; medians are given. Two processes are ``--engine ray``
 for features and bulk work (pip install 'gazetell[cluster]'), and ``--devices 2`` for training.
+``bare`` is what this machine gives at most: processes that know nothing of each other, each with
+torchvision's network in plain PyTorch on pictures of its own.
 """
 
 import json
@@ -30,7 +32,27 @@ from captioning import describe
 from gazetell.files import read_jsonl
 from gazetell.models.precision import choose_precision
 
-AIMS = {"features": 1.8, "training": 1.7, "bulk": 1.8}
+AIMS = {"bare": 2.0, "features": 1.8, "training": 1.7, "bulk": 1.8}
+BARE = """
+import sys, time
+import torch, torchvision
+from PIL import Image
+torch.set_num_threads(1)
+name, *paths = sys.argv[1:]
+network = torchvision.models.get_model(name).eval().to(memory_format=torch.channels_last)
+passed = network.features
+def batch(paths):
+    tensor = torchvision.transforms.functional.pil_to_tensor
+    opened = [tensor(Image.open(path).convert("RGB").resize((224, 224))) for path in paths]
+    return (torch.stack(opened).float() / 255).contiguous(memory_format=torch.channels_last)
+with torch.inference_mode():
+    passed(batch(paths[:16]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for start in range(0, len(paths), 16):
+        passed(batch(paths[start : start + 16]))
+print("done", flush=True)
+"""
 MORE = 3  # times as many pictures
 CPU = ("--device", "cpu", "--precision", "fp32")
 Measure = Callable[[Path, int, Namespace], dict[str, float]]
@@ -92,6 +114,25 @@ def difference(seconds: dict[int, float]) -> dict[str, float]:
     return {"rate": rate, "start": first - few / rate}
 
 
+def bare(folder: Path, processes: int, options: Namespace) -> dict[str, float]:
+    paths = [str(path) for path in sorted((folder / "pictures").iterdir())]
+    cores, began = sorted(os.sched_getaffinity(0))[:processes], time.perf_counter()
+    runs = []
+    for number in range(processes):
+        command = [sys.executable, "-c", BARE, options.encoder, *paths[number::processes]]
+        one = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        os.sched_setaffinity(one.pid, cores)
+        runs.append(one)
+    said = [run.stdout.readline() for run in runs if run.stdout]
+    start = time.perf_counter() - began
+    for run in runs:
+        print(file=run.stdin, flush=True)
+    said += [run.communicate()[0] for run in runs]
+    if any(run.returncode for run in runs):
+        raise SystemExit(f"the plain network failed: {said}")
+    return {"rate": len(paths) / (time.perf_counter() - began - start), "start": start}
+
+
 def features(folder: Path, processes: int, options: Namespace) -> dict[str, float]:
     how = ("--workers", "0", "--device", "cpu") if processes == 1 else ("--engine", "ray")
     seconds = {}
@@ -136,7 +177,12 @@ def bulk(folder: Path, processes: int, options: Namespace) -> dict[str, float]:
     return difference(seconds)
 
 
-PARTS: dict[str, Measure] = {"features": features, "training": training, "bulk": bulk}
+PARTS: dict[str, Measure] = {
+    "bare": bare,
+    "features": features,
+    "training": training,
+    "bulk": bulk,
+}
 
 
 def main() -> None:
