@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -609,31 +608,6 @@ def test_public_names():
     assert all(getattr(gazetell, name) for name in names)
     with pytest.raises(AttributeError, match="Painter"):
         gazetell.Painter  # noqa: B018
-
-
-def test_a_model_on_the_hub_is_fetched_once(model_folder, monkeypatch, pictures):
-    asked = []
-
-    def download(name, allow_patterns):
-        asked.append((name, allow_patterns))
-        return str(model_folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert load("hf://someone/captioner").caption(pictures[0]).text
-    ((name, patterns),) = asked
-    assert name == "someone/captioner"
-    assert not [pattern for pattern in patterns if "bin" in pattern or "pt" in pattern]
-
-
-def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
-    def fail(name, allow_patterns):
-        raise ConnectionError("no route\nto host")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(ModelError) as caught:
-        fetch("hf://someone/captioner")
-    assert str(caught.value) == "hf://someone/captioner: cannot be fetched: no route to host"
-    assert fetch("hf/someone") == Path("hf/someone")
 
 
 def test_an_ensemble_has_one_cnn_and_one_vocabulary(untrained, pictures, tmp_path):

@@ -1,21 +1,27 @@
-"""``gazetell push`` against a stand-in of the hub's HTTP API, and back from it."""
+"""``gazetell push`` to a stand-in of the hub's HTTP API, and downloads, whole and broken ones."""
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants
+import huggingface_hub.file_download
 import pytest
+from huggingface_hub.utils import _http
 
 from gazetell.cli import doctor
 from gazetell.errors import ModelError, UsageError, WriteError
 from gazetell.inference.load import Pair, load
-from gazetell.models.folder import is_pair, save_model, save_pair, update_metrics
+from gazetell.models.folder import fetch, is_pair, save_model, save_pair, update_metrics
 from gazetell.models.hub import push
 
 TOKEN = "hf_" + "x" * 34
@@ -24,7 +30,10 @@ LICENSES = ("cc-by-4.0", "apache-2.0")
 
 class Hub(BaseHTTPRequestHandler):
     """Repositories of the user ``someone``: made, committed to (small files in the commit itself,
-    large ones by LFS), and read. ``server.repos``: files and whether it is private."""
+    large ones by LFS), and read. ``server.repos``: files and whether it is private.
+
+    ``server.refused``: from the end of an address to status, code and message of the refusal.
+    ``server.cut``: from a file to how many bytes come before the connection breaks off."""
 
     def do_GET(self):
         repos = self.server.repos
@@ -32,6 +41,11 @@ class Hub(BaseHTTPRequestHandler):
             r"/(?:api/models/)?(\w+/\w+)((?:/(?:tree|resolve|revision)).*)?", self.path
         )
         name, rest = found.groups() if found else ("", None)
+        span = self.headers["Range"] or ""
+        self.server.got.append(f"{self.command} {rest and rest.split('/', 3)[-1]} {span}".strip())
+        for end, (status, code, said) in self.server.refused.items():
+            if self.path.split("?")[0].endswith(end):
+                return self._error(status, said, code)
         if (
             self.path.startswith("/api/models/")
             and self.headers["Authorization"] != f"Bearer {TOKEN}"
@@ -45,7 +59,15 @@ class Hub(BaseHTTPRequestHandler):
         if rest and rest.startswith("/resolve/"):
             path = rest.split("/", 3)[3]
             headers = {"X-Repo-Commit": "a" * 40, "ETag": f'"{tags[path]}"'}
-            return self._reply(contents[path], headers)
+            begin, size = int(span[6:-1] or 0), len(contents[path])
+            if span:
+                headers["Content-Range"] = f"bytes {begin}-{size - 1}/{size}"
+            if self.command == "GET" and path in self.server.cut:
+                self.close_connection = True
+                headers["Content-Length"] = str(size - begin)
+                part = contents[path][begin : self.server.cut[path]]
+                return self._reply(part, headers, 206 if span else 200)
+            return self._reply(contents[path][begin:], headers, 206 if span else 200)
         if rest and rest.startswith("/tree/"):
             every = [
                 {"type": "file", "path": k, "size": len(contents[k]), "oid": tags[k]} for k in files
@@ -116,7 +138,7 @@ class Hub(BaseHTTPRequestHandler):
     def _reply(self, value, headers=(), status=200):
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
-        for name, text in {**dict(headers), "Content-Length": str(len(body))}.items():
+        for name, text in {"Content-Length": str(len(body)), **dict(headers)}.items():
             self.send_header(name, text)
         self.end_headers()
         if self.command != "HEAD":
@@ -130,7 +152,8 @@ class Hub(BaseHTTPRequestHandler):
 def hub(monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    server.repos, server.large, server.asked = {}, {}, []
+    server.repos, server.large, server.asked, server.got = {}, {}, [], []
+    server.refused, server.cut = {}, {}
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     at = huggingface_hub.constants
     monkeypatch.setattr(at, "ENDPOINT", server.url)
@@ -140,6 +163,10 @@ def hub(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(at, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(at, "DOWNLOAD_CHUNK_SIZE", 4096)
+    now = SimpleNamespace(sleep=lambda seconds: None, time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr(huggingface_hub.file_download, "time", now)
+    monkeypatch.setattr(_http, "time", now)
     yield server
     server.shutdown()
     server.server_close()
@@ -256,3 +283,198 @@ def test_without_a_token_a_network_or_a_whole_model(hub, model_folder, monkeypat
     with pytest.raises(ModelError, match="is not a model folder"):
         push(str(model_folder), target, **known)
     assert not hub.asked
+
+
+# Downloads
+
+
+@pytest.fixture
+def name(hub, model_folder):
+    """A model on the hub, with what nobody needs beside it."""
+    files = {path.name: path.read_bytes() for path in model_folder.iterdir()}
+    more = ("pytorch_model.bin", "tf_model.h5", "onnx/model.onnx", "onnx/model.safetensors")
+    files |= dict.fromkeys(more, b"for another program")
+    hub.repos["someone/tell"] = {"files": files, "private": False}
+    return "hf://someone/tell"
+
+
+WANTED = ["README.md", "config.json", "metrics.json", "model.safetensors", "tokenizer.json"]
+
+
+def lies_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def asked_for(hub, file):
+    """How a file was asked for since the last call."""
+    spans = [line.partition(file)[2].strip() for line in hub.got if f"GET {file}" in line]
+    hub.got.clear()
+    return spans
+
+
+def test_only_what_is_needed_comes_and_comes_once(hub, name, monkeypatch, tmp_path, caplog):
+    assert lies_in(fetch(name)) == WANTED
+    assert asked_for(hub, "model.safetensors") == [""]
+    assert lies_in(fetch(f"{name}@v1.0")) == WANTED  # the same commit
+    assert asked_for(hub, "model.safetensors") == []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert load(name).tokenizer
+    assert not hub.got
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("files", "brought", "said"),
+    [
+        ({"model.safetensors": b"s"}, ["model.safetensors"], ""),
+        ({}, ["pytorch_model.bin"], "hf://someone/blip: has its weights only as .bin, which are"),
+    ],
+)
+def test_of_a_repository_of_transformers_bin_comes_where_there_is_nothing_else(
+    hub, files, brought, said, caplog
+):
+    texts = ["config.json", "merges.txt", "spiece.model", "chat_template.jinja", "modeling.py"]
+    files = files | dict.fromkeys([*texts, "pytorch_model.bin", "flax_model.msgpack"], b"{}")
+    hub.repos["someone/blip"] = {"files": files, "private": False}
+    assert lies_in(fetch("hf://someone/blip")) == sorted(texts + brought)
+    assert caplog.text.count(said or "someone") == bool(said)
+
+
+def test_a_download_goes_on_where_it_broke_off(hub, name):
+    half = hub.cut["model.safetensors"] = 4096 * 99
+    with pytest.raises(ModelError) as caught:
+        fetch(name)
+    said = str(caught.value)
+    assert said.startswith(f"{name}: the download broke off (peer closed connection")
+    assert said.endswith("; run this again: whole files are kept")
+    spans = asked_for(hub, "model.safetensors")  # at once it tried to go on
+    assert spans[0] == ""
+    assert set(spans[1:]) == {f"bytes={half}-"}
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    assert not list(cache.rglob("*.incomplete"))
+    (folder,) = cache.glob("models--*/snapshots/*")
+    assert lies_in(folder) == [file for file in WANTED if "safetensors" not in file]
+    hub.cut.clear()
+    assert load(name).tokenizer
+    assert [line for line in hub.got if line.startswith("GET") and "." in line] == [
+        "GET model.safetensors"
+    ]
+
+
+def test_a_server_that_breaks_off_once_is_not_noticed(hub, name, model_folder, monkeypatch):
+    content = (model_folder / "model.safetensors").read_bytes()
+    hub.cut["model.safetensors"] = 4096 * 9
+    now = SimpleNamespace(sleep=lambda seconds: hub.cut.clear(), monotonic=time.monotonic)
+    monkeypatch.setattr(huggingface_hub.file_download, "time", now)
+    assert (fetch(name) / "model.safetensors").read_bytes() == content
+    assert asked_for(hub, "model.safetensors") == ["", f"bytes={4096 * 9}-"]
+
+
+def test_a_file_of_another_size_is_not_taken(hub, name, monkeypatch):
+    send = Hub._reply
+
+    def shorter(self, value, headers=(), status=200):
+        wrong = self.command == "GET" and self.path.endswith("model.safetensors")
+        return send(self, value[:-9] if wrong else value, headers, status)
+
+    monkeypatch.setattr(Hub, "_reply", shorter)
+    with pytest.raises(ModelError, match=r"tell: .*should be of size \d+ but has size \d+.*again"):
+        fetch(name)
+    (folder,) = Path(huggingface_hub.constants.HF_HUB_CACHE).glob("models--*/snapshots/*")
+    assert "model.safetensors" not in lies_in(folder)
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+GATED = "Access to model someone/tell is restricted"
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ({"revision/main": (403, "GatedRepo", GATED)}, "with the account of your token$"),
+        ({"config.json": (403, "GatedRepo", GATED)}, r"is gated; ask for .*/someone/tell, with "),
+        ({"revision/main": (404, "RepoNotFound", "")}, "has no such repository, or it is p"),
+        (
+            {"revision/main": (401, "RepoNotFound", "Invalid username")},
+            "has no such repository, or",
+        ),
+        ({"revision/main": (503, None, "Overloaded")}, r"refuses \(503: .*try again later$"),
+        ({"tokenizer.json": (429, None, "Slow down")}, r"refuses \(429: .*try again later$"),
+        ({"revision/v2": (404, "RevisionNotFound", "Invalid rev")}, "has no such revision; expec"),
+        (
+            {"tokenizer.json": (404, "EntryNotFound", "")},
+            r"a file that it does not have \(.*token",
+        ),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(hub, name, refused, said):
+    hub.refused = refused
+    name += "@v2" * ("revision/v2" in refused)
+    with pytest.raises(ModelError, match=said) as caught:
+        fetch(name)
+    assert str(caught.value).startswith(f"{name}: ")
+    assert TOKEN not in str(caught.value)
+
+
+def test_without_a_token_a_network_or_room(hub, name, monkeypatch, tmp_path):
+    at = huggingface_hub.constants
+    hub.refused = {"revision/main": (401, "GatedRepo", GATED)}
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(at, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(ModelError, match=r"is gated; .*, then set HF_TOKEN to a token of y"):
+        fetch(name)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    hub.refused = {}
+    with pytest.raises(ModelError, match="does not know your token; mend HF_TOKEN, or run: hf au"):
+        fetch(name)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(at, "HF_HUB_OFFLINE", True)
+        with pytest.raises(
+            ModelError, match=r"is not whole in the cache \(.*, and HF_HUB_OFFLINE is"
+        ):
+            fetch(name)
+        patch.setattr(at, "HF_HUB_OFFLINE", False)
+        patch.setattr(at, "ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(ModelError, match=r"not whole in the .*cannot be reached .*refused"):
+            fetch(name)
+
+    def full(url, file, **_):
+        file.write(b"half")
+        raise FULL
+
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.file_download, "http_get", full)
+        with pytest.raises(ModelError, match=r"cache \(No space left .*make room there, or set"):
+            fetch(name)
+    hub.cut["model.safetensors"] = 9
+    with pytest.raises(ModelError, match="broke off"):
+        fetch(name)
+    monkeypatch.setattr(at, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"is not whole in the cache .*HF_HUB_OFFLINE is"):
+        fetch(name)
+
+
+@pytest.mark.parametrize(
+    ("target", "lost", "error", "said"),
+    [
+        ("hf://tell", (), UsageError, "expected hf://owner/name or hf://owner/name@revision$"),
+        ("hf://someone/tell@", (), UsageError, "expected hf://owner/name or"),
+        ("hf://someone/tell", ("config.json",), ModelError, "has no config.json; expected a model"),
+        (
+            *("hf://someone/tell", ("model.safetensors", "pytorch_model.bin"), ModelError),
+            r"has no weights; expected \.safetensors or \.bin files",
+        ),
+        ("hf://someone/tell", None, ModelError, r"lacks two\.safetensors, which its model\.safe"),
+    ],
+)
+def test_a_repository_without_a_whole_model(hub, name, target, lost, error, said):
+    files = hub.repos["someone/tell"]["files"]
+    for file in lost or ():
+        del files[file]
+    if lost is None:
+        weights = {"a": "model.safetensors", "b": "two.safetensors"}
+        files["model.safetensors.index.json"] = json.dumps({"weight_map": weights}).encode()
+    with pytest.raises(error, match=said) as caught:
+        fetch(target)
+    assert str(caught.value).startswith(f"{target}: ")

@@ -43,7 +43,7 @@ from .confidence import Confidence, Novelty
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
 from .options import import_architecture
-from .weights import check_finite, quiet
+from .weights import check_finite, download
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -428,8 +428,9 @@ def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:
     """The local folder of a model.
 
     Args:
-        path: a folder, ``hf://owner/name`` on the Hugging Face hub, or ``photo``, the model that
-            comes with gazetell (also ``photo/captioner`` and ``photo/answerer``).
+        path: a folder, ``hf://owner/name`` or ``hf://owner/name@revision`` on the Hugging Face
+            hub, or ``photo``, the model that comes with gazetell (also ``photo/captioner`` and
+            ``photo/answerer``).
         kind: ``captioner`` or ``answerer``: of a pair that model's folder.
 
     Raises:
@@ -439,7 +440,7 @@ def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:
         raise UsageError(f"model {path!r}: expected a model folder, hf://owner/name or {PHOTO}")
     name, folder = os.fspath(path), Path(path)
     if name.startswith("hf://"):
-        folder = _from_hub(name)
+        folder = download(name)
     elif folder.as_posix() in SHIPPED:
         if has_model(folder):
             log.warning("%s: the model in this folder is used, not the one of gazetell", name)
@@ -453,17 +454,6 @@ def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:
 def is_named_model(name: str) -> bool:
     """Whether a model is named that lies in no folder here: on the hub, or with gazetell."""
     return name.startswith("hf://") or Path(name).as_posix() in SHIPPED
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "README.md"]
-    try:
-        with quiet("huggingface_hub"):
-            return Path(snapshot_download(name.removeprefix("hf://"), allow_patterns=wanted))
-    except Exception as error:  # the hub's own errors have no common base
-        raise ModelError(f"{name}: cannot be fetched: {error}") from error
 
 
 def shipped(name: str = PHOTO) -> Path:

