@@ -1,5 +1,6 @@
 """What many tests share: a small scenes dataset and an untrained model folder, made once."""
 
+import functools
 import os
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,8 @@ def same_on_every_cpu():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(precision, "_cpu_flags", set)
-        patch.setattr(torch.backends.mps, "is_available", lambda: False)
+        # Cached as the real one is: torch's compiler unwraps it when it is first imported.
+        patch.setattr(torch.backends.mps, "is_available", functools.cache(lambda: False))
         yield
 
 

@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 
-import lightning  # noqa: F401  before conftest patches torch
 import matplotlib
 import pytest
 
