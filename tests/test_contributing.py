@@ -39,17 +39,15 @@ def example(name):
 
 @pytest.fixture(scope="module")
 def trained(scenes_folder, tmp_path_factory):
-    """A folder with the example's module and a run of it, trained by the real command."""
+    """A folder with the example's module and a run of it, trained by the command."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "mine.py").write_text(example("captioner"))
     command = f"train {scenes_folder} --out run --architecture {OWN} --depth 2 {SMALL}"
-    script = Path(sys.executable).with_name("gazetell")
-    start = (
-        [script]
-        if script.exists()
-        else [sys.executable, "-c", "from gazetell import cli; cli.main()"]
-    )
-    subprocess.run([*start, *command.split()], check=True, cwd=folder, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        assert cli._status(command.split()) == 0
+    del sys.modules["mine"]
     return folder
 
 
@@ -113,10 +111,7 @@ def test_a_run_of_it_is_resumed(own, scenes_folder):
 
 
 def test_its_options_stand_in_the_help_and_are_nobody_elses(own, tmp_path):
-    # In a process of its own: the parser keeps the standard output of whoever asked for help first.
-    code = "from gazetell import cli; cli.main()"
-    asked = [sys.executable, "-c", code, "train", "--architecture", OWN, "--help"]
-    text = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    text = own(f"train --architecture {OWN} --help").out
     assert re.search(
         r"--depth INT +Layers of the GRU +\(mine:", " ".join(text.split()).replace("│", "")
     )

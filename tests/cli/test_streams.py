@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from gazetell import cli
 from gazetell.errors import UsageError
@@ -108,7 +109,8 @@ def test_closed_streams(command, capfd, monkeypatch):
     assert command("models nowhere") == (5, "")
 
 
-def test_who_reads_only_the_beginning_hears_nothing(command, capfd):
+def test_who_reads_only_the_beginning_hears_nothing(command, capfd, monkeypatch):
+    monkeypatch.setattr(cli.app, "console", Console())  # silent ever after
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as output:
