@@ -14,19 +14,33 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
+# One process of two runs all tests of these files, which share what takes seconds to make.
+TOGETHER = ("test_onnx.py", "test_page.py", "test_photo.py", "test_review.py")
+# These take longest and come first, so that both processes end at about the same time.
+LONG = ("test_devices.py", "test_overfit.py", "test_house.py", "test_faults.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Both processes sort alike."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """One process runs all tests on replicas and starts Ray once.
+    """The tests on Ray run in one process, which starts it once; see ``TOGETHER``.
 
     xdist's own groups have no effect with pytest 9.2.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneRay(LoadScopeScheduling):
+    class Shared(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "ray" if "test_replicas.py" in nodeid or "[ray" in nodeid else nodeid
+            file = nodeid.partition("::")[0].rpartition("/")[2]
+            if file in ("test_cluster.py", "test_replicas.py") or "[ray" in nodeid:
+                return "ray"
+            return file if file in TOGETHER else nodeid
 
-    return OneRay(config, log)
+    return Shared(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

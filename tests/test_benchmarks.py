@@ -39,9 +39,11 @@ def test_it_runs_and_keeps_its_figures(name, tmp_path, monkeypatch):
     # They import each other. Behind all else: one of them is called onnx.
     monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER)])
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+    ended = None
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as stop:
-        assert not stop.code
+        ended = stop.code
+    assert not ended
     figures = json.loads(found.read_text())
     assert all(figures[part] for part in PARTS[name])

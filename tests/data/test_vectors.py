@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gensim.models import KeyedVectors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -45,6 +44,8 @@ def as_lists(vectors):
 
 
 def saved_by_gensim(path, words, matrix, binary=False):
+    from gensim.models import KeyedVectors  # takes a second
+
     keyed = KeyedVectors(matrix.shape[1])
     keyed.add_vectors(words, matrix)
     keyed.save_word2vec_format(str(path), binary=binary)
@@ -145,6 +146,8 @@ def test_reads_what_gensim_writes(tmp_path):
 
 @pytest.mark.parametrize("name", ["v.txt", "v.txt.gz"])
 def test_gensim_reads_what_is_written(tmp_path, name):
+    from gensim.models import KeyedVectors
+
     matrix = np.random.default_rng(2).normal(size=(4, 6)).astype(np.float32)
     words = ["<unk>", "don't", "café", "🐕"]
     write_vectors(tmp_path / name, words, matrix)

@@ -60,6 +60,8 @@ def rows_in(folder):
 
 def test_the_rows_are_those_of_this_process(started, home, models, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "SMALLEST", 4)
+    # One actor, for each imports torch; the features below come from two.
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1})
     captioner, answerer = models
     how = {"answerer": answerer, "questions": ["what is it ?"], "batch": 4}
     describe(captioner, home / "pictures", tmp_path / "here", **how)

@@ -28,9 +28,12 @@ def server_url(models):
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def replicas(untrained, untrained_answerer, confidence, tmp_path_factory):
-    """The same on two replicas: ``gazetell serve --engine ray``. It starts once a process."""
+    """The same on two replicas: ``gazetell serve --engine ray``.
+
+    It starts once, and ends before the tests of other packages: it is never quite idle.
+    """
     pytest.importorskip("ray.serve", reason="needs the extra [cluster]")
     if (os.cpu_count() or 1) < 2:
         pytest.skip("two replicas need two cores")

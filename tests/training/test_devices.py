@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -82,8 +83,14 @@ def test_two_processes_of_torchrun_train_as_one(tiny, tmp_path):
     """Batches of 5, 5, 5 and 1 of 16 pictures: the last leaves one process without a picture."""
     shutil.copytree(tiny.data, tmp_path / "data", ignore=shutil.ignore_patterns("features"))
     chosen = {"attention_penalty": 0.5, "batch": 5, "epochs": 3, "ema": 0.5, **FROZEN}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launcher += ["--master-port", str(devices.find_free_network_port()), "-m", "gazetell", "train"]
+    # It forks what has been imported once, which takes longer than all the rest.
+    script = tmp_path / "script.py"
+    script.write_text("from gazetell.cli import main\nmain()\n")
+    code = "import sys, gazetell.training.fit, torch.distributed.run as torchrun\n"
+    code += "torchrun.main(sys.argv[1:])"
+    port = str(devices.find_free_network_port())
+    launcher = [sys.executable, "-c", code, "--nproc-per-node", "2", "--master-port", port]
+    launcher += ["--start-method", "fork", "--run-path", script, "train"]
     command = [*launcher, tmp_path / "data", "--out", tmp_path / "two", *tiny.flags(**chosen)]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -124,7 +131,11 @@ def test_a_killed_process_ends_all_and_one_goes_on(tiny, tmp_path):
     alike(tiny, tmp_path / "whole", run)
 
 
-def test_a_failed_start_leaves_no_folder(tiny, tmp_path):
+def test_a_failed_start_leaves_no_folder(tiny, tmp_path, monkeypatch):
+    """The processes are forks here, which need not import torch anew as fresh ones must."""
+    monkeypatch.setattr(
+        devices, "start_processes", partial(devices.start_processes, start_method="fork")
+    )
     shutil.copytree(tiny.data, tmp_path / "data", ignore=shutil.ignore_patterns("features"))
     broken = next((tmp_path / "data/images").iterdir())
     broken.write_text("no picture")
@@ -219,12 +230,10 @@ def test_training_finds_its_threads_and_leaves_the_process_as_it_was(tiny, tmp_p
     slow, fast = [(3, 0), (0, 2)] * 2, [(1, 0), (0, 2)] * 2
     rates = iter([*fast, *slow, *fast])
     monkeypatch.setattr(devices, "_products", lambda threads: next(rates)[threads - 1])
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        lines = tiny.train(tmp_path, architecture="lstm", device="cpu", epochs=3)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+    now = [2]  # in name alone: threads that wait for a busy core are slow
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    lines = tiny.train(tmp_path, architecture="lstm", device="cpu", epochs=3)
+    assert now[-1] == 2
     said = [line[:5] for line in lines if line[:5] in ("epoch", "1 of ", "2 of ")]
     assert said == ["epoch", "1 of ", "epoch", "2 of ", "epoch"]
