@@ -18,6 +18,7 @@ TINY = {
     " --encoders small-cnn --precision bf16",
     "photo.py": "--parts caption --encoder small-cnn --words 20 --hidden 4 --length 2"
     " --repeats 1 --rounds 1",
+    "large.py": "--models photo --rounds 1 --pictures 1 --words 2",
     "onnx.py": "--parts size",
     "gpu.py": "--device cpu --quick --minutes 3 --parts equal decode training search features",
 }
@@ -26,6 +27,7 @@ PARTS = {
     "captioning.py": ("training", "decoding", "share"),
     "answering.py": ("training", "latency"),
     "photo.py": ("caption",),
+    "large.py": ("models",),
     "onnx.py": ("size",),
     "gpu.py": ("equal", "decode", "training", "search", "features"),
 }

@@ -1,4 +1,4 @@
-"""The process: the memory that it keeps, how far it is, and how long it will take."""
+"""The process: the memory that it keeps and takes, how far it is, how long it will take."""
 
 import ctypes
 import os
@@ -38,6 +38,21 @@ def keep_memory() -> None:
     mallopt(_ARENA_MAX, 1)  # a thread's own memory is mapped in pieces, which are given back
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, KEPT)
+
+
+def peak_memory() -> int:
+    """Bytes that the process held in memory at most, so far.
+
+    What the kernel says of this program: the ``ru_maxrss`` of a child counts its parent's, too.
+    """
+    try:
+        with open("/proc/self/status") as file:
+            return 1024 * int(next(x for x in file if x.startswith("VmHWM:")).split()[1])
+    except (OSError, StopIteration):  # no Linux
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Pace:

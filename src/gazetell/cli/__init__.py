@@ -47,6 +47,7 @@ VERBS = {
     "caption": "Describe pictures in a sentence each, and show where the model looked.",
     "ask": "Answer questions about a picture, with a confidence.",
     "describe": "Write alt text for a whole folder, into a table or a page to review and edit.",
+    "compare": "Show what several models tell of the same pictures, what it costs, who agrees.",
     "serve": "Start a REST API and a web page to try a model.",
     "data": "Prepare a dataset: your own table, COCO, Flickr, VQA or generated scenes.",
     "train": "Train a captioner or an answerer, or resume a run that was stopped.",
@@ -60,7 +61,7 @@ VERBS = {
     "models": "List architectures, encoders and recipes, or describe a trained model.",
     "doctor": "Show versions, devices, and what works on this machine.",
 }
-GROUPS = dict.fromkeys(("demo", "caption", "ask", "describe", "serve"), USE)
+GROUPS = dict.fromkeys(("demo", "caption", "ask", "describe", "compare", "serve"), USE)
 GROUPS |= dict.fromkeys(("export", "push", "models", "doctor"), MORE)
 # The module of a verb that has none of its own.
 MODULES = {

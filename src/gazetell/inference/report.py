@@ -6,6 +6,7 @@ its reader's system is, and every text from a model or a user is escaped.
 """
 
 import html
+import logging
 import math
 import numbers
 import os
@@ -19,15 +20,20 @@ from PIL import Image
 
 from ..files import write_text
 from ..metrics import TITLES
+from ..models.confidence import LIKELY, certainty
 from ..pictures import WHOLE_VIEW, View, open_image
+from .figures import references_of
 from .gaze import Gaze, fill, one_line, picture_uri, script, template
+from .results import Answer, Caption
 
 if TYPE_CHECKING:
-    from .predict import Answer
+    from .compare import Comparison
 
+SHOWN = 60  # captions or answers of a comparison, each of several models
 SIDE = 480  # longer side of an embedded picture in pixels: some 50 kB each
 Figure = float | int | str | None
 History = Sequence[Mapping[str, Any]]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +52,7 @@ class Example:
         right: whether the verdict is a good one; None marks it as neither.
         view: where the maps lie on the picture.
         asked: answers to questions about it.
+        heading: a line above it, such as a model's name.
     """
 
     image: Image.Image | str | os.PathLike[str]
@@ -58,7 +65,8 @@ class Example:
     verdict: str | None = None
     right: bool | None = None
     view: View = WHOLE_VIEW
-    asked: "Sequence[Answer]" = ()
+    asked: Sequence[Answer] = ()
+    heading: str = ""
 
 
 def write_report(
@@ -106,26 +114,62 @@ def write_report(
     """
     sections = (
         ("How it learned", "", _curves(history)),
-        ("Where it looked", lead, _gallery(examples, tiles=True)),
+        ("Where it looked", lead, gallery(examples, tiles=True)),
         (
             "What it answered",
             "Questions about pictures of the test set, and where it looked in each pass.",
-            _gallery(answers, tiles=True),
+            gallery(answers, tiles=True),
         ),
-        ("Its best", "The highest scores of the test set.", _gallery(best)),
-        ("Its worst", "The lowest scores: where to look first.", _gallery(worst)),
-        ("Good to know", "", _list("notes", notes)),
+        ("Its best", "The highest scores of the test set.", gallery(best)),
+        ("Its worst", "The lowest scores: where to look first.", gallery(worst)),
+        ("Good to know", "", listed(notes)),
         ("Where to go from here", "", "\n".join(map(_command, commands))),
     )
+    write_page(
+        path,
+        title=title,
+        kind="report",
+        command=command,
+        head=_figures(figures),
+        sections=sections,
+        date=date,
+    )
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    kind: str,
+    command: str,
+    head: str,
+    sections: Sequence[tuple[str, str, str]],
+    date: str | None = None,
+) -> None:
+    """Write a page that is complete in itself, whole or not at all.
+
+    Args:
+        path: the file.
+        title: the heading.
+        kind: of page, in a word above it.
+        command: the command line that made it.
+        head: HTML below the heading.
+        sections: heading, what it is, and its HTML; one without content is left out.
+        date: shown beneath the title as it is.
+
+    Raises:
+        WriteError: the file system refused.
+    """
     page = fill(
         "report.html",
         title=_text(title),
+        kind=kind,
         date=f'<p class="date">{_text(date)}</p>' if date else "",
         command=_command(command),
-        figures=_figures(figures),
+        figures=head,
         sections="\n".join(
-            f"<section>\n<h2>{heading}</h2>\n"
-            + (f'<p class="lead">{lead}</p>\n' if lead else "")
+            f"<section>\n<h2>{_text(heading)}</h2>\n"
+            + (f'<p class="lead">{_text(lead)}</p>\n' if lead else "")
             + f"{content}\n</section>"
             for heading, lead, content in sections
             if content
@@ -137,13 +181,105 @@ def write_report(
     write_text(Path(path), page)
 
 
+def write_comparison(path: str | os.PathLike[str], comparison: "Comparison", command: str) -> None:
+    """Write what several models tell of the same pictures: costs, agreement, gazes side by side.
+
+    The rows where they differ most come first, at most ``SHOWN`` of them.
+
+    Args:
+        path: of the page.
+        comparison: of ``compare``.
+        command: the command line that made it.
+
+    Raises:
+        WriteError: the file system refused.
+    """
+    columns, rows = comparison.columns, comparison.rows
+    of = "answers" if comparison.answers else "captions"
+    opened = [n for n in range(len(rows)) if any(not isinstance(c.told[n], str) for c in columns)]
+    opened.sort(key=lambda n: -comparison.apart[n])
+    lead = "Where the models differ most comes first."
+    if len(opened) > SHOWN:
+        lead += f" {SHOWN} of {len(opened)} are shown."
+        log.warning(f"{path}: shows the {SHOWN} {of} that differ most, of {len(opened)}")
+    chosen = opened[:SHOWN]
+    contents = comparison.contents(chosen)
+    cards = []
+    for n in chosen:
+        name, question, record = rows[n]
+        people = () if record is None else references_of(record)
+        examples = [_cell(c.model, c.told[n], contents[n], people) for c in columns]
+        cards.append(gallery(examples, heading=f"{name}: {question}" if question else name))
+    differences = comparison.difference_rows()
+    notes = (
+        "CPU ms: processor time a picture, of all threads together, from the file to the words; "
+        "the median, one picture at a time. Memory: the most that the model's process held, and "
+        "what of it came with the model.",
+        "What models agree on may be wrong: read it against the pictures.",
+    )
+    *first, last = [column.model for column in columns]
+    write_page(
+        path,
+        title=f"{', '.join(first)} and {last}",
+        kind="comparison",
+        command=command,
+        head=table(comparison.figures()),
+        sections=(
+            (f"How far the {of} agree", "", listed(comparison.agreement_lines())),
+            (
+                "Differences against the references",
+                "An interval that holds 0 shows no difference.",
+                table(differences) if len(differences) > 1 else "",
+            ),
+            (f"The {of}", lead, "\n".join(cards)),
+            ("What failed", "", listed(comparison.failed)),
+            ("Good to know", "", listed(notes)),
+        ),
+    )
+
+
+def _cell(model: str, told: Any, content: Any, people: Sequence[str]) -> Example:
+    """What one model told of a picture; a text is the error instead."""
+    if isinstance(told, str):
+        return Example(content, "", heading=model, verdict=told, right=False)
+    captions, heading, sure, least = isinstance(told, Caption), model, True, 0.0
+    if isinstance(told, Caption):
+        sure, words = bool(told.sure), told.words
+    else:
+        sure, words, least = not told.abstained, told.passes, LIKELY
+        heading = f"{model}: {told.text}"
+    return Example(
+        content,
+        told.text,
+        words,
+        told.attention,
+        people,
+        confidence=None if captions else told.confidence,
+        verdict=certainty(told.confidence, sure, least, unfamiliar=told.unfamiliar),
+        view=told.view,
+        heading=heading,
+    )
+
+
 def _text(text: str) -> str:
     return html.escape(one_line(text))
 
 
-def _list(kind: str, items: Sequence[str]) -> str:
+def listed(items: Sequence[str], kind: str = "notes") -> str:
+    """Texts as a list; nothing for none."""
     rows = "".join(f'<li dir="auto">{_text(item)}</li>' for item in items)
     return f'<ul class="{kind}">{rows}</ul>' if rows else ""
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first row is its head, the first column names."""
+    head, *others = ["".join(f"<td>{_text(x)}</td>" for x in row) for row in rows]
+    head = head.replace("<td>", '<th scope="col">').replace("</td>", "</th>")
+    body = "".join(f"<tr>{row}</tr>" for row in others)
+    return (
+        '<div class="table" tabindex="0"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def figure_text(value: Figure) -> str:
@@ -174,10 +310,16 @@ def _figures(figures: Mapping[str, Figure]) -> str:
     return f'<dl class="figures">{cards}</dl>' if cards else ""
 
 
-def _gallery(examples: Sequence[Example], tiles: bool = False) -> str:
-    """Examples side by side; with tiles, one below the other with an overlay for each word."""
+def gallery(examples: Sequence[Example], tiles: bool = False, heading: str = "") -> str:
+    """Examples side by side; with tiles, one below the other with an overlay for each word.
+
+    A heading stands above them all.
+    """
+    above = f'<h3 class="of" dir="auto">{_text(heading)}</h3>\n' if heading else ""
     cards = "\n".join(_card(example, tiles) for example in examples)
-    return f'<div class="gallery{" wide" if tiles else ""}">\n{cards}\n</div>' if cards else ""
+    return (
+        f'{above}<div class="gallery{" wide" if tiles else ""}">\n{cards}\n</div>' if cards else ""
+    )
 
 
 def _card(example: Example, tiles: bool) -> str:
@@ -204,16 +346,16 @@ def _card(example: Example, tiles: bool) -> str:
         marks += f' <span class="mark{kind}">{_text(example.verdict)}</span>'
     about = f'<p class="marks">{marks}</p>' if marks else ""
     if example.references:
-        about += '<p class="small">People said</p>' + _list("references", example.references)
+        about += '<p class="small">People said</p>' + listed(example.references, "references")
     if example.asked:
         rows = (
             f"<dt>{_text(one.question)}</dt><dd>{_text(one.with_confidence)}</dd>"
             for one in example.asked
         )
         about += f'<dl class="asked">{"".join(rows)}</dl>'
-    return (
-        f"<article>\n{seen}" + (f'<div class="about">{about}</div>' if about else "") + "</article>"
-    )
+    above = f'<h4 dir="auto">{_text(example.heading)}</h4>\n' if example.heading else ""
+    below = f'<div class="about">{about}</div>' if about else ""
+    return f"<article>\n{above}{seen}{below}</article>"
 
 
 def _command(line: str) -> str:

@@ -1,0 +1,579 @@
+"""Several models on the same pictures: what each tells, what that costs, how far they agree.
+
+The models work one after the other, each in a process of its own, on one picture at a time. So the
+peak of its memory is the model's, and a model that dies takes no other with it. Times are medians
+over the pictures, from the file to the words.
+
+*Agreement* of two models: of captions the ROUGE-L of one against the other, the mean of both
+directions. It can be told of a single picture, unlike CIDEr-D, whose document frequencies say
+nothing of a few. Of answers the share that are equal by the rules of the VQA evaluation
+(``normalise_answer``). With references there are metrics too, and their paired bootstrap.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations, islice
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+import torch
+
+from ..data.records import CaptionRecord, Dataset, QuestionRecord
+from ..errors import GazetellError, ImageError, ModelError, UsageError
+from ..metrics import (
+    TITLES,
+    Difference,
+    cider_problem,
+    normalise_answer,
+    points,
+    rouge_l,
+    score_answers,
+    score_captions,
+    split,
+)
+from ..models.folder import KINDS, fetch, is_pair, read_config
+from ..pictures import NamedBytes
+from ..process import bar, keep_memory, peak_memory
+from .evaluate import scored_records, with_references
+from .figures import compare as compare_texts
+from .figures import references_of
+from .load import load
+from .predict import check_members
+from .results import Answer, Caption
+from .sources import TARS, Source, open_source
+
+MAIN = ("bleu_4", "rouge_l", "cider", "accuracy")  # metrics that a table has
+log = logging.getLogger(__name__)
+Record = CaptionRecord | QuestionRecord
+Told = Caption | Answer | str  # a text is the error instead
+
+
+class Case(NamedTuple):
+    """A picture and what is asked about it.
+
+    Attributes:
+        name: of the picture.
+        content: a path or the bytes of a file, or why it cannot be had.
+        questions: about it; none for a caption.
+        records: with references; one, or one a question.
+    """
+
+    name: str
+    content: NamedBytes | str | ImageError
+    questions: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each model does.
+
+    Attributes:
+        parts: cases, and sources of pictures.
+        questions: about each picture of a source.
+        limit: pictures in all; 0 for no limit.
+        options: of decoding.
+        how: options of ``gazetell.load``.
+        progress: show a progress bar.
+    """
+
+    parts: Sequence[Source | Case]
+    questions: tuple[str, ...] = ()
+    limit: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    how: Mapping[str, Any] = field(default_factory=dict)
+    progress: bool = False
+
+    def cases(self) -> Iterator[Case]:
+        """All pictures, the same whenever they are asked for."""
+        return islice(self._all(), self.limit or None)
+
+    def _all(self) -> Iterator[Case]:
+        for part in self.parts:
+            if isinstance(part, Case):
+                yield part
+                continue
+            for block in part.blocks:
+                for item in part.reader(block):
+                    yield Case(item.name, item.content, self.questions)
+
+
+@dataclass
+class Column:
+    """What one model told, and what it cost.
+
+    Attributes:
+        model: its name as it was given.
+        told: a result or an error for each row.
+        cpu_ms: processor time a picture, of all threads together; the median.
+        ms: the time that passed, likewise.
+        peak: bytes in memory at most, Python and the libraries included; None where the model had
+            no process of its own.
+        own: those beyond what Python and the libraries took before it was loaded.
+        gpu: bytes of a GPU's memory at most; None without one.
+        error: why the model told nothing at all.
+        notes: warnings, a line each.
+        metrics: where there are references, of the rows that every model told something of.
+    """
+
+    model: str
+    told: list[Told] = field(default_factory=list)
+    cpu_ms: float | None = None
+    ms: float | None = None
+    peak: int | None = None
+    own: int | None = None
+    gpu: int | None = None
+    error: str = ""
+    notes: list[str] = field(default_factory=list)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two models agree.
+
+    Attributes:
+        models: their names.
+        value: mean over the rows, in [0, 1]; see the module.
+        equal: share of rows with the same words.
+        rows: that both told something of.
+    """
+
+    models: tuple[str, str]
+    value: float
+    equal: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several models on the same pictures.
+
+    Attributes:
+        work: what was done.
+        rows: of each caption or answer its picture's name, the question ("" for none) and the
+            record (None without references).
+        columns: one a model.
+        agreements: of each pair of models that told something of the same picture.
+        apart: of each row the mean disagreement of the pairs, 0 to 1.
+        differences: of the metrics of two models, where there are references, by their names.
+        failed: one line for each picture or model that failed.
+    """
+
+    work: Work
+    rows: Sequence[tuple[str, str, Record | None]]
+    columns: Sequence[Column]
+    agreements: Sequence[Agreement]
+    apart: Sequence[float]
+    differences: Mapping[tuple[str, str], dict[str, Difference]]
+    failed: Sequence[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        models = [
+            {k: v for k, v in vars(column).items() if k not in ("told", "notes")}
+            for column in self.columns
+        ]
+        pictures = []
+        for n, (name, question, record) in enumerate(self.rows):
+            row: dict[str, Any] = {"picture": name} | ({"question": question} if question else {})
+            if record is not None:
+                row["references"] = list(references_of(record))
+            told = {column.model: column.told[n] for column in self.columns}
+            pictures.append(row | {"told": {name: _plain(one) for name, one in told.items()}})
+        differences = [
+            {"models": pair, "metrics": {name: asdict(one) for name, one in found.items()}}
+            for pair, found in self.differences.items()
+        ]
+        return {
+            "models": models,
+            "agreement": [asdict(one) for one in self.agreements],
+            "differences": differences,
+            "pictures": pictures,
+            "failed": list(self.failed),
+        }
+
+    def figures(self) -> list[list[str]]:
+        """A table with a row a model: its costs and metrics."""
+        metrics = [name for name in MAIN if any(name in c.metrics for c in self.columns)]
+        gpu = any(column.gpu is not None for column in self.columns)
+        heads = ["model", "CPU ms", "ms", "peak MB", "of the model"]
+        heads += ["GPU MB"] * gpu + [TITLES[name] for name in metrics] + ["failed"]
+        rows = [heads]
+        for column in self.columns:
+            memory = [column.peak, column.own] + [column.gpu] * gpu
+            cells = [_figure(column.cpu_ms), _figure(column.ms)]
+            cells += [_figure(None if x is None else x / 1e6) for x in memory]
+            cells += [points(name, column.metrics.get(name)) for name in metrics]
+            failed = sum(isinstance(one, str) for one in column.told)
+            rows.append([column.model, *cells, str(failed)])
+        return rows
+
+    def agreement_lines(self) -> list[str]:
+        """How far each pair of models agrees, a line each."""
+        lines = []
+        for one in self.agreements:
+            equal = f"the same in {round(one.equal * one.rows)} of {one.rows}"
+            rouge = "" if self.answers else f"ROUGE-L {100 * one.value:.1f}, "
+            lines.append(f"{' and '.join(one.models)}: {rouge}{equal}")
+        return lines
+
+    def difference_rows(self) -> list[list[str]]:
+        """A table of the differences of the main metrics; a head alone without any."""
+        rows = [["models", "metric", "first", "second", "difference", "95 % interval"]]
+        for pair, found in self.differences.items():
+            for name, one in ((name, found[name]) for name in MAIN if name in found):
+                low, high = (points(name, x, "+.2f") for x in (one.low, one.high))
+                cells = [points(name, x, ".2f") for x in (one.first, one.second)]
+                cells += [points(name, one.difference, "+.2f"), f"{low} to {high}"]
+                rows.append([" and ".join(pair), TITLES[name], *cells])
+        return rows
+
+    def contents(self, rows: Collection[int]) -> dict[int, Any]:
+        """The pictures of some rows: paths, or bytes of files."""
+        asked = (case for case in self.work.cases() for _ in case.questions or ("",))
+        return {n: case.content for n, case in enumerate(asked) if n in rows}
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is answers that were compared."""
+        return any(question for _, question, _ in self.rows)
+
+
+def compare(
+    models: Sequence[str],
+    pictures: Sequence[str | os.PathLike[str]],
+    *,
+    split: str | None = None,
+    questions: Sequence[str] = (),
+    column: str | None = None,
+    limit: int = 0,
+    how: Mapping[str, Any] | None = None,
+    alone: bool = True,
+    progress: bool = False,
+    **options: Any,
+) -> Comparison:
+    """Caption the same pictures with several models, or ask about them.
+
+    Args:
+        models: two or more, as ``gazetell.load`` takes each.
+        pictures: files, and what ``open_source`` reads; or one prepared dataset.
+        split: of the dataset; ``test`` if not given.
+        questions: that are asked about each picture, instead of captions.
+        column: of Parquet.
+        limit: only the first so many pictures; 0 for all.
+        how: options of ``gazetell.load``.
+        alone: each model in a process of its own; else in this one, and no memory is measured.
+        progress: show a progress bar for each model.
+        options: of decoding captions.
+
+    Raises:
+        UsageError: fewer than two models, one that is given twice or cannot do it, an option
+            without effect.
+        DataError: a split without references.
+        ImageError: no pictures.
+        ModelError: no model told anything.
+    """
+    if limit < 0:
+        raise UsageError(f"limit {limit}: expected 0 or more")
+    kinds = _check_models(models)
+    parts, answers = _parts(kinds, [os.fspath(x) for x in pictures], split, questions, column)
+    if answers and options:
+        raise UsageError(f"{next(iter(options))}: has no effect on answers")
+    work = Work(parts, tuple(questions), limit, options, how or {}, progress)
+    rows = [
+        (case.name, question, case.records[n] if case.records else None)
+        for case in work.cases()
+        for n, question in enumerate(case.questions or ("",))
+    ]
+    if not rows:
+        raise ImageError(f"{pictures[0]}: no pictures there")
+    columns = []
+    for model in models:
+        columns.append(_alone(model, work) if alone else _column(model, work))
+        for note in columns[-1].notes:
+            log.warning("%s: %s", model, note)
+        if columns[-1].error:
+            columns[-1].told = [columns[-1].error] * len(rows)
+    if all(column.error for column in columns):
+        raise ModelError(f"{columns[0].model}: {columns[0].error}")
+    agreements, apart = _agreements(columns, answers, len(rows))
+    differences = _measure(columns, [record for *_, record in rows], answers)
+    return Comparison(work, rows, columns, agreements, apart, differences, _failed(columns))
+
+
+def _check_models(models: Sequence[str]) -> dict[str, set[str]]:
+    """The kinds of each model."""
+    if len(models) < 2:
+        raise UsageError("model: expected two models or more to compare")
+    check_members(models)
+    folders: dict[str, str] = {}
+    kinds = {}
+    for name in models:
+        folder = fetch(name)
+        if (first := folders.setdefault(os.path.realpath(folder), name)) != name:
+            raise UsageError(f"model {name}: is the same as {first}; expected different ones")
+        kinds[name] = set(KINDS) if is_pair(folder) else {read_config(folder)["kind"]}
+    return kinds
+
+
+def _parts(
+    kinds: Mapping[str, set[str]],
+    pictures: Sequence[str],
+    split: str | None,
+    questions: Sequence[str],
+    column: str | None,
+) -> tuple[list[Source | Case], bool]:
+    """What is to be done, and whether it is answering."""
+
+    def check(kind: str, otherwise: str) -> None:
+        for name, can in kinds.items():
+            if kind not in can:
+                raise UsageError(f"model {name}: does not do this; expected {otherwise}")
+
+    sets = [name for name in pictures if (Path(name) / "dataset.json").is_file()]
+    if not sets:
+        if split is not None:
+            raise UsageError(f"split {split}: has no effect on pictures without references")
+        check(
+            *("answerer", "a model that answers questions")
+            if questions
+            else ("captioner", "a model that captions, or questions")
+        )
+        parts: list[Source | Case] = []
+        for name in pictures:
+            if os.path.isfile(name) and not name.lower().endswith((*TARS, ".parquet")):
+                parts.append(Case(name, name, tuple(questions)))
+            else:
+                parts.append(open_source(name, column))
+        return parts, bool(questions)
+    if len(pictures) > 1:
+        raise UsageError(f"{sets[0]}: is a prepared dataset; expected nothing beside it")
+    for name, value in (("column", column), ("question", questions or None)):
+        if value is not None:
+            raise UsageError(f"{name}: has no effect on a prepared dataset")
+    dataset, chosen = Dataset.open(sets[0]), split or "test"
+    tells = all("captioner" in can for can in kinds.values())
+    if dataset.captions and (tells or not dataset.questions):
+        check("captioner", "a model that captions")
+        told = scored_records(dataset, chosen)
+        return [Case(r.image, str(dataset.path(r)), (), (r,)) for r in told], False
+    check("answerer", "a model that answers questions")
+    asked: dict[str, list[QuestionRecord]] = {}
+    for record in with_references(dataset, chosen, dataset.questions_of(chosen)):
+        asked.setdefault(record.image, []).append(record)
+    return [
+        Case(image, str(dataset.path(some[0])), tuple(r.question for r in some), tuple(some))
+        for image, some in asked.items()
+    ], True
+
+
+# One model's work
+
+
+def _alone(model: str, work: Work) -> Column:
+    """``_column`` in a process of its own."""
+    # A server that has imported this module gives a process in no time; Windows has none.
+    there = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in there else "spawn")
+    if "forkserver" in there:
+        context.set_forkserver_preload([__name__])
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_send_column, args=(send, model, work))
+    process.start()
+    send.close()
+    try:
+        found: Column | GazetellError = receive.recv()
+    except EOFError:
+        process.join()
+        code = process.exitcode or 0
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        memory = ", mostly for want of memory" if code == -9 else ""
+        return Column(model, error=f"its process {how}{memory}")
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(found, GazetellError):
+        raise found
+    return found
+
+
+class _Notes(logging.Handler):
+    """Keeps warnings, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines[" ".join(record.getMessage().split())] = None
+
+
+def _send_column(send: Any, model: str, work: Work) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    keep_memory()
+    logger, notes, before = logging.getLogger("gazetell"), _Notes(), peak_memory()
+    logger.addHandler(notes)
+    try:
+        found: Any = _column(model, work)
+        found.peak, found.notes = peak_memory(), list(notes.lines)
+        found.own = found.peak - before
+    except UsageError as error:
+        found = error
+    send.send(found)
+
+
+def _column(name: str, work: Work) -> Column:
+    """What a model tells.
+
+    Raises:
+        UsageError: an option or a question that it does not take.
+    """
+    found, cpu, wall = Column(name), list[float](), list[float]()
+    try:
+        model: Any = load(name, **work.how)
+        total = sum(1 for _ in work.cases()) if work.progress else 0
+        with bar(name, work.progress) as update:
+            for number, case in enumerate(work.cases(), 1):
+                began = time.perf_counter(), time.process_time()
+                told = _tell(model, case, work.options)
+                if not isinstance(told[0], str):
+                    wall.append(time.perf_counter() - began[0])
+                    cpu.append(time.process_time() - began[1])
+                found.told += told
+                update(number, total)
+    except UsageError:
+        raise
+    except Exception as error:  # of a model of any make: said, and the others go on
+        found.error = _said(error)
+    if cpu:
+        found.cpu_ms, found.ms = 1000 * median(cpu), 1000 * median(wall)
+    if torch.cuda.is_available() and (most := torch.cuda.max_memory_allocated()):
+        found.gpu = most
+    return found
+
+
+def _tell(model: Any, case: Case, options: Mapping[str, Any]) -> Sequence[Told]:
+    try:
+        if isinstance(case.content, ImageError):
+            raise case.content
+        told: Sequence[Any]
+        if case.questions:
+            told = model.ask_all(case.content, case.questions)
+        else:
+            told = [model.caption(case.content, **options)]
+        # Without the picture, which would be sent to another process.
+        return [replace(one, image=None) for one in told]
+    except UsageError:
+        raise
+    except Exception as error:  # as above, of one picture
+        said = _said(error)
+        known = case.name in said or str(case.content) in said
+        return [said if known else f"{case.name}: {said}"] * max(1, len(case.questions))
+
+
+def _said(error: Exception) -> str:
+    """An error in one line; one that is not ours with its kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, GazetellError) else f"{type(error).__name__}: {text}"
+
+
+# What comes of it
+
+
+def _failed(columns: Sequence[Column]) -> list[str]:
+    """One line for each model or picture that failed."""
+    models: dict[str, list[str]] = {}
+    for column in columns:
+        errors = [one for one in column.told if isinstance(one, str)]
+        for error in dict.fromkeys(errors):
+            models.setdefault(error, []).append(column.model)
+    every = len(columns)
+    return [
+        error if len(names) == every else f"{', '.join(names)}: {error}"
+        for error, names in models.items()
+    ]
+
+
+def _agreements(
+    columns: Sequence[Column], answers: bool, rows: int
+) -> tuple[list[Agreement], list[float]]:
+    """Of each pair of models, and of each row how far the pairs are apart."""
+    found, apart = [], [list[float]() for _ in range(rows)]
+    for first, second in combinations(columns, 2):
+        values, equal = list[float](), 0
+        for n, (one, other) in enumerate(zip(first.told, second.told, strict=True)):
+            if isinstance(one, str) or isinstance(other, str):
+                continue
+            value, same = agreement(one.text, other.text, answers)
+            values.append(value)
+            equal += same
+            apart[n].append(1 - value)
+        if values:
+            pair = first.model, second.model
+            found.append(Agreement(pair, fmean(values), equal / len(values), len(values)))
+    return found, [fmean(some) if some else 0.0 for some in apart]
+
+
+def agreement(first: str, second: str, answers: bool) -> tuple[float, bool]:
+    """How far two captions or answers agree, in [0, 1], and whether their words are the same."""
+    if answers:
+        same = normalise_answer(first) == normalise_answer(second)
+        return float(same), same
+    one, other = split(first), split(second)
+    return (rouge_l([one], [[other]])[0] + rouge_l([other], [[one]])[0]) / 2, one == other
+
+
+def _measure(
+    columns: Sequence[Column], records: Sequence[Record | None], answers: bool
+) -> dict[tuple[str, str], dict[str, Difference]]:
+    """Put the metrics into the columns; and the bootstrap of each pair of models."""
+    working = [column for column in columns if not column.error]
+    rows = [
+        (record, [column.told[n] for column in working])
+        for n, record in enumerate(records)
+        if record is not None
+    ]
+    whole = [(r, told) for r, told in rows if not any(isinstance(x, str) for x in told)]
+    if not rows:
+        return {}
+    if len(whole) < len(rows):
+        log.warning(f"metrics leave out what a model failed at: {len(rows) - len(whole)}")
+    if not whole:
+        return {}
+    wanted: Any = [record for record, _ in whole]
+    references = {record.id: references_of(record) for record in wanted}
+    said: dict[str, dict[str, str]] = {}
+    problem = None if answers else cider_problem(references)
+    for place, column in enumerate(working):
+        texts = {r.id: told[place].text for r, told in whole}  # type: ignore[union-attr]
+        said[column.model] = texts
+        if answers:
+            column.metrics = {"accuracy": score_answers(references, texts)["accuracy"]}
+        else:
+            column.metrics = score_captions(references, texts)
+            if problem:
+                column.metrics |= {"cider": None, "cider_d": None}
+    if problem:
+        log.warning("CIDEr says nothing here: %s", problem)
+    if len(whole) < 2:
+        log.warning("no bootstrap: it needs two pictures or questions with references")
+        return {}
+    return {
+        pair: compare_texts(wanted, *(said[name] for name in pair))
+        for pair in combinations(said, 2)
+    }
+
+
+def _plain(told: Told) -> dict[str, Any]:
+    return {"error": told} if isinstance(told, str) else told.to_dict()
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
