@@ -16,7 +16,7 @@ import os
 import random
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 
 from .data.records import Dataset
-from .errors import DataError, ModelError, WriteError
+from .errors import DataError, ModelError, WriteError, unknown_option
 from .files import atomic_path, read_json, write_error, write_json
 from .models.confidence import Novelty
 from .models.encoders import Encoder, Grid
@@ -84,6 +84,13 @@ class Computing(TypedDict, total=False):
     fit: Fit | None
 
 
+def check_computing(how: Mapping[str, Any]) -> None:
+    """Refuse options of loading that do not exist, with a UsageError that names those that do."""
+    for name in how:
+        if name not in Computing.__annotations__:
+            raise unknown_option(name, [*Computing.__annotations__, "trust"])
+
+
 class LoadOptions(Computing, total=False):
     """The options of ``gazetell.load``."""
 
@@ -105,10 +112,12 @@ class Model:
 
     Attributes:
         own_fit: that of its training.
+        name: by which it was loaded.
         blind: it learned without pictures, and does not look at them.
         novelty: how far a picture is from those it learned from; None where that is not known.
     """
 
+    name = ""
     blind = False
     novelty: Novelty | None = None
 

@@ -172,6 +172,11 @@ def spreadsheet_text(text: str) -> str:
     return f"'{text}"
 
 
+def spreadsheet_plain(cell: str) -> str:
+    """The text that ``spreadsheet_text`` made a cell of."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+
+
 def spreadsheet_name(name: str) -> str:
     """The same for the name of a file: ``./=1.png`` is no formula, and still that file."""
     return f"./{name}" if name.startswith(_FORMULA) else name

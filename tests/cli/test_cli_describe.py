@@ -17,6 +17,7 @@ def home(scenes_dataset, model_folder, tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(scenes_dataset.path(record), path)
     (tmp_path / "pictures/broken.jpg").write_text("no picture")
+    (tmp_path / "mine.csv").write_text("somebody's")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -85,6 +86,7 @@ def test_options_reach_the_search(run, home):
         ),
         (["s3:/pictures", *MODEL, "--out", "c"], 4, "s3:/pictures: does not exist; expected"),
         (["nowhere", *MODEL, "--out", "c.csv"], 4, "nowhere: does not exist"),
+        (["pictures", "--model", "nowhere", "--out", "mine.csv"], 2, "mine.csv: already exists"),
         (["pictures", "--model", "nowhere", "--out", "c.csv"], 5, "nowhere: is not a model folder"),
         (["pictures", *MODEL, "--out", "model/config.json/c.csv"], 6, "c.csv"),
     ],

@@ -108,6 +108,13 @@ def test_every_source_gives_a_row_a_picture(model, home, kind):
     again = describe(model, source.format(home), "out", column=column)
     assert (again.pictures, again.captioned) == (5, 0)
     assert rows_in(home / "out") == rows
+    # Nor does it get other columns than it began with.
+    begun = json.loads(manifest.read_text())
+    assert begun.pop("columns") == list(rows[0])
+    manifest.write_text(json.dumps(begun))
+    next((home / "out").glob("part-00000.*")).unlink()
+    describe(model, source.format(home), "out", column=column)
+    assert list(rows_in(home / "out")[0]) == [name for name in rows[0] if name != "model"]
 
 
 def test_addresses_are_read_through_their_file_system(model, home, monkeypatch):
@@ -141,9 +148,9 @@ def test_both_formats_have_one_schema_answers_and_errors(model, build, home):
         assert (done.pictures, done.captioned, len(done.failed)) == (5, 4, 1)
     rows = rows_in(home / "out.parquet")
     assert rows == rows_in(home / "lines.jsonl")
-    names = ["picture", "caption", "confidence", "sure", "log_prob", "ended", "unfamiliar"]
+    names = ["picture", "caption", "confidence", "sure", "log_prob", "ended", "unfamiliar", "model"]
     for question in ASKED:
-        names += [question, f"{question} (confidence)"]
+        names += [question, f"{question} (confidence)", f"{question} (sure)"]
     assert list(rows[0]) == [*names, "error"]
     schemas = {parquet.read_schema(path) for path in (home / "out.parquet").glob("part-*")}
     assert len(schemas) == 1
@@ -156,6 +163,7 @@ def test_both_formats_have_one_schema_answers_and_errors(model, build, home):
             assert row[answer.question] == answer.text
             sure = row[f"{answer.question} (confidence)"]
             assert sure == pytest.approx(answer.confidence, abs=1e-3)
+            assert row[f"{answer.question} (sure)"] is not answer.abstained
     # A table has the same answers.
     describe(model, "pictures", "out.jsonl", **how)
     told = [json.loads(line) for line in (home / "out.jsonl").read_text().splitlines()]

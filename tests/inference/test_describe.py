@@ -81,9 +81,8 @@ def test_all_three_forms_tell_every_picture(model, folder, tmp_path):
     done = describe(model, folder, tmp_path / "out.csv", batch=2)
     assert (done.pictures, done.captioned, done.failed) == (5, 5, [])
     rows = table(tmp_path / "out.csv")
-    columns = ["picture", "caption", "alt_text", "confidence", "probability", "log_prob", "ended"]
-    columns += ["unfamiliar"]
-    assert list(rows[0]) == columns
+    columns = ["picture", "caption", "alt_text", "confidence", "sure", "probability", "log_prob"]
+    assert list(rows[0]) == [*columns, "ended", "unfamiliar", "model"]
     assert [row["picture"] for row in rows] == NAMES
     for row in rows:
         expected = model.caption(folder / row["picture"])
@@ -95,7 +94,9 @@ def test_all_three_forms_tell_every_picture(model, folder, tmp_path):
         describe(model, folder, tmp_path / f"out{suffix}")
     lines = [json.loads(line) for line in (tmp_path / "out.JSONL").read_text().splitlines()]
     assert [{n: str(v) for n, v in line.items()} for line in lines] == [
-        row | {"ended": row["ended"].title(), "confidence": "None", "unfamiliar": "None"}
+        row
+        | {"ended": row["ended"].title()}
+        | dict.fromkeys(("confidence", "sure", "unfamiliar"), "None")
         for row in rows
     ]
     told = sheet(tmp_path / "out.html")["rows"]
@@ -248,6 +249,19 @@ def test_a_sheet_links_to_its_pictures_whatever_the_folder_is_called(model, fold
     shutil.copytree(folder, other)
     with pytest.raises(UsageError, match="begun with the folder"):
         describe(model, other, out)
+
+
+def test_a_list_of_pictures_is_taken_and_its_names_have_one_folder(model, folder, tmp_path, asked):
+    out = tmp_path / "out.csv"
+    describe(model, [folder / "a/2.png", str(folder / "b/c/x y.png")], out)
+    assert pictures(out) == ["a/2.png", "b/c/x y.png"]
+    assert describe(model, [folder / name for name in NAMES[:3]], out).captioned == 1
+    assert asked == ["2.png", "x y.png", "1.png"]
+    for wrong, said in (([], "or a list of"), ([b"x"], "b'x': expected the path"), (5, "5: expe")):
+        with pytest.raises(UsageError, match=said):
+            describe(model, wrong, out)
+    with pytest.raises(UsageError, match="has no effect on a list"):
+        describe(model, [folder / "z.png"], tmp_path / "out", column="x")
 
 
 # What is done is not done again

@@ -187,6 +187,12 @@ def test_a_wrong_option_is_one_sentence(captioner, pictures, bad, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [Captioner, Answerer])
+def test_a_wrong_option_of_loading_is_one_sentence(kind):
+    with pytest.raises(UsageError, match=r"devise: there is no such option; did you mean device\?"):
+        kind.load("nowhere", devise="cpu")
+
+
 def test_special_words_are_never_said(untrained, pictures):
     parts = untrained(seed=2)
     parts.captioner.head[-1].bias.data[[0, 1, 3]] += 50  # <pad> <start> <unk>

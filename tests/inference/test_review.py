@@ -70,7 +70,8 @@ def visit(browser, tmp_path):
         if name not in contexts:
             contexts[name] = browser.new_context(**options)
         sheet = tmp_path / "sheet.html"
-        sheet.write_text(review_sheet("shop", given, base=base, key=key), encoding="utf-8")
+        text = review_sheet("shop", given, base=base, key=key, model="hf://a/b")
+        sheet.write_text(text, encoding="utf-8")
         page = contexts[name].new_page()
         page.set_default_timeout(15000)
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -130,14 +131,14 @@ def test_captions_are_put_right_approved_and_downloaded(visit):
     name, table = downloaded(page)
     assert name == "shop-alt-text.csv"
     assert table[:5] == [
-        ["picture", "caption", "alt_text", "approved"],
-        ["0.png", 'a "red", round ball', 'a "red", round ball', "yes"],
-        ["1.png", "Caption 1.", "", "no"],
-        ["2.png", "Caption 2.", "Caption 2.", "yes"],
-        ["3.png", "not yet approved", "", "no"],
+        ["picture", "caption", "alt_text", "approved", "model"],
+        ["0.png", 'a "red", round ball', 'a "red", round ball', "yes", "hf://a/b"],
+        ["1.png", "Caption 1.", "", "no", "hf://a/b"],
+        ["2.png", "Caption 2.", "Caption 2.", "yes", "hf://a/b"],
+        ["3.png", "not yet approved", "", "no", "hf://a/b"],
     ]
     # What a spreadsheet would run is text; the name is still that of the file.
-    assert table[9] == ["./=1+1.png", "'-2 degrees.", "", "no"]
+    assert table[9] == ["./=1+1.png", "'-2 degrees.", "", "no", "hf://a/b"]
     assert page.locator(".notice").first.inner_text().endswith("with =, +, - or @: 1.")
 
 

@@ -53,6 +53,26 @@ def folder_of(build, tmp_path):
     return save
 
 
+def test_what_a_person_wrote_into_the_card_stays(folder_of, caplog):
+    folder = folder_of("captioner")
+    card = (folder / "README.md").read_text()
+    mine = card.replace("---\n", "---\nlicense: mit\n", 1)
+    mine = mine.replace("## Limits", "## Mine\n\nA.\n\n## Limits")
+    (folder / "README.md").write_text(mine)
+    for value in (0.25, 0.5):  # measured again
+        update_metrics(folder, {"metrics": {"bleu_4": value}, "split": "test", "pictures": 6})
+    table = "| metric | value |\n|---|---|\n| BLEU-4 | 50.0 |"
+    before = "Not evaluated yet: `gazetell evaluate RUN --data DIR`."
+    expected = mine.replace(before, f"On test (6 pictures), beam ?:\n\n{table}")
+    assert (folder / "README.md").read_text() == expected
+    assert not caplog.messages
+    (folder / "README.md").write_text("mine alone")
+    update_metrics(folder, {"metrics": {"bleu_4": 0.75}})
+    assert (folder / "README.md").read_text() == "mine alone"
+    assert "README.md: has no section Measured any more; it stays as it is" in caplog.text
+    assert load_model(folder).metrics["metrics"] == {"bleu_4": 0.75}
+
+
 def numbers(model):
     """What a model makes of four random pictures and four rows of random words."""
     random = torch.Generator().manual_seed(0)

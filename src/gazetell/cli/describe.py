@@ -1,11 +1,13 @@
 """``gazetell describe``."""
 
+from pathlib import Path
 from typing import Literal
 
 from ..errors import UsageError
 from ..inference.cluster import Ray
-from ..inference.describe import check_out, check_site, is_for_site
+from ..inference.describe import check_out, check_site, is_for_site, publish
 from ..inference.describe import describe as describe_source
+from ..inference.outputs import kept_journal
 from ..inference.predict import Answerer, Captioner
 from ..models.folder import fetch, is_pair
 from .terminal import HERE, OWN, Here, Own, on_terminal, report
@@ -34,7 +36,8 @@ def describe(
 
     Args:
         source: A folder of pictures at any depth, a pattern, an address such as
-            s3://bucket/folder, .parquet (with --column) or .tar files.
+            s3://bucket/folder, .parquet (with --column) or .tar files; or the .csv that a review
+            sheet saved, whose approved texts go into .img.html or .wordpress.csv as they are.
         out: A .csv or .jsonl table, or an .html sheet to review and edit the captions on, least
             sure first; OUT.done.jsonl beside it keeps what is done. For a web site NAME.img.html,
             an img element with alt text per line, or NAME.wordpress.csv, the columns Image URL
@@ -58,7 +61,18 @@ def describe(
         raise UsageError(f"--batch {batch}: expected 1 or more")
     if address is not None and engine == "local":
         raise UsageError("--address: has no effect without --engine ray")
-    table = check_out(out)
+    if Path(source).suffix.lower() == ".csv":
+        own: dict[str, object] = {"model": model, "question": question, "column": column}
+        own |= {"address": address, "engine": engine == "ray", "batch": batch != 16}
+        own |= {n: value != vars(HERE)[n] for n, value in vars(computing).items()}
+        if name := next((name for name, value in (own | decoding.given()).items() if value), None):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option}: has no effect on {source}, of which no model is asked")
+        written, left = publish(source, out, url=url, again=again)
+        report(f"{out}: {written} approved texts" + f", {left} not approved, left out" * bool(left))
+        return 0
+    if table := check_out(out):
+        kept_journal(Path(out), again)  # before a model is loaded
     check_site(out, url, question)
     if question and model and not is_pair(fetch(model[0])):
         raise UsageError(

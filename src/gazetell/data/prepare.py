@@ -123,6 +123,7 @@ class Summary:
     notes: tuple[str, ...]  # what the reader left out rightly
     warnings: tuple[str, ...]  # what the user should look into
     asked: QuestionSurvey | None  # what the questions hold, if there are any
+    machine_made: tuple[str, ...] = ()  # the models that told texts
     kept: bool = False  # whether missing pictures are in the dataset all the same
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,6 +136,8 @@ class Summary:
             f"{self.name} ({self.kind}) -> {self.folder}",
             f"pictures   {self.pictures:,} ({_listed(self.splits)})",
         ]
+        if self.machine_made:
+            lines.append(f"texts      machine-made, by {', '.join(self.machine_made)}")
         if self.captions:
             lines.append(f"captions   {self.captions:,}")
             lines.append(_word_line(self.words, self.frequent_words, "train"))
@@ -363,6 +366,7 @@ def _summary(
         notes=tuple(bad.notes),
         warnings=tuple(warnings),
         asked=asked,
+        machine_made=dataset.machine_made,
     )
 
 

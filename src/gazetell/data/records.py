@@ -2,7 +2,8 @@
 
 A prepared dataset is a folder::
 
-    dataset.json      {"format": 1, "name", "root", "kind"}: root is the folder of the pictures
+    dataset.json      {"format": 1, "name", "root", "kind"}: root is the folder of the pictures;
+                      "machine_made" where a model told the texts
     captions.jsonl    one CaptionRecord a line
     questions.jsonl   one QuestionRecord a line
 
@@ -80,7 +81,8 @@ Record = TypeVar("Record", CaptionRecord, QuestionRecord)
 class Dataset:
     """A prepared dataset: records and the folder of their pictures.
 
-    ``kind`` names the reader that made it ("flickr8k", "coco", "table", "scenes", ...).
+    ``kind`` names the reader that made it ("flickr8k", "coco", "table", "scenes", ...),
+    ``machine_made`` the models that told its texts, or some of them.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Dataset:
     captions: tuple[CaptionRecord, ...] = ()
     questions: tuple[QuestionRecord, ...] = ()
     folder: Path | None = None
+    machine_made: tuple[str, ...] = ()
 
     @property
     def records(self) -> "tuple[CaptionRecord | QuestionRecord, ...]":
@@ -155,7 +158,8 @@ class Dataset:
         # A root inside the folder travels with it; any other place is named in full.
         where = root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root)
         about = {"format": FORMAT, "name": self.name, "kind": self.kind, "root": where}
-        write_json(folder / "dataset.json", about)
+        made = {"machine_made": list(self.machine_made)} if self.machine_made else {}
+        write_json(folder / "dataset.json", about | made)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Dataset":
@@ -178,12 +182,15 @@ class Dataset:
         for key in ("name", "kind", "root"):
             if not isinstance(about.get(key), str):
                 raise DataError(f'{about_path}: expected "{key}", a string')
+        made = about.get("machine_made", [])
+        if not isinstance(made, list) or not all(isinstance(name, str) for name in made):
+            raise DataError(f'{about_path}: expected "machine_made", a list of names of models')
         captions = tuple(_records(folder / "captions.jsonl", CaptionRecord))
         questions = tuple(_records(folder / "questions.jsonl", QuestionRecord))
         if not captions and not questions:
             raise DataError(f"{folder}: has no records (captions.jsonl, questions.jsonl)")
         root = folder / about["root"]
-        return cls(about["name"], about["kind"], root, captions, questions, folder)
+        return cls(about["name"], about["kind"], root, captions, questions, folder, tuple(made))
 
 
 def part_of(text: str) -> tuple[str, str]:

@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 
 from ..errors import ImageError, UsageError
-from ..files import atomic_path
+from ..files import atomic_path, write_text
 from ..pictures import LoadedPicture, load_pictures, stack_pixels
 from ..process import bar
 from .gaze import picture_uri, resized
@@ -46,9 +46,11 @@ from .outputs import (
     Row,
     answer_columns,
     content_of,
+    drafts,
     open_journal,
     output_digest,
     review_sheet,
+    reviewed,
     site_text,
     table_text,
 )
@@ -192,7 +194,8 @@ class Describer:
         if caption.unfamiliar is not None:
             row["unfamiliar"] = caption.unfamiliar
         if answers:
-            row["answers"] = [[answer.text, round(answer.confidence, 5)] for answer in answers]
+            asked = [answer.of(caption.view, frame.doubt(picture.size)) for answer in answers]
+            row["answers"] = [[x.text, round(x.confidence, 5), not x.abstained] for x in asked]
         if self.task.thumbs and picture.preview is not None:
             row |= thumbnail(picture.preview)
         return row
@@ -224,7 +227,7 @@ class Here:
 
 def describe(
     model: Captioner,
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
     answerer: Answerer | None = None,
@@ -241,7 +244,8 @@ def describe(
 
     Args:
         model: a loaded captioner.
-        source: a folder with pictures at any depth, or what else ``open_source`` reads.
+        source: a folder with pictures at any depth, what else ``open_source`` reads, or a list of
+            picture files, whose names are then seen from the folder that has them all.
         out: ``.csv`` or ``.jsonl`` in the order of the names, or ``.html``, a sheet to review,
             least sure first, or ``.img.html`` or ``.wordpress.csv`` for a web site, with
             ``OUT.done.jsonl`` beside it; or a folder of parts, of Parquet
@@ -276,7 +280,8 @@ def describe(
         "precision": work.precision,
     }
     if not table:
-        return _into_parts(os.fspath(out), opened, work, task, begun, again, progress)
+        parts = Parts(os.fspath(out), questions, model.name)
+        return _into_parts(parts, opened, work, task, begun, again, progress)
     if not opened.entries or column is not None:
         raise UsageError(
             f"--out {out}: tables and sheets take only picture files; expected a folder, "
@@ -287,9 +292,11 @@ def describe(
     if site and opened.base is None and url is None:
         raise UsageError(f"--out {out}: the pictures are not on this machine; expected --url")
     # A name that is not UTF-8 can be written to no file as it is.
-    seen = _seen_from(Path(out).parent, Path(source)) if opened.base else os.fsencode(source)
+    seen = os.fsencode(opened.name)
+    if opened.base:
+        seen = _seen_from(Path(out).parent, Path(opened.name))
     begun["folder"] = seen.decode(errors="backslashreplace")
-    return _into_table(Path(out), opened, work, task, begun, again, progress, url)
+    return _into_table(Path(out), opened, work, task, begun, again, progress, url, model.name)
 
 
 def _into_table(
@@ -301,6 +308,7 @@ def _into_table(
     again: bool,
     progress: bool,
     url: str | None,
+    model: str,
 ) -> Described:
     failed = [entry.place for entry in source.entries if isinstance(entry.place, ImageError)]
     stamps = {e.name: e.stamp for e in source.entries if not isinstance(e.place, ImageError)}
@@ -335,13 +343,13 @@ def _into_table(
         if unsure:
             log.warning(f"{out}: captions that the model is not sure of, read them first: {unsure}")
         base = base if url is None else url.rstrip("/")
-        text = site_text(title, told, base, as_csv=out.suffix.lower() == ".csv")
+        text = site_text(title, drafts(told), base, as_csv=out.suffix.lower() == ".csv")
     elif task.thumbs:
         # A browser keeps the review under this key: the same each time the sheet is written.
         key = output_digest(str(out.resolve()).encode())[:16]
-        text = review_sheet(title, told, failed, base=base, key=key)
+        text = review_sheet(title, told, failed, base=base, key=key, model=model)
     else:
-        text = table_text(told, task.questions, as_csv=out.suffix.lower() == ".csv")
+        text = table_text(told, task.questions, model, as_csv=out.suffix.lower() == ".csv")
     content = text.encode()
     if content_of(out) != content:
         # First said, then written: a run killed in between knows its own output again.
@@ -360,9 +368,15 @@ def _into_table(
 
 
 def _into_parts(
-    out: str, source: Source, engine: Engine, task: Task, begun: Row, again: bool, progress: bool
+    parts: Parts,
+    source: Source,
+    engine: Engine,
+    task: Task,
+    begun: Row,
+    again: bool,
+    progress: bool,
 ) -> Described:
-    parts = Parts(out, task.questions)
+    begun["columns"] = list(parts.columns)
     about = {"source": source.name, "digest": source.digest, "pictures": source.pictures}
     done = parts.begin(begun | about | {"parts": len(source.blocks)}, again)
     todo = [block for block in source.blocks if block.number not in done]
@@ -392,6 +406,41 @@ def _into_parts(
     if not made.pictures:
         raise ImageError(f"{source.name}: no pictures there")
     return made
+
+
+def publish(
+    review: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    url: str | None = None,
+    again: bool = False,
+) -> tuple[int, int]:
+    """Write what a person approved on a review sheet for a web site; no model is asked.
+
+    Args:
+        review: the CSV that the sheet saved.
+        out: ``.img.html`` or ``.wordpress.csv``.
+        url: where the folder of the pictures is on the web; for ``.img.html`` the review's own
+            folder if not given.
+        again: overwrite what is there.
+
+    Returns:
+        How many texts were written, and how many pictures are not approved and left out.
+
+    Raises:
+        UsageError: another output, or one that is there.
+        DataError: another file than a sheet saves.
+        WriteError: the file system refused.
+    """
+    if not check_site(out, url, ()):
+        raise UsageError(f"--out {out}: expected a name in {TAGS} or {WORDPRESS} for {review}")
+    told, left = reviewed(Path(review))
+    if Path(out).exists() and not again:
+        raise UsageError(f"--out {out}: already exists; name another, or overwrite it with --again")
+    base = quote(_seen_from(Path(out).parent, Path(review).parent)) if url is None else url
+    as_csv = Path(out).suffix.lower() == ".csv"
+    write_text(out, site_text(Path(review).stem, told, base.rstrip("/"), as_csv))
+    return len(told), left
 
 
 def check_out(out: str | os.PathLike[str]) -> bool:

@@ -191,6 +191,7 @@ def evaluate(
     figures: dict[str, Any] = {
         "metrics": metrics,
         "dataset": dataset.name,
+        **_machine_made(dataset),
         "split": split,
         "pictures": count,
         "members": model.members,
@@ -215,6 +216,18 @@ def evaluate(
         threshold = model.confidence.threshold
         figures["confidence"] = _confident(sure, right, ciders, threshold) | {"level": level}
     return Evaluation(figures, records, captions, ciders, right, verdicts)
+
+
+def _machine_made(dataset: Dataset) -> dict[str, Any]:
+    """What figures say of references that a model told, which a line says, too."""
+    if not dataset.machine_made:
+        return {}
+    logger.warning(
+        "%s: its references are machine-made, by %s: the figures measure agreement with it",
+        dataset.folder or dataset.name,
+        ", ".join(dataset.machine_made),
+    )
+    return {"machine_made": list(dataset.machine_made)}
 
 
 def _confident(
@@ -420,6 +433,7 @@ def evaluate_answers(
         "per_answer_type": official["per_answer_type"],
         "per_question_type": official["per_question_type"],
         "dataset": dataset.name,
+        **_machine_made(dataset),
         "split": split,
         "fit": model.encoder.config.fit,
         "questions": len(records),

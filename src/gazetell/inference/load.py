@@ -7,8 +7,8 @@ model.caption(picture).text, model.ask(picture, "Which animal is this?").text
 
 from typing import Unpack
 
-from ..errors import ModelError, unknown_option
-from ..features import Computing
+from ..errors import ModelError
+from ..features import Computing, check_computing
 from ..models.folder import (
     CaptionerFolder,
     fetch,
@@ -62,9 +62,7 @@ def load(
             ensemble, or an architecture that is not of gazetell without ``trust``.
         UsageError: an option that does not exist.
     """
-    for name in how:
-        if name not in Computing.__annotations__:
-            raise unknown_option(name, [*Computing.__annotations__, "trust"])
+    check_computing(how)
     path, *others = named_or_photo(paths)
     folder = fetch(path)
     if is_pair(folder) and not others:

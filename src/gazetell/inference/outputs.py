@@ -28,7 +28,14 @@ from urllib.parse import quote
 
 from ..data.text import sentence
 from ..errors import DataError, ImageError, UsageError, WriteError
-from ..files import spreadsheet_name, spreadsheet_text, write_error, write_jsonl
+from ..files import (
+    read_text,
+    spreadsheet_name,
+    spreadsheet_plain,
+    spreadsheet_text,
+    write_error,
+    write_jsonl,
+)
 from ..models.confidence import certainty
 from ..models.decoding import DecodingOptions
 from .gaze import fill, one_line, template
@@ -37,15 +44,15 @@ from .sources import file_system, need
 Row = dict[str, Any]
 FORMAT = 1  # of the journal and of the parts
 COLUMNS = (
-    *("picture", "caption", "alt_text", "confidence", "probability", "log_prob", "ended"),
-    "unfamiliar",
+    *("picture", "caption", "alt_text", "confidence", "sure", "probability", "log_prob", "ended"),
+    *("unfamiliar", "model"),
 )
 # Of parts, with their types in Parquet; answers come before the error.
 PART_COLUMNS = {
     **{"picture": "string", "caption": "string", "confidence": "double", "sure": "bool"},
-    **{"log_prob": "double", "ended": "bool", "unfamiliar": "bool"},
+    **{"log_prob": "double", "ended": "bool", "unfamiliar": "bool", "model": "string"},
 }
-KINDS = ("string", "double")  # of an answer and its confidence
+KINDS = ("string", "double", "bool")  # of an answer, its confidence, and whether it is sure
 PART = r"part-(\d+)\.(?:parquet|jsonl)"
 MANIFEST = "_gazetell.json"  # what reads a folder of Parquet files passes over such names
 LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
@@ -53,9 +60,9 @@ LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
 log = logging.getLogger(__name__)
 
 
-def answer_columns(questions: Sequence[str]) -> list[tuple[str, str]]:
-    """The names of the two columns of each question: the answer's and its confidence's."""
-    return [(question, f"{question} (confidence)") for question in questions]
+def answer_columns(questions: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The names of the columns of each question: answer, confidence, whether the model is sure."""
+    return [(question, f"{question} (confidence)", f"{question} (sure)") for question in questions]
 
 
 def answers_of(row: Row, questions: Sequence[str]) -> Row:
@@ -63,7 +70,7 @@ def answers_of(row: Row, questions: Sequence[str]) -> Row:
     return {
         name: value
         for names, answer in zip(answer_columns(questions), row.get("answers", ()), strict=False)
-        for name, value in zip(names, answer, strict=True)
+        for name, value in zip(names, answer, strict=False)  # of an earlier version: without sure
     }
 
 
@@ -160,33 +167,50 @@ def content_of(path: Path) -> bytes | None:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def open_journal(out: Path, begun: Row, again: bool) -> Journal:
-    """The journal of an output, gone on with or begun, if nothing is lost by it."""
+def kept_journal(out: Path, again: bool) -> tuple[Journal, str | None]:
+    """The journal of an output and the digest of what is there, if that need not be kept.
+
+    Args:
+        out: a table or a sheet.
+        again: it may be overwritten, and the journal is begun anew.
+
+    Raises:
+        UsageError: an output that somebody else made or changed.
+        DataError: a damaged journal.
+    """
     journal, content = Journal(out.with_name(f"{out.name}.done.jsonl")), content_of(out)
     written = None if content is None else output_digest(content)
-    if not again:
-        journal.resume()
-    if not journal.lines:
-        if written and not again:
-            raise UsageError(
-                f"--out {out}: already exists and is not from gazetell describe (it has no "
-                f"{journal.path.name} beside it); name another, or overwrite it with --again"
-            )
-        # What is there now may be overwritten, also by the run that goes on with this one.
-        journal.begin([begun, *([{"wrote": written}] if written else [])])
-        return journal
-    first = journal.lines[0]
+    if again:
+        return journal, written
+    journal.resume()
+    if not journal.lines and written:
+        raise UsageError(
+            f"--out {out}: already exists and is not from gazetell describe (it has no "
+            f"{journal.path.name} beside it); name another, or overwrite it with --again"
+        )
+    first = journal.lines[0] if journal.lines else {"format": FORMAT, "options": {}}
     if first.get("format") != FORMAT or not isinstance(first.get("options"), dict):
         raise DataError(
             f"{journal.path}: is not a journal of this version; start over with --again"
         )
+    if written and written not in [line.get("wrote") for line in journal.lines]:
+        why = "was changed since gazetell wrote it; rename it to keep the changes"
+        raise UsageError(f"--out {out}: {why}, or start over with --again")
+    return journal, written
+
+
+def open_journal(out: Path, begun: Row, again: bool) -> Journal:
+    """The journal of an output, gone on with or begun, if nothing is lost by it."""
+    journal, written = kept_journal(out, again)
+    if not journal.lines:
+        # What is there now may be overwritten, also by the run that goes on with this one.
+        journal.begin([begun, *([{"wrote": written}] if written else [])])
+        return journal
+    first = journal.lines[0]
     other = _differences(first, begun)
     other += [f"the folder {first.get('folder')}"] * (first.get("folder") != begun["folder"])
     if other:
         why = f"was begun with {', '.join(other)}; name another"
-        raise UsageError(f"--out {out}: {why}, or start over with --again")
-    if written and written not in [line.get("wrote") for line in journal.lines]:
-        why = "was changed since gazetell wrote it; rename it to keep the changes"
         raise UsageError(f"--out {out}: {why}, or start over with --again")
     before, now = first.get("precision", begun["precision"]), begun["precision"]
     if before != now:
@@ -220,12 +244,13 @@ class Parts:
     Args:
         out: the folder; JSON Lines if it ends in ``.jsonl``, else Parquet.
         questions: whose answers have columns.
+        model: the name of the captioner, for its column.
     """
 
-    def __init__(self, out: str, questions: Sequence[str]) -> None:
-        self.out, self.questions = out, questions
-        pairs = answer_columns(questions)
-        asked = {name: kind for pair in pairs for name, kind in zip(pair, KINDS, strict=True)}
+    def __init__(self, out: str, questions: Sequence[str], model: str) -> None:
+        self.out, self.questions, self.model = out, questions, model
+        names = answer_columns(questions)
+        asked = {name: kind for each in names for name, kind in zip(each, KINDS, strict=True)}
         self.columns: dict[str, str] = PART_COLUMNS | asked | {"error": "string"}
         self.files, self.path = file_system(out.rstrip("/") or out)
         self.begun: Row | None = None  # what is yet to be written
@@ -297,6 +322,12 @@ class Parts:
             raise DataError(
                 f"{begun['source']}: has changed since {self.out} was begun{told}; {instead}"
             )
+        if "columns" not in first:  # of an earlier version, whose parts lack some
+            self.columns = {
+                name: kind
+                for name, kind in self.columns.items()
+                if name != "model" and not name.endswith(" (sure)")
+            }
         if first.get("precision") != begun["precision"]:
             log.warning(
                 f"{self.out}: parts made before are in {first.get('precision')}, new ones in "
@@ -333,7 +364,8 @@ class Parts:
 
     def _flat(self, row: Row) -> Row:
         """A row with every column: null where nothing is known, no caption where it failed."""
-        known = {"caption": "", **row, **answers_of(row, self.questions)}
+        model = None if "error" in row else self.model
+        known = {"caption": "", "model": model, **row, **answers_of(row, self.questions)}
         return {name: known.get(name) for name in self.columns}
 
     def _name(self, number: int) -> str:
@@ -354,8 +386,8 @@ class Parts:
 # What is told of a picture
 
 
-def table_text(rows: Sequence[Row], questions: Sequence[str], as_csv: bool) -> str:
-    """The rows as CSV or as JSON Lines."""
+def table_text(rows: Sequence[Row], questions: Sequence[str], model: str, as_csv: bool) -> str:
+    """The rows, told by a model of this name, as CSV or as JSON Lines."""
     text = io.StringIO()
     texts = ["caption", "alt_text", *questions]
     columns = [*COLUMNS, *(name for pair in answer_columns(questions) for name in pair)]
@@ -366,34 +398,69 @@ def table_text(rows: Sequence[Row], questions: Sequence[str], as_csv: bool) -> s
         # Four digits, but no 0 for what is small: a long caption may well have 1e-12.
         chance = float(f"{math.exp(row['log_prob']):.4g}")
         more = {"alt_text": sentence(row["caption"], row["ended"]), "probability": chance}
+        more |= {"model": model}
         known = row | more | answers_of(row, questions)
         told = {name: known.get(name) for name in columns}
         if as_csv:
             safe = {name: spreadsheet_text(str(told[name])) for name in texts}
             safe["picture"] = spreadsheet_name(row["picture"])
-            marks = ("ended", "unfamiliar")
-            known = {name: str(row[name]).lower() for name in marks if name in row}
-            writer.writerow(told | safe | known)
+            marks = {n: str(x).lower() for n, x in told.items() if isinstance(x, bool)}
+            writer.writerow(told | safe | marks)
         else:
             text.write(json.dumps(told, ensure_ascii=False) + "\n")
     return text.getvalue()
 
 
-def site_text(title: str, rows: Sequence[Row], base: str, as_csv: bool) -> str:
-    """The rows for a web site; a picture without a caption is left out.
+def drafts(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Of lines of the journal with a caption: picture, alt text and how sure the model is."""
+    return [
+        (row["picture"], sentence(row["caption"], row["ended"]), _certainty(row) or "")
+        for row in rows
+        if row["caption"]
+    ]
+
+
+def reviewed(path: Path) -> tuple[list[tuple[str, str, str]], int]:
+    """What a person approved on a sheet, as ``drafts`` gives it, and how many pictures are not.
+
+    An approved text that is empty is the text of a decorative picture, and stays.
+
+    Args:
+        path: the CSV that the sheet saved.
+
+    Raises:
+        DataError: another file.
+    """
+    expected = "expected the CSV that a review sheet saved"
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        if lost := {"picture", "alt_text", "approved"} - set(rows.fieldnames or ()):
+            raise DataError(f"{path}: has no column {min(lost)}; {expected}")
+        told, left = [], 0
+        for row in rows:
+            if None in row.values() or row["approved"] not in ("yes", "no"):
+                raise DataError(f"{path}:{rows.line_num}: approved is neither yes nor no")
+            if row["approved"] == "yes":
+                text = spreadsheet_plain(row["alt_text"])
+                told.append((row["picture"].removeprefix("./"), text, ""))
+            else:
+                left += 1
+    except csv.Error as error:
+        raise DataError(f"{path}:{rows.line_num}: is not CSV ({error}); {expected}") from error
+    return told, left
+
+
+def site_text(title: str, told: Sequence[tuple[str, str, str]], base: str, as_csv: bool) -> str:
+    """Alt texts for a web site.
 
     Args:
         title: of the page of tags.
-        rows: lines of the journal.
+        told: each picture, its text and a remark, as ``drafts`` and ``reviewed`` give them.
         base: the address of the folder of the pictures.
         as_csv: the two columns that importers of alt texts into WordPress take, the picture's
             address and the text; else an ``<img>`` a line, on a page that shows them.
     """
-    told = [
-        (f"{base}/{quote(row['picture'])}", sentence(row["caption"], row["ended"]), row)
-        for row in rows
-        if row["caption"]
-    ]
+    told = [(f"{base}/{quote(picture)}", text, sure) for picture, text, sure in told]
     if as_csv:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -404,8 +471,7 @@ def site_text(title: str, rows: Sequence[Row], base: str, as_csv: bool) -> str:
         f'<!doctype html>\n<meta charset="utf-8">\n<title>{html.escape(one_line(title))}</title>\n'
     )
     lines = []
-    for address, alt, row in told:
-        sure = _certainty(row)
+    for address, alt, sure in told:
         remark = f" <!-- {sure} -->" if sure else ""
         lines.append(f'<img src="{html.escape(address)}" alt="{html.escape(alt)}">{remark}\n')
     return head + "".join(lines)
@@ -423,6 +489,7 @@ def review_sheet(
     *,
     base: str = ".",
     key: str = "",
+    model: str = "",
 ) -> str:
     """The sheet on which a person reviews captions, as HTML.
 
@@ -432,12 +499,14 @@ def review_sheet(
         failed: why other pictures are not there.
         base: the folder of the pictures as seen from the page, an address to open them from.
         key: tells the reviews of this sheet from those of others in the same browser.
+        model: the name of the one that told the captions, for what is downloaded.
     """
     keys = ("picture", "log_prob", "ended", "stamp", "thumb", "width", "height")
     fitted = ("confidence", "sure", "unfamiliar")
     level = "confidence" if all("confidence" in row for row in rows) else "log_prob"
     content = {
         "key": key,
+        "model": model,
         "name": one_line(title),
         "base": base,
         "rows": [

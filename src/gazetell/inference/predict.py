@@ -22,7 +22,7 @@ import torch
 from ..data.batches import pad_rows
 from ..data.text import Question, Tokenizer, read_question
 from ..errors import ImageError, ModelError, UsageError
-from ..features import Computing, Model, Picture, Several
+from ..features import Computing, Model, Picture, Several, check_computing
 from ..models.confidence import check_bound, judge
 from ..models.decoding import Decoded, DecodingOptions, Ensemble, n_best
 from ..models.encoders import Grid
@@ -85,10 +85,12 @@ class Captioner(Model):
         self.confidence = None if others else model.confidence
         self.novelty = model.novelty
         self.about = model.about
+        self.name = " + ".join(m.name for m in (model, *others))
 
     @classmethod
     def load(cls, *paths: Path, trust: bool = False, **how: Unpack[Computing]) -> "Captioner":
         """``gazetell.load``, refusing answerers."""
+        check_computing(how)
         check_members(paths)
         named = named_or_photo(paths)
         models = [told(path, load_kind(path, CaptionerFolder, trust=trust)) for path in named]
@@ -261,13 +263,14 @@ class Answerer(Model):
         self.temperature, self.sigmoid = model.temperature, model.sigmoid
         self.unknown_temperature = model.unknown_temperature
         self.max_question, self.abstain_below = model.max_question, model.abstain_below
-        self.novelty, self.about = model.novelty, model.about
+        self.novelty, self.about, self.name = model.novelty, model.about, model.name
 
     @classmethod
     def load(
         cls, path: Path | None = None, *, trust: bool = False, **how: Unpack[Computing]
     ) -> "Answerer":
         """``gazetell.load``, refusing a captioner."""
+        check_computing(how)
         (chosen,) = named_or_photo(() if path is None else (path,))
         return cls(told(chosen, load_kind(chosen, AnswererFolder, trust=trust)), **how)
 

@@ -265,11 +265,14 @@ def file_system(address: str) -> tuple[Any, str]:
     return _answer(address, lambda: system.FileSystem.from_uri(address))
 
 
-def open_source(source: str | os.PathLike[str], column: str | None = None) -> Source:
+def open_source(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], column: str | None = None
+) -> Source:
     """What is to be read, see the module.
 
     Args:
-        source: a folder, a pattern, an address, ``.parquet`` or ``.tar`` files.
+        source: a folder, a pattern, an address, ``.parquet`` or ``.tar`` files; or a list of
+            picture files.
         column: of Parquet: of bytes or of paths; a folder is then taken as one of Parquet files.
 
     Raises:
@@ -277,6 +280,8 @@ def open_source(source: str | os.PathLike[str], column: str | None = None) -> So
         DataError: nothing that can be read, or no such column.
         UsageError: a column where there is none to choose, or none where there is.
     """
+    if not isinstance(source, str | os.PathLike):
+        return _list(source, column)
     name = os.fspath(source)
     if name.startswith("file://"):
         name = file_system(name)[1]
@@ -308,6 +313,20 @@ def open_source(source: str | os.PathLike[str], column: str | None = None) -> So
         log.warning(f"{name}: its .tar files are left out; to read them, name '{name}/*.tar'")
     entries = [_entry(path, folder) for path in image_files([name])]
     return _files(name, entries, Reader(None, str(folder.resolve())), folder)
+
+
+def _list(pictures: Sequence[str | os.PathLike[str]], column: str | None) -> Source:
+    """The source of a list of picture files."""
+    if column is not None:
+        raise UsageError(f"column {column}: has no effect on a list of pictures; expected Parquet")
+    if not isinstance(pictures, Sequence) or isinstance(pictures, bytes) or not pictures:
+        raise UsageError(f"{pictures!r:.60}: expected {KINDS}, or a list of picture files")
+    if other := [x for x in pictures if not isinstance(x, str | os.PathLike)]:
+        raise UsageError(f"{other[0]!r:.60}: expected the path of a picture in the list")
+    files = [Path(os.path.abspath(path)) for path in image_files(pictures)]
+    folder = Path(os.path.commonpath([path.parent for path in files]))
+    entries = [_entry(path, folder) for path in files]
+    return _files(str(folder), entries, Reader(None, str(folder)), folder)
 
 
 def _entry(path: Path, folder: Path) -> Entry:

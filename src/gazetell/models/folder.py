@@ -9,33 +9,25 @@ models are never taken for one.
 A pair is a folder with two of these, ``captioner`` and ``answerer``, on one encoder. Its weights
 stand once, in ``encoder.safetensors`` beside them. ``photo``, which comes with gazetell, is a pair.
 
-A compact folder, as ``gazetell export`` writes it, holds each large matrix of the captioner or the
-answerer as int8 ``NAME`` (O, I), with its scales ``NAME.scale`` (O,) in float32, one a row::
-
-    scale_o = max_i |w_oi| / 127        w_oi = scale_o * int8_oi, rounded to nearest
-
-All other matrices and the encoder are float16, vectors float32. Loading makes float32 of all, so
-that models see plain weights.
+A compact folder, as ``gazetell export`` writes it, has smaller weights, see ``weights.py``.
 """
 
 import hashlib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
 from ..errors import DataError, GazetellError, ModelError, UsageError
-from ..files import atomic_path, read_json, write_json, write_text
+from ..files import read_json, read_text, write_json, write_text
 from ..metrics import TITLES, points
 from .answerers import AnswerModel, answerer_config, build_answerer
 from .captioners import CaptionModel, build_captioner, captioner_config
@@ -43,7 +35,7 @@ from .confidence import Confidence, Novelty
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
 from .options import import_architecture
-from .weights import check_finite, download
+from .weights import download, load_weights, shown_name, write_weights
 
 log = logging.getLogger(__name__)
 FORMAT = 1
@@ -53,7 +45,6 @@ SHARED = "../encoder.safetensors"  # of both models of a pair
 PHOTO = "photo"
 SHIPPED = (PHOTO, f"{PHOTO}/captioner", f"{PHOTO}/answerer")
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that come with gazetell
-LARGE = 2**16  # numbers in a matrix from which 8 bits are worth their error
 
 
 class Card(NamedTuple):
@@ -80,6 +71,7 @@ class ModelFolder:
         settings: fields that stand in ``config.json``, the network among them, each with what
             makes it of its JSON value.
         card: the kind's part of the model card.
+        name: by which it was loaded; not saved.
         novelty: how far a picture is from those it learned from.
     """
 
@@ -93,6 +85,7 @@ class ModelFolder:
 
     encoder: Encoder
     tokenizer: Tokenizer
+    name: str = ""
     novelty: Novelty | None = None
     about: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -212,8 +205,7 @@ def save_model(
     Args:
         folder: made if it is not there.
         model: to write.
-        compact: keep weights in float16 and int8, as the head of this module says, in half the
-            size or less.
+        compact: keep weights in float16 and int8, in half the size or less.
         shared: leave the CNN's weights out, which ``save_pair`` has written beside the folder.
 
     Raises:
@@ -225,7 +217,7 @@ def save_model(
     state = nn.ModuleDict({model.kind: model.network, "encoder": model.encoder}).state_dict()
     if shared:
         state = {name: x for name, x in state.items() if not name.startswith("encoder.trunk.")}
-    _write_weights(folder / "model.safetensors", state, compact)
+    write_weights(folder / "model.safetensors", state, compact)
     for name in model.vocabularies:
         getattr(model, name).save(folder / f"{name}.json")
     write_json(folder / "metrics.json", model.metrics)
@@ -261,27 +253,9 @@ def save_pair(
     if captioner.encoder.fingerprint() != answerer.encoder.fingerprint():
         raise ModelError("captioner and answerer have different encoders; expected the same CNN")
     trunk = nn.ModuleDict({"encoder": nn.ModuleDict({"trunk": captioner.encoder.trunk})})
-    _write_weights(Path(folder) / Path(SHARED).name, trunk.state_dict(), compact)
+    write_weights(Path(folder) / Path(SHARED).name, trunk.state_dict(), compact)
     for model in (captioner, answerer):
         save_model(Path(folder) / model.kind, model, compact=compact, shared=True)
-
-
-def _write_weights(path: Path, state: dict[str, Tensor], compact: bool) -> None:
-    kept = {}
-    for name, tensor in state.items():
-        kept[name] = tensor = tensor.detach().cpu().contiguous()
-        # Biases and the statistics of batch norm are few, and a variance may be too small.
-        if not compact or not tensor.is_floating_point() or tensor.dim() < 2:
-            continue
-        kept[name] = tensor.half()
-        if not kept[name].isfinite().all():
-            raise ModelError(f"{name}: has numbers that are too large for float16")
-        if tensor.dim() == 2 and tensor.numel() >= LARGE and not name.startswith("encoder."):
-            scale = kept[f"{name}.scale"] = tensor.abs().amax(1) / 127
-            divisor = scale.clamp(min=1e-30).unsqueeze(1)  # a row may be all zeros
-            kept[name] = (tensor / divisor).round().to(torch.int8)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(kept))
 
 
 def _plain(value: Any) -> Any:
@@ -303,7 +277,8 @@ def load_kind(path: str | os.PathLike[str], kind: type[Folder], *, trust: bool =
 
 
 def told(path: str | os.PathLike[str], model: Folder) -> Folder:
-    """A model that was loaded to be used; that it is blind is said."""
+    """A model that was loaded to be used, with its name; that it is blind is said."""
+    model.name = model.name or shown_name(path)
     if model.network.options.blind:
         log.warning("%s: is blind; it does not look at the picture", path)
     return model
@@ -350,7 +325,7 @@ def load_model(
     model = made(**fields, encoder=encoder, about=config["about"])
     _check_sizes(folder, model)
     weights = [folder / name for name in files if name.endswith(".safetensors")]
-    _load_weights(weights, {model.kind: model.network, "encoder": encoder})
+    load_weights(weights, {model.kind: model.network, "encoder": encoder})
     return model
 
 
@@ -389,33 +364,18 @@ def _check_sizes(folder: Path, model: ModelFolder) -> None:
         raise ModelError(f"{folder / 'config.json'}: {what}")
 
 
-def _load_weights(paths: Sequence[Path], modules: dict[str, nn.Module]) -> None:
-    """Load the tensors of files into the modules they are prefixed with, strictly."""
-    state: dict[str, Tensor] = {}
-    for path in paths:
-        try:
-            state |= load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: cannot be read: {error}") from error
-    for name in [name for name, tensor in state.items() if tensor.dtype == torch.int8]:
-        scale = state.pop(f"{name}.scale", torch.empty(0))
-        if scale.shape != state[name].shape[:1]:
-            raise ModelError(f"{paths[0]}: {name} has {len(scale)} scales, expected one per row")
-        state[name] = state[name] * scale.unsqueeze(1)
-    try:
-        nn.ModuleDict(modules).load_state_dict(state)
-    except RuntimeError as error:
-        detail = str(error).strip().splitlines()[-1].strip()[:200]
-        raise ModelError(f"{paths[0]}: does not fit config.json: {detail}") from error
-    check_finite(paths[0], state)
-
-
 def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> None:
-    """Put what was measured into the model folder and its card."""
+    """Put what was measured into the model folder, and into the section Measured of its card."""
     folder = Path(folder)
     config = read_config(folder)
+    card, path = model_card(config, metrics), folder / "README.md"
+    measured = re.compile(r"^## Measured\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    old = read_text(path) if path.is_file() else card
+    if not measured.search(old):
+        log.warning("%s: has no section Measured any more; it stays as it is", path)
     write_json(folder / "metrics.json", metrics)
-    write_text(folder / "README.md", model_card(config, metrics))
+    # The rest may be a person's by now, as the licence is.
+    write_text(path, measured.sub(lambda _: measured.findall(card)[0], old, count=1))
 
 
 def update_settings(folder: str | os.PathLike[str], settings: dict[str, Any]) -> None:
@@ -549,8 +509,12 @@ A gazetell {kind}: {card.does}.
 
 ## Limits
 
-{card.limits}
+{limits}
 """
+MACHINE_MADE = """
+
+The texts that it learned from are machine-made, by {}: it learned the mistakes of that model, too.
+Figures against such texts measure how far the two agree, not how good a caption or an answer is."""
 
 
 def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -561,6 +525,7 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         metrics: what was measured, as ``gazetell evaluate --json`` prints.
     """
     kind, about = config["kind"], config["about"]
+    made = ", ".join(value for key, value in about.items() if key.endswith("machine_made"))
     network = config[kind]
     names = ("embedding", "hidden", "vocabulary", "answers")
     figures = {k: v for k, v in metrics.get("metrics", {}).items() if isinstance(v, float)}
@@ -570,7 +535,8 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
         if kind == "captioner":
             of, beam = "pictures", f", beam {metrics.get('beam', '?')}"
         rows = [f"| {TITLES.get(n, n)} | {points(n, value)} |" for n, value in figures.items()]
-        first = f"On {metrics.get('split', '?')} ({metrics.get(of, '?')} {of}){beam}:"
+        against = ", against machine-made references" * ("machine_made" in metrics)
+        first = f"On {metrics.get('split', '?')} ({metrics.get(of, '?')} {of}){beam}{against}:"
         measured = "\n".join([first, "", "| metric | value |", "|---|---|", *rows])
     return CARD.format(
         kind=kind,
@@ -584,4 +550,5 @@ def model_card(config: dict[str, Any], metrics: dict[str, Any]) -> str:
             f"- {key.capitalize().replace('_', ' ')}: {value}\n" for key, value in about.items()
         ),
         measured=measured,
+        limits=KINDS[kind].card.limits + MACHINE_MADE.format(made) * bool(made),
     )

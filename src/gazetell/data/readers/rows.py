@@ -298,13 +298,16 @@ class Collector:
             where = self._questions[record.id][1]
             self._questions[record.id] = replace(record, split=splits[record.image]), where
 
-    def dataset(self, name: str, kind: str, source: object) -> Dataset:
+    def dataset(
+        self, name: str, kind: str, source: object, machine_made: Iterable[str] = ()
+    ) -> Dataset:
         """The dataset of all that was added; ``DataError``, naming ``source``: nothing was."""
         captions = tuple(record for record, _ in self._captions.values())
         questions = tuple(record for record, _ in self._questions.values())
         if not captions and not questions:
             raise DataError(f"{source}: has no picture with a caption or question")
-        return Dataset(name, kind, self.root, captions, questions)
+        made = tuple(dict.fromkeys(machine_made))
+        return Dataset(name, kind, self.root, captions, questions, machine_made=made)
 
 
 def seeded_split(names: Iterable[str], *, val: float, test: float, seed: int = 0) -> dict[str, str]:

@@ -10,6 +10,10 @@ Quotation marks. A quoted field of CSV may run over several lines, but never ove
 as a row of its own: as many fields as the header and the name of a picture in its place. Such a
 mark was never closed, and its line is a bad row. Between tabs a mark is text, unless it encloses
 a whole field. Errors name the line where a row begins.
+
+A table of ``gazetell describe``, and what its review sheet saves, is known by its columns. Its
+texts are machine-made, which the dataset keeps with the model's name. Rows that teach nothing good
+are left out: failed, empty, cut off, not sure, not approved. Answers become questions.
 """
 
 import csv
@@ -23,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import DataError, UsageError
-from ...files import read_bytes
+from ...files import read_bytes, spreadsheet_plain
 from ..records import CaptionRecord, Dataset, QuestionRecord
 from .rows import BadRows, BadValue, Collector, refuse, split_name, unpacked
 
@@ -33,10 +37,13 @@ _WORKBOOK = "is a workbook; save the sheet as CSV UTF-8 and give that file"
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|webp|tiff?|avif|heic)", re.IGNORECASE | re.DOTALL)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
 _SHOWN = 5  # values of a column that an error names
+# Of ``gazetell describe`` or of its review sheet are the first three and one of the others.
+_DESCRIBED = {"picture", "caption", "model", "log_prob", "approved"}
 _HAN = "Chinese or Japanese"  # whose scripts one text mixes
 # What a column may be called where the user does not say.
+_PLACE = ("image", "picture", "file_name", "filename", "file", "image_name", "image_path", "path")
 _NAMES = {
-    "image": ("image", "file_name", "filename", "file", "image_name", "image_path", "path"),
+    "image": _PLACE,
     "caption": ("caption", "captions", "text", "description", "comment"),
     "question": ("question",),
     "answer": ("answer", "answers"),
@@ -70,7 +77,8 @@ def table(
 
     Several rows a picture are several captions or questions; several rows of the same picture and
     question are several answers. A table with captions and questions is read for its captions,
-    unless the column of the question or of the answer is named.
+    unless the column of the question or of the answer is named. A table of gazetell describe
+    gives captions and questions, without what the model was not sure of.
 
     Args:
         file: The table, with a header line; .txt is one too, and .json is a list of rows.
@@ -115,18 +123,26 @@ def table(
         rows = list(_json(file, suffix == ".json", encoding, collector.bad))
         if not rows:
             raise DataError(f"{file}:1: has no rows; expected one JSON object per line")
-        header = list(dict.fromkeys(key for _, row in rows for key in row))
+        header: Sequence[str] = list(dict.fromkeys(key for _, row in rows for key in row))
         columns = _columns(header, given, str(file), file.name, collector.bad)
-        _add(_chosen(rows, where, header, file, collector.bad), columns, collector, whole)
+        read: _Rows = rows
     elif suffix in _DELIMITERS:
         text = _Delimited(file, _DELIMITERS[suffix], delimiter, encoding, given, collector.bad)
-        columns = _columns(text.header, given, text.where, file.name, collector.bad)
+        header = text.header
+        columns = _columns(header, given, text.where, file.name, collector.bad)
         read = text.rows(columns["image"])
-        _add(_chosen(read, where, text.header, file, collector.bad), columns, collector, whole)
     else:
         expected = _WORKBOOK if suffix in _WORKBOOKS else "expected a .csv, .tsv or .jsonl file"
         raise DataError(f"{file}: {expected}")
-    dataset = collector.dataset(file.name.partition(".")[0], "table", file)
+    read, made = _chosen(read, where, header, file, collector.bad), dict[str, None]()
+    if "caption" in columns and {"picture", "caption", "model"} < {*header} & _DESCRIBED:
+        asked = [name for name in header if f"{name} (confidence)" in header]
+        read = _described(read, columns, asked, made, file.name, collector, whole)
+    _add(read, columns, collector, whole)
+    if made:
+        by = ", ".join(made)
+        collector.bad.notes.append(f"{file.name}: the texts are machine-made, by {by}")
+    dataset = collector.dataset(file.name.partition(".")[0], "table", file, made)
     told = [text for record in dataset.captions for text in record.captions]
     scripts = _scripts(told or [record.question for record in dataset.questions])
     if len(scripts) > 1:
@@ -141,7 +157,7 @@ def table(
     if split or "split" in columns:
         return dataset
     collector.draw(val=0.1 if val is None else val, test=0.1 if test is None else test, seed=seed)
-    return collector.dataset(dataset.name, "table", file)
+    return collector.dataset(dataset.name, "table", file, made)
 
 
 def _columns(
@@ -229,6 +245,59 @@ def _chosen(
     if conditions:
         told = f"{taken:,} of {total:,} rows taken, where {' and '.join(conditions)}"
         bad.notes.append(f"{file.name}: {told}")
+
+
+def _described(
+    rows: _Rows,
+    columns: dict[str, str],
+    asked: Sequence[str],
+    made: dict[str, None],
+    name: str,
+    collector: Collector,
+    split: str,
+) -> _Rows:
+    """The rows with a caption to learn from; their answers go to the collector.
+
+    Args:
+        rows: of a table of ``gazetell describe``, or of what a review sheet saved.
+        columns: in use, by what they hold.
+        asked: the columns of answers, each named after its question.
+        made: gets the names of the models.
+        name: of the file.
+        collector: of the questions.
+        split: of every picture, if no column tells it.
+    """
+    caption = columns["caption"]
+
+    def left_out(why: str, where: str) -> None:
+        collector.bad.count(f"{name}: {why}, left out", where)
+
+    for where, row in rows:
+        told = {key: str(value).strip() for key, value in row.items() if value is not None}
+        if told.get("approved", "yes") != "yes":
+            left_out("captions that nobody approved", where)
+            continue
+        if told.get("error"):
+            left_out("pictures that failed", where)
+            continue
+        model = told.get("model") or "an unnamed model"
+        made[f"{model}, approved by a person" if "approved" in told else model] = None
+        for question in asked:
+            with collector.bad.catch(where, row):
+                if told.get(f"{question} (sure)", "").lower() == "false":
+                    left_out("answers that the model was not sure of", where)
+                elif answer := spreadsheet_plain(told.get(question, "")):
+                    own = split_name(told.get(columns.get("split", ""))) or split
+                    image = told.get(columns["image"], "")
+                    collector.add(where, QuestionRecord("", image, question, (answer,), own))
+        if told.get("sure", "").lower() == "false":
+            left_out("captions that the model was not sure of", where)
+        elif told.get("ended", "").lower() == "false":
+            left_out("captions that were cut off", where)
+        elif not told.get(caption):
+            left_out("pictures for which the model found no words", where)
+        else:
+            yield where, row | {caption: spreadsheet_plain(told[caption])}
 
 
 def _scripts(texts: Iterable[str]) -> Counter[str]:

@@ -1,7 +1,7 @@
 
 (() => {
   "use strict";
-  const { key, name, base, rows } = JSON.parse(document.getElementById("sheet").textContent);
+  const { key, name, base, model, rows } = JSON.parse(document.getElementById("sheet").textContent);
   const CHUNK = 60; // rows drawn at once
   const one = (selector, root = document) => root.querySelector(selector);
   const list = one(".rows"), more = one(".more"), none = one(".none"), said = one("[role=status]");
@@ -191,11 +191,11 @@
     const formula = /^[=+\-@\t\r\n]/;
     const safe = (text) => (formula.test(text) ? (guarded += 1, `'${text}`) : text);
     const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    const table = [["picture", "caption", "alt_text", "approved"]];
+    const table = [["picture", "caption", "alt_text", "approved", "model"]];
     for (const row of [...rows].sort((a, b) => (a.picture < b.picture ? -1 : 1))) {
       const text = safe(plain(row.text));
       const name = formula.test(row.picture) ? `./${row.picture}` : row.picture; // the same file
-      table.push([name, text, row.approved ? text : "", row.approved ? "yes" : "no"]);
+      table.push([name, text, row.approved ? text : "", row.approved ? "yes" : "no", model]);
     }
     const lines = table.map((cells) => cells.map(cell).join(",") + "\r\n");
     const link = document.createElement("a");
