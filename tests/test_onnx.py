@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 import gazetell.onnx
 from gazetell.cli import _status
@@ -46,6 +45,8 @@ def novelty(architecture):
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
     """What is the same in all exports is made once: torch's table of operators, and the encoder."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
     encoder, write = tmp_path_factory.mktemp("encoder") / "encoder.onnx", export._write
 
     def write_once(path, *rest):
