@@ -52,6 +52,36 @@ def test_what_cannot_be_calibrated_is_an_error(run, world):
     assert (world / "ask/config.json").read_text() == before
 
 
+def test_the_verb_calibrates_as_the_option_does(run, world, monkeypatch):
+    for module in ("inference.calibrate", "models.confidence"):
+        monkeypatch.setattr(f"gazetell.{module}.ANSWERS", 12)
+    shutil.copytree("ask", "again")
+    _, out, err = run("calibrate ask data", status=0)
+    assert out == ""
+    said = "ask: abstain_below, unknown_temperature, novelty fitted on 12 answers of val\n"
+    assert err.endswith(said)
+    run("evaluate again --data data --calibrate", status=0)
+    fitted, same = (json.loads((world / x / "config.json").read_text()) for x in ("ask", "again"))
+    assert fitted == same
+    assert fitted["unknown_temperature"] is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "said"),
+    [
+        (2, "photo data", "photo: is not a model folder of yours"),
+        (2, "tell questions", "questions: has no captions to fit tell to"),
+        (2, "ask data --limit -1", "--limit -1: expected 0 or more"),
+        (3, "tell data --limit 2", "data: no confidence can be fitted: "),
+        (5, "data data", "data: is not a model folder"),
+    ],
+)
+def test_what_the_verb_cannot_calibrate(mistake, world, photo, status, line, said):
+    shutil.copytree("data", "questions")
+    (world / "questions/captions.jsonl").unlink()
+    mistake(status, said, f"calibrate {line}")
+
+
 def test_answers(run, world):
     command = "evaluate ask --data data --evidence --abstain-below 0.2 --question-only blind"
     _, out, err = run(command, status=0)

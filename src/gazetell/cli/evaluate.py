@@ -9,7 +9,7 @@ from typing import Any
 from ..data.records import Dataset
 from ..errors import UsageError
 from ..files import read_json, read_jsonl, write_json
-from ..inference.calibrate import calibrate as fit_model
+from ..inference.calibrate import calibrate_and_keep
 from ..inference.evaluate import Evaluation, evaluate_answers, scored_records
 from ..inference.evaluate import evaluate as evaluate_captions
 from ..inference.figures import compare
@@ -148,12 +148,7 @@ def evaluate(
             if kind != does and not (value is None or value is False or value == ()):
                 raise UsageError(f"{name}: has no effect, since {runs[0]} {does}")
     if calibrate:
-        count = fit_model(model, dataset, progress=on_terminal())
-        fitted, what = ["abstain_below", "unknown_temperature", "novelty"], "answers"
-        if isinstance(model, Captioner):
-            fitted, what = ["confidence", "novelty"], "captions"
-        update_settings(home, {name: getattr(model, name) for name in fitted})
-        report(f"{home}: {', '.join(fitted)} fitted on {count} {what} of val")
+        report(calibrate_and_keep(model, home, dataset, progress=on_terminal()))
     common: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
     shared = dict(common)
     results: dict[str, Evaluation[Any, Any]] = {}
@@ -229,6 +224,34 @@ def evaluate(
     if compared:
         lines += ["", *comparison(compared)]
     print("\n".join(lines))
+
+
+def calibrate(model: str, data: Path, /, *, limit: int = 0, computing: Here = HERE) -> None:
+    """Fit how sure a model is, on the validation split of a prepared dataset, and keep it.
+
+    Of captions that is their confidence; of answers the bound to abstain below; of both which
+    pictures are unlike the training pictures. As gazetell evaluate --calibrate, without measuring.
+
+    Args:
+        model: A model folder; of a captioner and answerer in one, what the dataset can fit.
+        data: A prepared dataset with the splits train and val.
+        limit: Use only the first N validation pictures; 0 for all.
+        computing: Where.
+    """
+    loaded, dataset = load(model, **vars(computing)), Dataset.open(data)
+    if not has_model(Path(model)):
+        raise UsageError(f"{model}: is not a model folder of yours, where it could be kept")
+    some: list[Any] = [loaded]
+    if isinstance(loaded, Pair):
+        some = [loaded.captioner, loaded.answerer]
+    fit = [x for x in some if (dataset.captions if isinstance(x, Captioner) else dataset.questions)]
+    if not fit:
+        what = "captions" if isinstance(some[0], Captioner) else "questions"
+        raise UsageError(f"{data}: has no {what} to fit {model} to")
+    for one in fit:
+        home = fetch(model, "captioner" if isinstance(one, Captioner) else "answerer")
+        line = calibrate_and_keep(one, home, dataset, limit=limit, progress=on_terminal())
+        report(line)
 
 
 def _does(model: Captioner | Answerer) -> str:

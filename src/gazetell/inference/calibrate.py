@@ -1,9 +1,14 @@
-"""Calibration of a trained model on a validation split, as training does at its end."""
+"""Calibration of a trained model on a validation split, as training does at its end.
+
+``gazetell calibrate`` and ``gazetell evaluate --calibrate`` are ``calibrate_and_keep``.
+"""
 
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +29,7 @@ from ..models.confidence import (
     likeliest,
 )
 from ..models.decoding import Decoded
+from ..models.folder import update_settings
 from ..process import bar
 from .evaluate import opened, scored_records, with_references
 from .predict import Answerer, Captioner
@@ -36,6 +42,7 @@ def calibrate(
     dataset: Dataset | str | os.PathLike[str],
     *,
     batch: int = 64,
+    limit: int = 0,
     progress: bool = False,
 ) -> int:
     """Fit anew what a loaded model knows of itself, as training does at its end.
@@ -47,6 +54,7 @@ def calibrate(
         model: not an ensemble.
         dataset: that it was trained on, with ``val`` and ``train``.
         batch: pictures a forward pass.
+        limit: only the first so many validation pictures; 0 for all.
         progress: show a progress bar on standard error.
 
     Returns:
@@ -57,14 +65,14 @@ def calibrate(
             was.
         UsageError: an ensemble.
     """
-    dataset = opened(dataset, batch, 0)
+    dataset = opened(dataset, batch, limit)
     if isinstance(model, Answerer):
-        return _answers(model, dataset, batch, progress)
+        return _answers(model, dataset, batch, limit, progress)
     if model.members > 1:
         raise UsageError("a confidence is fitted to one model; expected no ensemble")
     if model.blind:
         raise UsageError("a blind captioner looks at no picture and gets no confidence")
-    records = scored_records(dataset, "val")
+    records = scored_records(dataset, "val", limit)
     images = [record.image for record in records]
     training = _training(model, dataset, [record.image for record in dataset.split("train")], batch)
     pooled, captions = list[torch.Tensor](), list[Decoded]()
@@ -84,10 +92,42 @@ def calibrate(
     return len(records)
 
 
-def _answers(model: Answerer, dataset: Dataset, batch: int, progress: bool) -> int:
+def calibrate_and_keep(
+    model: Captioner | Answerer,
+    home: Path,
+    dataset: Dataset,
+    *,
+    limit: int = 0,
+    progress: bool = False,
+) -> str:
+    """``calibrate``, and keep what was fitted in the model's folder.
+
+    Args:
+        model: loaded from ``home``.
+        home: its folder.
+        dataset: as for ``calibrate``.
+        limit: likewise.
+        progress: likewise.
+
+    Returns:
+        A line that says what was fitted, and where it is.
+
+    Raises:
+        WriteError: the folder cannot be written; else as for ``calibrate``.
+    """
+    count = calibrate(model, dataset, limit=limit, progress=progress)
+    fitted, what = ["abstain_below", "unknown_temperature", "novelty"], "answers"
+    if isinstance(model, Captioner):
+        fitted, what = ["confidence", "novelty"], "captions"
+    update_settings(home, {name: getattr(model, name) for name in fitted})
+    return f"{home}: {', '.join(fitted)} fitted on {count} {what} of val"
+
+
+def _answers(model: Answerer, dataset: Dataset, batch: int, limit: int, progress: bool) -> int:
     asked: dict[str, list[QuestionRecord]] = {}
     for record in with_references(dataset, "val", dataset.questions_of("val")):
         asked.setdefault(record.image, []).append(record)
+    asked = dict(islice(asked.items(), limit or None))
     total, unk = sum(map(len, asked.values())), model.tokenizer.unk
     if total < ANSWERS:
         raise DataError(
