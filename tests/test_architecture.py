@@ -21,12 +21,12 @@ MAY = {
     "files": {"errors"},
     "process": {"errors"},
     "metrics": set(),
-    "pictures": {"errors"},
+    "pictures": {"errors", "process"},
     "data": {"errors", "files", "metrics", "pictures"},
     "scenes": {"errors", "files", "data"},
     "models": {"errors", "files", "metrics", "data", "pictures"},
     "onnx": {"errors", "files", "data", "models", "inference", "pictures"},  # torch: test_onnx
-    "features": {"errors", "files", "data", "models", "pictures"},
+    "features": {"errors", "files", "process", "data", "models", "pictures"},
     "training": MIDDLE,
     "inference": MIDDLE,
     "reproduce": {*MIDDLE, "training", "inference"},
@@ -150,9 +150,9 @@ def test_the_size_stays_within_its_ceilings():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert max(lines.values()) <= 600
     assert len(lines) <= 96
-    assert sum(lines.values()) <= 28_845
+    assert sum(lines.values()) <= 28_988
     tests = Path(__file__).parent.rglob("*.py")
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 22_316
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 22_135
 
 
 def test_every_module_says_what_it_is():

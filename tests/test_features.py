@@ -2,8 +2,10 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 from collections import namedtuple
@@ -18,7 +20,7 @@ from PIL import Image, ImageOps
 
 from gazetell import features
 from gazetell.data.records import CaptionRecord, Dataset, QuestionRecord
-from gazetell.errors import DataError, ImageError, ModelError, WriteError
+from gazetell.errors import DataError, GazetellError, ImageError, ModelError, WriteError
 from gazetell.features import FeatureCache, build_cache, cache_folder, find_cache, grids
 from gazetell.models.encoders import Encoder, EncoderConfig
 from gazetell.models.precision import Precision
@@ -235,6 +237,19 @@ def test_a_picture_that_is_gone_keeps_its_record(encoder, changeable):
     cells = build(changeable, encoder).grid(NAMES).cells
     shutil.rmtree(changeable.root)
     assert torch.equal(build(changeable, encoder).grid(NAMES).cells, cells)
+
+
+def test_a_worker_leaves_ctrl_c_to_its_parent_and_its_death_is_one_line(
+    encoder, dataset, whole, tmp_path
+):
+    def send(number):
+        return lambda *_: [os.kill(p.pid, number) for p in multiprocessing.active_children()]
+
+    heard = replace(dataset, folder=tmp_path / "heard"), encoder
+    assert content(build(*heard, workers=1, progress=send(signal.SIGINT))) == whole
+    killed = replace(dataset, folder=tmp_path / "killed"), encoder
+    with pytest.raises(GazetellError, match="a process that opens pictures has ended"):
+        build(*killed, workers=1, batch=1, progress=send(signal.SIGKILL))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,14 +1,18 @@
-"""Freed memory stays in the process on Linux; the time that work will take is told as it goes."""
+"""Freed memory stays in the process on Linux; signals end it once; the time left is told."""
 
+import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from gazetell import process
-from gazetell.process import bar
+from gazetell.errors import GazetellError
+from gazetell.process import STOP, bar, begin_worker, interrupted_by, undisturbed, worker_errors
 
 # 20 blocks of 16 MB, one after the other, once before it counts.
 SCRIPT = """
@@ -55,3 +59,80 @@ def test_the_time_that_is_left_is_told_once_it_is_known_then_once_a_minute(monke
     assert lines[-1] == "features: 6043 of 6100, about 57 s left"
     with bar("features", False) as update:
         update(1, 2)
+
+
+# -- signals -----------------------------------------------------------------------------------
+
+
+class Slow:
+    """Hears a signal while Python deletes it: an exception there is lost."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def twice(done):
+    """As timeout sends it."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def lost(done):
+    Slow()
+    time.sleep(10)
+
+
+def late(done):
+    with undisturbed():
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("started")
+    done.append("too late")
+
+
+@pytest.mark.parametrize(("end", "expected"), [(twice, []), (lost, []), (late, ["started"])])
+def test_sigterm_ends_a_block_as_ctrl_c_does(end, expected, capsys):
+    """Once, though Python loses it where an object is deleted, and not in the middle of a start."""
+    before, done = (signal.getsignal(signal.SIGTERM), sys.unraisablehook), []
+    with pytest.raises(KeyboardInterrupt), interrupted_by(signal.SIGTERM):
+        end(done)
+    assert (signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
+    assert done == expected
+    assert capsys.readouterr().err == ""
+
+
+def wait_as_worker(ready):
+    begin_worker(0)
+    ready.set()
+    time.sleep(20)
+
+
+@pytest.mark.parametrize("blocked", [True, False])
+def test_a_worker_leaves_ctrl_c_to_its_parent_and_ends_quietly(blocked):
+    """A traceback of it would stand in the output of pytest -s; an exit status would end all."""
+    ready = multiprocessing.get_context("fork").Event()
+    worker = multiprocessing.get_context("fork").Process(target=wait_as_worker, args=(ready,))
+    if blocked:
+        with undisturbed():
+            worker.start()
+    else:
+        worker.start()
+    assert ready.wait(20)
+    for number in STOP:
+        assert worker.is_alive()
+        os.kill(worker.pid, number)
+        time.sleep(0.05)
+    worker.join(20)
+    assert worker.exitcode == 0
+
+
+def test_a_worker_that_was_killed_is_one_line():
+    said = "DataLoader worker (pid 7) is killed by signal: Killed. "
+    expected = (
+        r"has ended \(DataLoader worker \(pid 7\) is .* Killed\); fewer --workers .*memory; go on"
+    )
+    with pytest.raises(GazetellError, match=expected), worker_errors("; go on"):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="shapes"), worker_errors():
+        raise RuntimeError("shapes")

@@ -46,6 +46,7 @@ from .pictures import (
     picture_size,
     stack_pixels,
 )
+from .process import worker_errors
 
 log = logging.getLogger(__name__)
 FORMAT = 2
@@ -411,7 +412,7 @@ def build_cache(
     if report:
         size = f"{2e-6 * record * len(todo):,.0f} MB"
         report(f"{len(todo)} of {len(names)} pictures are to be encoded: {size} in {folder}")
-    with _alone(folder):
+    with _alone(folder), worker_errors():
         cache = FeatureCache(folder, dataset.root)
         todo = cache.lacks(names)  # now that nobody else writes
         if changed := [name for name in todo if name in cache.rows]:

@@ -38,6 +38,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from .errors import ImageError, PixelLimitError
+from .process import begin_worker, undisturbed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -319,13 +320,8 @@ def preview(picture: Image.Image) -> Image.Image:
 def area_within(outer: Area, inner: Area) -> Area:
     """An area of ``outer``, as shares of what ``outer`` is an area of."""
     left, top, right, bottom = outer
-    width, height = right - left, bottom - top
-    return (
-        left + inner[0] * width,
-        top + inner[1] * height,
-        left + inner[2] * width,
-        top + inner[3] * height,
-    )
+    (x, y, end, low), width, height = inner, right - left, bottom - top
+    return left + x * width, top + y * height, left + end * width, top + low * height
 
 
 class View(NamedTuple):
@@ -491,7 +487,10 @@ def load_pictures(
         from torch.utils.data import DataLoader
 
         rows: Any = list(sources)  # the pictures are opened as they are put together
-        yield from DataLoader(rows, batch, num_workers=workers, prefetch_factor=4, collate_fn=load)
+        how: Any = {"num_workers": workers, "prefetch_factor": 4, "worker_init_fn": begin_worker}
+        with undisturbed():
+            opened = iter(DataLoader(rows, batch, collate_fn=load, **how))
+        yield from opened
         return
     rest = iter(sources)
     with ThreadPoolExecutor(threads) as pool:  # decoding releases the interpreter's lock
@@ -534,10 +533,9 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The picture files that command-line arguments name, in order, each once.
 
     A file is taken as named, whatever its suffix; beside others also one that is missing, which
-    fails when it is opened. A folder gives the pictures below it (by
-    suffix, sorted by path, hidden files and folders left out); a pattern such as
-    ``photos/**/*.jpg`` gives what it matches, folders included. Warnings count the files of other
-    kinds that folders and patterns leave out, and files that are named again.
+    fails when it is opened. A folder gives the pictures below it (by suffix, sorted by path, hidden
+    ones left out); a pattern such as ``photos/**/*.jpg`` gives what it matches, folders included.
+    Warnings count files of other kinds that are left out, and files that are named again.
 
     Raises:
         ImageError: no path exists, or a folder or pattern without pictures.

@@ -1,12 +1,18 @@
-"""The process: the memory that it keeps and takes, how far it is, how long it will take."""
+"""The process: its memory, the signals that end it, how far it is and how long it will take."""
 
 import ctypes
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Timer, current_thread, main_thread
+from typing import Any
 
+from .errors import GazetellError
+
+STOP = (signal.SIGINT, signal.SIGTERM)
 KEPT = 512 << 20  # bytes
 FIRST, EVERY = 3.0, 60.0  # seconds to the first line about the time that is left, and to the next
 # The same for a process that has yet to start, where its threads will compute.
@@ -53,6 +59,106 @@ def peak_memory() -> int:
 
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@contextmanager
+def _handled(numbers: tuple[int, ...], handler: Callable[..., Any]) -> Iterator[None]:
+    """Handle signals so until the block ends; only the main thread may."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, each in before.items():
+            signal.signal(number, signal.SIG_DFL if each is None else each)
+
+
+@contextmanager
+def interrupted_by(*numbers: int) -> Iterator[list[int]]:
+    """The first of these signals ends the block as Ctrl-C does, any further one does nothing.
+
+    Schedulers and ``timeout`` send SIGTERM, and often twice: to the process and to its group.
+    Gives the signals that came.
+    """
+    came: list[int] = []
+    hook = sys.unraisablehook
+
+    def interrupt(number: int, _: Any) -> None:
+        came.append(number)
+        if len(came) == 1:
+            raise KeyboardInterrupt
+
+    def again(unraised: Any) -> None:
+        """Python loses an interrupt within ``__del__``, where a loader waits for its workers."""
+        if unraised.exc_type is not KeyboardInterrupt:
+            hook(unraised)
+            return
+        number = came[-1] if came else signal.SIGINT
+        came.clear()
+        Timer(0.05, os.kill, (os.getpid(), number)).start()
+
+    sys.unraisablehook = again
+    try:
+        with _handled(numbers, interrupt):
+            yield came
+    finally:
+        sys.unraisablehook = hook
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block ends, for this process and those it starts there.
+
+    Half a start would leave processes behind. What is started says by ``listen`` that it can take
+    them.
+    """
+    late: list[int] = []
+    block: Any = getattr(signal, "pthread_sigmask", lambda *_: set())  # Windows has no such mask
+    with _handled(STOP, lambda number, _: late.append(number)):
+        before = block(getattr(signal, "SIG_BLOCK", 0), STOP)
+        try:
+            yield
+        finally:
+            block(getattr(signal, "SIG_SETMASK", 0), before)
+    for number in late:
+        signal.raise_signal(number)
+
+
+def listen() -> None:
+    """Take the signals that waited since this process was started."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+
+
+def begin_worker(_: int) -> None:
+    """Begin a process that only works for its parent, which hears the same signals and decides.
+
+    Ctrl-C does nothing to it, and SIGTERM ends it as if it were done.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    listen()
+
+
+@contextmanager
+def worker_errors(after: str = "") -> Iterator[None]:
+    """Make one line of what torch says where a worker of a loader was killed.
+
+    Raises:
+        GazetellError: with ``after`` at its end.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).partition(". ")[0]
+        raise GazetellError(
+            f"a process that opens pictures has ended ({reason}); fewer --workers need less "
+            f"memory{after}"
+        ) from error
 
 
 class Pace:

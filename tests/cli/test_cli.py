@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -301,11 +302,14 @@ def test_what_is_cut_or_named_twice_is_said(run, world):
     [
         (MemoryError, 1, "error: no memory is left; a smaller batch, beam or model needs less\n"),
         (KeyboardInterrupt, 130, "interrupted\n"),
+        (signal.SIGTERM, 130, "interrupted\n"),
         (StoppedError, 130, ""),  # who raises it has said a line
     ],
 )
 def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, error, status, line):
     def fail(*paths, **options):
+        if isinstance(error, signal.Signals):
+            signal.raise_signal(error)
         raise error
 
     monkeypatch.setattr("gazetell.inference.predict.Captioner.load", fail)

@@ -24,6 +24,7 @@ from gazetell.training.fit import resume, train
 # Sums of float32 in another order; the models end as near to each other as this.
 NEAR = {"rel": 1e-4, "abs": 1e-5}
 FROZEN = {"encoder_trainable": "none"}
+forked = partial(devices.start_processes, start_method="fork")
 
 
 def alike(tiny, one, other):
@@ -131,11 +132,40 @@ def test_a_killed_process_ends_all_and_one_goes_on(tiny, tmp_path):
     alike(tiny, tmp_path / "whole", run)
 
 
+def wait(folder, report, progress):
+    """What a rank does while it is interrupted: its file tells how it ended."""
+    file = folder / os.environ["RANK"]
+    file.touch()
+    try:
+        report("begun")
+        signal.sigtimedwait([], 60)
+    finally:
+        file.write_text("cleaned up")
+
+
+def test_ctrl_c_ends_all_and_none_says_more(tmp_path, capfd, monkeypatch):
+    """In a terminal the ranks hear it too, and perhaps before the one that started them."""
+    monkeypatch.setattr(devices, "start_processes", forked)
+    lines = []
+
+    def interrupt(line):
+        lines.append(line)
+        if len(lines) == 2:
+            for rank in multiprocessing.active_children():
+                os.kill(rank.pid, signal.SIGINT)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        devices.launch(wait, (tmp_path,), 2, tmp_path, interrupt, False)
+    assert not multiprocessing.active_children()
+    assert [(tmp_path / name).read_text() for name in "01"] == ["cleaned up"] * 2
+    assert lines == ["begun"] * 2
+    assert capfd.readouterr().err == ""
+
+
 def test_a_failed_start_leaves_no_folder(tiny, tmp_path, monkeypatch):
     """The processes are forks here, which need not import torch anew as fresh ones must."""
-    monkeypatch.setattr(
-        devices, "start_processes", partial(devices.start_processes, start_method="fork")
-    )
+    monkeypatch.setattr(devices, "start_processes", forked)
     shutil.copytree(tiny.data, tmp_path / "data", ignore=shutil.ignore_patterns("features"))
     broken = next((tmp_path / "data/images").iterdir())
     broken.write_text("no picture")

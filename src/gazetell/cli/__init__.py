@@ -6,6 +6,7 @@ help.
 
 import os
 import re
+import signal
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -15,14 +16,14 @@ from cyclopts import UNSET, App, CycloptsError, Group, Parameter, UnknownOptionE
 
 from .. import __version__
 from ..errors import GazetellError, OtherRankError, StoppedError, UsageError
-from ..process import keep_memory
+from ..process import interrupted_by, keep_memory
 from .terminal import STDIN, on_terminal, report, standard_streams
 
 __all__ = ["app", "main"]
 
 EXIT_STATUS = (
     "Exit status: 0 done; 1 some of several pictures or questions failed; an error in 2 an option, "
-    "3 data, 4 a picture, 5 a model, 6 writing; 130 interrupted."
+    "3 data, 4 a picture, 5 a model, 6 writing; 130 interrupted, by Ctrl-C or SIGTERM."
 )
 
 
@@ -178,7 +179,9 @@ def _options_of(tokens: list[str]) -> AbstractContextManager[None]:
 def _status(tokens: list[str]) -> int:
     """Run a command; the exit status. Every error that a user can cause is one line here."""
     try:
-        with standard_streams(), _options_of(tokens):
+        # The service ends by itself.
+        numbers = () if tokens[:1] == ["serve"] else (signal.SIGTERM,)
+        with standard_streams(), interrupted_by(*numbers), _options_of(tokens):
             status = app(
                 tokens, print_error=False, exit_on_error=False, result_action="return_value"
             )

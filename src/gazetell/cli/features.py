@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from ..data.records import Dataset
 from ..data.vectors import Word2VecModel, write_word2vec
-from ..errors import DataError, UsageError
+from ..errors import DataError, StoppedError, UsageError
 from ..features import build_cache
 from ..inference.cluster import check_ready, ray_records
 from ..models.precision import choose_device, choose_precision
@@ -90,16 +90,20 @@ def features(
         how: dict[str, Any] = {"flip": run.flip, "batch": batch, "device": device}
         encode = ray_records(network, precision, dataset.root, address=address, **how)
     began = time.perf_counter()
-    with bar("features", on_terminal(), report) as progress:
-        cache = build_cache(
-            *(dataset, network, where, chosen),
-            flip=run.flip,
-            batch=batch,
-            workers=workers,
-            encode=encode,
-            progress=progress,
-            report=report,
-        )
+    try:
+        with bar("features", on_terminal(), report) as progress:
+            cache = build_cache(
+                *(dataset, network, where, chosen),
+                flip=run.flip,
+                batch=batch,
+                workers=workers,
+                encode=encode,
+                progress=progress,
+                report=report,
+            )
+    except KeyboardInterrupt as stop:
+        report("stopped; the same command goes on with the pictures that are left")
+        raise StoppedError from stop
     seconds = time.perf_counter() - began
     report(f"{len(cache.rows)} pictures, {cache.size / 1e6:.0f} MB, {seconds:.0f} s")
     print(cache.folder)

@@ -22,7 +22,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any, Protocol, Unpack
 
 import numpy as np
@@ -36,7 +35,7 @@ from ..models.encoders import Encoder, EncoderConfig
 from ..models.folder import fetch, is_pair, named_or_photo
 from ..models.precision import choose
 from ..pictures import load_pictures, stack_pixels
-from ..process import KEEP_MEMORY
+from ..process import KEEP_MEMORY, interrupted_by
 from .describe import Describer, Row, Task
 from .predict import Answerer, Captioner
 from .sources import Block, Reader, Source, need
@@ -209,28 +208,11 @@ def connected(address: str | None, **own: Any) -> Iterator[Any]:
     if not before:
         _connect(ray, address, own)
     try:
-        with _terminated_as_interrupted():
+        with interrupted_by(signal.SIGTERM):  # else Ray prints its C++ stack
             yield ray
     finally:
         if not before:
             ray.shutdown()
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, which Slurm and Kubernetes send, ends as Ctrl-C does; Ray prints its C++ stack."""
-    if current_thread() is not main_thread():
-        yield
-        return
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(ray: Any, address: str | None, own: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ from torch.utils.data import Sampler
 from ..errors import GazetellError, OtherRankError, UsageError
 from ..files import read_jsonl
 from ..models.precision import choose_device
-from ..process import keep_memory
+from ..process import STOP, interrupted_by, keep_memory, listen, undisturbed
 from .options import TrainOptions
 from .task import Report, Terms
 
@@ -321,17 +321,11 @@ def launch(
     queue = multiprocessing.get_context("spawn").SimpleQueue()
     given = (function, arguments, count, find_free_network_port(), queue, bar)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    try:
-        ranks: Any = start_processes(_run_rank, given, nprocs=count, join=False)
-    except RuntimeError as error:
-        if "bootstrapping" not in str(error):
-            raise
-        raise UsageError(
-            f"--devices {count}: each process runs the whole script; expected the training below "
-            "if __name__ == '__main__':"
-        ) from error
     errors: list[GazetellError] = []
+    ranks: Any = None
     try:
+        with undisturbed():
+            ranks = start_processes(_run_rank, given, nprocs=count, join=False)
         while not ranks.join(0.1, grace_period=GRACE):
             _listen(queue, report, errors)
         _listen(queue, report, errors)
@@ -340,20 +334,39 @@ def launch(
         if own := [each for each in errors if not isinstance(each, OtherRankError)]:
             raise own[0] from None
         codes = [process.exitcode or 0 for process in ranks.processes]
-        if INTERRUPTED in codes:
-            raise KeyboardInterrupt from None
         if not isinstance(error, ProcessExitedException):
             raise
         who = error.error_index
+        # Those that hang without another are interrupted by join.
+        if codes[who] == INTERRUPTED or (errors and INTERRUPTED in codes and min(codes) >= 0):
+            raise KeyboardInterrupt from None
         if errors and codes[who] > 0:  # it only lost the others; join sends SIGTERM to who is left
             who = min(range(count), key=lambda n: (codes[n] >= 0, codes[n] == -signal.SIGTERM))
         status = codes[who]
         how = "could not begin" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
         raise GazetellError(f"process {who + 1} of {count} {how}{go_on(out)}") from None
+    except RuntimeError as error:
+        if "bootstrapping" not in str(error):
+            raise
+        raise UsageError(
+            f"--devices {count}: each process runs the whole script; expected the training below "
+            "if __name__ == '__main__':"
+        ) from error
     finally:
-        for process in ranks.processes:
-            if process.is_alive():
-                process.kill()
+        _end(ranks.processes if ranks else ())
+
+
+def _end(processes: Sequence[Any]) -> None:
+    """End ranks: with their own workers, files and locks if they can, else at once."""
+    patience = time.monotonic() + GRACE
+    try:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(max(0.0, patience - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill()
             process.join()
 
 
@@ -390,19 +403,26 @@ def _run_rank(
     os.environ["TORCHELASTIC_RUN_ID"] = "gazetell"
     log = logging.getLogger("gazetell")
     keep_memory()
+    multiprocessing.set_start_method(None, force=True)  # a rank's workers are not spawned too
     log.addHandler(_Forward(queue))
     log.propagate = False
 
-    def report(line: str) -> None:  # a function, which may be copied with the module
-        queue.put(line)
+    with interrupted_by(*STOP) as came:
 
-    try:
-        function(*arguments, report=report, progress=bar)
-    except GazetellError as error:
-        queue.put(error)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:  # who started us says so
-        raise SystemExit(INTERRUPTED) from None
+        def report(line: str) -> None:  # a function, which may be copied with the module
+            if not came:  # else who started us says it
+                queue.put(line)
+
+        try:
+            listen()
+            function(*arguments, report=report, progress=bar)
+        except GazetellError as error:
+            queue.put(error)
+            raise SystemExit(error.exit_code) from None
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            os._exit(INTERRUPTED)  # else a group waits for the ranks that are gone
 
 
 def normalises(network: nn.Module) -> bool:

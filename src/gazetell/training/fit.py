@@ -51,11 +51,11 @@ from ..models.folder import ModelFolder, has_model, load_model, read_config, sav
 from ..models.options import import_architecture
 from ..models.precision import choose_precision
 from ..models.weights import shown_name
-from ..process import bar
+from ..process import bar, worker_errors
 from .answers import Answers
 from .captions import Captions, RewardedCaptions
 from .devices import Ranks, Threads, find_ranks, go_on, launch, normalises, silent, stopping
-from .module import ProgressBar, TimeLeft, Training, average, check_logger, run_logger
+from .module import OwnSignals, ProgressBar, TimeLeft, Training, average, check_logger, run_logger
 from .options import OVERFIT, AnswerOptions, TrainOptions, recipe_text, saved_options
 from .task import Report, Task
 
@@ -233,7 +233,7 @@ def _train(
                 partial(_train, new=new), (out, run, trust), ranks.devices, out, report, progress
             )
         return load_model(out)
-    with ranks.joined(out, report):
+    with ranks.joined(out, report), _stoppable(out, report):
         with ranks.together():
             dataset = Dataset.open(data)
             now = dataset.fingerprint()
@@ -300,7 +300,7 @@ def _fit(
         with ranks.together():
             if turn:
                 module.open(_source(dataset, task, device, report, progress))
-    with _stoppable(out, report), ExitStack() as held:
+    with _written(out), ExitStack() as held:
         last, best = (out / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
         with ranks.together():
             if ranks.first:
@@ -338,7 +338,7 @@ def _fit(
                 *(early, *keep),
                 *([average(options.ema)] if options.ema else []),
                 *([Threads(report)] if free else []),
-                TimeLeft(report, lines=not progress),
+                *(TimeLeft(report, lines=not progress), OwnSignals()),
                 *([ProgressBar()] if progress else []),
             ],
             enable_progress_bar=progress,
@@ -485,14 +485,12 @@ def _task(dataset: Dataset, options: TrainOptions, report: Report) -> Task:
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
     """Let one process alone write a run folder; its lock goes when the process does."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock", timeout=0)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
         raise UsageError(f"{out}: another training is writing this run") from error
-    except OSError as error:
-        raise write_error(out, error) from error
     try:
         yield
     finally:
@@ -501,13 +499,15 @@ def _claimed(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _stoppable(out: Path, report: Report, end: Callable[[], Any] | None = None) -> Iterator[None]:
-    """Tell how to go on with a run that is interrupted, and make a full disk one line.
+    """Tell how to go on with a run that is interrupted, or lost a process that opens pictures.
 
     ``end`` writes the model of the best epoch so far.
     """
     handler = signal.getsignal(signal.SIGINT)
+    anew = " before the first step; the same command begins again, with what is encoded"
     try:
-        yield
+        with worker_errors(go_on(out)):
+            yield
     except StoppedError:
         raise
     except (KeyboardInterrupt, SystemExit) as stop:  # the Trainer makes the second of the first
@@ -516,8 +516,15 @@ def _stoppable(out: Path, report: Report, end: Callable[[], Any] | None = None) 
             with _told(stopped=True):
                 report(stopping(out))
                 end()
-        report(f"stopped{go_on(out)}")
+        report(f"stopped{go_on(out) or anew}")
         raise StoppedError from stop
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[None]:
+    """Make a full disk one line."""
+    try:
+        yield
     except OSError as error:
         raise write_error(out, error) from error
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import lightning as L
@@ -25,7 +27,7 @@ from ..data.batches import PixelSource, Source
 from ..errors import GazetellError, UsageError
 from ..files import read_jsonl, write_jsonl
 from ..metrics import TITLES
-from ..process import Pace
+from ..process import Pace, begin_worker, undisturbed
 from .devices import Ranks, Shares
 from .task import Report, Task
 
@@ -81,9 +83,8 @@ class Training(L.LightningModule):
     def _loader(self, data: Any, shares: Shares) -> DataLoader[Any]:
         # The dataset makes whole batches: there is nothing to collate.
         pinned = self.workers > 0 and self.device.type == "cuda"
-        return DataLoader(
-            OneLineErrors(data), None, sampler=shares, num_workers=self.workers, pin_memory=pinned
-        )
+        how: Any = {"num_workers": self.workers, "worker_init_fn": begin_worker}
+        return _Loader(OneLineErrors(data), None, sampler=shares, pin_memory=pinned, **how)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -245,6 +246,14 @@ class Training(L.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
+class _Loader(DataLoader[Any]):
+    """A loader that starts all of its workers or none."""
+
+    def __iter__(self) -> Any:
+        with undisturbed():
+            return super().__iter__()
+
+
 class OneLineErrors(TorchDataset[Any]):
     """A dataset that returns its one-line errors: raised in a worker they become tracebacks."""
 
@@ -400,6 +409,19 @@ class TimeLeft(callbacks.Callback):
             where = f"epoch {trainer.current_epoch + 1}/{epochs}, step {batch_idx + 1} of {steps}"
             loss = float(trainer.callback_metrics["train_loss"])
             self.report(f"{where}: train_loss {loss:.4f}, {left} left at most")
+
+
+class OwnSignals(callbacks.Callback):
+    """Leaves SIGTERM as it was: the Trainer's handler would wait for the other ranks' in vain."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Note it."""
+        self.before = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Where nobody had one, the Trainer's is better than none."""
+        if callable(self.before) and current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, self.before)
 
 
 class ProgressBar(callbacks.RichProgressBar):
