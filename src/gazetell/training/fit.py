@@ -499,10 +499,7 @@ def _claimed(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _stoppable(out: Path, report: Report, end: Callable[[], Any] | None = None) -> Iterator[None]:
-    """Tell how to go on with a run that is interrupted, or lost a process that opens pictures.
-
-    ``end`` writes the model of the best epoch so far.
-    """
+    """Tell how to go on with a run that is interrupted; ``end`` writes the best model so far."""
     handler = signal.getsignal(signal.SIGINT)
     anew = " before the first step; the same command begins again, with what is encoded"
     try:
