@@ -60,7 +60,7 @@ FULL = {
     **captioning.NUMBERS,
     **{"vocabulary": 10_000, "answers": 3_000, "embedding": 512, "hidden": 512, "width": 1024},
     **{"attention_width": 512, "passes": 3, "dropout": 0.4, "questions": 5, "batch": 256},
-    **{"sizes": (64, 256), "decode": 1024, "rounds": 5, "steps": 8, "jpegs": 2048, "scenes": 400},
+    **{"sizes": (64, 256), "decode": 512, "rounds": 5, "steps": 8, "jpegs": 2048, "scenes": 400},
     **{"encoder": "mobilenet_v2", "compile": "attention-lstm"},
 }
 QUICK = {
@@ -294,7 +294,7 @@ def measure_search(options: Namespace, form: Precision) -> dict[str, Any]:
         for size in options.sizes:
             grids = [Grid.of(part, options.side, options.side) for part in cells.split(size)]
             runs[f"{name}, {size} a batch"] = captioning.decoding_run(model, grids, how, form, [])
-    rates = take_turns(min(options.rounds, 3), runs)
+    rates = take_turns(min(options.rounds, 2), runs)
     found = {key: float(np.median(values)) for key, values in rates.items()}
     for key, rate in found.items():
         print(f"    beam {how.beam}, {key:32} {rate:9.0f} pictures/s")
@@ -379,6 +379,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     began = time.perf_counter()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     options = Namespace(**{**FULL, **(QUICK if given.quick else {}), **vars(given)})
     options.device = choose_device(given.device)
     form = choose_precision(options.device, given.precision)
@@ -395,6 +396,8 @@ def main() -> None:
             found["left_out"] = given.parts[number:]
             print(f"{given.minutes} minutes are over; left out: {', '.join(found['left_out'])}")
             break
+        if given.json:  # after each part: what was measured stays, whatever happens
+            given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     signal.alarm(0)
     wrong = [
         f"{part} of {name}"

@@ -284,3 +284,13 @@ def test_the_configuration_builds_the_same_captioner(architecture):
     again = build_captioner(**captioner_config(values)).double().eval()
     again.load_state_dict(captioner.state_dict())
     assert torch.equal(again(grid(), words())[0], captioner(grid(), words())[0])
+
+
+@pytest.mark.parametrize("architecture", ["rnn", "lstm"])
+def test_the_fused_modules_begin_with_contiguous_states(architecture):
+    # cuDNN refuses others, and a state that no ``select`` has copied is a slice of one product.
+    captioner, seen = model(architecture), []
+    captioner.recurrent.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    captioner.unroll(captioner.start(grid()), words())
+    states = seen[0] if isinstance(seen[0], tuple) else (seen[0],)
+    assert [state.is_contiguous() for state in states] == [True] * len(states)

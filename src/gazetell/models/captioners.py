@@ -226,7 +226,8 @@ class Pooled(CaptionModel):
         if lengths is None:
             lengths = torch.full((batch,), steps)
         packed = pack_padded_sequence(words[:rows], lengths[:rows].cpu(), batch_first=True)
-        first = tuple(x[:rows].unsqueeze(0).to(words.dtype) for x in state.recurrent)  # (1, B, H)
+        # (1, B, H); cuDNN takes contiguous ones only
+        first = tuple(x[:rows].unsqueeze(0).to(words.dtype).contiguous() for x in state.recurrent)
         outputs, _ = self.recurrent(packed, first if len(first) > 1 else first[0])
         padded, _ = pad_packed_sequence(outputs, batch_first=True, total_length=steps)
         return nn.functional.pad(padded, (0, 0, 0, 0, 0, batch - rows)), None  # (B, T, H)
