@@ -67,6 +67,10 @@ def test_a_pupil_learns_from_a_table_as_it_is(run, world, table):
     assert "against machine-made references:" in (world / "pupil/README.md").read_text()
     metrics = json.loads((world / "pupil/metrics.json").read_text())
     assert metrics["machine_made"] == ["both"]
+    (said,) = (world / "pupil/evaluation").glob("*/predictions.jsonl")
+    scored = "score --references told/captions.jsonl --split test --predictions"
+    _, _, err = run(scored, said, status=0)
+    assert "told: its references are machine-made, by both" in err
     about = json.loads((world / "told/dataset.json").read_text()) | {"machine_made": "x"}
     (world / "told/dataset.json").write_text(json.dumps(about))
     _, _, err = run("data show told", status=3)

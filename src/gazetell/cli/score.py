@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.predictions import RowFile, content_of, match, read_texts
+from ..data.records import MACHINE_MADE
 from ..errors import DataError, UsageError
+from ..files import read_json
 from ..metrics import (
     TITLES,
     YEARS,
@@ -82,6 +84,10 @@ def score(
     if year not in (None, *YEARS):
         raise UsageError(f"--year {year}: expected {' or '.join(map(str, YEARS))}")
     files = [RowFile.read(path) for path in (references, predictions, against) if path is not None]
+    about_data = references.parent / "dataset.json"
+    prepared = references.name in ("captions.jsonl", "questions.jsonl") and about_data.is_file()
+    if prepared and (made := dict(read_json(about_data)).get("machine_made")):
+        logger.warning(MACHINE_MADE, references.parent, ", ".join(made))
     if split is not None:
         files[0] = files[0].of_split(split)
     content = content_of(files)

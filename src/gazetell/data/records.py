@@ -23,6 +23,7 @@ from ..files import json_object, read_json, read_lines, write_json, write_jsonl
 
 FORMAT = 1
 SPLITS = ("train", "val", "test")
+MACHINE_MADE = "%s: its references are machine-made, by %s: the figures measure agreement with it"
 STRICT = {"extra": "forbid", "allow_inf_nan": False}  # how pydantic reads a record
 
 

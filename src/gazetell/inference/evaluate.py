@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from .. import scenes
-from ..data.records import Box, CaptionRecord, Dataset, QuestionRecord
+from ..data.records import MACHINE_MADE, Box, CaptionRecord, Dataset, QuestionRecord
 from ..data.text import Question
 from ..errors import DataError, UsageError
 from ..features import grids
@@ -191,7 +191,7 @@ def evaluate(
     figures: dict[str, Any] = {
         "metrics": metrics,
         "dataset": dataset.name,
-        **_machine_made(dataset),
+        **({"machine_made": list(dataset.machine_made)} if dataset.machine_made else {}),
         "split": split,
         "pictures": count,
         "members": model.members,
@@ -216,18 +216,6 @@ def evaluate(
         threshold = model.confidence.threshold
         figures["confidence"] = _confident(sure, right, ciders, threshold) | {"level": level}
     return Evaluation(figures, records, captions, ciders, right, verdicts)
-
-
-def _machine_made(dataset: Dataset) -> dict[str, Any]:
-    """What figures say of references that a model told, which a line says, too."""
-    if not dataset.machine_made:
-        return {}
-    logger.warning(
-        "%s: its references are machine-made, by %s: the figures measure agreement with it",
-        dataset.folder or dataset.name,
-        ", ".join(dataset.machine_made),
-    )
-    return {"machine_made": list(dataset.machine_made)}
 
 
 def _confident(
@@ -270,7 +258,9 @@ def opened(dataset: Dataset | str | os.PathLike[str], batch: int, limit: int) ->
 
 
 def with_references(dataset: Dataset, split: str, records: Sequence[Record]) -> list[Record]:
-    """Those records that have captions or answers; how many have none is said.
+    """Those records that have captions or answers.
+
+    How many have none is said, and so is that a model told them.
 
     Raises:
         DataError: none has.
@@ -281,6 +271,10 @@ def with_references(dataset: Dataset, split: str, records: Sequence[Record]) -> 
     if len(scored) < len(records):
         left_out = len(records) - len(scored)
         logger.warning("split %r: without captions or answers, left out: %d", split, left_out)
+    if dataset.machine_made:
+        logger.warning(
+            MACHINE_MADE, dataset.folder or dataset.name, ", ".join(dataset.machine_made)
+        )
     return scored
 
 
@@ -433,7 +427,7 @@ def evaluate_answers(
         "per_answer_type": official["per_answer_type"],
         "per_question_type": official["per_question_type"],
         "dataset": dataset.name,
-        **_machine_made(dataset),
+        **({"machine_made": list(dataset.machine_made)} if dataset.machine_made else {}),
         "split": split,
         "fit": model.encoder.config.fit,
         "questions": len(records),
