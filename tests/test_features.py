@@ -24,7 +24,7 @@ from gazetell.errors import DataError, GazetellError, ImageError, ModelError, Wr
 from gazetell.features import FeatureCache, build_cache, cache_folder, find_cache, grids
 from gazetell.models.encoders import Encoder, EncoderConfig
 from gazetell.models.precision import Precision
-from gazetell.pictures import open_image
+from gazetell.pictures import open_image, stack_pixels
 
 COUNT, BLOCK, BATCH = 11, 4, 2
 NAMES = [f"{n:02d}.png" for n in range(COUNT)]
@@ -315,14 +315,14 @@ def test_damage_is_told(encoder, dataset, name, damage):
 def test_grids_come_from_a_cache_that_holds_them(encoder, dataset, monkeypatch, flip, precision):
     model = SimpleNamespace(encoder=encoder, precision=precision, device=CPU, blind=False)
 
-    def grid(images):
+    def see(loaded):
         with torch.inference_mode(), precision.autocast(CPU):
-            return encoder.encode(images)
+            return encoder.encode(stack_pixels(loaded))
 
-    model.grid = grid
+    model.see = see
     plain = torch.cat([grid.cells for grid in grids(model, dataset, NAMES, 3)])
     build(dataset, encoder, precision, flip=flip)
-    monkeypatch.setattr(model, "grid", lambda images: pytest.fail("encoded a picture"))
+    monkeypatch.setattr(model, "see", lambda images: pytest.fail("encoded a picture"))
     cached = [grid.cells for grid in grids(model, dataset, NAMES, 3)]
     assert [len(cells) for cells in cached] == [3, 3, 3, 2]
     # Batches of other sizes round otherwise: three digits of bfloat16, of the largest number.

@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 
 from .data.records import Dataset
-from .errors import DataError, ModelError, WriteError, unknown_option
+from .errors import DataError, ImageError, ModelError, WriteError, unknown_option
 from .files import atomic_path, read_json, write_error, write_json
 from .models.confidence import Novelty
 from .models.encoders import Encoder, Grid
@@ -40,8 +40,10 @@ from .pictures import (
     WHOLE_VIEW,
     Area,
     Fit,
+    LoadedPicture,
     PictureSource,
     View,
+    load_picture,
     load_pictures,
     picture_size,
     stack_pixels,
@@ -51,6 +53,7 @@ from .process import worker_errors
 log = logging.getLogger(__name__)
 FORMAT = 2
 BLOCK = 256  # pictures
+GREY = 128  # of the picture that stands for none
 LARGEST = 65504.0  # of float16
 
 
@@ -170,7 +173,7 @@ class Model:
         new: Iterator[Encoding] = iter(())
         frame, batch = self.encoder.frame, max(len(sources), 1)
         for loaded in load_pictures(sources, frame, batch=batch, with_preview=True):
-            grid = self.grid(stack_pixels(loaded))
+            grid = self.see(loaded)
             new = (
                 Encoding(
                     grid.rows(n, n + 1),
@@ -193,6 +196,17 @@ class Model:
         height, width = self.encoder.height, self.encoder.width
         cells = torch.zeros(1, height * width, self.encoder.trunk_channels, device=self.device)
         return Grid.of(cells, height, width)
+
+    def see(self, loaded: Sequence[LoadedPicture | ImageError]) -> Grid:
+        """The grids of loaded pictures; the ImageError of the first that could not be opened."""
+        return self.grid(stack_pixels(loaded))
+
+    @cached_property
+    def blank(self) -> Grid:
+        """The grid (1, R, C) of a plain grey picture."""
+        side = self.encoder.size
+        grey = Image.new("RGB", (side, side), (GREY,) * 3)
+        return self.see([load_picture(grey, self.encoder.frame)])
 
     @torch.inference_mode()
     def grid(self, images: Tensor) -> Grid:
@@ -219,7 +233,7 @@ def grids(model: Model, dataset: Dataset, images: Sequence[str], batch: int) -> 
     else:
         paths = [dataset.root / name for name in images]
         for loaded in load_pictures(paths, model.encoder.frame, batch=batch):
-            yield model.grid(stack_pixels(loaded))
+            yield model.see(loaded)
 
 
 class FeatureCache:

@@ -83,7 +83,7 @@ class NamedBytes(bytes):
     name = "picture"
 
 
-def _name(source: PictureSource) -> str:
+def name_of(source: PictureSource) -> str:
     """What messages call a picture."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
@@ -176,7 +176,7 @@ def _read(source: PictureSource, read: Callable[[Image.Image, str], T]) -> T:
             "picture: expected a path, bytes, an image of Pillow, an array of numpy or a tensor of "
             f"torch, found {type(source).__name__}"
         )
-    name, kind = _name(source), ""
+    name, kind = name_of(source), ""
     try:
         if isinstance(source, Image.Image):
             kind = source.format or "Pillow"
@@ -456,7 +456,7 @@ def load_picture(
     picture = open_image(source, side=max(PREVIEW, side) if with_preview else side)
     small = preview(picture) if with_preview else None
     if with_preview and (doubt := frame.doubt(picture.size)):
-        log.warning("%s: %s; what is told of it is not sure", _name(source), doubt)
+        log.warning("%s: %s; what is told of it is not sure", name_of(source), doubt)
     return LoadedPicture(frame.pixels(picture, crop), picture.size, small)
 
 

@@ -80,9 +80,7 @@ def test_photo_is_described_and_measured_without_writing_into_it(run, world, pho
     status, out, err = run("evaluate photo --data data --beam 1 --json")
     assert (status, json.loads(out)["beam"]) == (0, 1)
     assert "data: has captions and questions; expected photo/answerer for those" in err
-    assert (
-        "predictions are not kept: photo is not a folder on this machine; --out keeps them" in err
-    )
+    assert "predictions are not kept: photo is not a model folder of yours; --out keeps them" in err
     status, out, err = run("evaluate photo/answerer --data data --json --out kept")
     assert (status, json.loads(out)["questions"]) == (0, 15)
     (world / "data/captions.jsonl").unlink()

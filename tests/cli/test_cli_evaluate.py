@@ -272,7 +272,7 @@ def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, mo
     status, out, err = run("evaluate hf://someone/tell --data data --beam 2")
     assert (status, out) == (0, run("evaluate tell --data data --beam 2 --out here")[1])
     assert (
-        "predictions are not kept: hf://someone/tell is not a folder on this machine; --out keeps"
+        "predictions are not kept: hf://someone/tell is not a model folder of yours; --out keeps"
         in err
     )
     assert {path: path.read_bytes() for path in (world / "tell").rglob("*")} == before
@@ -282,7 +282,7 @@ def test_a_model_of_the_hub_is_measured_and_its_folder_left_alone(run, world, mo
     assert told == (
         2,
         "",
-        "error: --keep-best: hf://someone/tell is not a model folder on this machine\n",
+        "error: --keep-best: hf://someone/tell is not a model folder of yours\n",
     )
 
 

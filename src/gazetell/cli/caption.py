@@ -13,7 +13,8 @@ from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
 from ..files import spreadsheet_name, spreadsheet_text
-from ..inference.predict import Answer, Answerer, Caption, Captioner, caption_best
+from ..inference.load import load_answerer, load_captioner
+from ..inference.predict import Answer, Caption, caption_best
 from ..models.confidence import check_bound
 from ..models.folder import PHOTO
 from ..pictures import NamedBytes, image_files
@@ -97,7 +98,7 @@ def caption(
     given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
     several = "captions" if n_best > 1 else "pictures"
     one_file = is_gaze_file(gaze, given, n_best * len(items), several)
-    captioner = Captioner.load(*model, **vars(computing))
+    captioner = load_captioner(*model, **vars(computing))
     chosen = captioner.options(**decoding.given())
     if n_best < 1 or (n_best > chosen.beam and not chosen.sample):
         raise UsageError(f"--n-best {n_best}: expected 1 to {chosen.beam}, the beam (--beam)")
@@ -218,7 +219,7 @@ def ask(
         )
     given = {os.path.realpath(picture)}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
-    answerer = Answerer.load(model, **vars(computing))
+    answerer = load_answerer(model, **vars(computing))
     if gaze is not None and not answerer.attentive:
         raise UsageError(f"--gaze {gaze}: {model or PHOTO} has no attention to show")
     for question in questions:

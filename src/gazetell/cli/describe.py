@@ -7,9 +7,10 @@ from ..errors import UsageError
 from ..inference.cluster import Ray
 from ..inference.describe import check_out, check_site, is_for_site, publish
 from ..inference.describe import describe as describe_source
+from ..inference.load import load_answerer, load_captioner
 from ..inference.outputs import kept_journal
-from ..inference.predict import Answerer, Captioner
 from ..models.folder import fetch, is_pair
+from ..models.large import is_large
 from .terminal import HERE, OWN, Here, Own, on_terminal, report
 
 SHOWN = 20  # errors of pictures that are told a line each, of parts
@@ -74,7 +75,8 @@ def describe(
     if table := check_out(out):
         kept_journal(Path(out), again)  # before a model is loaded
     check_site(out, url, question)
-    if question and model and not is_pair(fetch(model[0])):
+    folder = fetch(model[0]) if question and model else None
+    if folder and not is_pair(folder) and not is_large(folder):
         raise UsageError(
             f"--question: {model[0]} has no answerer; expected a captioner and answerer in one, "
             "such as photo or what gazetell export writes"
@@ -82,8 +84,8 @@ def describe(
     work = Ray(model, address, **vars(computing)) if engine == "ray" else None
     # With Ray it is loaded here too: what is wrong with it is seen before a cluster is asked.
     here = {**vars(computing), "device": "cpu", "precision": "fp32"} if work else vars(computing)
-    captioner = Captioner.load(*model, **here)
-    answerer = Answerer.load(*model[:1], **here) if question else None
+    captioner = load_captioner(*model, **here)
+    answerer = load_answerer(*model[:1], beside=captioner, **here) if question else None
     done = describe_source(
         captioner,
         source,

@@ -10,13 +10,16 @@ from ..data.records import Dataset
 from ..errors import UsageError
 from ..files import read_json, read_jsonl, write_json
 from ..inference.calibrate import calibrate_and_keep
+from ..inference.describe import identity
 from ..inference.evaluate import Evaluation, evaluate_answers, scored_records
 from ..inference.evaluate import evaluate as evaluate_captions
 from ..inference.figures import compare
-from ..inference.load import Pair, load
+from ..inference.large import Large
+from ..inference.load import Pair, load, load_answerer
 from ..inference.predict import Answerer, Captioner
 from ..metrics import TITLES, cider_problem, points
 from ..models.folder import fetch, has_model, read_config, update_metrics, update_settings
+from ..models.large import is_large
 from .score import comparison
 from .terminal import HERE, Decoding, Here, on_terminal, print_json, report
 
@@ -104,9 +107,10 @@ def evaluate(
         raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
     if keep_best and beam_groups is not None:
         raise UsageError("--keep-best: has no effect on --beam-groups, which no model keeps")
-    own = has_model(Path(runs[0]))  # a folder that results may be written to
+    # A folder that results may be written to.
+    own = has_model(Path(runs[0])) and not is_large(Path(runs[0]))
     if keep_best and not own:
-        raise UsageError(f"--keep-best: {runs[0]} is not a model folder on this machine")
+        raise UsageError(f"--keep-best: {runs[0]} is not a model folder of yours")
     if calibrate and (len(runs) > 1 or split == "val" or not own):
         why = "expected one model folder, and a --split other than val, which the fit uses"
         raise UsageError(f"--calibrate: {why}")
@@ -154,8 +158,8 @@ def evaluate(
     results: dict[str, Evaluation[Any, Any]] = {}
     settings: list[dict[str, Any]] = [{}]
     if isinstance(model, Answerer):
-        twin = Answerer.load(question_only, **where) if question_only else None
-        if twin and not twin.answerer.options.blind:
+        twin = load_answerer(question_only, **where) if question_only else None
+        if twin and not twin.blind:
             raise UsageError(
                 f"--question-only {question_only}: looks at the picture; expected a model trained "
                 "with --blind"
@@ -177,7 +181,7 @@ def evaluate(
             results[_folder(model, setting, split, limit)] = result
     if out is None and not own:
         report(
-            f"predictions are not kept: {runs[0]} is not a folder on this machine; --out keeps them"
+            f"predictions are not kept: {runs[0]} is not a model folder of yours; --out keeps them"
         )
     for (name, result), setting in zip(results.items(), settings, strict=True):
         if out or own:
@@ -263,10 +267,14 @@ def _of(
 ) -> dict[str, Any]:
     """What predictions are of: with anything else they would be others."""
     kind = "captioner" if isinstance(model, Captioner) else "answerer"
-    configs = [read_config(fetch(run, kind)) for run in runs]
+    if isinstance(model, Large):
+        hashes = [identity(model)]
+    else:
+        configs = [read_config(fetch(run, kind)) for run in runs]
+        hashes = [config["sha256"]["model.safetensors"] for config in configs]
     decoding = asdict(model.options(**setting)) if isinstance(model, Captioner) else None
     return {
-        "models": [config["sha256"]["model.safetensors"] for config in configs],
+        "models": hashes,
         "data": dataset.fingerprint(),
         "decoding": decoding,
         "precision": model.precision.name,
@@ -296,7 +304,7 @@ def _said(
         result = evaluate_captions(model, dataset, **common, **setting)
     else:
         result = evaluate_answers(model, dataset, **common)
-    if has_model(Path(run)) and not folder.exists():
+    if has_model(Path(run)) and not is_large(Path(run)) and not folder.exists():
         result.save(folder)
         write_json(folder / "of.json", of | {"java": False})
         report(f"--against: predictions and figures in {folder}")
@@ -422,7 +430,8 @@ def _answer_lines(figures: dict[str, Any]) -> list[str]:
         interval = f"95 % interval {twin['low']:+.2f} to {twin['high']:+.2f}: {verdict}"
         difference = f"(the model is {twin['difference']:+.2f}, {interval})"
         rows["question only"] = f"{twin['accuracy']:.2f}  {difference}"
-    rows["ceiling"] = f"{bias['ceiling']:.2f}  (the best answers of its vocabulary)"
+    if bias["ceiling"] is not None:
+        rows["ceiling"] = f"{bias['ceiling']:.2f}  (the best answers of its vocabulary)"
     for name, title in (("blank", "grey picture"), ("other_picture", "other picture")):
         if one := (figures["evidence"] or {}).get(name):
             changed = f"{100 * one['changed']:.1f} % of the answers change"

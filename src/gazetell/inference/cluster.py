@@ -33,6 +33,7 @@ from ..errors import DataError, GazetellError, UsageError
 from ..features import BLOCK, LoadOptions, encode_records
 from ..models.encoders import Encoder, EncoderConfig
 from ..models.folder import fetch, is_pair, named_or_photo
+from ..models.large import is_large
 from ..models.precision import choose
 from ..pictures import load_pictures, stack_pixels
 from ..process import KEEP_MEMORY, interrupted_by
@@ -292,6 +293,8 @@ class Ray:
     ) -> Generator[tuple[Block, list[Row]], None, None]:
         """Rows block by block, as they come."""
         folders = [fetch(path) for path in named_or_photo(self.models)]
+        if large := next((folder for folder in folders if is_large(folder)), None):
+            raise UsageError(f"--engine ray: takes no models of transformers, as {large} is")
 
         def job(put: Callable[[Any], Any]) -> Job:
             content = [put(_files(folder)) for folder in folders]

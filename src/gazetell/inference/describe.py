@@ -35,9 +35,10 @@ from PIL import Image
 
 from ..errors import ImageError, UsageError
 from ..files import atomic_path, write_text
-from ..pictures import LoadedPicture, load_pictures, stack_pixels
+from ..pictures import LoadedPicture, load_pictures
 from ..process import bar
 from .gaze import picture_uri, resized
+from .large import Large
 from .outputs import (
     COLUMNS,
     FORMAT,
@@ -54,7 +55,7 @@ from .outputs import (
     site_text,
     table_text,
 )
-from .predict import Answer, Answerer, Caption, Captioner
+from .predict import Answer, Answerer, Caption, Captioner, in_parts
 from .sources import Block, Item, Source, ahead, open_source
 
 FORMATS = (".csv", ".jsonl", ".html")
@@ -144,35 +145,30 @@ class Describer:
         for loaded in loading:
             batch = list(zip(islice(rest, len(loaded)), loaded, strict=True))
             good = [(item.position, x) for item, x in batch if not isinstance(x, ImageError)]
-            told = iter(self._told([x for _, x in good], [n for n, _ in good]))
+            told = iter(in_parts(self._told, good) if good else [])
             for item, picture in batch:
                 if isinstance(picture, ImageError):
                     # By the name that the row bears, not by a path of the machine that failed.
                     known = item.content if isinstance(item.content, str) else item.name
                     why = str(picture).replace(f"{known}: ", f"{item.name}: ", 1)
                     yield {"picture": item.name, "error": why}
+                    continue
+                row = next(told)
+                if isinstance(row, ImageError):
+                    why = str(row).replace("picture", item.name, 1)
+                    yield {"picture": item.name, "error": why}
                 else:
-                    yield self._row(item.name, *next(told), picture)
+                    yield self._row(item.name, *row, picture)
 
     def _told(
-        self, pictures: Sequence[LoadedPicture], positions: Sequence[int]
+        self, pictures: Sequence[tuple[int, LoadedPicture]]
     ) -> list[tuple[Caption, list[Answer]]]:
-        if not pictures:
-            return []
-        try:
-            grid = self.captioner.grid(stack_pixels(pictures))
-            captions = self.captioner.decode(grid, self.options, positions)
-            answers: list[Answer] = []
-            if self.answerer and self.asked:
-                owner = torch.arange(len(pictures)).repeat_interleave(len(self.asked))
-                answers = self.answerer.answer(grid, self.asked * len(pictures), owner)
-        except torch.OutOfMemoryError:
-            half = len(pictures) // 2
-            if not half:
-                raise
-            log.warning(f"the device has no memory for {len(pictures)} pictures at once: halved")
-            halves = slice(half), slice(half, None)
-            return [row for part in halves for row in self._told(pictures[part], positions[part])]
+        grid = self.captioner.see([picture for _, picture in pictures])
+        captions = self.captioner.decode(grid, self.options, [place for place, _ in pictures])
+        answers: list[Answer] = []
+        if self.answerer and self.asked:
+            owner = torch.arange(len(pictures)).repeat_interleave(len(self.asked))
+            answers = self.answerer.answer(grid, self.asked * len(pictures), owner)
         count = len(self.asked)
         return [(c, answers[n * count : (n + 1) * count]) for n, c in enumerate(captions)]
 
@@ -523,6 +519,9 @@ def identity(model: Captioner | Answerer) -> str:
     Device and precision are no part of it: they change a caption where two are about as likely.
     """
     digest = hashlib.sha256(model.fingerprint.encode())
+    if isinstance(model, Large):
+        digest.update(repr((model.network.prompt, model.network.kept)).encode())
+        return digest.hexdigest()[:16]
     digest.update(repr(model.tokenizer.vocabulary).encode())
     network: torch.nn.Module
     if isinstance(model, Captioner):

@@ -44,6 +44,7 @@ from ..models.encoders import Grid
 from ..pictures import View
 from ..process import bar
 from .figures import Pointing, bias, compare, pointing, references_of, save_plots
+from .large import Large
 from .predict import Answerer, Captioner
 from .results import Answer, Caption
 
@@ -156,11 +157,14 @@ def evaluate(
     texts = [caption.text for caption in captions]
     predictions = {record.id: text for record, text in zip(records, texts, strict=True)}
     training = [text for r in dataset.captions if r.split == "train" for text in r.captions]
-    seen = set(map(model.tokenizer.decode, model.tokenizer.encode_batch(training)))
+    seen = set(model.plain(training))
+    # Ours are written so already.
+    said = model.plain(texts) if isinstance(model, Large) else texts
     verdicts = None
     if dataset.kind == "scenes" and dataset.folder is not None:
         truth = scenes.read_truth(dataset.folder)
-        verdicts = [scenes.judge(predictions[r.id], truth[r.id]) for r in records]
+        pairs = zip(said, records, strict=True)
+        verdicts = [scenes.judge(text, truth[record.id]) for text, record in pairs]
     pointed = caption_pointing(records, captions)
     boxes = any(record.boxes for record in records)
     alone = any(len(record.captions) < 2 for record in records)
@@ -178,7 +182,8 @@ def evaluate(
     sure = [caption.confidence for caption in captions if caption.confidence is not None]
     if not sure:
         blind = "a blind model, which looks at no picture"
-        member = blind if model.captioner.options.blind else "the model; see --calibrate"
+        fit = "gazetell calibrate" if isinstance(model, Large) else "--calibrate"
+        member = blind if model.blind else f"the model; see {fit}"
         fitted = "an ensemble" if model.members > 1 else member
         not_measured["confidence"] = f"none was fitted to {fitted}"
     elif level is None:
@@ -200,7 +205,7 @@ def evaluate(
         "length_penalty": chosen.length_penalty if chosen.beam > 1 else None,
         "max_length": chosen.max_length,
         "distinct": len(set(texts)) / count if count > 1 else None,
-        "unseen": sum(text not in seen for text in texts) / count if seen else None,
+        "unseen": sum(text not in seen for text in said) / count if seen else None,
         "vocabulary": len({word for caption in captions for word in caption.words}),
         "mean_length": sum(len(caption.words) for caption in captions) / count,
         "cut": sum(not caption.ended for caption in captions) / count,
@@ -320,7 +325,7 @@ def caption_pointing(
     None where no word names a box or the model has no attention.
     """
     return pointing(
-        (gaze, caption.view, [box for box in record.boxes if word in box.words])
+        (gaze, caption.view, [box for box in record.boxes if {word, word.lower()} & {*box.words}])
         for record, caption in zip(records, captions, strict=True)
         if caption.attention is not None
         for word, gaze in zip(caption.words, caption.attention, strict=True)
@@ -414,6 +419,7 @@ def evaluate_answers(
     pointed = [pointing((gaze[p], *rest) for gaze, *rest in gazes) for p in passes]
     not_measured = {
         "ece": f"{len(answers)} answers; expected {CALIBRATION} or more" if few else None,
+        "ceiling": None if model.answers else "the model writes its answers",
         "most frequent": None if training else "the dataset has no answered training questions",
         "other picture": "the questions are about one picture" if one else None,
         "pointing": _no_pointing(model, pointed, "", False),
@@ -485,8 +491,7 @@ class _Evidence:
         self.last = grid.rows(end, end + 1)
 
     def _answers(self, grid: Grid, questions: Sequence[Question], owner: torch.Tensor) -> list[str]:
-        best = self.model.logits(grid, questions, owner)[0].argmax(1).tolist()
-        return [self.model.answers.answers[place] for place in best]
+        return [answer.text for answer in self.model.answer(grid, questions, owner)]
 
     def figures(
         self, records: Sequence[QuestionRecord], answers: Sequence[Answer], accuracy: float

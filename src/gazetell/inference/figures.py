@@ -105,25 +105,26 @@ def _prefix(question: str, words: int) -> tuple[str, ...]:
 def bias(
     training: Iterable[QuestionRecord],
     records: Sequence[QuestionRecord],
-    vocabulary: AnswerVocabulary,
+    vocabulary: AnswerVocabulary | None,
 ) -> dict[str, Any]:
     """Accuracies in 0 to 100 that need no model.
 
     Args:
         training: answered questions of the training split.
         records: answered questions to be judged by.
-        vocabulary: of the model.
+        vocabulary: of the model; None where it writes its answers.
 
     Returns:
         ``most_frequent_answer`` and its accuracy ``most_frequent``, ``prefix`` (the most frequent
         answer by the question's first two words), all None without training questions, and
-        ``ceiling``: what a model that always chose the best answer of its vocabulary would reach.
+        ``ceiling``, None without a vocabulary: what a model that always chose the best answer of
+        it would reach.
     """
 
     def percent(scores: Iterable[float]) -> float:
         return round(100 * sum(scores) / len(records), 2)
 
-    def best(record: QuestionRecord) -> float:
+    def best(record: QuestionRecord, vocabulary: AnswerVocabulary) -> float:
         known = {place for a in record.answers if (place := vocabulary.index(a)) is not None}
         texts = (vocabulary.answers[place] for place in known)
         return max((answer_accuracy(record.answers, text) for text in texts), default=0.0)
@@ -135,7 +136,8 @@ def bias(
         figures["most_frequent"] = percent(answer_accuracy(r.answers, first) for r in records)
         answers = [(r.answers, priors.answer(r.question)) for r in records]
         figures["prefix"] = percent(answer_accuracy(*pair) for pair in answers)
-    return figures | {"ceiling": percent(map(best, records))}
+    ceiling = percent(best(record, vocabulary) for record in records) if vocabulary else None
+    return figures | {"ceiling": ceiling}
 
 
 def save_plots(

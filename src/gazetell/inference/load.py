@@ -5,9 +5,11 @@ picture = model.encode("photo.jpg")  # once for both
 model.caption(picture).text, model.ask(picture, "Which animal is this?").text
 """
 
+import os
+from collections.abc import Sequence
 from typing import Unpack
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from ..features import Computing, check_computing
 from ..models.folder import (
     CaptionerFolder,
@@ -18,6 +20,8 @@ from ..models.folder import (
     named_or_photo,
     told,
 )
+from ..models.large import Network, is_large, open_network
+from .large import LargeAnswerer, LargeCaptioner
 from .predict import Answerer, Captioner, Path, check_members
 
 
@@ -33,7 +37,8 @@ class Pair:
     """
 
     def __init__(self, captioner: Captioner, answerer: Answerer) -> None:
-        if captioner.fingerprint != answerer.fingerprint:
+        same = captioner.encoder is answerer.encoder  # no need to read its weights
+        if not same and captioner.fingerprint != answerer.fingerprint:
             raise ModelError("captioner and answerer have different encoders")
         self.captioner, self.answerer = captioner, answerer
         self.encode, self.encode_all = captioner.encode, captioner.encode_all
@@ -49,8 +54,8 @@ def load(
     Args:
         paths: a model folder, ``hf://owner/name`` for one on the Hugging Face hub, or a folder that
             holds a captioner and an answerer; without any ``photo``, such a pair that comes with
-            gazetell. Several are captioners of the same vocabulary and CNN, whose word
-            probabilities are averaged.
+            gazetell. A repository of transformers does as well (docs/large.md). Several are
+            captioners of the same vocabulary and CNN, whose word probabilities are averaged.
         trust: import the module of an architecture that is not of gazetell (the model folder says
             ``package.module:Class``), which runs its code. What has been imported needs none.
         how: ``device`` (``auto``, ``cpu`` or ``cuda``), ``precision`` (``auto``, ``bf16`` or
@@ -65,6 +70,13 @@ def load(
     check_computing(how)
     path, *others = named_or_photo(paths)
     folder = fetch(path)
+    if network := _network(paths, trust, **how):
+        if not network.question:
+            return LargeCaptioner(network)
+        answerer = LargeAnswerer(network)
+        if not network.captions:
+            return answerer
+        return Pair(LargeCaptioner(network), answerer)
     if is_pair(folder) and not others:
         captioner = Captioner.load(folder, trust=trust, **how)
         return Pair(captioner, Answerer.load(folder, trust=trust, **how))
@@ -76,3 +88,49 @@ def load(
     if others:
         raise ModelError(f"{path}: answers questions; an ensemble takes only captioners")
     return Answerer(model, **how)
+
+
+def load_captioner(*paths: Path, trust: bool = False, **how: Unpack[Computing]) -> Captioner:
+    """``load``, of a pair the captioner; a ModelError for an answerer."""
+    network = _network(paths, trust, **how)
+    if network is None:
+        return Captioner.load(*paths, trust=trust, **how)
+    if not network.captions:
+        raise ModelError(f"{network.name}: is an answerer; use it with: gazetell ask")
+    return LargeCaptioner(network)
+
+
+def load_answerer(
+    path: Path | None = None,
+    *,
+    beside: Captioner | None = None,
+    trust: bool = False,
+    **how: Unpack[Computing],
+) -> Answerer:
+    """``load``, of a pair the answerer; a ModelError for a captioner.
+
+    ``beside`` is the captioner of the same path; a large model is then loaded but once.
+    """
+    if isinstance(beside, LargeCaptioner):
+        network: Network | None = beside.network
+    else:
+        network = _network(() if path is None else (path,), trust, **how)
+    if network is None:
+        return Answerer.load(path, trust=trust, **how)
+    if not network.question:
+        raise ModelError(f"{network.name}: is a captioner; use it with: gazetell caption")
+    return LargeAnswerer(network)
+
+
+def _network(paths: Sequence[Path], trust: bool, **how: Unpack[Computing]) -> Network | None:
+    """What transformers opens of a repository; None for models of gazetell."""
+    for path in paths:
+        if not is_large(folder := fetch(path)):
+            continue
+        if len(paths) > 1:
+            raise UsageError(f"{path}: joins no ensemble, as a model of transformers")
+        fit, computing = how.get("fit"), {k: str(v) for k, v in how.items() if k != "fit"}
+        if fit is not None:
+            raise UsageError(f"--fit {fit}: the processor of {path} fits pictures itself")
+        return open_network(folder, os.fspath(path), trust=trust, **computing)
+    return None

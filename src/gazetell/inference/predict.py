@@ -9,18 +9,19 @@ answer.text, answer.confidence, answer.top, answer.attention
 """
 
 import itertools
+import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice, tee
-from typing import Any, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
 
 from ..data.batches import pad_rows
-from ..data.text import Question, Tokenizer, read_question
+from ..data.text import Question, read_question
 from ..errors import ImageError, ModelError, UsageError
 from ..features import Computing, Model, Picture, Several, check_computing
 from ..models.confidence import check_bound, judge
@@ -28,11 +29,13 @@ from ..models.decoding import Decoded, DecodingOptions, Ensemble, n_best
 from ..models.encoders import Grid
 from ..models.folder import AnswererFolder, CaptionerFolder, load_kind, named_or_photo, told
 from ..models.search import changed
-from ..pictures import load_pictures, stack_pixels
+from ..pictures import LoadedPicture, load_pictures, name_of
 from .results import TOP, Answer, Caption
 
-GREY = 128  # of the picture that stands for none
 Path = str | os.PathLike[str]
+T = TypeVar("T")
+R = TypeVar("R")
+log = logging.getLogger(__name__)
 
 
 def check_several(what: str, values: object) -> None:
@@ -80,7 +83,8 @@ class Captioner(Model):
         self.converted: Any = self.precision.converted(self.decoder)
         self.members = len(members)
         self.blind = all(m.captioner.options.blind for m in (model, *others))
-        self.tokenizer: Tokenizer = model.tokenizer
+        self.tokenizer: Any = model.tokenizer
+        self.architecture = self.captioner.config["architecture"]
         self.decoding: DecodingOptions = model.decoding
         self.confidence = None if others else model.confidence
         self.novelty = model.novelty
@@ -138,6 +142,10 @@ class Captioner(Model):
     def options(self, **changes: Any) -> DecodingOptions:
         """The model's decoding options with some changed, checked as ``caption`` says."""
         return changed(self.decoding, changes)
+
+    def plain(self, texts: Sequence[str]) -> list[str]:
+        """Texts as the model would write them, to be compared with its own."""
+        return [self.tokenizer.decode(ids) for ids in self.tokenizer.encode_batch(texts)]
 
     @cached_property
     def attentive(self) -> bool:
@@ -204,6 +212,30 @@ class Captioner(Model):
         return decoded
 
 
+def in_parts(
+    work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]
+) -> list[R | ImageError]:
+    """What some work makes of items: in halves where memory does not hold what all of them need.
+
+    Of one that alone is too much for the model or the memory it is an ImageError.
+    """
+    try:
+        return list(work(items))
+    except (ImageError, MemoryError, RuntimeError) as error:
+        full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        # So says torch on a CPU.
+        full = full or (type(error) is RuntimeError and "allocate memory" in str(error))
+        if not full and not isinstance(error, ImageError):
+            raise
+        if len(items) == 1:
+            why = "picture: no memory is left for it" if full else str(error)
+            return [ImageError(why)]
+        if full:
+            log.warning(f"the device has no memory for {len(items)} pictures at once: halved")
+    half = len(items) // 2
+    return in_parts(work, items[:half]) + in_parts(work, items[half:])
+
+
 def caption_many(
     model: Captioner, items: Iterable[bytes | Path], **rest: Any
 ) -> Iterator[tuple[bytes | Path, Caption | ImageError]]:
@@ -239,16 +271,22 @@ def caption_best(
     for loaded in load_pictures(queue, frame, batch=batch, with_preview=True):
         rows = list(zip(islice(rest, len(loaded)), places, loaded, strict=False))
         good = [(place, x) for _, place, x in rows if not isinstance(x, ImageError)]
-        captions: Iterator[list[Caption]] = iter(())
-        if good:
-            grid = model.grid(stack_pixels([picture for _, picture in good]))
-            captions = iter(model.decode_best(grid, chosen, count, [place for place, _ in good]))
+
+        def tell(some: Sequence[tuple[int, LoadedPicture]]) -> list[list[Caption]]:
+            grid = model.see([picture for _, picture in some])
+            return model.decode_best(grid, chosen, count, [place for place, _ in some])
+
+        captions = iter(in_parts(tell, good) if good else [])
         for item, _, picture in rows:
             if isinstance(picture, ImageError):
                 yield item, picture
-            else:
-                view, doubt = model.encoder.view(picture.size), frame.doubt(picture.size)
-                yield item, [one.of(view, doubt, picture.preview) for one in next(captions)]
+                continue
+            told = next(captions)
+            if isinstance(told, ImageError):
+                yield item, ImageError(str(told).replace("picture", name_of(item), 1))
+                continue
+            view, doubt = model.encoder.view(picture.size), frame.doubt(picture.size)
+            yield item, [one.of(view, doubt, picture.preview) for one in told]
 
 
 class Answerer(Model):
@@ -259,7 +297,9 @@ class Answerer(Model):
         self.answerer = model.answerer.to(self.device).eval()
         self.blind = bool(model.answerer.options.blind)
         self.converted = self.precision.converted(self.answerer)
-        self.tokenizer, self.answers = model.tokenizer, model.answers
+        self.architecture = self.answerer.config["architecture"]
+        self.tokenizer = model.tokenizer
+        self.answers: Any = model.answers  # an AnswerVocabulary; None where a model writes its own
         self.temperature, self.sigmoid = model.temperature, model.sigmoid
         self.unknown_temperature = model.unknown_temperature
         self.max_question, self.abstain_below = model.max_question, model.abstain_below
@@ -418,12 +458,6 @@ class Answerer(Model):
         question = Question("", [self.tokenizer.unk], [])
         owner = torch.zeros(1, dtype=torch.long)
         return self.logits(self.blank_grid(), [question], owner)[1] is not None
-
-    @cached_property
-    def blank(self) -> Grid:
-        """The grid (1, R, C) of a plain grey picture."""
-        side = self.encoder.size
-        return self.grid(torch.full((1, 3, side, side), GREY, dtype=torch.uint8))
 
 
 def _maps(attention: torch.Tensor | None, grid: Grid) -> np.ndarray | None:

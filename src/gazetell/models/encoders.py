@@ -74,13 +74,26 @@ class Grid(NamedTuple):
     @classmethod
     def join(cls, grids: "Sequence[Grid]") -> "Grid":
         """Grids of one encoder as one batch."""
-        cells = torch.cat([grid.cells for grid in grids])
         pooled = torch.cat([grid.pooled for grid in grids])
-        return grids[0]._replace(cells=cells, pooled=pooled)
+        return grids[0]._replace(cells=grids[0].together(grids), pooled=pooled)
+
+    @staticmethod
+    def together(grids: "Sequence[Grid]") -> Any:
+        """The cells of several grids."""
+        return torch.cat([grid.cells for grid in grids])
 
     def rows(self, begin: int, end: int) -> "Grid":
         """The pictures from ``begin`` to before ``end``."""
         return self._replace(cells=self.cells[begin:end], pooled=self.pooled[begin:end])
+
+    def copied(self) -> "Grid":
+        """The same in memory of its own: a row of a batch keeps the whole batch in memory."""
+        return self._replace(cells=self.cells.clone(), pooled=self.pooled.clone())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        return self.cells.nbytes + self.pooled.nbytes
 
 
 def encoder_names() -> list[str]:

@@ -16,13 +16,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from fastapi import Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
+from PIL import Image
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -32,6 +32,7 @@ from starlette.staticfiles import StaticFiles
 from .. import __version__
 from ..data.text import Question
 from ..errors import ImageError, ModelError, UsageError
+from ..features import GREY
 from ..inference.predict import Answer, Answerer, Caption, Captioner
 from ..models.decoding import DecodingOptions
 from ..models.encoders import Grid
@@ -126,6 +127,10 @@ class NoveltyWork(Work):
         return novelty.unfamiliar(grid.pooled.float().cpu()) if novelty else [False] * len(works)
 
 
+def _kind(model: Captioner | Answerer) -> str:
+    return "captioner" if isinstance(model, Captioner) else "answerer"
+
+
 class Service:
     """The models by name, the first of a kind its default, and how they answer requests."""
 
@@ -167,14 +172,15 @@ class Service:
             if first := next(iter(self.models.values()), None):
                 await self.choose_examples(first)
             for name, model in self.models.items():
-                size = model.encoder.size
-                grey = StoredPicture({model.fingerprint: np.full((3, size, size), 128, np.uint8)})
+                grey = Image.new("RGB", (model.encoder.size,) * 2, (GREY,) * 3)
+                pixels = model.encoder.frame.pixels(grey)
+                picture = StoredPicture({model.fingerprint: pixels}, grey.size)
                 work: Work
                 if isinstance(model, Captioner):
                     work = CaptionWork(model, model.decoding)
                 else:
                     work = AnswerWork(model, True, [model.read_question("what is this?")])
-                result = (await self.engine.run(grey, work)).result[0]
+                result = (await self.engine.run(picture, work)).result[0]
                 score = result.log_prob if isinstance(result, Caption) else result.confidence
                 if not math.isfinite(score):
                     raise ModelError(f"{name} gives no finite numbers: its weights are damaged")
@@ -222,20 +228,20 @@ class Service:
 
     def items(self) -> list[ModelItem]:
         """What is said of each model."""
-        first = {type(model): name for name, model in reversed(list(self.models.items()))}
+        first = {_kind(model): name for name, model in reversed(list(self.models.items()))}
         items = []
         for name, model in self.models.items():
             own: dict[str, Any] = {"beam": None, "max_length": None, "answers": None}
             if isinstance(model, Captioner):
-                config, decoding = model.captioner.config, model.decoding
+                decoding = model.decoding
                 own |= {"beam": decoding.beam, "max_length": decoding.max_length}
                 own["not_sure_below"] = model.confidence and model.confidence.threshold
             else:
-                config = model.answerer.config
-                own |= {"answers": len(model.answers), "not_sure_below": model.abstain_below}
-            own |= {"name": name, "kind": type(model).__name__.lower()}
-            own |= {"architecture": config["architecture"], "encoder": model.encoder.config.name}
-            own |= {"attention": self.attention[name], "default": first[type(model)] == name}
+                own |= {"answers": len(model.answers) if model.answers else None}
+                own |= {"not_sure_below": model.abstain_below}
+            own |= {"name": name, "kind": _kind(model)}
+            own |= {"architecture": model.architecture, "encoder": model.encoder.config.name}
+            own |= {"attention": self.attention[name], "default": first[_kind(model)] == name}
             items.append(ModelItem(**own))
         return items
 

@@ -26,7 +26,7 @@ import torch
 
 from ..features import Model
 from ..models.encoders import Grid
-from ..pictures import PREVIEW, open_image
+from ..pictures import PREVIEW, LoadedPicture, open_image
 from .guard import Monitor, ServeOptions
 
 log = logging.getLogger("gazetell.serve")
@@ -49,7 +49,7 @@ class StoredPicture:
     @property
     def size(self) -> int:
         """Bytes of memory."""
-        grids = sum(grid.cells.nbytes + grid.pooled.nbytes for grid in self.grids.values())
+        grids = sum(grid.nbytes for grid in self.grids.values())
         return grids + sum(pixels.nbytes for pixels in self.pixels.values())
 
 
@@ -204,12 +204,9 @@ class Engine:
             if not pictures:
                 continue
             self.monitor.batch("encode", len(pictures))
-            grid = model.grid(torch.from_numpy(np.stack([x.pixels[name] for x in pictures])))
+            grid = model.see([LoadedPicture(x.pixels[name], x.shape, None) for x in pictures])
             for n, picture in enumerate(pictures):
-                # A copy: a row of the batch would keep the whole batch in memory.
-                row = grid.rows(n, n + 1)
-                cells, pooled = row.cells.clone(), row.pooled.clone()
-                picture.grids[name] = row._replace(cells=cells, pooled=pooled)
+                picture.grids[name] = grid.rows(n, n + 1).copied()
                 del picture.pixels[name]
 
     @contextmanager

@@ -179,11 +179,12 @@ def token_of_environment(report: Callable[[str], None]) -> str | None:
 
 def check_effects(models: Sequence[Captioner | Answerer], options: ServeOptions) -> None:
     """Refuse options that change nothing."""
-    kinds, device = {type(model) for model in models}, models[0].device
+    answers = any(isinstance(model, Answerer) for model in models)
+    captions, device = any(isinstance(model, Captioner) for model in models), models[0].device
     effects = {
-        "questions": (Answerer in kinds, "no answerer is served"),
-        "question_length": (Answerer in kinds, "no answerer is served"),
-        "beam": (Captioner in kinds, "no captioner is served"),
+        "questions": (answers, "no answerer is served"),
+        "question_length": (answers, "no answerer is served"),
+        "beam": (captions, "no captioner is served"),
         "gather": (options.batch > 1, "--batch 1 waits for no others"),
         "threads": (device.type == "cpu", f"the models run on {device}"),
     }
