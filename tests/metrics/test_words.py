@@ -46,6 +46,6 @@ def test_the_short_cut_for_plain_words_changes_nothing(text):
 
 @pytest.mark.parametrize("piece", ["b,", "a.", "&a", "w.&", "a-", "a/", "((", "''", "<a "])
 def test_long_text_without_blanks_takes_no_time(piece):
-    start = time.perf_counter()
+    start = time.process_time()  # that of others on a busy machine is not counted
     split(piece * 10_000)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
