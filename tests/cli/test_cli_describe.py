@@ -87,6 +87,7 @@ def test_options_reach_the_search(run, home):
         (["s3:/pictures", *MODEL, "--out", "c"], 4, "s3:/pictures: does not exist; expected"),
         (["nowhere", *MODEL, "--out", "c.csv"], 4, "nowhere: does not exist"),
         (["pictures", "--model", "nowhere", "--out", "mine.csv"], 2, "mine.csv: already exists"),
+        (["pictures", "--model", "nowhere", "--out", "pictures"], 2, "contains something that"),
         (["pictures", "--model", "nowhere", "--out", "c.csv"], 5, "nowhere: is not a model folder"),
         (["pictures", *MODEL, "--out", "model/config.json/c.csv"], 6, "c.csv"),
     ],

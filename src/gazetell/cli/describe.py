@@ -8,7 +8,7 @@ from ..inference.cluster import Ray
 from ..inference.describe import check_out, check_site, is_for_site, publish
 from ..inference.describe import describe as describe_source
 from ..inference.load import load_answerer, load_captioner
-from ..inference.outputs import kept_journal
+from ..inference.outputs import Parts, kept_journal
 from ..models.folder import fetch, is_pair
 from ..models.large import is_large
 from .terminal import HERE, OWN, Here, Own, on_terminal, report
@@ -72,8 +72,11 @@ def describe(
         written, left = publish(source, out, url=url, again=again)
         report(f"{out}: {written} approved texts" + f", {left} not approved, left out" * bool(left))
         return 0
+    # What is in the way is said before a model is loaded.
     if table := check_out(out):
-        kept_journal(Path(out), again)  # before a model is loaded
+        kept_journal(Path(out), again)
+    else:
+        Parts(out, question, "").there()
     check_site(out, url, question)
     folder = fetch(model[0]) if question and model else None
     if folder and not is_pair(folder) and not is_large(folder):

@@ -22,6 +22,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -238,6 +239,11 @@ def _told(value: Any) -> str:
     return ", ".join(map(repr, value)) if isinstance(value, list) else str(value)
 
 
+def _is_torn(name: str) -> bool:
+    """Whether a run that was killed had begun to write such a file; it is no obstacle."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
 class Parts:
     """A folder of parts, on this machine or at an address; see the module.
 
@@ -257,6 +263,25 @@ class Parts:
         self.old: set[str] = set()
         self.suffix = ".jsonl" if self.path.lower().endswith(".jsonl") else ".parquet"
 
+    def there(self) -> set[str]:
+        """What is in the folder; UsageError if that is from somebody else, or there is a file."""
+        try:
+            kinds = need("pyarrow.fs").FileType
+            if self.files.get_file_info([self.path])[0].type in (kinds.File, kinds.Unknown):
+                raise UsageError(f"--out {self.out}: is a file; expected a folder")
+            selector = need("pyarrow.fs").FileSelector(self.path, allow_not_found=True)
+            names = {about.base_name for about in self.files.get_file_info(selector)}
+        except OSError as error:
+            raise write_error(self.out, error) from error
+        except UnicodeDecodeError:
+            names = {"another"}  # a name that is not UTF-8
+        if set(filterfalse(_is_torn, names)) and MANIFEST not in names:
+            raise UsageError(
+                f"--out {self.out}: contains something that is not from gazetell describe (it has "
+                f"no {MANIFEST}); name another folder"
+            )
+        return names
+
     def begin(self, begun: Row, again: bool) -> set[int]:
         """The numbers of the parts that are done, if nothing is lost by going on.
 
@@ -265,30 +290,14 @@ class Parts:
             DataError: of another source, or of one that changed.
             WriteError: the file system refused.
         """
-        try:
-            kinds = need("pyarrow.fs").FileType
-            if self.files.get_file_info([self.path])[0].type in (kinds.File, kinds.Unknown):
-                raise UsageError(f"--out {self.out}: is a file; expected a folder")
-            selector = need("pyarrow.fs").FileSelector(self.path, allow_not_found=True)
-            there = {about.base_name for about in self.files.get_file_info(selector)}
-        except OSError as error:
-            raise write_error(self.out, error) from error
-        except UnicodeDecodeError:
-            there = {"another"}  # a name that is not UTF-8
+        there = self.there()
         known = {name: re.fullmatch(PART, name) for name in there}
         done = {int(m[1]) for name, m in known.items() if m and name == self._name(int(m[1]))}
         if MANIFEST in there and not again:
             self._same(begun)
             return done
-        # What a run that was killed had begun to write is no obstacle.
-        torn = {name for name in there if name.startswith(".") and name.endswith(".tmp")}
-        if there - torn and MANIFEST not in there:
-            raise UsageError(
-                f"--out {self.out}: contains something that is not from gazetell describe (it has "
-                f"no {MANIFEST}); name another folder"
-            )
         # With the first part, so that a run that comes to none leaves all as it was.
-        self.begun, self.old = begun, torn | {name for name, match in known.items() if match}
+        self.begun, self.old = begun, {n for n, match in known.items() if match or _is_torn(n)}
         return set()
 
     def _begin(self) -> None:
