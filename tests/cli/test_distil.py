@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from gazetell.data.records import Dataset
 from gazetell.inference.describe import Describer
@@ -75,6 +77,25 @@ def test_a_pupil_learns_from_a_table_as_it_is(run, world, table):
     (world / "told/dataset.json").write_text(json.dumps(about))
     _, _, err = run("data show told", status=3)
     assert 'expected "machine_made", a list of names of models' in err
+
+
+def test_a_large_model_is_a_teacher_like_any(run, world, large):
+    shutil.copytree(large("git"), world / "git")
+    weights = load_file("git/model.safetensors")
+    weights["output.bias"][3] += 4.0  # most captions end
+    save_file(weights, "git/model.safetensors", {"format": "pt"})
+    words = "describe data/images --device cpu --precision fp32 --max-length 9 --model git"
+    run(words, "--question", ASKED, "--out", "table.csv", status=0)
+    with open("table.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["model"] for row in rows} == {"git"}
+    _, out, _ = run("data table table.csv --images data/images --out told", status=0)
+    assert "texts      machine-made, by git\n" in out
+    told = Dataset.open("told")
+    whole = {row["picture"] for row in rows if row["ended"] == "true" and row["caption"]}
+    assert {record.image for record in told.captions} == whole
+    assert 0 < len(whole) < len(rows)
+    assert len(told.questions) == sum(bool(row[ASKED]) for row in rows)
 
 
 REVIEW = """\ufeffpicture,caption,alt_text,approved,model\r

@@ -340,6 +340,24 @@ def test_of_a_repository_of_transformers_bin_comes_where_there_is_nothing_else(
     assert caplog.text.count(said or "someone") == bool(said)
 
 
+def test_a_large_model_comes_from_the_hub(hub, large, picture):
+    files = {path.name: path.read_bytes() for path in large("git").iterdir()}
+    hub.repos["someone/git"] = {"files": files, "private": False}
+    told = load("hf://someone/git").captioner
+    assert told.name == "hf://someone/git"
+    assert told.caption(picture, max_length=5) == load(large("git")).caption(picture, max_length=5)
+
+
+def test_a_model_of_texts_alone_is_refused_before_its_weights_come(hub):
+    pytest.importorskip("transformers")
+    config = json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]})
+    files = {"config.json": config.encode(), "model.safetensors": b"of many gigabytes"}
+    hub.repos["someone/gpt"] = {"files": files, "private": False}
+    with pytest.raises(ModelError, match=r"^hf://someone/gpt: GPT2LMHeadModel tells nothing of p"):
+        load("hf://someone/gpt")
+    assert not any("safetensors" in line for line in hub.got)
+
+
 def test_a_download_goes_on_where_it_broke_off(hub, name):
     half = hub.cut["model.safetensors"] = 4096 * 99
     with pytest.raises(ModelError) as caught:

@@ -26,6 +26,7 @@ from ..models.confidence import Confidence, judge
 from ..models.decoding import Decoded, DecodingOptions
 from ..models.encoders import Grid
 from ..models.large import WORD, Network, Pictures
+from ..models.weights import shown_name
 from ..pictures import LoadedPicture
 from .predict import Answerer, Captioner
 from .results import TOP, Answer, Caption
@@ -53,6 +54,7 @@ class Large(Model):
         self.tokenizer: Any = network
         self.attentive = all(sight.patches)
         self.about = {"model": network.name}
+        self.name = shown_name(network.name)
 
     def see(self, loaded: Sequence[LoadedPicture | ImageError]) -> Grid:
         """The pictures themselves."""

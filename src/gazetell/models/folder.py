@@ -34,7 +34,7 @@ from .captioners import CaptionModel, build_captioner, captioner_config
 from .confidence import Confidence, Novelty
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
-from .large import is_foreign
+from .large import is_foreign, is_large, recognise
 from .options import import_architecture
 from .weights import download, load_weights, shown_name, write_weights
 
@@ -401,7 +401,8 @@ def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:
         raise UsageError(f"model {path!r}: expected a model folder, hf://owner/name or {PHOTO}")
     name, folder = os.fspath(path), Path(path)
     if name.startswith("hf://"):
-        folder = download(name)
+        # What is for nothing is said before gigabytes of weights come.
+        folder = download(name, lambda there: is_large(there) and recognise(there, name))
     elif folder.as_posix() in SHIPPED:
         if has_model(folder):
             log.warning("%s: the model in this folder is used, not the one of gazetell", name)

@@ -387,6 +387,34 @@ def is_large(folder: Path) -> bool:
         return False  # what opens it says why
 
 
+def recognise(folder: Path, name: str) -> tuple[dict[str, Any], bool]:
+    """What the ``config.json`` of a repository of transformers says; its weights are not needed.
+
+    Returns:
+        The configuration, and whether transformers itself has such models of pictures.
+
+    Raises:
+        ModelError: without the extra, or a repository that tells nothing of pictures.
+    """
+    try:
+        import transformers
+        from transformers.models.auto import modeling_auto
+    except ImportError as error:
+        extra = "pip install 'gazetell[large]'"
+        raise ModelError(f"{name}: is a model of transformers; {extra}: {error}") from error
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        raise ModelError(f"{name}: needs transformers 5 or later, found {transformers.__version__}")
+    config = read_json(folder / "config.json")
+    family, auto = config["model_type"], config.get("auto_map", {})
+    architecture = (config.get("architectures") or [""])[0]
+    known = family in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    tells = architecture.endswith(("ConditionalGeneration", "LM", "QuestionAnswering")) or auto
+    if not (known or auto) or (family == "blip" and not tells):
+        what = "tells nothing of pictures, as far as transformers knows"
+        raise ModelError(f"{name}: {architecture or family} {what}; expected a captioner or such")
+    return config, known
+
+
 def calibration_file(fingerprint: str) -> Path:
     """Where the calibration of a large model is kept; its own folder belongs to others.
 
@@ -420,24 +448,13 @@ def open_network(
             pictures, or brings code of its own without ``trust``.
         UsageError: a prompt that the model does not take.
     """
-    try:
-        import transformers
-        from transformers.models.auto import modeling_auto
-    except ImportError as error:
-        extra = "pip install 'gazetell[large]'"
-        raise ModelError(f"{name}: is a model of transformers; {extra}: {error}") from error
-    if int(transformers.__version__.partition(".")[0]) < 5:
-        raise ModelError(f"{name}: needs transformers 5 or later, found {transformers.__version__}")
-    config = read_json(folder / "config.json")
+    config, known = recognise(folder, name)
+    import transformers
+
     family, auto = config["model_type"], config.get("auto_map", {})
     architecture = (config.get("architectures") or [""])[0]
-    known = family in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     if not known and auto and not trust:
         raise ModelError(f"{name}: is code of its own ({family}); expected --trust, which runs it")
-    tells = architecture.endswith(("ConditionalGeneration", "LM", "QuestionAnswering")) or auto
-    if not (known or auto) or (family == "blip" and not tells):
-        what = "tells nothing of pictures, as far as transformers knows"
-        raise ModelError(f"{name}: {architecture or family} {what}; expected a captioner or such")
     answers = architecture == "BlipForQuestionAnswering"
     named = "BlipForQuestionAnswering" if answers else "AutoModelForImageTextToText"
     if not known and named not in auto:

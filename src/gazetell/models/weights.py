@@ -115,7 +115,7 @@ def shown_name(path: str | os.PathLike[str]) -> str:
     return "/".join(parts[-1 - (parts[-1] in ("captioner", "answerer")) :])
 
 
-def download(name: str) -> Path:
+def download(name: str, check: Callable[[Path], Any]) -> Path:
     """The local folder of a repository on the Hugging Face hub.
 
     It lies in the hub's own cache. A file is there whole or not at all, and one that is whole is
@@ -123,6 +123,7 @@ def download(name: str) -> Path:
 
     Args:
         name: ``hf://owner/name`` or, for a branch, tag or commit, ``hf://owner/name@revision``.
+        check: is given the folder when all but the weights is there, and raises what is wrong.
 
     Raises:
         UsageError: a name of another form.
@@ -163,6 +164,7 @@ def download(name: str) -> Path:
         raise ModelError(
             f"{name}: has no config.json; expected a model of gazetell or of transformers"
         )
+    check(folder)
     fetched(folder.name, "*.safetensors")
     if not any(folder.glob("*.safetensors")):
         fetched(folder.name, "*.bin")
