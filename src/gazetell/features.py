@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 
 from .data.records import Dataset
-from .errors import DataError, ImageError, ModelError, WriteError, unknown_option
+from .errors import DataError, ImageError, ModelError, UsageError, WriteError, unknown_option
 from .files import atomic_path, read_json, write_error, write_json
 from .models.confidence import Novelty
 from .models.encoders import Encoder, Grid
@@ -86,6 +86,7 @@ class Computing(TypedDict, total=False):
     device: str
     precision: str
     fit: Fit | None
+    prompt: str | None
 
 
 def check_computing(how: Mapping[str, Any]) -> None:
@@ -113,6 +114,7 @@ class Model:
         precision: see ``choose_precision``.
         fit: how pictures are fitted to the input, see ``Frame``; as in training if not given.
             Another one is told in a warning.
+        prompt: refused; only models of transformers take one.
 
     Attributes:
         own_fit: that of its training.
@@ -131,7 +133,10 @@ class Model:
         device: str = "auto",
         precision: str = "auto",
         fit: Fit | None = None,
+        prompt: str | None = None,
     ) -> None:
+        if prompt is not None:
+            raise UsageError(f"--prompt {prompt!r}: only models of transformers take one")
         self.device, self.precision = choose(device, precision)
         self.own_fit = encoder.config.fit
         if fit not in (None, self.own_fit):

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
-from ..files import spreadsheet_name, spreadsheet_text
+from ..files import read_text, spreadsheet_name, spreadsheet_text
+from ..inference.large import Large, LargeAnswerer
 from ..inference.load import load_answerer, load_captioner
 from ..inference.predict import Answer, Caption, caption_best
 from ..models.confidence import check_bound
@@ -132,7 +133,8 @@ def caption(
         others = f" (and {more} more of {len(items)} pictures)" if more else ""
         report(f"{one_line(unfamiliar[0])}{others}: is {UNFAMILIAR}")
     if cut:
-        report(f"cut at {chosen.max_length} words (--max-length): {cut} of {told} captions")
+        unit = "tokens" if isinstance(captioner, Large) else "words"
+        report(f"cut at {chosen.max_length} {unit} (--max-length): {cut} of {told} captions")
     if fewer:
         report(f"pictures with fewer different captions than --n-best {n_best}: {fewer}")
     if odd:
@@ -187,6 +189,7 @@ def ask(
     abstain_below: float | None = None,
     evidence: bool = False,
     top: int | None = None,
+    answers: Path | None = None,
     json: bool = False,
     gaze: Path | None = None,
     computing: Here = HERE,
@@ -201,6 +204,8 @@ def ask(
             given.
         evidence: Also tell how much the confidence falls without the picture.
         top: How many answers to show, 1 if not given.
+        answers: File with an answer per line, among which a large model chooses; without it such a
+            model writes its own.
         json: One JSON object a question, with the five likeliest answers and the attention.
         gaze: Save where the model looked: a .png, .html or .gif file for one question, a folder
             (of .png files) for several.
@@ -220,6 +225,11 @@ def ask(
     given = {os.path.realpath(picture)}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
     answerer = load_answerer(model, **vars(computing))
+    if isinstance(answerer, LargeAnswerer):
+        listed = None if answers is None else read_text(answers).splitlines()
+        answerer = LargeAnswerer(answerer.network, listed, top or 1)
+    elif answers is not None:
+        raise UsageError(f"--answers: {model or PHOTO} has a list of its own")
     if gaze is not None and not answerer.attentive:
         raise UsageError(f"--gaze {gaze}: {model or PHOTO} has no attention to show")
     for question in questions:

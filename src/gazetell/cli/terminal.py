@@ -140,12 +140,14 @@ class Computing:
         precision: auto, bf16 or fp32.
         fit: squash, crop or pad (see --encoder-fit of gazetell train); as in training if not given.
         trust: Run the code of an architecture that is not of gazetell, which the model names.
+        prompt: What asks a large model for a caption (docs/large.md).
     """
 
     device: str = "auto"
     precision: str = "auto"
     fit: Fit | None = None
     trust: bool = False
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class LargeAnswerer(Large, Answerer):
 
     Args:
         network: that answers.
-        answers: that it chooses among; it writes its own if not given.
+        answers: that it chooses among, blank ones left out; it writes its own if not given.
         beam: answers that it searches for, and can tell in ``Answer.top``, if it writes its own.
     """
 
@@ -160,7 +160,9 @@ class LargeAnswerer(Large, Answerer):
         self, network: Network, answers: Sequence[str] | None = None, beam: int = 1
     ) -> None:
         self.take(network)
-        self.beam, self.answers = beam, AnswerVocabulary(answers) if answers else None
+        self.beam, self.answers = beam, None
+        if answers is not None:
+            self.answers = AnswerVocabulary([text for text in answers if text.strip()])
         self.temperature = float(network.kept.get("temperature", 1.0))
         self.abstain_below = float(network.kept.get("abstain_below", 0.0))
 

@@ -37,8 +37,7 @@ class Pair:
     """
 
     def __init__(self, captioner: Captioner, answerer: Answerer) -> None:
-        same = captioner.encoder is answerer.encoder  # no need to read its weights
-        if not same and captioner.fingerprint != answerer.fingerprint:
+        if captioner.fingerprint != answerer.fingerprint:
             raise ModelError("captioner and answerer have different encoders")
         self.captioner, self.answerer = captioner, answerer
         self.encode, self.encode_all = captioner.encode, captioner.encode_all
@@ -59,8 +58,9 @@ def load(
         trust: import the module of an architecture that is not of gazetell (the model folder says
             ``package.module:Class``), which runs its code. What has been imported needs none.
         how: ``device`` (``auto``, ``cpu`` or ``cuda``), ``precision`` (``auto``, ``bf16`` or
-            ``fp32``), and ``fit`` (``squash``, ``crop`` or ``pad``, as in training if not given;
-            another one is told in a warning).
+            ``fp32``), ``fit`` (``squash``, ``crop`` or ``pad``, as in training if not given;
+            another one is told in a warning), and ``prompt`` (what asks a large model for a
+            caption).
 
     Raises:
         ModelError: no model there, one whose pieces do not fit together, answerers in an
@@ -115,6 +115,8 @@ def load_answerer(
         network: Network | None = beside.network
     else:
         network = _network(() if path is None else (path,), trust, **how)
+        if how.get("prompt") is not None:
+            raise UsageError("--prompt: has no effect on answers; expected questions alone")
     if network is None:
         return Answerer.load(path, trust=trust, **how)
     if not network.question:
@@ -129,8 +131,7 @@ def _network(paths: Sequence[Path], trust: bool, **how: Unpack[Computing]) -> Ne
             continue
         if len(paths) > 1:
             raise UsageError(f"{path}: joins no ensemble, as a model of transformers")
-        fit, computing = how.get("fit"), {k: str(v) for k, v in how.items() if k != "fit"}
-        if fit is not None:
+        if (fit := how.pop("fit", None)) is not None:
             raise UsageError(f"--fit {fit}: the processor of {path} fits pictures itself")
-        return open_network(folder, os.fspath(path), trust=trust, **computing)
+        return open_network(folder, os.fspath(path), trust=trust, **how)  # type: ignore[misc]
     return None

@@ -316,12 +316,15 @@ class Network:
             return told
         begin: list[int] = []
 
-        def allowed(row: int, ids: Tensor) -> list[int]:
-            begin.extend([] if begin else [len(ids)])
-            return [forced[row][min(len(ids) - begin[0], len(forced[row]) - 1)]]
+        def force(ids: Tensor, chances: Tensor) -> Tensor:
+            begin.extend([] if begin else [ids.shape[1]])
+            place, only = ids.shape[1] - begin[0], torch.full_like(chances, -math.inf)
+            for n, row in enumerate(forced):
+                only[n, row[min(place, len(row) - 1)]] = 0.0
+            return only
 
-        if forced:
-            how |= {"prefix_allowed_tokens_fn": allowed, "do_sample": True, "num_beams": 1}
+        if forced:  # drawn, since the best of one search cannot be several
+            how |= {"logits_processor": [force], "do_sample": True, "num_beams": 1}
         how |= {"max_new_tokens": limit + 1, "forced_eos_token_id": self.ends}
         how |= {"num_return_sequences": count, "return_dict_in_generate": True}
         try:

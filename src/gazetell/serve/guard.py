@@ -99,6 +99,7 @@ class ServeOptions:
         gather: Milliseconds that the first request of a batch waits for others.
         openers: Threads that open pictures.
         trust: Run the code of an architecture that is not of gazetell, which a model names.
+        prompt: What asks large models for a caption (docs/large.md).
     """
 
     host: str = "127.0.0.1"
@@ -122,6 +123,7 @@ class ServeOptions:
     gather: float = 3.0
     openers: int = 2
     trust: bool = False
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -109,7 +109,7 @@ def serve(
 
 def how_to_load(options: ServeOptions) -> LoadOptions:
     """What the options say to ``load``."""
-    names = ("device", "precision", "fit", "trust")
+    names = ("device", "precision", "fit", "trust", "prompt")
     return {name: getattr(options, name) for name in names}  # type: ignore[return-value]
 
 
