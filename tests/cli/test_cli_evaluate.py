@@ -73,7 +73,7 @@ def test_the_verb_calibrates_as_the_option_does(run, world, monkeypatch):
         (2, "tell questions", "questions: has no captions to fit tell to"),
         (2, "ask data --limit -1", "--limit -1: expected 0 or more"),
         (3, "tell data --limit 2", "data: no confidence can be fitted: "),
-        (5, "data data", "data: is not a model folder"),
+        (2, "data data", "data: is not a model folder of yours"),
     ],
 )
 def test_what_the_verb_cannot_calibrate(mistake, world, photo, status, line, said):

@@ -207,7 +207,7 @@ def test_a_picture_or_a_model_that_fails_is_a_cell(monkeypatch, tmp_path):
     assert len(page.all("article")) == 4  # the torn one cannot be shown
     assert any("RuntimeError" in data for _, data in page.texts)
 
-    monkeypatch.setattr("gazetell.inference.compare.load", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("gazetell.inference.compare.load_captioner", lambda *a, **k: 1 / 0)
     with pytest.raises(ModelError, match="models/a: ZeroDivisionError: division by zero"):
         both([A, B], ["images"])
 

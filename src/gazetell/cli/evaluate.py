@@ -235,16 +235,20 @@ def calibrate(model: str, data: Path, /, *, limit: int = 0, computing: Here = HE
 
     Of captions that is their confidence; of answers the bound to abstain below; of both which
     pictures are unlike the training pictures. As gazetell evaluate --calibrate, without measuring.
+    Of a large model it is the confidence of captions, the temperature of answers and the bound; a
+    line says which file keeps them.
 
     Args:
-        model: A model folder; of a captioner and answerer in one, what the dataset can fit.
+        model: A model folder, or a large model also by hf://owner/name; of a captioner and
+            answerer in one, what the dataset can fit.
         data: A prepared dataset with the splits train and val.
         limit: Use only the first N validation pictures; 0 for all.
         computing: Where.
     """
-    loaded, dataset = load(model, **vars(computing)), Dataset.open(data)
-    if not has_model(Path(model)):
+    dataset, large = Dataset.open(data), is_large(fetch(model))
+    if not (large or has_model(Path(model))):
         raise UsageError(f"{model}: is not a model folder of yours, where it could be kept")
+    loaded = load(model, **vars(computing))
     some: list[Any] = [loaded]
     if isinstance(loaded, Pair):
         some = [loaded.captioner, loaded.answerer]
@@ -253,7 +257,8 @@ def calibrate(model: str, data: Path, /, *, limit: int = 0, computing: Here = HE
         what = "captions" if isinstance(some[0], Captioner) else "questions"
         raise UsageError(f"{data}: has no {what} to fit {model} to")
     for one in fit:
-        home = fetch(model, "captioner" if isinstance(one, Captioner) else "answerer")
+        kind = "captioner" if isinstance(one, Captioner) else "answerer"
+        home = Path() if large else fetch(model, kind)
         line = calibrate_and_keep(one, home, dataset, limit=limit, progress=on_terminal())
         report(line)
 

@@ -1,14 +1,17 @@
 """Calibration of a trained model on a validation split, as training does at its end.
 
-``gazetell calibrate`` and ``gazetell evaluate --calibrate`` are ``calibrate_and_keep``.
+``gazetell calibrate`` and ``gazetell evaluate --calibrate`` are ``calibrate_and_keep``. What is
+fitted to a large model lies in a file of its own (``calibration_file``). Its training pictures are
+not known, so it calls no picture unfamiliar.
 """
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ import torch
 from ..data.records import Dataset, QuestionRecord
 from ..errors import DataError, UsageError
 from ..features import grids
+from ..files import read_json, write_json
 from ..metrics import answer_accuracy
 from ..models.confidence import (
     ANSWERS,
@@ -30,8 +34,10 @@ from ..models.confidence import (
 )
 from ..models.decoding import Decoded
 from ..models.folder import update_settings
+from ..models.large import calibration_file
 from ..process import bar
 from .evaluate import opened, scored_records, with_references
+from .large import Large, LargeAnswerer, LargeCaptioner
 from .predict import Answerer, Captioner
 
 log = logging.getLogger(__name__)
@@ -74,7 +80,12 @@ def calibrate(
         raise UsageError("a blind captioner looks at no picture and gets no confidence")
     records = scored_records(dataset, "val", limit)
     images = [record.image for record in records]
-    training = _training(model, dataset, [record.image for record in dataset.split("train")], batch)
+    training, text_of = None, model.tokenizer.decode
+    if isinstance(model, LargeCaptioner):
+        text_of = model.said
+    else:
+        names = [record.image for record in dataset.split("train")]
+        training = _training(model, dataset, names, batch)
     pooled, captions = list[torch.Tensor](), list[Decoded]()
     with bar("captions", progress) as update:
         for grid in grids(model, dataset, images, batch):
@@ -82,10 +93,10 @@ def calibrate(
             captions += [best[0] for best in model.search(grid, model.decoding)]
             update(len(captions), len(records))
     seen = torch.cat(pooled)
-    novelty = fit_novelty(training, seen)
-    far = np.zeros(len(captions)) if isinstance(novelty, str) else novelty.distance(seen)
+    novelty = None if training is None else fit_novelty(training, seen)
+    far = novelty.distance(seen) if isinstance(novelty, Novelty) else np.zeros(len(captions))
     said = [record.captions for record in records]
-    fitted = fit_confidence(captions, far, model.tokenizer.decode, said)
+    fitted = fit_confidence(captions, far, text_of, said)
     if isinstance(fitted, str):
         raise DataError(f"{dataset.folder}: no confidence can be fitted: {fitted}")
     model.confidence, model.novelty = fitted, _told(novelty)
@@ -104,7 +115,7 @@ def calibrate_and_keep(
 
     Args:
         model: loaded from ``home``.
-        home: its folder.
+        home: its folder; of a large model of no account.
         dataset: as for ``calibrate``.
         limit: likewise.
         progress: likewise.
@@ -119,7 +130,17 @@ def calibrate_and_keep(
     fitted, what = ["abstain_below", "unknown_temperature", "novelty"], "answers"
     if isinstance(model, Captioner):
         fitted, what = ["confidence", "novelty"], "captions"
-    update_settings(home, {name: getattr(model, name) for name in fitted})
+    if isinstance(model, Large):
+        home, fitted = calibration_file(model.fingerprint), fitted[:1]
+        values: dict[str, Any] = {}
+        if isinstance(model, LargeCaptioner) and model.confidence:
+            values = {"confidence": model.confidence.to_dict()}
+        elif isinstance(model, Answerer):
+            fitted = ["temperature", "abstain_below"]
+            values = {name: getattr(model, name) for name in fitted}
+        write_json(home, (read_json(home) if home.is_file() else {}) | values)
+    else:
+        update_settings(home, {name: getattr(model, name) for name in fitted})
     return f"{home}: {', '.join(fitted)} fitted on {count} {what} of val"
 
 
@@ -128,12 +149,15 @@ def _answers(model: Answerer, dataset: Dataset, batch: int, limit: int, progress
     for record in with_references(dataset, "val", dataset.questions_of("val")):
         asked.setdefault(record.image, []).append(record)
     asked = dict(islice(asked.items(), limit or None))
-    total, unk = sum(map(len, asked.values())), model.tokenizer.unk
+    total = sum(map(len, asked.values()))
     if total < ANSWERS:
         raise DataError(
             f"{dataset.name}: no bound can be fitted: {total} validation answers; expected "
             f"{ANSWERS} or more"
         )
+    if isinstance(model, LargeAnswerer):
+        return _large_answers(model, dataset, asked, batch, progress)
+    unk = model.tokenizer.unk
     novelty: Novelty | str | None = None
     names = [record.image for record in dataset.questions_of("train")]
     training = None if model.blind else _training(model, dataset, names, batch)
@@ -164,6 +188,35 @@ def _answers(model: Answerer, dataset: Dataset, batch: int, limit: int, progress
     model.unknown_temperature = max(model.temperature, unknown)
     model.novelty = _told(novelty)
     return total
+
+
+def _large_answers(
+    model: LargeAnswerer,
+    dataset: Dataset,
+    asked: Mapping[str, Sequence[QuestionRecord]],
+    batch: int,
+    progress: bool,
+) -> int:
+    """Fit the temperature of the log-odds of written answers, and the bound to abstain below."""
+    sure, right, images, begin = list[float](), list[float](), list(asked), 0
+    with bar("answers", progress) as update:
+        for grid in grids(model, dataset, images, batch):
+            some = images[begin : begin + len(grid.cells)]
+            begin += len(some)
+            records = [record for image in some for record in asked[image]]
+            owner = torch.tensor([n for n, image in enumerate(some) for _ in asked[image]])
+            for record, answer in zip(
+                records, model.answer(grid, [r.question for r in records], owner), strict=True
+            ):
+                sure.append(answer.confidence)
+                right.append(answer_accuracy(record.answers, answer.text))
+            update(begin, len(images))
+    p = np.array(sure).clip(1e-300, 1 - 1e-9)
+    logits = model.temperature * (np.log(p) - np.log1p(-p))[:, None]
+    model.temperature = fit_temperature(logits, right, sigmoid=True)
+    fitted = likeliest(logits, model.temperature, True).tolist()
+    model.abstain_below = fit_abstaining(fitted, right, log.warning)
+    return len(right)
 
 
 def _training(

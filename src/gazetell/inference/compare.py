@@ -26,6 +26,7 @@ import torch
 
 from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..errors import GazetellError, ImageError, ModelError, UsageError
+from ..files import read_json
 from ..metrics import (
     TITLES,
     Difference,
@@ -38,12 +39,13 @@ from ..metrics import (
     split,
 )
 from ..models.folder import KINDS, fetch, is_pair, read_config
+from ..models.large import is_large
 from ..pictures import NamedBytes
 from ..process import bar, keep_memory, peak_memory
 from .evaluate import scored_records, with_references
 from .figures import compare as compare_texts
 from .figures import references_of
-from .load import load
+from .load import load_answerer, load_captioner
 from .predict import check_members
 from .results import Answer, Caption
 from .sources import TARS, Source, open_source
@@ -76,6 +78,7 @@ class Work:
 
     Attributes:
         parts: cases, and sources of pictures.
+        answers: whether it is asked, not told.
         questions: about each picture of a source.
         limit: pictures in all; 0 for no limit.
         options: of decoding.
@@ -84,6 +87,7 @@ class Work:
     """
 
     parts: Sequence[Source | Case]
+    answers: bool = False
     questions: tuple[str, ...] = ()
     limit: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -243,7 +247,7 @@ class Comparison:
     @property
     def answers(self) -> bool:
         """Whether it is answers that were compared."""
-        return any(question for _, question, _ in self.rows)
+        return self.work.answers
 
 
 def compare(
@@ -286,7 +290,7 @@ def compare(
     parts, answers = _parts(kinds, [os.fspath(x) for x in pictures], split, questions, column)
     if answers and options:
         raise UsageError(f"{next(iter(options))}: has no effect on answers")
-    work = Work(parts, tuple(questions), limit, options, how or {}, progress)
+    work = Work(parts, answers, tuple(questions), limit, options, how or {}, progress)
     rows = [
         (case.name, question, case.records[n] if case.records else None)
         for case in work.cases()
@@ -319,7 +323,12 @@ def _check_models(models: Sequence[str]) -> dict[str, set[str]]:
         folder = fetch(name)
         if (first := folders.setdefault(os.path.realpath(folder), name)) != name:
             raise UsageError(f"model {name}: is the same as {first}; expected different ones")
-        kinds[name] = set(KINDS) if is_pair(folder) else {read_config(folder)["kind"]}
+        if is_large(folder):
+            # What it does with a question shows when it is loaded.
+            named = str(read_json(folder / "config.json").get("architectures"))
+            kinds[name] = {"answerer"} if "QuestionAnswering" in named else set(KINDS)
+        else:
+            kinds[name] = set(KINDS) if is_pair(folder) else {read_config(folder)["kind"]}
     return kinds
 
 
@@ -437,7 +446,8 @@ def _column(name: str, work: Work) -> Column:
     """
     found, cpu, wall = Column(name), list[float](), list[float]()
     try:
-        model: Any = load(name, **work.how)
+        opened = load_answerer if work.answers else load_captioner
+        model: Any = opened(name, **work.how)
         total = sum(1 for _ in work.cases()) if work.progress else 0
         with bar(name, work.progress) as update:
             for number, case in enumerate(work.cases(), 1):

@@ -95,6 +95,10 @@ class LargeCaptioner(Large, Captioner):
         """Texts in lower case, without marks of punctuation."""
         return [" ".join(WORD.findall(text.lower())) for text in texts]
 
+    def said(self, tokens: Sequence[int]) -> str:
+        """The text of a caption's tokens, without the prompt that it may repeat."""
+        return self.network.worded(tokens, self.network.prompt)[0]
+
     def decode_best(
         self,
         grid: Grid,
