@@ -6,7 +6,7 @@ The verbs themselves are run, on generated JPEG files. One process is bound to o
 two cores. ``features`` and ``bulk`` run on some pictures and on three times as many: the difference
 leaves out what starting takes, which is given too. ``training`` takes the seconds of the epochs
 after the first. What is compared takes turns; medians are given. Two processes are ``--engine ray``
-for features and bulk work (pip install 'gazetell[cluster]'), and ``--devices 2`` for training.
+for features and bulk work (extra cluster), and ``--devices 2`` for training.
 ``bare`` is what this machine gives at most: processes that know nothing of each other, each with
 torchvision's network in plain PyTorch on pictures of its own.
 """

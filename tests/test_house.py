@@ -59,6 +59,14 @@ def test_every_dataset_of_a_verb_has_its_place_in_the_table():
     assert [name for name in recipe_names() if f"`{name}`" not in recipes] == []
 
 
+def test_no_text_asks_an_index_for_gazetell():
+    """It is on none: a missing package is named by its own name, with the extra that has it."""
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.[mi]*"), *ROOT.glob("deploy/*.service")]
+    texts += [path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".toml")]
+    asks = re.compile(r"gazetell\[|pip install (-\S+ )*'?gazetell\b")
+    assert [path.name for path in texts if asks.search(path.read_text(encoding="utf-8"))] == []
+
+
 def test_the_wheel_holds_the_package_and_captions_alone(tmp_path):
     pytest.importorskip("hatchling", reason="make wheel needs it: pip install -e '.[dev]'")
     python, quiet = [sys.executable, "-m"], {"check": True, "capture_output": True, "text": True}

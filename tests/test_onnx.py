@@ -214,10 +214,17 @@ def test_the_client_of_the_docs(pair, pictures, tmp_path):
     assert ran.stdout.strip() == " ".join(model.caption(pictures[1], **own).words)
 
 
-def test_what_cannot_be_written_right_is_refused(tmp_path):
+def test_what_cannot_be_written_right_is_refused(tmp_path, capfd):
     with pytest.raises(ModelError, match="expected one layer with biases, batch first"):
         export._Recurrent(torch.nn.GRU(3, 4, num_layers=2, batch_first=True))
     network, x = torch.nn.Linear(2, 2), torch.ones(2, 2)
     with pytest.raises(ModelError, match="y of its graph is not what the network gives"):
         export._write(tmp_path / "a.onnx", torch.nn.Linear.forward, network, {"x": x}, {"y": x})
+
+    def by_value(network, x):
+        return network(x) if float(x.sum()) > 9 else x
+
+    with pytest.raises(ModelError, match="a: torch cannot export this network: "):
+        export._write(tmp_path / "a.onnx", by_value, network, {"x": x}, {"y": x})
+    assert capfd.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())

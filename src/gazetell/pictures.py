@@ -57,7 +57,7 @@ Area = tuple[float, float, float, float]
 WHOLE: Area = (0.0, 0.0, 1.0, 1.0)
 
 _HEIC_SUFFIXES = {".heic", ".heif", ".hif"}
-_HEIC_ADVICE = "HEIC is read where pillow-heif is installed: pip install 'gazetell[heic]'"
+_HEIC_ADVICE = "HEIC is read where pillow-heif is installed: pip install pillow-heif (extra heic)"
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
     | (_HEIC_SUFFIXES if find_spec("pillow_heif") else set())

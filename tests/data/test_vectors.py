@@ -325,7 +325,7 @@ def test_gensim_is_silent(corpus_words, capfd, caplog):
 
 def test_gensim_is_missing(corpus_words, monkeypatch):
     monkeypatch.setitem(sys.modules, "gensim.models", None)
-    with pytest.raises(UsageError, match=r"gensim .*: pip install 'gazetell\[vectors\]'"):
+    with pytest.raises(UsageError, match=r"gensim .*: pip install gensim \(extra vectors\)"):
         train_word2vec(CORPUS, corpus_words, **SMALL)
 
 

@@ -357,7 +357,7 @@ def test_questions_that_have_no_column_of_their_own(model, build, home, asked):
 
 def test_a_missing_extra_is_told_with_its_command(model, home, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.fs", None)
-    with pytest.raises(UsageError, match=r"pip install 'gazetell\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"pip install .*\(extra cluster\)"):
         describe(model, "pictures", "out")
     assert describe(model, "pictures", "out.csv").captioned == 5
 

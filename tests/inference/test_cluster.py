@@ -164,5 +164,5 @@ def test_what_ray_cannot_use_is_refused_before(started, monkeypatch):
     with pytest.raises(UsageError, match="--device cuda:1: expected auto, cpu, cuda"):
         cluster.check_ready("cuda:1")
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(UsageError, match=r"pip install 'gazetell\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"pip install .*\(extra cluster\)"):
         cluster.Ray(["model"])

@@ -86,7 +86,7 @@ def test_numbers_of_replicas_that_make_no_sense(number):
 
 def test_ray_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"needs ray .*pip install 'gazetell\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"needs ray .*pip install .*\(extra cluster\)"):
         cluster.serve([], ServeOptions(port=0), (1, 1))
 
 

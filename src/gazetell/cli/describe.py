@@ -51,7 +51,7 @@ def describe(
             model must answer too, as photo does.
         column: Parquet: the column that holds the pictures' bytes or their paths.
         url: The folder's address on the web, for .img.html and .wordpress.csv.
-        engine: local, or ray for all devices of a cluster: pip install 'gazetell[cluster]'.
+        engine: local, or ray for all devices of a cluster (extra cluster).
         address: Ray cluster, auto or host:port; if not given, one starts on this machine.
         again: Start over and overwrite what is there.
         decoding: How to search.

@@ -185,7 +185,11 @@ def export(
         case [_] | [CaptionerFolder(), AnswererFolder()] if onnx:
             from ..models.export import save_graphs
 
-            save_graphs(target, *models, int8=int8)
+            try:
+                save_graphs(target, *models, int8=int8)
+            except BaseException:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
         case [model]:
             save_model(target, model, compact=True)
         case [CaptionerFolder() as captioner, AnswererFolder() as answerer]:

@@ -52,7 +52,7 @@ def features(
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, bf16 or fp32.
         engine: local, or ray for all devices of a cluster, whose machines see the same folder of
-            pictures: pip install 'gazetell[cluster]'.
+            pictures (extra cluster).
         address: Ray cluster, auto or host:port; if not given, one starts on this machine.
         trust: Run the code of an architecture that is not of gazetell, which the recipe or
             --encoder-from names.

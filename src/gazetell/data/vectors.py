@@ -339,9 +339,8 @@ def train_word2vec(
     try:
         from gensim.models import Word2Vec
     except ImportError as error:
-        raise UsageError(
-            f"word vectors are trained by gensim ({error}): pip install 'gazetell[vectors]'"
-        ) from error
+        said = f"word vectors are trained by gensim ({error})"
+        raise UsageError(f"{said}: pip install gensim (extra vectors)") from error
     vocabulary = tokenizer.vocabulary
     corpus = [[vocabulary[i] for i in ids] for ids in tokenizer.encode_batch(captions)]
     gensim, level = logging.getLogger("gensim"), logging.getLogger("gensim").level

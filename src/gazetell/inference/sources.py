@@ -248,9 +248,8 @@ def need(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise UsageError(
-            f"this needs {module} ({error}): pip install 'gazetell[cluster]'"
-        ) from error
+        packages = "pip install 'ray[data,serve]' pyarrow (extra cluster)"
+        raise UsageError(f"this needs {module} ({error}): {packages}") from error
 
 
 def file_system(address: str) -> tuple[Any, str]:

@@ -299,7 +299,7 @@ def _score(
     spec = importlib.util.find_spec("pycocoevalcap")
     if spec is None or not spec.submodule_search_locations:
         return JavaScore(
-            None, reason="pycocoevalcap is not installed (pip install 'gazetell[coco]')"
+            None, reason="pycocoevalcap is not installed (pip install pycocoevalcap; extra coco)"
         )
     folder = Path(next(iter(spec.submodule_search_locations))) / name.lower()
     if missing := [file for file in needs if not (folder / file).is_file()]:

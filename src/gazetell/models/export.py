@@ -17,10 +17,11 @@ Shapes: ``B`` batch, ``S`` input side, ``R`` regions, ``C`` channels, ``T`` word
 """
 
 import hashlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -61,7 +62,8 @@ def save_graphs(
         WriteError: the folder cannot be written.
     """
     if missing := [name for name in ("onnxscript", "onnxruntime") if find_spec(name) is None]:
-        raise UsageError(f"--onnx needs {' and '.join(missing)}: pip install 'gazetell[onnx]'")
+        packages = f"pip install onnx {' '.join(missing)} (extra onnx)"
+        raise UsageError(f"--onnx needs {' and '.join(missing)}: {packages}")
     encoder = models[0].encoder
     if any(model.encoder.fingerprint() != encoder.fingerprint() for model in models[1:]):
         raise ModelError("captioner and answerer have different encoders; expected the same CNN")
@@ -253,11 +255,11 @@ def _is_vector(value: Any) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of itself."""
-    with warnings.catch_warnings():
+    """Without what the exporter says of itself; of a failure it prints the whole graph."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
         try:
             yield
         finally:

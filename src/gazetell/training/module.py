@@ -337,8 +337,10 @@ class TrackioLogger(Logger):
     def finalize(self, status: str) -> None:
         """End the run."""
         if self._begun is not None:
+            import trackio
+
             with redirect_stdout(sys.stderr):
-                self._begun.finish()
+                trackio.finish()  # its run's own would be called again when Python ends
             self._begun = None
 
 
