@@ -184,16 +184,19 @@ def test_answers_are_those_of_generate_with_their_probability(opened, pictures, 
     inputs = inputs_by_hand(network, pictures[:1], question)
     if family == "git":
         inputs = {name: x[:, :-1] if x.dim() == 2 else x for name, x in inputs.items()}
-    ends = {"max_new_tokens": 21, "forced_eos_token_id": network.ends}
+    limit = network.decoding.max_length
+    ends = {"max_new_tokens": limit + 1, "forced_eos_token_id": network.ends}
     rows = network.model.generate(**inputs, **ends)
     first = inputs["input_ids"].shape[1] if family != "blip-vqa" else 0
     (expected,) = network.words.batch_decode(rows[:, first:], skip_special_tokens=True)
     answer = model.ask(pictures[0], question, evidence=True)
     assert answer.text == " ".join(expected.split())
-    (told,) = network.tell([np.asarray(pictures[0])], [question], 20, num_beams=1)[0]
+    (told,) = network.tell([np.asarray(pictures[0])], [question], limit, num_beams=1)[0]
     assert answer.confidence == pytest.approx(math.exp(told.log_prob), rel=1e-3)
     assert answer.top == [(answer.text, answer.confidence)]
-    (grey,) = network.tell(model.blank.cells, [question], 20, 1, [[*told.tokens, *network.ends]])[0]
+    (grey,) = network.tell(
+        model.blank.cells, [question], limit, 1, [[*told.tokens, *network.ends]]
+    )[0]
     assert grey.tokens == told.tokens
     assert answer.without_picture == pytest.approx(math.exp(grey.log_prob), rel=1e-3)
     # Several questions at once, and other pictures beside it, change nothing.

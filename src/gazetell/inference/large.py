@@ -11,6 +11,7 @@ list of answers ``softmax(log p / temperature)``.
 Shapes: ``N`` questions, ``T`` words, ``t`` tokens of a word, ``R`` patches.
 """
 
+import logging
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -25,13 +26,13 @@ from ..features import Model
 from ..models.confidence import Confidence, judge
 from ..models.decoding import Decoded, DecodingOptions
 from ..models.encoders import Grid
-from ..models.large import WORD, Network, Pictures
+from ..models.large import USUAL, WORD, Network, Pictures
 from ..models.weights import shown_name
 from ..pictures import LoadedPicture
 from .predict import Answerer, Captioner
 from .results import TOP, Answer, Caption
 
-ANSWER = 20  # tokens of an answer
+log = logging.getLogger(__name__)
 LISTED = 64  # answers of a list at a time
 
 
@@ -44,7 +45,7 @@ class Large(Model):
         sight = network.sight
         self.encoder: Any = SimpleNamespace(
             frame=sight,
-            size=sight.size,
+            size=min(sight.size, USUAL),
             view=sight.view,
             config=SimpleNamespace(name=network.family, fit=sight.fit),
             frozen=False,
@@ -191,11 +192,14 @@ class LargeAnswerer(Large, Answerer):
         asked = [q if isinstance(q, Question) else self.read_question(q) for q in questions]
         texts = [self.network.question.format(question.text) for question in asked]
         pictures: Any = [grid.cells[n] for n in owner.tolist()]
+        limit = self.network.decoding.max_length
         if self.answers:
             found = self._rank(pictures, texts, self.answers.answers)
         else:
             how: dict[str, Any] = {"num_beams": self.beam, "do_sample": False}
-            found = self.network.tell(pictures, texts, ANSWER, self.beam, **how)
+            found = self.network.tell(pictures, texts, limit, self.beam, **how)
+            if cut := sum(not best[0].ended for best in found):
+                log.warning("%s: answers cut at %d tokens: %d", self.network.name, limit, cut)
         shares = [self._shares(best) for best in found]
         best = [int(np.argmax(row)) for row in shares]
         plain: list[float | None] = [None] * len(asked)
@@ -206,7 +210,7 @@ class LargeAnswerer(Large, Answerer):
             else:
                 likeliest = [row[n] for row, n in zip(found, best, strict=True)]
                 first = [[*one.tokens, self.network.ends[0]] for one in likeliest]
-                again = self.network.tell(grey, texts, ANSWER, 1, first)
+                again = self.network.tell(grey, texts, limit, 1, first)
             places = best if self.answers else [0] * len(asked)
             plain = [float(self._shares(x)[n]) for x, n in zip(again, places, strict=True)]
         bound = self.abstain_below if abstain_below is None else abstain_below

@@ -116,7 +116,7 @@ def load_answerer(
     else:
         network = _network(() if path is None else (path,), trust, **how)
         if how.get("prompt") is not None:
-            raise UsageError("--prompt: has no effect on answers; expected questions alone")
+            raise UsageError("--prompt: has no effect on answers, which questions ask for")
     if network is None:
         return Answerer.load(path, trust=trust, **how)
     if not network.question:

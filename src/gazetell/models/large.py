@@ -27,7 +27,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ FORMS = {
     "instructblip": (PROMPT, "{}"),
     "paligemma": ("caption en", "answer en {}"),
 }
+USUAL = 384  # side of a picture, in pixels, where a processor has no side of its own
 SEEING = ("blip_vision_model", "git_vision_model", "vit", "deit", "beit")  # a patch a place
 LONG = 8  # times the shorter side, what is kept of a picture whose middle alone is shown
 PIECES = 16  # of a file, that are read for its fingerprint
@@ -106,7 +107,7 @@ class Sight(Frame):
     def of(cls, images: Any, vision: Any) -> "Sight":
         """That of an image processor, and of the configuration of the network that looks."""
         scaled = {k: v for k, v in dict(getattr(images, "size", None) or {}).items() if v}
-        size = max((v for v in scaled.values() if v < 4096), default=384)
+        size = max((v for v in scaled.values() if v < 4096), default=2048)
         cut = getattr(images, "do_center_crop", None) and images.crop_size
         own = ("do_pad", "do_thumbnail", "do_image_splitting", "do_align_long_axis")
         square = {*scaled} == {"height", "width"} or (cut and {*scaled} == {"shortest_edge"})
@@ -145,8 +146,9 @@ class Sight(Frame):
 
     def doubt(self, size: tuple[int, int]) -> str:
         """As of ``Frame``."""
-        doubt = super().doubt(size)
-        return doubt if self.scaled else doubt.partition(":")[0]
+        if self.scaled:
+            return super().doubt(size)
+        return Frame(USUAL).doubt(size).partition(":")[0]
 
     def pixels(self, picture: Image.Image, crop: Area = WHOLE) -> np.ndarray:
         """The picture (height, width, 3), made smaller where it is far larger than is shown."""
@@ -478,7 +480,7 @@ def open_network(
                 images = transformers.AutoProcessor.from_pretrained(folder, **own)
                 images.image_processor  # noqa: B018  (a tokenizer has none)
                 words = images.tokenizer
-                words.padding_side = "left"
+                words.padding_side, words.pad_token = "left", words.pad_token or words.eos_token
             model, found = getattr(transformers, named).from_pretrained(folder, **how)
     except Exception as error:  # the library's own errors have no common base
         why = " ".join(str(error).split())[:300]
@@ -510,6 +512,13 @@ def open_network(
     except UsageError as error:
         raise ModelError(f"{name}: generation_config.json: {error}") from error
     vision = getattr(model.config, "vision_config", None) or getattr(model.config, "encoder", None)
+    sight = Sight.of(images if direct else images.image_processor, vision)
+    if not direct:  # pictures and words go through the same layers
+        sight = replace(sight, patch=0)
+    if not all(sight.patches):
+        log.warning("%s: shows not where it looked: its attention has no map of patches", name)
+    if family == "git":
+        log.warning("%s: answers well only if it was trained to, which nothing here says", name)
     fingerprint = _fingerprint(folder)
     kept, calibration = {}, calibration_file(fingerprint)
     if calibration.is_file():
@@ -523,7 +532,7 @@ def open_network(
         images,
         words,
         [end] if isinstance(end, int) else list(end),
-        Sight.of(images if direct else None, vision),
+        sight,
         decoding,
         asks if prompt is None else prompt,
         question,

@@ -37,6 +37,8 @@ from .. import __version__, errors
 from ..errors import ModelError, UsageError
 from ..inference.cluster import check_ready, connected, quiet
 from ..inference.sources import need
+from ..models.folder import fetch
+from ..models.large import is_large
 from ..process import keep_memory
 from .api import create_app
 from .guard import Looks, Problem, ServeOptions
@@ -317,7 +319,10 @@ def serve(
     check_ready("auto", address)  # before a model is fetched
     serve = _serve()
     token, bound = token_of_environment(report), bound_socket(options)
-    places = [f"{name}={path}" for name, path in named_places(named).items()]
+    where = named_places(named)
+    if large := next((path for path in where.values() if is_large(fetch(path))), None):
+        raise UsageError(f"--engine ray: takes no models of transformers, as {large} is")
+    places = [f"{name}={path}" for name, path in where.items()]
     with _cluster(address, report) as ray:
         needs = _needs(options)
         _check_room(number, needs, ray.cluster_resources(), address, report)
