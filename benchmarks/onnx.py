@@ -6,7 +6,8 @@ python benchmarks/onnx.py --pictures FOLDER --data PREPARED
 - size: installed files of what each way needs, by the distributions' own lists
 - start: from a fresh process to its first caption, turn by turn
 - latency: a caption of an opened file, turn by turn, both with ``--threads``
-- int8: CIDEr of the test split in float32 and with matrices of 8 bits
+- int8: CIDEr of the test split in float32 and with matrices of 8 bits; of a dataset with questions
+  exact match, and the share of answers that are torch's
 """
 
 import json
@@ -168,6 +169,8 @@ def measure_int8(options: Namespace) -> dict[str, Any]:
     from gazetell.metrics import score_captions
 
     dataset, result = Dataset.open(options.data), {}
+    if dataset.questions:
+        return measure_answers(options, dataset)
     records = dataset.split(options.split)[: options.records]
     people = {record.image: list(record.captions) for record in records}
     for name in ("float32", "int8"):
@@ -178,6 +181,35 @@ def measure_int8(options: Namespace) -> dict[str, Any]:
         size = sum(x.stat().st_size for x in folder.rglob("*.onnx")) / 1e6
         result[name] = {"CIDEr": 100 * figures["cider"], "MB": size}
         print(f"{name}: {len(people)} pictures, CIDEr {100 * figures['cider']:.2f}, {size:.1f} MB")
+    return result
+
+
+def measure_answers(options: Namespace, dataset: Any) -> dict[str, Any]:
+    """Exact match, the share of answers that are torch's, and how far the confidence is off."""
+    import gazetell.onnx
+    from gazetell.metrics.answers import exact_match
+
+    rows = [row for row in dataset.questions if row.split == options.split][: options.records]
+    every = models(options)
+    every["int8"] = gazetell.onnx.load(export(options, int8=True), threads=options.threads)
+    answers: dict[str, list[Any]] = {name: [] for name in every}
+    image, encoded = "", {}
+    for row in rows:
+        if row.image != image:
+            image = row.image
+            encoded = {name: x.encode(dataset.root / image) for name, x in every.items()}
+        for name, model in every.items():
+            answers[name].append(model.ask(encoded[name], row.question))
+    result: dict[str, Any] = {"questions": len(rows)}
+    for name, given in answers.items():
+        pairs = list(zip(given, answers["torch"], strict=True))
+        right = sum(exact_match(r.answers, x.text) for x, r in zip(given, rows, strict=True))
+        result[name] = {
+            "exact_match": 100 * right / len(rows),
+            "equal": 100 * sum(x.text == y.text for x, y in pairs) / len(rows),
+            "confidence_apart": max(abs(x.confidence - y.confidence) for x, y in pairs),
+        }
+        print(f"{name}: {len(rows)} questions, {result[name]}")
     return result
 
 
