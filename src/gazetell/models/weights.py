@@ -167,10 +167,9 @@ def download(name: str, check: Callable[[Path], Any]) -> Path:
     check(folder)
     fetched(folder.name, "*.safetensors")
     if not any(folder.glob("*.safetensors")):
-        fetched(folder.name, "*.bin")
+        fetched(folder.name, "*.bin")  # what opens them says that they are pickles
         if not any(folder.glob("*.bin")):
             raise ModelError(f"{name}: has no weights; expected .safetensors or .bin files")
-        log.warning("%s: has its weights only as .bin, which are fetched", name)
     if (folder / INDEX).is_file():
         parts = set(read_json(folder / INDEX).get("weight_map", {}).values())
         if lost := sorted(part for part in parts if not (folder / part).is_file()):
