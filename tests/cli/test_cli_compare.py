@@ -15,9 +15,9 @@ def in_this_process(monkeypatch):
 
 
 def test_lines_tell_captions_costs_agreement_and_differences(run, world):
-    _, out, err = run(
-        f"compare data --model tell --model lstm --beam 1 {COMPUTING} --out page.html", status=0
-    )
+    line = f"compare data --model tell --model lstm --beam 1 {COMPUTING} --out page.html"
+    _, out, err = run(f"{line} --max-length 2", status=0)
+    assert "tell: captions cut off at their greatest length: " in err
     lines = out.splitlines()
     assert lines[0] == "images/scene-000016.png"
     assert [line.split()[0] for line in lines[1:3]] == ["tell", "lstm"]
@@ -36,14 +36,15 @@ def test_json_has_all_of_it_and_a_failure_is_told_once(run, world):
     (world / "torn.png").write_bytes(b"no picture")
     code, out, err = run(
         f"compare a.png torn.png --model ask --model plain --json {COMPUTING} --question",
-        "is it red?",
+        "is it zebra?",
     )
     found = json.loads(out)
     assert code == 1
     assert err.count("torn.png") == 1
+    assert "ask: questions with unknown words: 1 of 1" in err
     assert [row["model"] for row in found["models"]] == ["ask", "plain"]
     good, torn = found["pictures"]
-    assert good["question"] == "is it red?"
+    assert good["question"] == "is it zebra?"
     assert {*good["told"]} == {"ask", "plain"}
     assert "answer" in good["told"]["ask"]
     assert "torn.png" in torn["told"]["plain"]["error"]

@@ -2,7 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..inference.compare import Comparison
@@ -66,6 +68,19 @@ def compare(
         print_json(found.to_dict())
     else:
         print("\n".join(_lines(found)))
+    for one_model in found.columns:
+        told: list[Any] = [one for one in one_model.told if not isinstance(one, str)]
+        marks: dict[str, Callable[[Any], Any]] = {
+            "captions cut off at their greatest length": lambda one: (
+                not getattr(one, "ended", True)
+            ),
+            "results without a word": lambda one: not one.text,
+            "questions with unknown words": lambda one: getattr(one, "unknown", ()),
+            "of pictures unlike those that it learned from": lambda one: one.unfamiliar,
+        }
+        for what, marked in marks.items():
+            if count := sum(bool(marked(one)) for one in told):
+                report(f"{one_model.model}: {what}: {count} of {len(told)}")
     for line in found.failed:
         report(f"error: {line}")
     return 1 if found.failed else 0

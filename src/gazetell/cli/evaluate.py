@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.records import Dataset
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..files import read_json, read_jsonl, write_json
 from ..inference.calibrate import calibrate_and_keep
 from ..inference.describe import identity
@@ -256,11 +256,19 @@ def calibrate(model: str, data: Path, /, *, limit: int = 0, computing: Here = HE
     if not fit:
         what = "captions" if isinstance(some[0], Captioner) else "questions"
         raise UsageError(f"{data}: has no {what} to fit {model} to")
+    failed: list[DataError] = []
     for one in fit:
         kind = "captioner" if isinstance(one, Captioner) else "answerer"
         home = Path() if large else fetch(model, kind)
-        line = calibrate_and_keep(one, home, dataset, limit=limit, progress=on_terminal())
-        report(line)
+        try:
+            how: dict[str, Any] = {"limit": limit, "progress": on_terminal()}
+            report(calibrate_and_keep(one, home, dataset, **how))
+        except DataError as error:  # the other half of a pair may be fitted all the same
+            failed.append(error)
+    for other in failed[:-1]:
+        report(f"error: {other}")
+    if failed:
+        raise failed[-1]
 
 
 def _does(model: Captioner | Answerer) -> str:
