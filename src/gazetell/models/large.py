@@ -497,7 +497,7 @@ def open_network(
         raise UsageError(f"prompt {prompt!r}: {name} takes no prompt")
     teller = model.text_decoder if family == "blip" else model
     options = teller.generation_config
-    end = config["text_config"]["sep_token_id"] if family == "blip" else options.eos_token_id
+    end = model.config.text_config.sep_token_id if family == "blip" else options.eos_token_id
     end = words.eos_token_id if end is None else end
     if end is None:
         raise ModelError(f"{name}: names no token that ends a text (eos_token_id)")
