@@ -405,7 +405,7 @@ def recognise(folder: Path, name: str) -> tuple[dict[str, Any], bool]:
         import transformers
         from transformers.models.auto import modeling_auto
     except ImportError as error:
-        extra = "pip install 'gazetell[large]'"
+        extra = "it needs the packages of the extra [large]"
         raise ModelError(f"{name}: is a model of transformers; {extra}: {error}") from error
     if int(transformers.__version__.partition(".")[0]) < 5:
         raise ModelError(f"{name}: needs transformers 5 or later, found {transformers.__version__}")
