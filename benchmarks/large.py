@@ -14,8 +14,8 @@ torch in it. The processes take turns, round after round, so that a drifting mac
 alike; a round is the median of some photographs, and medians of the rounds are given. The whole
 takes about four minutes on two idle cores.
 
-Of the published sizes these are not transformers' defaults; the numbers of parameters that come of
-them are the published ones:
+Sizes are transformers' defaults but for these, taken from what is known of the published models;
+their files could not be read where this was written:
 
 - BLIP base (Salesforce/blip-image-captioning-base): ViT-B/16 at 384 px, and a text decoder of 12
   layers with cross-attention that has 12 heads.
