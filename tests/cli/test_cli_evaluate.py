@@ -155,6 +155,8 @@ def test_two_models_are_compared_and_predictions_used_again(
     said = f"--predictions {own}/predictions.jsonl --against {kept}/predictions.jsonl"
     name = "questions" if metric == "accuracy" else "captions"
     score = f"score --references data/{name}.jsonl --split test {said} --json"
+    head = next(line for line in run(command)[1].splitlines() if "difference  95" in line)
+    assert head.split()[:2] == [first, second]
     assert json.loads(run(score, status=0)[1])["metrics"] == found["metrics"]
     assert found["model"] == second
 

@@ -125,9 +125,10 @@ def test_a_comparison_is_what_the_library_says(run, files, content):
 
 
 def test_lines_say_whether_it_is_a_difference(run, files):
-    _, out, _ = run("score", *files(*captions(RIGHT, MIXED)), status=0)
+    given = files(*captions(RIGHT, MIXED))
+    _, out, _ = run("score", *given, status=0)
     head, *lines = out.splitlines()
-    assert head.split()[:3] == ["predictions", "against", "difference"]
+    assert head.split()[:3] == [str(given[3]), str(given[5]), "difference"]
     names = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert [line.split()[0] for line in lines] == names
     assert all(line.endswith("  a difference") for line in lines)

@@ -1,12 +1,14 @@
 """A small dataset of scenes, and a way to train tiny models on it."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from gazetell import scenes
 from gazetell.data.records import Dataset
+from gazetell.files import write_jsonl
 from gazetell.models.folder import load_model
 from gazetell.training.fit import resume, train
 from gazetell.training.options import train_options
@@ -57,16 +59,25 @@ class Tiny:
         train(data or self.data, run, chosen or self.options(**changes), report=lines.append)
         return lines
 
-    def killed(self, run, when="epoch 2/", data=None, **changes):
+    @staticmethod
+    @contextmanager
+    def ends_at(epoch, error):
+        """A training ends with an error between the row of an epoch and its checkpoint."""
+
+        def write(path, rows):
+            write_jsonl(path, rows := list(rows))
+            if rows[-1]["epoch"] == epoch:
+                raise error
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gazetell.training.module.write_jsonl", write)
+            yield
+
+    def killed(self, run, epoch=2, data=None, **changes):
         """A run of four epochs that dies at the end of one, before its checkpoint is written."""
-
-        def die(line):
-            if line.startswith(when):
-                raise Killed
-
         chosen = self.options(**{"epochs": 4, **changes})
-        with pytest.raises(Killed):
-            train(data or self.data, run, chosen, report=die)
+        with self.ends_at(epoch, Killed), pytest.raises(Killed):
+            train(data or self.data, run, chosen, report=lambda _: None)
 
     def resume(self, run):
         """Go on; the lines of the report."""

@@ -37,7 +37,7 @@ from gazetell.models.answerers import ANSWERERS
 from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.confidence import fit_temperature
 from gazetell.models.folder import load_model, save_model, update_metrics
-from gazetell.training import captions, devices, fit
+from gazetell.training import captions, devices, fit, module
 from gazetell.training.fit import finish, resume, train
 from gazetell.training.options import train_options
 
@@ -441,7 +441,7 @@ def test_a_run_that_dies_and_is_resumed_ends_as_if_it_had_not(name, tiny, tmp_pa
 
 def test_one_process_at_a_time_writes_a_run_and_needs_its_best_epoch(tiny, tmp_path):
     run = tmp_path / "run"
-    tiny.killed(run, when="epoch 3/")
+    tiny.killed(run, epoch=3)
     with FileLock(run / ".lock"), pytest.raises(UsageError, match="another training is writing"):
         tiny.resume(run)
     (run / "checkpoints" / "best.ckpt").write_bytes(b"half")
@@ -477,7 +477,7 @@ def test_kill_9_then_resume_ends_in_the_same_weights(tiny, tmp_path):
 def test_a_moved_folder_and_one_of_an_earlier_version_resume(earlier, tiny, tmp_path):
     """The checkpoint of the earlier version says that its callbacks watch val_cider."""
     tiny.train(tmp_path / "whole", epochs=4, learning_rate=1e-2)
-    tiny.killed(tmp_path / "old", when="epoch 3/", learning_rate=1e-2)
+    tiny.killed(tmp_path / "old", epoch=3, learning_rate=1e-2)
     run = (tmp_path / "old").rename(tmp_path / "new")
     if earlier:
         last = run / "checkpoints/last.ckpt"
@@ -501,14 +501,14 @@ def test_a_moved_folder_and_one_of_an_earlier_version_resume(earlier, tiny, tmp_
         assert value.get("best_model_score") == other.get("best_model_score")
 
 
-def interrupted(tiny, run, when, then=None, **changes):
-    """A run that somebody interrupts at a line, and the lines from there on."""
+def interrupted(tiny, run, when, **changes):
+    """A run that somebody interrupts at a line, and the lines after it."""
     lines = []
 
     def interrupt(line):
         if lines or line.startswith(when):
             lines.append(line)
-        if line.startswith(when) or (then and line.startswith(then)):
+        if line.startswith(when):
             raise KeyboardInterrupt
 
     with pytest.raises(StoppedError):
@@ -525,15 +525,20 @@ def test_ctrl_c_leaves_the_best_model_so_far_and_the_run_goes_on(tiny, tmp_path)
     assert f"--finish {run}" in line
     assert line.endswith(f"--resume {run}")
     assert signal.getsignal(signal.SIGINT) is before
-    best = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    best, last = (
+        torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last")
+    )
     assert best["epoch"] < 3
+    assert last["epoch"] == 2  # the third: what the line said is kept
     model = load_model(run)
     words = model.network.state_dict()
     assert all(torch.equal(words[k], best["state_dict"][f"answerer.{k}"]) for k in words)
     assert model.temperature != 1
     assert load(run).ask(tiny.data / "images/scene-000000.png", "is there a star?").text
     assert not fit.is_finished(run)
-    assert "resuming" in tiny.resume(run)[0]
+    lines = tiny.resume(run)
+    assert "resuming" in lines[0]
+    assert [line[:9] for line in lines if line.startswith("epoch ")] == ["epoch 4/4"]
     assert fit.is_finished(run)
     tiny.train(whole, **chosen)
     assert tiny.same(whole, run)
@@ -544,19 +549,27 @@ def test_ctrl_c_leaves_the_best_model_so_far_and_the_run_goes_on(tiny, tmp_path)
 
 def test_ctrl_c_again_leaves_the_writing_to_finish(tiny, tmp_path):
     run = tmp_path / "run"
-    assert len(interrupted(tiny, run, "epoch 1/4", epochs=4)) == 1
+    with tiny.ends_at(1, KeyboardInterrupt), pytest.raises(StoppedError):
+        tiny.train(run)
     with pytest.raises(ModelError, match=f"--resume {run}"):  # there was no epoch to keep
         finish(run)
-    lines = interrupted(tiny, tmp_path / "again", "epoch 2/4", then="stopped", epochs=4)
-    assert len(lines) == 1
-    run = tmp_path / "again"
+    run, said = tmp_path / "again", []
+
+    def again(line):
+        said.append(line)
+        if line.startswith("stopped"):
+            raise KeyboardInterrupt
+
+    with tiny.ends_at(2, KeyboardInterrupt), pytest.raises(StoppedError):
+        train(tiny.data, run, tiny.options(epochs=4), report=again)
+    assert said[-1].startswith("stopped after epoch 1;")  # its checkpoint holds no more
+    assert not any(line.startswith("epoch 2/4") for line in said)
     with pytest.raises(ModelError, match=f"take the best model so far: .*--finish {run}"):
         load_model(run)
-    said = []
     finish(run, report=said.append)
     assert said[-1].startswith(f"model written to {run}; best ")
     assert said[-1].endswith("(epoch 1)")
-    assert load_model(run).about["epochs"] == 2
+    assert load_model(run).about["epochs"] == 1
     assert "resuming" in tiny.resume(run)[0]
     finish(run, report=said.append)
     assert "is finished" in said[-1]
@@ -635,7 +648,7 @@ def test_curves_go_where_the_logger_says(tiny, tmp_path, monkeypatch, capsys):
 
 def test_a_full_disk_is_one_line_and_the_run_resumes(tiny, tmp_path, monkeypatch):
     """The disk is full in the middle of the second epoch's checkpoint: the first one's stays."""
-    real, calls = fit.TorchCheckpointIO.save_checkpoint, []
+    real, calls = module.TorchCheckpointIO.save_checkpoint, []
 
     def full(self, state, path, *rest):
         calls.append(path)
@@ -644,7 +657,7 @@ def test_a_full_disk_is_one_line_and_the_run_resumes(tiny, tmp_path, monkeypatch
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fit.TorchCheckpointIO, "save_checkpoint", full)
+    monkeypatch.setattr(module.TorchCheckpointIO, "save_checkpoint", full)
     with pytest.raises(WriteError, match=r"last\.ckpt: .*No space left"):
         tiny.train(tmp_path, learning_rate=1e-2)
     monkeypatch.undo()
@@ -665,8 +678,10 @@ def test_a_run_that_stopped_early_trains_no_further(tiny, tmp_path, monkeypatch)
     monkeypatch.undo()
     tiny.resume(tmp_path)
     assert len(tiny.rows(tmp_path)) == epochs
-    with pytest.raises(UsageError, match=r"--epochs 40: .* stopped early, .*--init-from"):
-        resume(tmp_path, epochs=40)
+    for other in (1, 40):
+        said = f"--epochs {other}: .* stopped early after epoch {epochs} .*--init-from"
+        with pytest.raises(UsageError, match=said):
+            resume(tmp_path, epochs=other)
     update_metrics(tmp_path, {"metrics": {"cider": 1.0}})
     assert "is finished" in tiny.resume(tmp_path)[0]  # and keeps its figures
     assert load_model(tmp_path).metrics == {"metrics": {"cider": 1.0}}

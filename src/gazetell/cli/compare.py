@@ -104,5 +104,5 @@ def _lines(found: Comparison) -> list[str]:
         lines.append("  ".join([f"{name:<{widths[0]}}", *figures]))
     lines += ["", *found.agreement_lines()]
     for pair, differences in found.differences.items():
-        lines += ["", f"{pair[0]} against {pair[1]}:", *comparison(differences)]
+        lines += ["", f"{pair[0]} against {pair[1]}:", *comparison(differences, *pair)]
     return lines

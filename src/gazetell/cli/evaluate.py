@@ -226,7 +226,7 @@ def evaluate(
     if does == "captions" and not java:
         lines.append("not measured: meteor, spice (--java was not given)")
     if compared:
-        lines += ["", *comparison(compared)]
+        lines += ["", *comparison(compared, " + ".join(runs), str(against))]
     print("\n".join(lines))
 
 

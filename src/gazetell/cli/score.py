@@ -122,7 +122,7 @@ def score(
             metrics = {name: asdict(difference) for name, difference in compared.items()}
             print_json({**about, **draws, "metrics": metrics})
         else:
-            print("\n".join(comparison(compared)))
+            print("\n".join(comparison(compared, str(predictions), str(against))))
         return
     scores: dict[str, Any]
     if content == "captions":
@@ -168,14 +168,16 @@ def _answer_lines(scores: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def comparison(compared: Mapping[str, Difference]) -> Iterator[str]:
-    """A table with a line a metric."""
-    yield f"{'':<8} predictions  against  difference  {100 * LEVEL:.0f} % interval"
+def comparison(compared: Mapping[str, Difference], *names: str) -> Iterator[str]:
+    """A table with a line a metric; ``names`` are those of the two that are compared."""
+    one, other = (max(len(name), 6) for name in names)
+    head = f"{names[0]:>{one}}  {names[1]:>{other}}  difference"
+    yield f"{'':<8} {head}  {100 * LEVEL:.0f} % interval"
     for name, scores in compared.items():
         interval = f"{points(name, scores.low, '+.2f')} to {points(name, scores.high, '+.2f')}"
         verdict = "a difference" if scores.significant else "no difference shown"
         yield (
-            f"{TITLES[name]:<8} {points(name, scores.first, '>11.2f')}  "
-            f"{points(name, scores.second, '>7.2f')}  "
+            f"{TITLES[name]:<8} {points(name, scores.first, f'>{one}.2f')}  "
+            f"{points(name, scores.second, f'>{other}.2f')}  "
             f"{points(name, scores.difference, '>+10.2f')}  {interval}  {verdict}"
         )

@@ -22,7 +22,7 @@ from ..models.folder import (
 )
 from ..models.large import Network, is_large, open_network
 from .large import LargeAnswerer, LargeCaptioner
-from .predict import Answerer, Captioner, Path, check_members
+from .predict import Answerer, Captioner, PathLike, check_members
 
 
 class Pair:
@@ -46,7 +46,7 @@ class Pair:
 
 
 def load(
-    *paths: Path, trust: bool = False, **how: Unpack[Computing]
+    *paths: PathLike, trust: bool = False, **how: Unpack[Computing]
 ) -> Captioner | Answerer | Pair:
     """Load a trained model, or several captioners as an ensemble.
 
@@ -90,7 +90,7 @@ def load(
     return Answerer(model, **how)
 
 
-def load_captioner(*paths: Path, trust: bool = False, **how: Unpack[Computing]) -> Captioner:
+def load_captioner(*paths: PathLike, trust: bool = False, **how: Unpack[Computing]) -> Captioner:
     """``load``, of a pair the captioner; a ModelError for an answerer."""
     network = _network(paths, trust, **how)
     if network is None:
@@ -101,7 +101,7 @@ def load_captioner(*paths: Path, trust: bool = False, **how: Unpack[Computing]) 
 
 
 def load_answerer(
-    path: Path | None = None,
+    path: PathLike | None = None,
     *,
     beside: Captioner | None = None,
     trust: bool = False,
@@ -124,7 +124,7 @@ def load_answerer(
     return LargeAnswerer(network)
 
 
-def _network(paths: Sequence[Path], trust: bool, **how: Unpack[Computing]) -> Network | None:
+def _network(paths: Sequence[PathLike], trust: bool, **how: Unpack[Computing]) -> Network | None:
     """What transformers opens of a repository; None for models of gazetell."""
     for path in paths:
         if not is_large(folder := fetch(path)):

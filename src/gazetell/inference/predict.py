@@ -32,7 +32,7 @@ from ..models.search import changed
 from ..pictures import LoadedPicture, load_pictures, name_of
 from .results import TOP, Answer, Caption
 
-Path = str | os.PathLike[str]
+PathLike = str | os.PathLike[str]
 T = TypeVar("T")
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def check_several(what: str, values: object) -> None:
         raise UsageError(f"{what} {values!r:.60}: expected a list of {what}")
 
 
-def check_members(paths: Sequence[Path]) -> None:
+def check_members(paths: Sequence[PathLike]) -> None:
     """Refuse a model that is named twice in an ensemble, which it would not change."""
     names = [str(path).rstrip(os.sep) for path in paths]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -92,7 +92,7 @@ class Captioner(Model):
         self.name = " + ".join(m.name for m in (model, *others))
 
     @classmethod
-    def load(cls, *paths: Path, trust: bool = False, **how: Unpack[Computing]) -> "Captioner":
+    def load(cls, *paths: PathLike, trust: bool = False, **how: Unpack[Computing]) -> "Captioner":
         """``gazetell.load``, refusing answerers."""
         check_computing(how)
         check_members(paths)
@@ -237,8 +237,8 @@ def in_parts(
 
 
 def caption_many(
-    model: Captioner, items: Iterable[bytes | Path], **rest: Any
-) -> Iterator[tuple[bytes | Path, Caption | ImageError]]:
+    model: Captioner, items: Iterable[bytes | PathLike], **rest: Any
+) -> Iterator[tuple[bytes | PathLike, Caption | ImageError]]:
     """The best of ``caption_best`` alone."""
     for item, best in caption_best(model, items, **rest):
         yield item, best if isinstance(best, ImageError) else best[0]
@@ -246,13 +246,13 @@ def caption_many(
 
 def caption_best(
     model: Captioner,
-    items: Iterable[bytes | Path],
+    items: Iterable[bytes | PathLike],
     count: int = 1,
     *,
     batch: int = 16,
     positions: Iterable[int] | None = None,
     **options: Any,
-) -> Iterator[tuple[bytes | Path, list[Caption] | ImageError]]:
+) -> Iterator[tuple[bytes | PathLike, list[Caption] | ImageError]]:
     """Yield each picture with its best captions, or with the error why it could not be opened.
 
     Args:
@@ -307,7 +307,7 @@ class Answerer(Model):
 
     @classmethod
     def load(
-        cls, path: Path | None = None, *, trust: bool = False, **how: Unpack[Computing]
+        cls, path: PathLike | None = None, *, trust: bool = False, **how: Unpack[Computing]
     ) -> "Answerer":
         """``gazetell.load``, refusing a captioner."""
         check_computing(how)

@@ -15,8 +15,9 @@ after the other (Vijayakumar et al. 2018, Diverse Beam Search). Group g chooses 
 
     log p(words) - diversity * (how often groups before g chose the last word at this step)
 
-The penalty tells which prefixes go on and nothing else: log-probabilities and scores stay the
-model's own, so a caption may end at no cost. Each group keeps its own best captions.
+The penalty only chooses which prefixes are continued. The log-probabilities and scores that are
+returned are the model's own, and ending a caption is never penalised. Each group keeps its own best
+captions.
 
 Several captioners decode together as an ``Ensemble``.
 

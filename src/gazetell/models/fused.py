@@ -7,9 +7,10 @@ and when the last step is done one product gives the whole gradient::
 
     y_t = W x_t      dW = sum_t dy_t x_t^T
 
-Each step takes a token that the tape's beginning made: autograd comes there after all steps. A
-graph that is kept for a second backward pass must be asked for the shared tensors in the first one,
-too: else the first pass's notes stay on the tape.
+All steps take one input, ``token``, the output of ``_Begin``. Autograd runs the backward pass of
+``_Begin`` only when those of all steps are done: there the gradient is made from the tape. A graph
+that is kept for a second backward pass must be asked for the shared tensors in the first one, too:
+else the first pass's notes stay on the tape.
 
 **The scores of DMN+'s gates.** Plain autograd keeps z, 4H numbers for each region of each question
 and pass, and as many again for its gradients. Here z is made for a few questions at a time, both
@@ -99,7 +100,7 @@ class _Deferred:
 
 
 class _Begin(torch.autograd.Function):
-    """The beginning of a tape: autograd comes here when every step has been gone through."""
+    """Makes the token of a tape, and the gradient of W when all steps have gone backwards."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, tape: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -48,7 +48,6 @@ from torch.multiprocessing.spawn import (
 from torch.utils.data import Sampler
 
 from ..errors import GazetellError, OtherRankError, UsageError
-from ..files import read_jsonl
 from ..models.precision import choose_device
 from ..process import STOP, interrupted_by, keep_memory, listen, undisturbed
 from .options import TrainOptions
@@ -277,9 +276,8 @@ def go_on(out: Path) -> str:
     return f"; go on with: gazetell train --resume {out}{end}" if begun else ""
 
 
-def stopping(out: Path) -> str:
-    """The line about a run that was interrupted after an epoch that can be kept."""
-    trained = sum(1 for _ in read_jsonl(out / "metrics.jsonl"))
+def stopping(out: Path, trained: int) -> str:
+    """The line about a run that was interrupted after so many epochs, of which one can be kept."""
     return (
         f"stopped after epoch {trained}; the best model so far is being written to {out} (Ctrl-C "
         f"again leaves that to: gazetell train --finish {out}); go on with: gazetell train "

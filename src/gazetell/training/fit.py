@@ -10,9 +10,9 @@ A run folder is a model folder with the history of its making::
     config.json, ...     the model folder, written when training is done or interrupted
 
 Order, dropout and augmentation depend on seed and epoch alone and ``last.ckpt`` is written at the
-end of each epoch: a run that is killed and resumed ends as if it had not been. ``best.ckpt`` is the
-epoch of the best score on the validation split; the loss chooses as long as the score is 0, and
-where the score cannot tell a good model from a bad one.
+end of each epoch, before the line about it: a run that is killed and resumed ends as if it had not
+been. ``best.ckpt`` is the epoch of the best score on the validation split; the loss chooses as long
+as the score is 0, and where the score cannot tell a good model from a bad one.
 
 Shapes: ``B`` pictures, ``R`` regions, ``C`` channels.
 """
@@ -37,16 +37,13 @@ from typing import Any
 import lightning as L
 import torch
 from filelock import FileLock, Timeout
-from lightning.pytorch import callbacks
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import nn
 
 from .. import __version__
 from ..data.batches import NoPictures, PixelSource, Source
 from ..data.records import Dataset
 from ..errors import ModelError, StoppedError, UsageError
 from ..features import build_cache
-from ..files import atomic_path, read_json, read_jsonl, write_error, write_json, write_text
+from ..files import read_json, read_jsonl, write_error, write_json, write_text
 from ..models.folder import ModelFolder, has_model, load_model, read_config, save_model
 from ..models.options import import_architecture
 from ..models.precision import choose_precision
@@ -55,7 +52,19 @@ from ..process import bar, worker_errors
 from .answers import Answers
 from .captions import Captions, RewardedCaptions
 from .devices import Ranks, Threads, find_ranks, go_on, launch, normalises, silent, stopping
-from .module import OwnSignals, ProgressBar, TimeLeft, Training, average, check_logger, run_logger
+from .module import (
+    OwnSignals,
+    ProgressBar,
+    TimeLeft,
+    Training,
+    WholeCheckpoints,
+    average,
+    check_logger,
+    last_checkpoint,
+    read_checkpoint,
+    run_logger,
+    watchers,
+)
 from .options import OVERFIT, AnswerOptions, TrainOptions, recipe_text, saved_options
 from .task import Report, Task
 
@@ -146,10 +155,8 @@ def resume(
     out = Path(out)
     given = {"device": device, "devices": devices, "nodes": nodes, "strategy": strategy}
     run = _begun(out, given | {"epochs": epochs})
-    done = out / "metrics.jsonl"
-    trained = sum(1 for _ in read_jsonl(done)) if done.is_file() else 0
-    if epochs is not None and epochs <= trained:
-        raise UsageError(f"--epochs {epochs}: {out} has trained {trained} already; expected more")
+    if epochs is not None:
+        _check_extends(out, run, epochs)
     return _train(out, run, trust, report, progress)
 
 
@@ -315,12 +322,13 @@ def _fit(
                 raise ModelError(f"{out}: has no validated epoch yet{go_on(out)}")
         with ranks.together():
             begun = not new and last.is_file()
-            state = _read_checkpoint(last, module) if begun else {"callbacks": {}}
+            if begun:
+                read_checkpoint(last, module)  # before the work
             if begun and any("val_loss" in row for _, row in read_jsonl(out / "metrics.jsonl")):
-                _read_checkpoint(best, module)  # before the work
+                read_checkpoint(best, module)
             if ranks.first and run.get("planned", options.epochs) != options.epochs:
-                _extend(out, run, options, state["callbacks"], report)
-        early, *keep = _watchers(out, options)
+                _extend(out, run, options, report)
+        early, *keep = watchers(out, options)
         gpu, free = device.type == "cuda", "OMP_NUM_THREADS" not in os.environ
         free = free and device.type == "cpu" and ranks.world == 1 and torch.get_num_threads() > 1
         trainer = L.Trainer(
@@ -363,9 +371,9 @@ def _fit(
             report(f"stopped after epoch {early.stopped_epoch + 1} of {options.epochs}: {why}")
         with ranks.together(), precision.autocast(device), _told(stopped):
             if stopped:
-                report(stopping(out))
+                report(stopping(out, last_checkpoint(out)["epoch"] + 1))
             if ranks.first:  # alone, with all of the validation split
-                state = _read_checkpoint(best, module)
+                state = read_checkpoint(best, module)
                 score = _score(out, state)
                 about = _about(out, dataset, options)
                 about |= {"parameters": weights, "precision": precision.name}
@@ -408,16 +416,25 @@ def _mark(out: Path, *, finished: bool, **options: Any) -> None:
     write_json(out / "training.json", run)
 
 
-def _extend(
-    out: Path, run: dict[str, Any], options: TrainOptions, callbacks: dict[str, Any], report: Report
-) -> None:
+def _check_extends(out: Path, run: dict[str, Any], epochs: int) -> None:
+    """Refuse another number of epochs for a run that stopped early or has trained as many."""
+    state = last_checkpoint(out)
+    trained = state["epoch"] + 1
+    early = (x for name, x in state["callbacks"].items() if name.startswith("EarlyStopping"))
+    if epochs != run["planned"] and any(each["stopped_epoch"] for each in early):
+        stage = ["gazetell", "train", run["data"], "--init-from", str(out), "--out", "NEW"]
+        raise UsageError(
+            f"--epochs {epochs}: {out} stopped early after epoch {trained} (--patience "
+            f"{run['options'].get('patience', TrainOptions.patience)}), so it has no other number "
+            f"of epochs; expected a second stage: {shlex.join(stage)}"
+        )
+    if epochs <= trained:
+        raise UsageError(f"--epochs {epochs}: {out} has trained {trained} already; expected more")
+
+
+def _extend(out: Path, run: dict[str, Any], options: TrainOptions, report: Report) -> None:
     """Change the number of epochs of a run that was begun."""
     epochs, planned = options.epochs, run["planned"]
-    if any(x["stopped_epoch"] for name, x in callbacks.items() if name.startswith("EarlyStopping")):
-        raise UsageError(
-            f"--epochs {epochs}: {out} stopped early, with no better epoch for {options.patience} "
-            f"(--patience); expected a second stage: --init-from {out}"
-        )
     _mark(out, finished=False, epochs=epochs)
     _write_recipe(out, run, options, f"It began with --epochs {planned}, which is not repeated.")
     report(
@@ -455,7 +472,7 @@ def _about(out: Path, dataset: Dataset, options: TrainOptions) -> dict[str, Any]
     about: dict[str, Any] = {
         "dataset": dataset.name,
         "seed": options.seed,
-        "epochs": sum(1 for _ in read_jsonl(out / "metrics.jsonl")),
+        "epochs": last_checkpoint(out)["epoch"] + 1,
         "gazetell": __version__,
         "torch": torch.__version__,
     }
@@ -511,7 +528,7 @@ def _stoppable(out: Path, report: Report, end: Callable[[], Any] | None = None) 
         _listen(handler)
         if end and (out / "checkpoints" / "best.ckpt").is_file():
             with _told(stopped=True):
-                report(stopping(out))
+                report(stopping(out, last_checkpoint(out)["epoch"] + 1))
                 end()
         report(f"stopped{go_on(out) or anew}")
         raise StoppedError from stop
@@ -524,42 +541,6 @@ def _written(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise write_error(out, error) from error
-
-
-def _watchers(out: Path, options: TrainOptions) -> tuple[Any, Any, Any]:
-    """What stops early, and what keeps the best and the last epoch."""
-    patience = math.ceil(options.patience / options.eval_every)  # of validation passes
-    early = callbacks.EarlyStopping("choice", mode="max", patience=patience)
-    common: Any = {"dirpath": out / "checkpoints", "enable_version_counter": False}
-    best = callbacks.ModelCheckpoint(filename="best", monitor="choice", mode="max", **common)
-    last = callbacks.ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
-    return early, best, last
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that a kill or a full disk in the middle of writing leaves as they were."""
-
-    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
-        """Write beside the target, then rename."""
-        with atomic_path(path) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-
-
-def _read_checkpoint(path: Path, module: nn.Module) -> dict[str, Any]:
-    """A checkpoint; nothing in it is executed.
-
-    Raises:
-        ModelError: it is damaged, or of another model than the options say.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        shapes = {name: tensor.shape for name, tensor in state["state_dict"].items()}
-    except Exception as error:  # torch raises many kinds
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"{path}: cannot be read: {reason}") from error
-    if shapes != {name: tensor.shape for name, tensor in module.state_dict().items()}:
-        raise ModelError(f"{path}: does not fit training.json and the dataset")
-    return state
 
 
 def _source(

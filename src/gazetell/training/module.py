@@ -18,14 +18,15 @@ import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from ..data.batches import PixelSource, Source
-from ..errors import GazetellError, UsageError
-from ..files import read_jsonl, write_jsonl
+from ..errors import GazetellError, ModelError, UsageError
+from ..files import atomic_path, read_jsonl, write_jsonl
 from ..metrics import TITLES
 from ..process import Pace, begin_worker, undisturbed
 from .devices import Ranks, Shares
@@ -40,6 +41,7 @@ class Training(L.LightningModule):
 
     data: tuple[Any, Any]  # of training and validation
     time_left = ""  # see TimeLeft
+    line = ""  # see EpochLine
     workers = 0
 
     def __init__(self, task: Task, out: Path, ranks: Ranks, report: Report) -> None:
@@ -165,7 +167,10 @@ class Training(L.LightningModule):
         self.log("choice", score if telling else -loss, logger=False)
 
     def on_train_epoch_end(self) -> None:
-        """Write the row; rows that a killed run wrote for this or later epochs are replaced."""
+        """Write the row; rows that a killed run wrote for this or later epochs are replaced.
+
+        Before the checkpoint: a kill between the two repeats the epoch and its row.
+        """
         seconds, epoch = time.perf_counter() - self.epoch_began, self.current_epoch + 1
         # JSON has no numbers but finite ones.
         metrics = self.trainer.callback_metrics
@@ -190,7 +195,7 @@ class Training(L.LightningModule):
         write_jsonl(self.history, [*(r for r in rows if r["epoch"] < epoch), row])
         shown = [_shown(n, values[n]) for n in names if n in row and n != "reward_share"]
         where = f"epoch {epoch}/{self.options.epochs}"
-        self.report("  ".join([where, *shown, f"{seconds:.0f} s"]))
+        self.line = "  ".join([where, *shown, f"{seconds:.0f} s"])  # EpochLine tells it
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the callbacks' state fit a run folder that was moved, or made before ``choice``."""
@@ -382,7 +387,7 @@ def run_logger(options: Any, out: Path, key: str | None, first: bool) -> Any:
 
 
 class TimeLeft(callbacks.Callback):
-    """Tells how long the run will take at most: at its start, then in lines or beside the bar.
+    """Tells how long the run will take at most: once it is known, then in lines or beside the bar.
 
     Args:
         report: takes a line.
@@ -438,6 +443,59 @@ class ProgressBar(callbacks.RichProgressBar):
         """What is shown behind the bar."""
         shown = super().get_metrics(trainer, pl_module) | {"left": pl_module.time_left or "?"}
         return {k: v for k, v in shown.items() if k != "v_num"}
+
+
+def watchers(out: Path, options: Any) -> tuple[Any, ...]:
+    """What stops early, and what keeps the best and the last epoch: its line comes after that."""
+    patience = math.ceil(options.patience / options.eval_every)  # of validation passes
+    early = callbacks.EarlyStopping("choice", mode="max", patience=patience)
+    common: Any = {"dirpath": out / "checkpoints", "enable_version_counter": False}
+    best = callbacks.ModelCheckpoint(filename="best", monitor="choice", mode="max", **common)
+    last = callbacks.ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+    return early, best, last, EpochLine()
+
+
+class EpochLine(callbacks.Checkpoint):
+    """Tells of an epoch once its checkpoint is written: who stops then can rely on the line.
+
+    A ``Checkpoint``, as the Trainer calls those last, in the order in which they are given.
+    """
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Tell it."""
+        pl_module.report(pl_module.line)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that a kill or a full disk in the middle of writing leaves as they were."""
+
+    def save_checkpoint(self, checkpoint: Any, path: Any, storage_options: Any = None) -> None:
+        """Write beside the target, then rename."""
+        with atomic_path(path) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
+def read_checkpoint(path: Path, module: nn.Module | None = None) -> dict[str, Any]:
+    """A checkpoint; nothing in it is executed.
+
+    Raises:
+        ModelError: it is damaged, or of another model than ``module``.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        shapes = {name: tensor.shape for name, tensor in state["state_dict"].items()}
+    except Exception as error:  # torch raises many kinds
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ModelError(f"{path}: cannot be read: {reason}") from error
+    if module and shapes != {name: tensor.shape for name, tensor in module.state_dict().items()}:
+        raise ModelError(f"{path}: does not fit training.json and the dataset")
+    return state
+
+
+def last_checkpoint(out: Path) -> dict[str, Any]:
+    """That of the last epoch which a run folder holds; of none, its ``epoch`` is -1."""
+    last = out / "checkpoints" / "last.ckpt"
+    return read_checkpoint(last) if last.is_file() else {"epoch": -1, "callbacks": {}}
 
 
 def _shown(name: str, value: float) -> str:
