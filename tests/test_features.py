@@ -199,8 +199,8 @@ def test_the_pictures_of_a_quick_try_are_kept_for_the_rest(encoder, dataset, who
     build(dataset, encoder, report=lines.append, progress=lambda *at: seen.append(at))
     assert seen[0] == (5, COUNT)
     assert [line.partition(" in ")[0] for line in lines] == [
-        "3 of 3 pictures are to be encoded: 0 MB",
-        "8 of 11 pictures are to be encoded: 0 MB",
+        "pictures to encode: 3 of 3, 0 MB",
+        "pictures to encode: 8 of 11, 0 MB",
     ]
     full = FeatureCache(cache.folder, dataset.root)
     assert sum(map(len, full.blocks)) == COUNT
@@ -335,11 +335,12 @@ def test_a_cache_that_cannot_be_used_is_passed_over_and_told(encoder, changeable
     assert find_cache(changeable, encoder, FP32, NAMES[:8]) is not None
     assert not caplog.records
     assert find_cache(changeable, encoder, FP32, NAMES) is None
-    assert "lacks or has changed: 3 of 11 pictures (first: 08.png)" in caplog.text
+    assert "not encoded yet: 3 of 11 pictures (first: 08.png)" in caplog.text
     build(changeable, encoder)
     (changeable.root / NAMES[0]).touch()
     assert find_cache(changeable, encoder, FP32, NAMES) is None
-    assert "lacks or has changed: 1 of 11 pictures" in caplog.text
+    assert "changed since they were encoded: 1 of 11 pictures (first: 00.png)" in caplog.text
+    assert caplog.text.count("not encoded yet") == 1
     (folder / "00000.npy").write_bytes(b"")
     assert find_cache(changeable, encoder, FP32, NAMES) is None
     assert "00000.npy: is damaged" in caplog.text

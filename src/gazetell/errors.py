@@ -5,8 +5,11 @@ prints it after ``error:`` and exits with ``exit_code``; a programmer catches ``
 Everything else that is raised is a defect of gazetell.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+DEVICES = "expected auto, cpu, cuda, cuda:N or mps"
 
 
 class GazetellError(Exception):
@@ -67,3 +70,13 @@ class WriteError(GazetellError):
     """Output that could not be written (full disk, no permission). Nothing half-written stays."""
 
     exit_code = 6
+
+
+def check_device(name: str) -> None:
+    """Refuse what is no name of a device, without torch, which takes seconds to load.
+
+    Raises:
+        UsageError: another name.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name, re.ASCII):
+        raise UsageError(f"device {name!r}: {DEVICES}")

@@ -372,8 +372,12 @@ def find_cache(
             continue
         if not (lacking := cache.lacks(names)):
             return cache
-        count, first = f"{len(lacking)} of {len(names)} pictures", next(iter(lacking))
-        log.warning("%s: lacks or has changed: %s (first: %s); %s", folder, count, first, instead)
+        new = [name for name in lacking if name not in cache.rows]
+        changed = [name for name in lacking if name in cache.rows]
+        for what, some in (("not encoded yet", new), ("changed since they were encoded", changed)):
+            if some:
+                count = f"{len(some)} of {len(names)} pictures"
+                log.warning("%s: %s: %s (first: %s); %s", folder, what, count, some[0], instead)
     return None
 
 
@@ -430,7 +434,7 @@ def build_cache(
     _check_room(folder, 2 * record * len(todo))
     if report:
         size = f"{2e-6 * record * len(todo):,.0f} MB"
-        report(f"{len(todo)} of {len(names)} pictures are to be encoded: {size} in {folder}")
+        report(f"pictures to encode: {len(todo)} of {len(names)}, {size} in {folder}")
     with _alone(folder), worker_errors():
         cache = FeatureCache(folder, dataset.root)
         todo = cache.lacks(names)  # now that nobody else writes

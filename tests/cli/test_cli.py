@@ -24,16 +24,19 @@ from gazetell.models.folder import save_model, update_settings
 from gazetell.training.options import train_options
 
 
-def test_help_does_not_import_torch():
+def test_help_and_a_device_that_is_none_do_not_import_torch():
     code = (
-        "import sys; sys.argv = ['gazetell', '--help']\n"
-        "from gazetell.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
+        "import sys; from gazetell.cli import main\n"
+        "for line in ('caption a.png --device CPU', 'evaluate a --device=cuda:', '--help'):\n"
+        "    sys.argv = ['gazetell', *line.split()]\n"
+        "    try: main()\n"
+        "    except SystemExit: pass\n"
         "sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    said = "error: --device {}: expected auto, cpu, cuda, cuda:N or mps\n"
+    assert done.stderr == said.format("'CPU'") + said.format("'cuda:'")
     lines = [line.strip(" │") for line in done.stdout.splitlines()]
     named = [line.partition(" ")[0] for line in lines if line.partition(" ")[2].strip()]
     assert [name for name in named if name in cli.VERBS] == [*cli.VERBS]  # each with its summary

@@ -60,6 +60,8 @@ def test_the_verb_calibrates_as_the_option_does(run, world, monkeypatch):
     assert out == ""
     said = "ask: abstain_below, unknown_temperature, novelty fitted on 12 answers of val\n"
     assert err.endswith(said)
+    run("calibrate again --data data", status=0)
+    assert json.loads((world / "again/config.json").read_text())["unknown_temperature"] is not None
     run("evaluate again --data data --calibrate", status=0)
     fitted, same = (json.loads((world / x / "config.json").read_text()) for x in ("ask", "again"))
     assert fitted == same

@@ -106,6 +106,29 @@ def test_columns_by_name_and_splits(tmp_path):
     assert told == [("1", "Why?", ("Rust", "Salt")), ("2", "Why?", ("Age",))]
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json"])
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (("image", "question", "answer"), ""),
+        (("image", "question", "answer", "question2", "answer2"), "question2, answer2; give a sec"),
+        (("image", "caption", "Caption 2"), "Caption 2; give a second text of a picture a row"),
+        (("image", "caption", "captions", "id"), "captions, id"),
+        (("image", "caption", *(f"x{n}" for n in range(22))), ", x19 and 2 more"),
+    ],
+)
+def test_columns_that_are_not_read_are_named(tmp_path, kind, header, said):
+    row = dict.fromkeys(header, "What?") | {"image": "a.jpg"}
+    between = {"csv": ",", "tsv": "\t"}.get(kind)
+    text = json.dumps([row]) if kind == "json" else lines(row)
+    text = text if between is None else f"{between.join(header)}\n{between.join(row.values())}\n"
+    notes = noted(put(tmp_path / f"t.{kind}", text))[1]
+    assert [note.startswith(f"t.{kind}: columns not read: ") for note in notes] == [True][
+        : len(said)
+    ]
+    assert said in "".join(notes)
+
+
 def test_columns_that_are_called_otherwise(tmp_path):
     text = " Image ,Caption,Split\na.jpg,A bolt,Testing\nb.jpg,A nut,train\n"
     bad = BadRows()
@@ -124,12 +147,15 @@ def test_columns_that_are_called_otherwise(tmp_path):
     assert by_image(dataset) == {"a.jpg": ("A ring",)}
     assert notes == [
         "t.csv: has captions and questions, and is read for its captions; "
-        "--question-column reads the questions"
+        "--question-column reads the questions",
+        "t.csv: columns not read: question, answer",
     ]
-    assert noted(both, caption_column="caption")[1] == []
+    unread = ["t.csv: columns not read: question, answer"]
+    assert noted(both, caption_column="caption")[1] == unread
     for options in ({"question_column": "question"}, {"answer_column": "answer"}):
         dataset, notes = noted(both, **options)
-        assert (plain(dataset), notes) == ([("a.jpg#1", "a.jpg", "Is it red?", ("yes",))], [])
+        assert plain(dataset) == [("a.jpg#1", "a.jpg", "Is it red?", ("yes",))]
+        assert notes == ["t.csv: columns not read: caption"]
     with pytest.raises(UsageError, match="expected only one of them"):
         table(both, caption_column="caption", question_column="question")
     wrong = r"split_column set: .*:1 has no such column; columns: image, "
@@ -211,7 +237,11 @@ def test_rows_are_chosen_by_the_value_of_a_column(tmp_path, kind):
     ):
         dataset, notes = noted(path, where=tuple(where))
         assert [record.image for record in dataset.captions] == [f"{n}.jpg" for n in taken]
-        assert notes == [f"t.{kind}: {len(taken)} of 4 rows taken, where {' and '.join(where)}"]
+        told = [f"t.{kind}: {len(taken)} of 4 rows taken, where {' and '.join(where)}"]
+        unread = [name for name in header[2:] if name.lower() not in " ".join(where).lower()]
+        if unread:
+            told.insert(0, f"t.{kind}: columns not read: {', '.join(unread)}")
+        assert notes == told
     for where, told in (
         (["Language=en"], r"where Language=en: .* has no column 'Language'; columns: image, "),
         (["Lang"], "where Lang: expected COLUMN=VALUE; columns: image, caption, Lang, licence"),

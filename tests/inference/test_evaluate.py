@@ -502,7 +502,7 @@ def test_what_weakens_the_figures_is_said(build, dataset, caplog):
     asked = dataset.questions_of("test")
     long = sum(len(r.question.split()) > 3 for r in asked)
     assert figures["cut_questions"] == long / len(asked) > 0
-    assert f"{long} questions of more than 3 words are cut" in caplog.text
+    assert f"questions cut at 3 words: {long} of " in caplog.text
     evaluate_answers(build(temperature=2.0), dataset, split="val")
     assert "fitted on val" in caplog.text
 

@@ -18,18 +18,11 @@ def test_devices():
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("gpu", "start of device string: gpu"),
-        ("", "empty"),
-        ("meta", "meta computes nothing"),
-    ],
-)
-def test_a_device_that_cannot_be_used_is_told_with_the_reason(name, reason):
-    expected = rf"device '{name}' cannot be used: .*{reason}.*; expected auto, cpu, cuda, cuda:N or"
-    with pytest.raises(UsageError, match=expected):
+@pytest.mark.parametrize("name", ["gpu", "", "meta", "CPU", "cuda:", "cuda:-1", "mps:x"])
+def test_what_is_no_device_is_told_with_what_is(name):
+    with pytest.raises(UsageError) as error:
         choose_device(name)
+    assert str(error.value) == f"device {name!r}: expected auto, cpu, cuda, cuda:N or mps"
 
 
 @pytest.mark.parametrize(

@@ -197,10 +197,10 @@ def test_a_quick_try_keeps_what_it_encoded_and_the_time_is_told(tiny, tmp_path, 
         "\n".join(tiny.train(tmp_path / name, data=folder, **frozen, **few))
         for name, few in (("a", {"limit": 3, "batch": 1}), ("b", {"overfit": 3}), ("c", {}))
     ]
-    assert "6 of 6 pictures are to be encoded: " in said[0]
+    assert "pictures to encode: 6 of 6, " in said[0]
     assert re.search(r"\n3 steps \(--epochs 1\): \d+ s left at most, besides validation\n", said[0])
-    assert "to be encoded" not in said[1]
-    assert "18 of 24 pictures are to be encoded: " in said[2]
+    assert "to encode" not in said[1]
+    assert "pictures to encode: 18 of 24, " in said[2]
 
 
 @pytest.mark.parametrize("baseline", ["mean", "greedy"])
@@ -820,7 +820,7 @@ def test_what_is_left_out_of_captions_is_counted(tiny, tmp_path):
     assert "are not in the vocabulary (--min-frequency, --max-words)" in lines
     assert "--workers: has no effect here, since the pictures fit in memory" in lines
     texts = [c for r in Dataset.open(folder).split("train")[1:6] for c in r.captions]
-    assert f"{sum(len(t.split()) > 4 for t in texts)} of 10 training texts are cut" in lines
+    assert f"texts cut to --max-length 4: {sum(len(t.split()) > 4 for t in texts)} of 10" in lines
 
 
 def test_a_run_keeps_how_captions_are_written(tiny, tmp_path):
@@ -851,7 +851,7 @@ def test_what_is_left_out_of_questions_is_counted(tiny, tmp_path):
     kept = [r for r in training[1:] if r.answers[0] in model.answers.answers]
     assert "1 of 88 questions left out: they have no answers" in lines
     assert f"{len(training) - 1 - len(kept)} training questions left out" in lines
-    assert "training texts are cut to --max-question 3" in lines
+    assert "training texts cut to --max-question 3: " in lines
     assert "12 of 24 validation questions cannot be answered right" in lines
     assert model.about["questions"] == len(kept)
 

@@ -15,7 +15,7 @@ from typing import Any
 from cyclopts import UNSET, App, CycloptsError, Group, Parameter, UnknownOptionError
 
 from .. import __version__
-from ..errors import GazetellError, OtherRankError, StoppedError, UsageError
+from ..errors import GazetellError, OtherRankError, StoppedError, UsageError, check_device
 from ..process import interrupted_by, keep_memory
 from .terminal import STDIN, on_terminal, report, standard_streams
 
@@ -176,8 +176,21 @@ def _options_of(tokens: list[str]) -> AbstractContextManager[None]:
     return taking_own(tokens)
 
 
+def _check_devices(tokens: list[str]) -> None:
+    """Refuse a ``--device`` that is none before a verb loads torch, which takes seconds."""
+    for name, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        option, equals, value = name.partition("=")
+        if option == "--device" and (value := value if equals else following) not in ("", STDIN):
+            check_device(value)
+
+
 def _status(tokens: list[str]) -> int:
     """Run a command; the exit status. Every error that a user can cause is one line here."""
+    try:
+        _check_devices(tokens)
+    except UsageError as error:
+        report(f"error: --{error}")
+        return error.exit_code
     try:
         # The service ends by itself.
         numbers = () if tokens[:1] == ["serve"] else (signal.SIGTERM,)

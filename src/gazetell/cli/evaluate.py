@@ -230,7 +230,7 @@ def evaluate(
     print("\n".join(lines))
 
 
-def calibrate(model: str, data: Path, /, *, limit: int = 0, computing: Here = HERE) -> None:
+def calibrate(model: str, /, data: Path, *, limit: int = 0, computing: Here = HERE) -> None:
     """Fit how sure a model is, on the validation split of a prepared dataset, and keep it.
 
     Of captions that is their confidence; of answers the bound to abstain below; of both which

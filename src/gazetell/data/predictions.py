@@ -19,6 +19,7 @@ keys are ignored. And the official COCO and VQA files (``*.json``)::
 Ids are compared as text: 12 and "12" are the same picture.
 """
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,12 @@ logger = logging.getLogger(__name__)
 FilePath = str | os.PathLike[str]
 Content = Literal["captions", "answers"]
 NAMED = 5  # how many ids a message names
+_LINES = (
+    'JSON Lines: references {"id", "captions": [...]} or {"id", "answers": [...]}, as in '
+    "captions.jsonl or questions.jsonl of a prepared dataset (gazetell data); predictions "
+    '{"id", "caption"} or {"id", "answer"}'
+)
+_DOCUMENT = "a JSON document of COCO or VQA; the name of JSON Lines ends in .jsonl"
 
 
 class _Terms(NamedTuple):
@@ -67,7 +74,12 @@ class RowFile:
             DataError: missing, damaged, not UTF-8 or not JSON.
         """
         lines = not str(path).lower().removesuffix(".gz").endswith(".json")
-        return cls(path, lines, list(read_jsonl(path)) if lines else read_json(path))
+        try:
+            return cls(path, lines, list(read_jsonl(path)) if lines else read_json(path))
+        except DataError as error:
+            if not isinstance(error.__cause__, json.JSONDecodeError):
+                raise
+            raise DataError(f"{error}; expected {_LINES if lines else _DOCUMENT}") from error
 
     def holds(self) -> Content | None:
         """What its first row speaks of; None if that cannot be told."""

@@ -410,7 +410,7 @@ def evaluate_answers(
     few, cut = len(answers) < CALIBRATION, sum(answer.cut > 0 for answer in answers)
     if cut:
         longest = model.max_question
-        logger.warning("%d questions of more than %d words are cut at that", cut, longest)
+        logger.warning("questions cut at %d words: %d of %d", longest, cut, len(answers))
     if split == "val" and model.temperature != 1:
         logger.warning("the temperature was fitted on val: its calibration error is too good")
     training = [r for r in dataset.questions if r.split == "train" and r.answers]

@@ -147,15 +147,15 @@ def fit_novelty(training: ArrayLike, validation: ArrayLike) -> Novelty | str:
     from scipy.cluster.vq import kmeans2
 
     rows, others = _of_length_1(training), np.asarray(validation)
-    few = min(len(rows), len(others))
-    if few < PICTURES:
-        return f"{few} training or validation pictures; expected {PICTURES} or more of both"
+    if min(len(rows), len(others)) < PICTURES:
+        found = f"{len(rows)} training and {len(others)} validation pictures"
+        return f"{found}; expected {PICTURES} or more of each"
     # As many as there are different pictures, and no cluster of a few.
     count = min(CENTROIDS, len(np.unique(rows, axis=0)), len(rows) // 5)
     with warnings.catch_warnings():  # of a centroid without pictures, which stays where it was
         warnings.simplefilter("ignore")
-        found = kmeans2(rows, count, minit="++", rng=np.random.default_rng(0))[0]
-    centroids = _of_length_1(found).astype(np.float32)
+        means = kmeans2(rows, count, minit="++", rng=np.random.default_rng(0))[0]
+    centroids = _of_length_1(means).astype(np.float32)
     # What is stored is rounded: the threshold is that of the distances as they will be taken.
     fitted = Novelty.from_dict(Novelty(centroids, 0.0).to_dict())
     far = fitted.distance(others)

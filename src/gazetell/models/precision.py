@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..errors import UsageError
+from ..errors import DEVICES, UsageError, check_device
 
 
 class Precision(NamedTuple):
@@ -61,11 +61,12 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device to compute on: ``auto`` is a GPU where there is one, else the CPU.
 
     Args:
-        name: ``auto``, or a device of torch: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
     Raises:
-        UsageError: a device that is not there, with the reason.
+        UsageError: another name; a device that is not there, with the reason.
     """
+    check_device(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -75,14 +76,10 @@ def choose_device(name: str = "auto") -> torch.device:
         if missing := _missing(device):
             raise NotImplementedError(missing)
         torch.empty(1, device=device)
-        if device.type == "meta":
-            raise NotImplementedError("meta computes nothing")
     # torch raises AssertionError for a device that it was not built for.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else "no reason given"
-        raise UsageError(
-            f"device {name!r} cannot be used: {reason}; expected auto, cpu, cuda, cuda:N or mps"
-        ) from error
+        raise UsageError(f"device {name!r} cannot be used: {reason}; {DEVICES}") from error
     return device
 
 

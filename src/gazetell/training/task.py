@@ -292,7 +292,7 @@ class Task(ABC):
         rows = [ids[1:-1] for ids in self.tokenizer.encode_batch(self.texts())]
         longest = getattr(self.options, self.cut_by)
         if cut := sum(len(ids) > longest for ids in rows):
-            report(f"{cut} of {len(rows)} training texts are cut to {flag(self.cut_by)} {longest}")
+            report(f"training texts cut to {flag(self.cut_by)} {longest}: {cut} of {len(rows)}")
         words = sum(map(len, rows))
         if unknown := sum(ids.count(self.tokenizer.unk) for ids in rows):
             share = f"{unknown} of {words} words of the training texts ({unknown / words:.1%})"

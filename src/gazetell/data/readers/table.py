@@ -9,7 +9,7 @@ picture and question are its several answers. In JSON a row may hold them as a l
 Quotation marks. A quoted field of CSV may run over several lines, but never over a line that reads
 as a row of its own: as many fields as the header and the name of a picture in its place. Such a
 mark was never closed, and its line is a bad row. Between tabs a mark is text, unless it encloses
-a whole field. Errors name the line where a row begins.
+a whole field. Errors name the line where a row begins. Columns that are not read are named.
 
 A table of ``gazetell describe``, and what its review sheet saves, is known by its columns. Its
 texts are machine-made, which the dataset keeps with the model's name. Rows that teach nothing good
@@ -37,8 +37,11 @@ _WORKBOOK = "is a workbook; save the sheet as CSV UTF-8 and give that file"
 _PICTURE = re.compile(r".*\.(jpe?g|png|gif|bmp|webp|tiff?|avif|heic)", re.IGNORECASE | re.DOTALL)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.\-]+://", re.IGNORECASE)
 _SHOWN = 5  # values of a column that an error names
+_UNREAD = 20  # columns that a note names
 # Of ``gazetell describe`` or of its review sheet are the first three and one of the others.
 _DESCRIBED = {"picture", "caption", "model", "log_prob", "approved"}
+# What is read of these, besides the texts; alt_text is the caption where it was approved.
+_READ = {"model", "approved", "alt_text", "error", "sure", "ended"}
 _HAN = "Chinese or Japanese"  # whose scripts one text mixes
 # What a column may be called where the user does not say.
 _PLACE = ("image", "picture", "file_name", "filename", "file", "image_name", "image_path", "path")
@@ -118,6 +121,7 @@ def table(
         raise UsageError(f"images {images}: is not a folder; expected the folder of the pictures")
     collector = Collector(images or file.parent, bad, several=True)
     suffix, whole = Path(unpacked(file.name)).suffix.lower(), split or "train"
+    rows: list[tuple[str, dict[str, Any]]] = []  # of JSON
     if suffix in (".jsonl", ".ndjson", ".json"):
         refuse("the file is JSON", delimiter=delimiter)
         rows = list(_json(file, suffix == ".json", encoding, collector.bad))
@@ -135,9 +139,19 @@ def table(
         expected = _WORKBOOK if suffix in _WORKBOOKS else "expected a .csv, .tsv or .jsonl file"
         raise DataError(f"{file}: {expected}")
     read, made = _chosen(read, where, header, file, collector.bad), dict[str, None]()
-    if "caption" in columns and {"picture", "caption", "model"} < {*header} & _DESCRIBED:
+    asked: list[str] = []
+    described = "caption" in columns and {"picture", "caption", "model"} < {*header} & _DESCRIBED
+    if described:
         asked = [name for name in header if f"{name} (confidence)" in header]
         read = _described(read, columns, asked, made, file.name, collector, whole)
+    told_of = columns.get("caption") or columns["answer"]
+    used = {_column(header, one.partition("=")[0], str(file)) for one in where}
+    used |= {*columns.values(), *asked, *(f"{name} (sure)" for name in asked)}
+    used |= _READ if described else set()
+    # In JSON one row may say "caption" and another "captions".
+    if rows and not any(told_of in row and f"{told_of}s" in row for _, row in rows):
+        used.add(f"{told_of}s")
+    _tell_unread([name for name in header if name not in used], columns, file.name, collector.bad)
     _add(read, columns, collector, whole)
     if made:
         by = ", ".join(made)
@@ -198,6 +212,18 @@ def _columns(
             named = "" if hint else f"; expected one, or its name: --{role}-column"
             raise DataError(f"{where}: no column {role!r}; {known}{named}")
     return columns
+
+
+def _tell_unread(unread: Sequence[str], columns: Iterable[str], name: str, bad: BadRows) -> None:
+    """Note the columns that are not read, and what to do with a second text of a row."""
+    if not unread:
+        return
+    shown = ", ".join(one or "(no name)" for one in unread[:_UNREAD])
+    more = f" and {len(unread) - _UNREAD} more" if len(unread) > _UNREAD else ""
+    second = re.compile(rf"({'|'.join(columns)})s?[ _.-]?\d+", re.IGNORECASE)
+    hint = "; give a second text of a picture a row of its own"
+    further = hint if any(map(second.fullmatch, unread)) else ""
+    bad.notes.append(f"{name}: columns not read: {shown}{more}{further}")
 
 
 def _column(header: Sequence[str], wanted: str, where: str) -> str | None:
