@@ -172,6 +172,10 @@ def spreadsheet_text(text: str) -> str:
     return f"'{text}"
 
 
+# What a cell may say, in any case: spreadsheets make TRUE of true.
+YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
+
 def spreadsheet_plain(cell: str) -> str:
     """The text that ``spreadsheet_text`` made a cell of."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell

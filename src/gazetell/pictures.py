@@ -23,6 +23,7 @@ import io
 import logging
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -196,7 +197,8 @@ def _read(source: PictureSource, read: Callable[[Image.Image, str], T]) -> T:
         # zlib.error, KeyError, MemoryError, and OSError without a number.
         if isinstance(error, OSError) and error.errno:
             raise ImageError(f"{name}: cannot be read: {error.strerror}") from error
-        reason = str(error) or type(error).__name__
+        # Pillow counts the bytes that it has taken and not used, not those that are lost.
+        reason = re.sub(r" \(\d+ bytes not processed\)", "", str(error)) or type(error).__name__
         raise ImageError(f"{name}: is a damaged or truncated {kind} picture ({reason})") from error
 
 
@@ -204,9 +206,16 @@ def _open_file(source: bytes | str | os.PathLike[str]) -> IO[bytes]:
     """The content of a picture; a named pipe or device would block or never end."""
     if not isinstance(source, str | os.PathLike):
         return io.BytesIO(source)
+    refuse_address(source)
     if not stat.S_ISREG(os.stat(source).st_mode):
         raise ImageError(f"{os.fspath(source)}: is a folder or device; expected a picture file")
     return open(source, "rb")
+
+
+def refuse_address(name: str | os.PathLike[str]) -> None:
+    """Refuse an address on the web with an ``ImageError``: nothing is fetched."""
+    if re.match("https?://", os.fspath(name), re.IGNORECASE):
+        raise ImageError(f"{name}: addresses are not fetched; download the picture first")
 
 
 def _recognise(prefix: bytes, name: str) -> tuple[str, Callable[..., Any]]:
@@ -543,6 +552,8 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     found: dict[Path, None] = {}
     others: dict[Path, None] = {}
     again, names = 0, [os.fspath(argument) for argument in arguments]
+    for name in names:
+        refuse_address(name)
     there = {name: os.path.lexists(name) for name in names}
     if names and not any(there[name] or glob.has_magic(name) for name in names):
         raise ImageError(f"{names[0]}: no such file or folder; expected a picture or a pattern")
@@ -568,11 +579,14 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def left_out(files: Sequence[Path], before: str = "") -> str:
-    """How many files are left out, and of which kinds; empty for none."""
+    """How many files are left out, the first's name and all their kinds; empty for none."""
     kinds = {path.suffix.lower() or "no suffix" for path in files}
     if not kinds:
         return ""
-    told = f"{before}{len(files)} file{'s' * (len(files) > 1)} left out: {', '.join(sorted(kinds))}"
+    told = f"{before}1 file left out: {files[0].name}"
+    if len(files) > 1:
+        told = f"{before}{len(files)} files left out: {', '.join(sorted(kinds))}"
+        told += f"; first: {files[0].name}"
     return f"{told} ({_HEIC_ADVICE})" if _HEIC_SUFFIXES & kinds else told
 
 

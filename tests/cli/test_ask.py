@@ -61,8 +61,12 @@ def test_questions_from_standard_input(run, world, typed):
     assert rows[2]["unknown_words"] == ["grün"]
     _, alone, _ = run("ask a.png --model ask --json", "how many?")
     assert json.loads(alone) == rows[1]
+    typed(" \n")
+    status, out, err = run("ask a.png --model nowhere")  # said before a model is loaded
+    assert (status, out) == (2, "")
+    assert err.startswith("error: give a question")
     typed("")
-    assert run("ask a.png --model ask") == (0, "", "no question on standard input\n")
+    assert "expected a picture there" in run("caption - --model nowhere", status=2)[2]
 
 
 def test_a_person_is_prompted(run, world, monkeypatch):
@@ -98,8 +102,9 @@ def test_the_gaze(run, world, typed, name):
     where = world / name
     if where.suffix == ".v2":
         where.mkdir()  # a folder, whatever its name
-    assert run("ask a.png --model ask --gaze", where, "is it red")[0] == 0
+    err = run("ask a.png --model ask --gaze", where, "is it red", status=0)[2]
     if not where.is_dir():
+        assert err == f"{where}: written\n"
         assert where.stat().st_size > 500
         return
     assert run("ask a.png --model ask --gaze", where, "is it red", "how many")[0] == 0

@@ -327,6 +327,9 @@ def test_no_memory_and_an_interruption_are_one_line(run, world, monkeypatch, err
         ("caption bare --model tell", 4, "bare: no pictures there"),
         ("caption a.png --model nowhere", 5, "nowhere: is not a model folder"),
         ("caption a.png --model ask", 5, "use it with: gazetell ask"),
+        ("caption https://x.org/a.png --model tell", 4, "https://x.org/a.png: addresses are not f"),
+        ("ask https://x.org/a.png what --model nowhere", 4, "addresses are not fetched; download"),
+        ("caption a.png --gaze https://x.org/g.png", 2, "--gaze https://x.org/g.png: addresses"),
         ("caption a.png --model tell --beam 0", 2, "--beam 0:"),
         ("caption a.png --model tell --batch 0", 2, "--batch 0"),
         (

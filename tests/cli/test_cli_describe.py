@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from gazetell.inference.describe import Describer
+
 MODEL = ("--model", "model", "--device", "cpu", "--precision", "fp32")
 RAY = ("--engine", "ray", "--address")
 
@@ -28,7 +30,7 @@ def test_a_folder_is_described_and_what_is_amiss_is_told(run, home):
     status, said, err = run(*arguments)
     assert (status, said) == (1, "")
     left, broken, cut, last = err.splitlines()
-    assert "left out: .xcf" in left
+    assert left == "1 file left out: c.xcf"
     assert broken.startswith(
         "error: broken.jpg: is not a picture that can be opened; expected a JPEG, PNG"
     )
@@ -40,6 +42,23 @@ def test_a_folder_is_described_and_what_is_amiss_is_told(run, home):
     gone = "pictures captioned before that are no longer in pictures, left out: 1"
     last = "out/captions.csv: 1 picture, 0 captioned now, 1 before, 0 failed"
     assert (status, err.splitlines()) == (0, [cut.replace("2", "1"), gone, last])
+
+
+def test_an_interrupted_run_says_how_far_it_came(run, home, monkeypatch):
+    (home / "pictures/broken.jpg").unlink()
+    rows = Describer.rows
+
+    def some(self, items):
+        yield next(rows(self, items))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Describer, "rows", some)
+    line = "interrupted: 1 of 2 pictures are done; the same command goes on\n"
+    assert run("describe", "pictures", *MODEL, "--out", "c.csv") == (130, "", line)
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    run("describe", "pictures", *MODEL, "--out", "c.csv")
+    assert (home / "c.csv").read_text().count("\n") == 3
 
 
 def test_options_reach_the_search(run, home):
@@ -62,7 +81,10 @@ def test_options_reach_the_search(run, home):
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["pictures", *MODEL], 2, "--out"),
+        (["pictures", *MODEL], 2, "--out is missing: for example --out captions.html"),
+        (["pictures", *MODEL, "--output", "a.html"], 2, "option: --output. Did you mean --out?"),
+        (["a.html", "--out", "c.csv"], 2, "a.html: is a page; of a sheet to review, press Downl"),
+        (["https://x.org/a", *MODEL, "--out", "c.csv"], 4, "addresses are not fetched; download"),
         (["pictures", *MODEL, "--out", "c.pdf"], 2, ".csv, .jsonl, .html"),
         (["pictures", *MODEL, "--out", "c.csv", "--batch", 0], 2, "--batch 0"),
         (["pictures", *MODEL, "--out", "c.csv", "--beam", 0], 2, "beam 0"),

@@ -134,7 +134,10 @@ def test_what_a_person_approved_is_published_and_learned(run, mistake, tmp_path,
     other = "describe other.csv --out b.img.html"
     mistake(3, "other.csv: has no column alt_text; expected the", other)
     (tmp_path / "other.csv").write_text("picture,alt_text,approved\na.png,x,maybe\n")
-    mistake(3, "other.csv:2: approved is neither yes nor no", other)
+    mistake(3, "other.csv:2: approved is 'maybe'; expected yes or no, true", other)
+    (tmp_path / "other.csv").write_text("picture,alt_text,approved\na.png,x,TRUE\nb.png,y,0\n")
+    _, _, err = run(other, status=0)
+    assert err == "b.img.html: 1 approved texts, 1 not approved, left out\n"
     _, out, err = run("data table shop.csv --check none --out told --val 0 --test 0", status=0)
     assert "machine-made, by hf://a/b, approved by a person\n" in out
     assert "shop.csv: captions that nobody approved, left out: 1 (first: shop.csv:4)" in err

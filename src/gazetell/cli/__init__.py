@@ -9,10 +9,21 @@ import re
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
-from cyclopts import UNSET, App, CycloptsError, Group, Parameter, UnknownOptionError
+from cyclopts import (
+    UNSET,
+    App,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    Token,
+    UnknownOptionError,
+)
 
 from .. import __version__
 from ..errors import GazetellError, OtherRankError, StoppedError, UsageError, check_device
@@ -139,8 +150,17 @@ ELSEWHERE = {
 }
 
 
+# What an option that a verb cannot do without may be.
+EXAMPLES = {
+    "describe": "captions.html",
+    "data": "data/mine",
+    "vectors": "vectors.txt",
+    "evaluate": "data/mine",
+}
+
+
 def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> None:
-    """Refuse a lone hyphen and an empty value of an option.
+    """Refuse a lone hyphen and an empty value of an option, and an address where a path belongs.
 
     An empty value is mostly that of an unset variable, and as a path it would be the current
     folder.
@@ -150,6 +170,14 @@ def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> Non
             raise UsageError(f"{argument.name} -: standard input cannot be used here")
         if any(not t.value and t.implicit_value is UNSET for t in argument.tokens):
             raise UsageError(f"{argument.name} '': is empty; expected a value")
+        # A path would lose a slash of it.
+        if Path in (argument.hint, *get_args(argument.hint)):
+            for token in argument.tokens:
+                if re.match(r"\w+://", token.value):
+                    raise UsageError(
+                        f"{argument.name} {token.value}: addresses are not fetched; expected a "
+                        "path on this machine, so download it first"
+                    )
 
 
 app.config = (_check_arguments,)
@@ -200,7 +228,11 @@ def _status(tokens: list[str]) -> int:
             )
         return status if isinstance(status, int) else 0
     except CycloptsError as error:
-        said = _unknown(error) if isinstance(error, UnknownOptionError) else str(error)
+        said = str(error)
+        if isinstance(error, MissingArgumentError):
+            said = _missing(error, tokens)
+        elif isinstance(error, UnknownOptionError):
+            said = _unknown(error)
         # Its own box would be several lines.
         message, status = "error: " + " ".join(said.split()), UsageError.exit_code
     except OtherRankError as error:
@@ -236,6 +268,25 @@ def _unknown(error: UnknownOptionError) -> str:
             if ours in names:
                 return f"Unknown option: {written}. {ours}: no option name is needed."
     return str(error)
+
+
+def _missing(error: MissingArgumentError, tokens: Sequence[str]) -> str:
+    """What is said of an option that is not given: that another is not known, if one is."""
+    argument = error.argument
+    if argument is None or error.keyword or argument.index is not None:
+        return str(error)
+    known = app.parse_commands(tokens)[1][-1].assemble_argument_collection()
+    names = {name for each in known for name in each.names}
+    for token in error.unused_tokens or ():
+        word = token.partition("=")[0]
+        if re.match("--?[a-zA-Z]", word) and word not in names:
+            return _unknown(
+                UnknownOptionError(token=Token(keyword=word), argument_collection=known)
+            )
+    example = EXAMPLES.get(tokens[0]) if argument.name in ("--out", "--data") else None
+    return f"{argument.name} is missing" + f": for example {argument.name} {example}" * bool(
+        example
+    )
 
 
 def _with_flags(message: str, tokens: list[str]) -> str:

@@ -3,8 +3,9 @@
 import csv as tables
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from ..inference.load import load_answerer, load_captioner
 from ..inference.predict import Answer, Caption, caption_best
 from ..models.confidence import check_bound
 from ..models.folder import PHOTO
-from ..pictures import NamedBytes, image_files
+from ..pictures import NamedBytes, image_files, refuse_address
 from .terminal import (
     HERE,
     STDIN,
@@ -128,6 +129,8 @@ def caption(
                 target = gaze if one_file else gaze / f"{number:04d}-{stem}.png"
                 refuse_pictures(target, given)
                 result.save_gaze(target)
+    if told and gaze is not None and not json:
+        report(f"{gaze}: " + ("written" if one_file else f"files written: {told}"))
     if unfamiliar:
         more = len(unfamiliar) - 1
         others = f" (and {more} more of {len(items)} pictures)" if more else ""
@@ -149,6 +152,8 @@ def caption(
 def _standard_input() -> NamedBytes:
     """The picture of standard input."""
     picture = NamedBytes(sys.stdin.buffer.read())
+    if not picture:
+        raise UsageError("-: nothing is on standard input; expected a picture there")
     picture.name = "standard input"
     return picture
 
@@ -222,8 +227,15 @@ def ask(
         raise UsageError(
             "-: is not a question; without questions they are read from standard input"
         )
+    refuse_address(picture)
     given = {os.path.realpath(picture)}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
+    asked: Iterable[str] = questions or _typed()
+    if not questions and not sys.stdin.isatty():  # a person is asked when the model is loaded
+        if (first := next(typed := _typed(), None)) is None:
+            raise UsageError("give a question: as an argument, or one a line on standard input")
+        asked = chain([first], typed)
+    content = _standard_input() if picture == STDIN else picture
     answerer = load_answerer(model, **vars(computing))
     if isinstance(answerer, LargeAnswerer):
         listed = None if answers is None else read_text(answers).splitlines()
@@ -234,9 +246,9 @@ def ask(
         raise UsageError(f"--gaze {gaze}: {model or PHOTO} has no attention to show")
     for question in questions:
         answerer.read_question(question)
-    encoded = answerer.encode(_standard_input() if picture == STDIN else picture)
-    status, number, told = 0, 0, False
-    for number, question in enumerate(questions or _typed(), 1):
+    encoded = answerer.encode(content)
+    status, number, saved, told = 0, 0, 0, False
+    for number, question in enumerate(asked, 1):
         try:
             answer = answerer.ask(encoded, question, abstain_below=abstain_below, evidence=evidence)
         except UsageError as error:  # only of a typed question: the others were read before
@@ -252,6 +264,9 @@ def ask(
             target = gaze if one_file else gaze / f"{number - 1:04d}.png"
             refuse_pictures(target, given)
             answer.save_gaze(target)
+            saved += 1
+    if saved and not json:
+        report(f"{gaze}: " + ("written" if one_file else f"files written: {saved}"))
     if not number:
         report("no question on standard input")
     return status

@@ -72,6 +72,10 @@ def describe(
         written, left = publish(source, out, url=url, again=again)
         report(f"{out}: {written} approved texts" + f", {left} not approved, left out" * bool(left))
         return 0
+    if Path(source).suffix.lower() in (".html", ".htm"):
+        raise UsageError(
+            f"{source}: is a page; of a sheet to review, press Download CSV in it and give that file"
+        )
     # What is in the way is said before a model is loaded.
     if table := check_out(out):
         kept_journal(Path(out), again)

@@ -22,8 +22,8 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice, tee
 from pathlib import Path
@@ -33,7 +33,7 @@ from urllib.parse import quote
 import torch
 from PIL import Image
 
-from ..errors import ImageError, UsageError
+from ..errors import ImageError, StoppedError, UsageError
 from ..files import atomic_path, write_text
 from ..pictures import LoadedPicture, load_pictures
 from ..process import bar
@@ -295,6 +295,18 @@ def describe(
     return _into_table(Path(out), opened, work, task, begun, again, progress, url, model.name)
 
 
+@contextmanager
+def _interrupted(done: Callable[[], int], total: int | None, again: bool) -> Iterator[None]:
+    """Say how far the work came if somebody interrupts it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        of = "" if total is None else f" of {total}"
+        command = "the same command" + " without --again" * again
+        log.warning(f"interrupted: {done()}{of} pictures are done; {command} goes on")
+        raise StoppedError from stop
+
+
 def _into_table(
     out: Path,
     source: Source,
@@ -319,7 +331,8 @@ def _into_table(
     captioned = 0
     # Closed when interrupted, at once: Ray ends while its messages still go nowhere.
     blocks = closing(engine(source, source.some(todo), task))
-    with bar("pictures", progress) as update, blocks as made_blocks:
+    said = _interrupted(lambda: len(rows), len(source.entries), again)
+    with said, bar("pictures", progress) as update, blocks as made_blocks:
         update(0, len(todo))
         for _, made in made_blocks:
             for row in made:
@@ -382,7 +395,8 @@ def _into_parts(
     before, failed = len(errors), [ImageError(error) for error in errors if error]
     made = Described(before, 0, failed)
     blocks = closing(engine(source, todo, task))
-    with bar("pictures" if counted else "tars", progress) as update, blocks as made_blocks:
+    said = _interrupted(lambda: made.pictures, source.pictures, again)
+    with said, bar("pictures" if counted else "tars", progress) as update, blocks as made_blocks:
         update(before if counted else len(done), total or 0)
         for number, (block, some) in enumerate(made_blocks, 1):
             if not (rows := list(some)):  # a tar without pictures has no part

@@ -30,6 +30,7 @@ from urllib.parse import quote
 from ..data.text import sentence
 from ..errors import DataError, ImageError, UsageError, WriteError
 from ..files import (
+    YES_OR_NO,
     read_text,
     spreadsheet_name,
     spreadsheet_plain,
@@ -447,9 +448,15 @@ def reviewed(path: Path) -> tuple[list[tuple[str, str, str]], int]:
             raise DataError(f"{path}: has no column {min(lost)}; {expected}")
         told, left = [], 0
         for row in rows:
-            if None in row.values() or row["approved"] not in ("yes", "no"):
-                raise DataError(f"{path}:{rows.line_num}: approved is neither yes nor no")
-            if row["approved"] == "yes":
+            if (
+                None in row.values()
+                or (yes := YES_OR_NO.get(row["approved"].strip().lower())) is None
+            ):
+                raise DataError(
+                    f"{path}:{rows.line_num}: approved is {row['approved']!r:.40}; expected yes or "
+                    "no, true or false, 1 or 0"
+                )
+            if yes:
                 text = spreadsheet_plain(row["alt_text"])
                 told.append((row["picture"].removeprefix("./"), text, ""))
             else:

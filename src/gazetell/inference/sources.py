@@ -35,7 +35,7 @@ from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import DataError, ImageError, UsageError
-from ..pictures import SUFFIXES, NamedBytes, image_files, left_out
+from ..pictures import SUFFIXES, NamedBytes, image_files, left_out, refuse_address
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -282,6 +282,7 @@ def open_source(
     if not isinstance(source, str | os.PathLike):
         return _list(source, column)
     name = os.fspath(source)
+    refuse_address(name)
     if name.startswith("file://"):
         name = file_system(name)[1]
     tars = name.lower().endswith(TARS)

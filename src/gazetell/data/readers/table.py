@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import DataError, UsageError
-from ...files import read_bytes, spreadsheet_plain
+from ...files import YES_OR_NO, read_bytes, spreadsheet_plain
 from ..records import CaptionRecord, Dataset, QuestionRecord
 from .rows import BadRows, BadValue, Collector, refuse, split_name, unpacked
 
@@ -300,7 +300,7 @@ def _described(
 
     for where, row in rows:
         told = {key: str(value).strip() for key, value in row.items() if value is not None}
-        if told.get("approved", "yes") != "yes":
+        if not YES_OR_NO.get(told.get("approved", "yes").lower()):
             left_out("captions that nobody approved", where)
             continue
         if told.get("error"):
