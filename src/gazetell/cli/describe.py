@@ -74,7 +74,8 @@ def describe(
         return 0
     if Path(source).suffix.lower() in (".html", ".htm"):
         raise UsageError(
-            f"{source}: is a page; of a sheet to review, press Download CSV in it and give that file"
+            f"{source}: is a page; of a sheet to review, press Download CSV in it and give that "
+            "file"
         )
     # What is in the way is said before a model is loaded.
     if table := check_out(out):
