@@ -10,6 +10,7 @@ import json
 import logging
 import lzma
 import os
+import re
 import tomllib
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, UsageError, WriteError
+from .errors import DataError, ImageError, UsageError, WriteError
 
 log = logging.getLogger(__name__)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet runs begins with one
@@ -170,6 +171,14 @@ def spreadsheet_text(text: str) -> str:
         return text
     log.warning("in CSV an apostrophe stands before a text that begins with =, +, - or @")
     return f"'{text}"
+
+
+def picture_path(name: str | os.PathLike[str]) -> str:
+    """The path of a picture; an ``ImageError`` for an address on the web: nothing is fetched."""
+    path = os.fspath(name)
+    if re.match("https?://", path, re.IGNORECASE):
+        raise ImageError(f"{path}: addresses are not fetched; download the picture first")
+    return path
 
 
 # What a cell may say, in any case: spreadsheets make TRUE of true.

@@ -39,6 +39,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from .errors import ImageError, PixelLimitError
+from .files import picture_path
 from .process import begin_worker, undisturbed
 
 if TYPE_CHECKING:
@@ -193,11 +194,9 @@ def _read(source: PictureSource, read: Callable[[Image.Image, str], T]) -> T:
     except Image.DecompressionBombError as error:
         raise PixelLimitError(f"{name}: is over the limit of pixels ({error})") from error
     except Exception as error:
-        # A damaged file makes Pillow's decoders raise almost anything: SyntaxError, struct.error,
-        # zlib.error, KeyError, MemoryError, and OSError without a number.
+        # Pillow's decoders raise almost anything at a damaged file, and OSError without a number.
         if isinstance(error, OSError) and error.errno:
             raise ImageError(f"{name}: cannot be read: {error.strerror}") from error
-        # Pillow counts the bytes that it has taken and not used, not those that are lost.
         reason = re.sub(r" \(\d+ bytes not processed\)", "", str(error)) or type(error).__name__
         raise ImageError(f"{name}: is a damaged or truncated {kind} picture ({reason})") from error
 
@@ -206,16 +205,9 @@ def _open_file(source: bytes | str | os.PathLike[str]) -> IO[bytes]:
     """The content of a picture; a named pipe or device would block or never end."""
     if not isinstance(source, str | os.PathLike):
         return io.BytesIO(source)
-    refuse_address(source)
-    if not stat.S_ISREG(os.stat(source).st_mode):
+    if not stat.S_ISREG(os.stat(picture_path(source)).st_mode):
         raise ImageError(f"{os.fspath(source)}: is a folder or device; expected a picture file")
     return open(source, "rb")
-
-
-def refuse_address(name: str | os.PathLike[str]) -> None:
-    """Refuse an address on the web with an ``ImageError``: nothing is fetched."""
-    if re.match("https?://", os.fspath(name), re.IGNORECASE):
-        raise ImageError(f"{name}: addresses are not fetched; download the picture first")
 
 
 def _recognise(prefix: bytes, name: str) -> tuple[str, Callable[..., Any]]:
@@ -551,9 +543,7 @@ def image_files(arguments: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     others: dict[Path, None] = {}
-    again, names = 0, [os.fspath(argument) for argument in arguments]
-    for name in names:
-        refuse_address(name)
+    again, names = 0, [picture_path(argument) for argument in arguments]
     there = {name: os.path.lexists(name) for name in names}
     if names and not any(there[name] or glob.has_magic(name) for name in names):
         raise ImageError(f"{names[0]}: no such file or folder; expected a picture or a pattern")
@@ -583,11 +573,10 @@ def left_out(files: Sequence[Path], before: str = "") -> str:
     kinds = {path.suffix.lower() or "no suffix" for path in files}
     if not kinds:
         return ""
-    told = f"{before}1 file left out: {files[0].name}"
+    told = f"1 file left out: {files[0].name}"
     if len(files) > 1:
-        told = f"{before}{len(files)} files left out: {', '.join(sorted(kinds))}"
-        told += f"; first: {files[0].name}"
-    return f"{told} ({_HEIC_ADVICE})" if _HEIC_SUFFIXES & kinds else told
+        told = f"{len(files)} files left out: {', '.join(sorted(kinds))}; first: {files[0].name}"
+    return before + told + f" ({_HEIC_ADVICE})" * bool(_HEIC_SUFFIXES & kinds)
 
 
 def _files(path: str) -> list[Path]:

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
-from ..files import read_text, spreadsheet_name, spreadsheet_text
+from ..files import picture_path, read_text, spreadsheet_name, spreadsheet_text
 from ..inference.large import Large, LargeAnswerer
 from ..inference.load import load_answerer, load_captioner
 from ..inference.predict import Answer, Caption, caption_best
 from ..models.confidence import check_bound
 from ..models.folder import PHOTO
-from ..pictures import NamedBytes, image_files, refuse_address
+from ..pictures import NamedBytes, image_files
 from .terminal import (
     HERE,
     STDIN,
@@ -227,8 +227,7 @@ def ask(
         raise UsageError(
             "-: is not a question; without questions they are read from standard input"
         )
-    refuse_address(picture)
-    given = {os.path.realpath(picture)}
+    given = {os.path.realpath(picture_path(picture))}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
     asked: Iterable[str] = questions or _typed()
     if not questions and not sys.stdin.isatty():  # a person is asked when the model is loaded

@@ -35,7 +35,8 @@ from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import DataError, ImageError, UsageError
-from ..pictures import SUFFIXES, NamedBytes, image_files, left_out, refuse_address
+from ..files import picture_path
+from ..pictures import SUFFIXES, NamedBytes, image_files, left_out
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -281,8 +282,7 @@ def open_source(
     """
     if not isinstance(source, str | os.PathLike):
         return _list(source, column)
-    name = os.fspath(source)
-    refuse_address(name)
+    name = picture_path(source)
     if name.startswith("file://"):
         name = file_system(name)[1]
     tars = name.lower().endswith(TARS)
