@@ -21,7 +21,7 @@ MAY = {
     "files": {"errors"},
     "process": {"errors"},
     "metrics": set(),
-    "pictures": {"errors", "process"},
+    "pictures": {"errors", "files", "process"},
     "data": {"errors", "files", "metrics", "pictures"},
     "scenes": {"errors", "files", "data"},
     "models": {"errors", "files", "metrics", "data", "pictures"},
