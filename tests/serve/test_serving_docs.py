@@ -80,6 +80,6 @@ def test_all_limits_are_told_with_their_defaults():
             re.findall(r"--([\w-]+)", names), re.findall(r"\d+", defaults), strict=True
         )
     }
-    others = ("host", "port", "device", "precision", "fit", "threads", "openers", "trust")
+    others = ("host", "port", "device", "precision", "fit", "threads", "openers", "trust", "prompt")
     kept = {k: v for k, v in vars(ServeOptions()).items() if k not in others}
     assert told == kept
