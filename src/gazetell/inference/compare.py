@@ -2,7 +2,7 @@
 
 The models work one after the other, each in a process of its own, on one picture at a time. So the
 peak of its memory is the model's, and a model that dies takes no other with it. Times are medians
-over the pictures, from the file to the words.
+over the pictures, from the file to the words, without the first where there are others.
 
 *Agreement* of two models: of captions the ROUGE-L of one against the other, the mean of both
 directions. It can be told of a single picture, unlike CIDEr-D, whose document frequencies say
@@ -115,7 +115,7 @@ class Column:
     Attributes:
         model: its name as it was given.
         told: a result or an error for each row.
-        cpu_ms: processor time a picture, of all threads together; the median.
+        cpu_ms: processor time a picture, of all threads together; the median of all but the first.
         ms: the time that passed, likewise.
         peak: bytes in memory at most, Python and the libraries included; None where the model had
             no process of its own.
@@ -463,7 +463,8 @@ def _column(name: str, work: Work) -> Column:
     except Exception as error:  # of a model of any make: said, and the others go on
         found.error = _said(error)
     if cpu:
-        found.cpu_ms, found.ms = 1000 * median(cpu), 1000 * median(wall)
+        # The first picture also pays for what is made once: left out where there are others.
+        found.cpu_ms, found.ms = (1000 * median(x[1:] or x) for x in (cpu, wall))
     if torch.cuda.is_available() and (most := torch.cuda.max_memory_allocated()):
         found.gpu = most
     return found
