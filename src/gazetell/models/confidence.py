@@ -28,7 +28,7 @@ Below the **threshold** a model is not sure. It is the smallest confidence of th
 at which the captions with no less are as often good as those of people, and not below that of the
 least sure tenth, which keeps a good model from being sure of everything.
 
-A picture is **unfamiliar** if its distance from the training pictures is more than that of 95 % of
+A picture is **unfamiliar** if its distance from the training pictures is more than that of 99 % of
 the validation pictures. With g the pooled grid of a picture, before any projection, and k_j the K
 centroids of those of the training pictures, all of length 1::
 
@@ -78,7 +78,7 @@ FEATURES = {  # with the bounds of their weights
 LONG = ("centre", "scale")  # fields of a number a channel
 SAMPLE = 2000  # training pictures that give the centroids
 CENTROIDS = 16
-ALARMS = 0.05  # share of the validation pictures that are unfamiliar
+ALARMS = 0.01  # share of the validation pictures that are unfamiliar
 PICTURES = 20  # of either split, without which no distance is fitted
 LEAST = 10  # good captions, and others, without which nothing is fitted
 PERSON = 0.5  # share of people's captions that are good, by definition
