@@ -147,12 +147,40 @@ def _chat() -> tuple[Any, ...]:
     return Idefics3ForConditionalGeneration(config), processor, None, 2
 
 
+def _blip_2() -> tuple[Any, ...]:
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        BlipImageProcessor,
+        OPTConfig,
+    )
+
+    names = {"pad_token": "<pad>", "bos_token": "</s>", "eos_token": "</s>"}
+    tokenizer = _byte_tokenizer("<pad>", "</s>", "<image>", **names)
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    shape = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 24}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 128}
+    text = OPTConfig(vocab_size=len(tokenizer), **shape, **ids).to_dict()
+    config = Blip2Config(
+        vision_config=VISION,
+        qformer_config=TEXT | {"encoder_hidden_size": 16, "vocab_size": 8},
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=2,
+    )
+    images = BlipImageProcessor(size={"height": 32, "width": 32})
+    processor = Blip2Processor(images, tokenizer, num_query_tokens=4)
+    return Blip2ForConditionalGeneration(config), processor, None, 1
+
+
 FAMILIES: dict[str, Callable[[], tuple[Any, ...]]] = {
     "blip": lambda: _blip(answers=False),
     "blip-vqa": lambda: _blip(answers=True),
     "git": _git,
     "vit-gpt2": _vit_gpt2,
     "chat": _chat,
+    "blip-2": _blip_2,
 }
 
 

@@ -58,10 +58,16 @@ def test_json_has_all_of_it_and_a_failure_is_told_once(run, world):
         ("compare a.png --model tell", "--model: expected two models or more"),
         ("compare a.png --model tell --model tell", "tell: is named twice"),
         ("compare a.png --model tell --model ask", "--model ask: does not do this"),
+        ("compare a.png --model tell --model lstm --prompt x", "--prompt: has no effect on tell"),
+        (
+            "compare a.png --model tell --model lstm --answers list.txt",
+            "--answers: has no effect on",
+        ),
         ("compare a.png --model tell --model lstm --out a.txt", "--out a.txt: expected"),
         ("compare a.png --model tell --model lstm --split val", "--split val: has no effect"),
         ("compare data --model tell --model lstm --question red?", "--question: has no effect"),
     ],
 )
 def test_mistakes(mistake, world, line, said):
+    (world / "list.txt").write_text("red\n")
     mistake(2, said, line)

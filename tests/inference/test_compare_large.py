@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gazetell.errors import DataError
+from gazetell.errors import DataError, UsageError
 from gazetell.files import read_json
 from gazetell.inference.calibrate import calibrate_and_keep
 from gazetell.inference.compare import compare
@@ -32,7 +32,7 @@ def test_answers_of_a_large_model(large, scenes_dataset):
     name = str(large("blip-vqa"))
     model = load_answerer(name, **HOW)
     short = replace(model.network.decoding, max_length=1)  # a token: not all as good as 0
-    model.network = replace(model.network, decoding=short)
+    model.network.decoding = short
     before = [path.stat().st_mtime_ns for path in large("blip-vqa").iterdir()]
     said = evaluate_answers(model, scenes_dataset, split="val").results
     # Every second answer is right.
@@ -63,7 +63,7 @@ def test_answers_of_a_large_model(large, scenes_dataset):
     assert kept["temperature"] == pytest.approx(tried[loss.argmin()], rel=0.01)
 
     again = load_answerer(name, **HOW)
-    again.network = replace(again.network, decoding=short)
+    again.network.decoding = short
     result = evaluate_answers(again, dataset, split="val")
     figures = result.figures
     assert figures["temperature"] == kept["temperature"]
@@ -123,3 +123,28 @@ def test_a_large_model_beside_ours(large, untrained, untrained_answerer, scenes_
     assert found.columns[1].error.endswith("is a captioner; use it with: gazetell caption")
     assert found.columns[0].told[0].text
     json.dumps(found.to_dict())
+
+
+def test_options_of_large_models_are_theirs_alone(
+    large, untrained, untrained_answerer, scenes_folder, tmp_path, caplog
+):
+    save_model(tmp_path / "ours", untrained(seed=2))
+    save_model(tmp_path / "asks", untrained_answerer(seed=2))
+    ours, chat = str(tmp_path / "ours"), str(large("chat"))
+    picture = next((scenes_folder / "images").iterdir())
+    asked = {"how": HOW | {"prompt": "what is it?"}, "alone": False}
+    found = compare([ours, chat], [picture], **asked, max_length=4)
+    told = load_captioner(chat, **HOW, prompt="what is it?").caption(picture, max_length=4)
+    assert found.columns[1].told[0].text == told.text
+    assert not found.failed
+    assert f"--prompt: has no effect on {ours}" in caplog.text
+    with pytest.raises(UsageError, match=f"^prompt: has no effect on {ours}, .*blip$"):
+        compare([ours, str(large("blip"))], [picture], **asked)
+
+    asks = [str(tmp_path / "asks"), str(large("blip-vqa"))]
+    listed = {"listed": ["red", "two dog"], "how": HOW, "alone": False}
+    found = compare(asks, [picture], questions=["what is it?"], **listed)
+    assert found.columns[1].told[0].text in listed["listed"]
+    assert f"--answers: has no effect on {asks[0]}" in caplog.text
+    with pytest.raises(UsageError, match=f"^answers: has no effect on {ours}, {chat}"):
+        compare([ours, chat], [picture], **listed)

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,6 +54,9 @@ def captioner(opened, family):
 
 def inputs_by_hand(network, pictures, text=""):
     """Inputs of generate, as the documentation of transformers makes them."""
+    if network.family == "chat" and not network.images.chat_template:  # of BLIP-2's model card
+        asked = [f"Question: {text} Answer:" if text else ""] * len(pictures)
+        return network.images(text=asked, images=pictures, return_tensors="pt", padding=True)
     if network.family == "chat":
         content = [{"type": "image"}, {"type": "text", "text": text or PROMPT}]
         message = [{"role": "user", "content": content}]
@@ -68,7 +72,7 @@ def inputs_by_hand(network, pictures, text=""):
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("family", [*GAZING, "chat"])
+@pytest.mark.parametrize("family", [*GAZING, "chat", "blip-2"])
 def test_captions_are_those_of_generate(opened, pictures, family, beam):
     model, how = captioner(opened, family), {"num_beams": beam}
     how |= {"length_penalty": 0.5} if beam > 1 else {}
@@ -77,7 +81,7 @@ def test_captions_are_those_of_generate(opened, pictures, family, beam):
     inputs = inputs_by_hand(network, pictures)
     with torch.no_grad():
         rows = network.model.generate(**inputs, **ends, **how)
-    rows = rows[:, inputs["input_ids"].shape[1] :] if family == "chat" else rows
+    rows = rows if family in GAZING else rows[:, inputs["input_ids"].shape[1] :]
     expected = network.words.batch_decode(rows, skip_special_tokens=True)
     options = {"beam": beam, "max_length": 12} | ({"length_penalty": 0.5} if beam > 1 else {})
     captions = model.caption(pictures, **options)
@@ -89,9 +93,8 @@ def test_captions_are_those_of_generate(opened, pictures, family, beam):
         assert (same.text, same.ended) == (caption.text, caption.ended)
         assert same.log_prob == pytest.approx(caption.log_prob, abs=1e-4)
         assert same.words == [word for word in caption.words if word in caption.text]
-        if family == "chat":
-            assert same.attention is None
-        else:
+        assert (same.attention is None) == (family not in GAZING)
+        if same.attention is not None:
             assert same.attention.shape == (len(same.words), 4, 4)
             assert np.allclose(same.attention.sum((1, 2)), 1)
             assert np.allclose(same.attention, caption.attention, atol=1e-4)
@@ -176,7 +179,7 @@ def test_a_drawn_caption_depends_on_seed_and_place_only(opened, pictures):
         model.caption(pictures[0], beam=4, beam_groups=2)
 
 
-@pytest.mark.parametrize("family", ["blip-vqa", "git", "chat"])
+@pytest.mark.parametrize("family", ["blip-vqa", "git", "chat", "blip-2"])
 def test_answers_are_those_of_generate_with_their_probability(opened, pictures, family):
     model = opened(family)
     model = model.answerer if isinstance(model, Pair) else model
@@ -191,19 +194,18 @@ def test_answers_are_those_of_generate_with_their_probability(opened, pictures, 
     (expected,) = network.words.batch_decode(rows[:, first:], skip_special_tokens=True)
     answer = model.ask(pictures[0], question, evidence=True)
     assert answer.text == " ".join(expected.split())
-    (told,) = network.tell([np.asarray(pictures[0])], [question], limit, num_beams=1)[0]
+    asked = [network.question.format(question)]
+    (told,) = network.tell([np.asarray(pictures[0])], asked, limit, num_beams=1)[0]
     assert answer.confidence == pytest.approx(math.exp(told.log_prob), rel=1e-3)
     assert answer.top == [(answer.text, answer.confidence)]
-    (grey,) = network.tell(
-        model.blank.cells, [question], limit, 1, [[*told.tokens, *network.ends]]
-    )[0]
+    (grey,) = network.tell(model.blank.cells, asked, limit, 1, [[*told.tokens, *network.ends]])[0]
     assert grey.tokens == told.tokens
     assert answer.without_picture == pytest.approx(math.exp(grey.log_prob), rel=1e-3)
     # Several questions at once, and other pictures beside it, change nothing.
     others = model.ask_all(pictures[0], ["is it there?", question, "what color is the big cat?"])
     assert others[1].text == answer.text
     assert others[1].confidence == pytest.approx(answer.confidence, rel=1e-2)
-    assert (answer.attention is None) == (family == "chat")
+    assert (answer.attention is None) == (network.family == "chat")
     if answer.attention is not None:
         assert answer.attention.shape == (1, 4, 4)
         assert answer.attention.sum() == pytest.approx(1, abs=1e-5)
@@ -242,19 +244,34 @@ def test_a_calibration_is_read(large, pictures, tmp_path, monkeypatch, caplog):
 
 
 def test_the_gaze_lies_where_the_processor_looks(opened):
-    """BLIP squashes, GIT shows the middle; of 30 pixels in patches of 8 the last 6 have none."""
+    """BLIP squashes, GIT shows the middle; where it is less plain nothing is shown."""
     squashed = captioner(opened, "blip").encoder.view((100, 50))
     assert squashed.seen == squashed.cells == (0, 0, 1, 1)
     middle = captioner(opened, "git").encoder.view((100, 50))
     assert middle.seen == middle.cells == pytest.approx((0.25, 0, 0.75, 1))
+
+
+@pytest.mark.parametrize(
+    ("processor", "patches"),
+    [
+        ({"size": {"height": 32, "width": 32}}, 4),
+        ({"size": {"height": 30, "width": 30}}, 0),  # patches leave a rest
+        ({"size": {"height": 32, "width": 64}}, 0),
+        ({"size": {"height": 32, "width": 32}, "do_pad": True}, 0),
+        ({"size": {"shortest_edge": 32}}, 0),
+        ({"size": {"longest_edge": 64}}, 0),
+        ({"size": {"shortest_edge": 32}, "do_center_crop": 32}, 4),
+        ({"size": {"shortest_edge": 40}, "do_center_crop": 32}, 0),
+        ({"size": {"height": 40, "width": 40}, "do_center_crop": 32}, 0),
+    ],
+)
+def test_there_is_a_gaze_where_the_input_is_the_picture_or_its_middle(processor, patches):
+    if side := processor.get("do_center_crop"):
+        processor = processor | {"crop_size": {"height": side, "width": side}}
     vision = SimpleNamespace(patch_size=8, model_type="vit")
-    odd = SimpleNamespace(size={"height": 30, "width": 30})
-    assert Sight.of(odd, vision).view((60, 60)).cells == pytest.approx((0, 0, 0.8, 0.8))
-    inner = SimpleNamespace(
-        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}, do_center_crop=True
-    )
-    assert Sight.of(inner, vision).view((80, 40)).seen == pytest.approx((0.3, 0.1, 0.7, 0.9))
-    assert Sight.of(SimpleNamespace(size={"longest_edge": 64}), vision).patches == (0, 0)
+    sight = Sight.of(SimpleNamespace(**processor), vision)
+    assert (sight.patches, sight.plain) == (patches, patches > 0 or processor["size"] == {"height": 30, "width": 30})  # fmt: skip # noqa: E501
+    assert Sight.of(SimpleNamespace(**processor), None).patches == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4000, 2), (2, 4000), (3, 3)])
@@ -347,8 +364,8 @@ def broken(folder, tmp_path, **changes):
         ("blip", {"architectures": ["BlipForImageTextRetrieval"]}, "tells nothing of pictures"),
         ("blip", {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "m.M"}}, "--trust"),
         ("blip", {"model_type": "nobody-knows"}, "tells nothing of pictures"),
-        ("blip", "processor_config.json", "transformers cannot open it"),
-        ("blip", "model.safetensors", "transformers cannot open it"),
+        ("blip", "processor_config.json", "cannot be opened"),
+        ("blip", "model.safetensors", "cannot be opened"),
         ("chat", "chat_template.jinja", "has no chat template"),
     ],
 )
@@ -361,6 +378,76 @@ def test_what_cannot_be_opened_is_said_in_a_line(large, tmp_path, family, change
     assert len(str(raised.value)) < 500
 
 
+def test_in_bfloat16_it_says_almost_the_same(large, opened, pictures):
+    model, exact = gazetell.load(large("blip"), device="cpu", precision="bf16"), opened("blip")
+    assert model.network.model.dtype == torch.bfloat16
+    told = found(model, pictures[:1], beam=1, max_length=8)[0][0]
+    caption = model.caption(pictures[0], beam=1, max_length=8)
+    assert (caption.log_prob, caption.attention.dtype) == (told.log_prob, np.float32)
+    given, rows = [np.asarray(pictures[0])], [[*told.tokens, *model.network.ends]]
+    ((same,),) = exact.network.tell(given, [""], 8, 1, rows)
+    assert told.log_prob == pytest.approx(same.log_prob, rel=0.05)
+    assert np.allclose(told.attention, same.attention, atol=0.02)
+
+
+class Deed:
+    """What a pickle runs when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_of_weights_in_a_pickle_only_tensors_are_read(large, opened, pictures, tmp_path, caplog):
+    from safetensors.torch import load_file
+
+    folder = broken(large("blip"), tmp_path)
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    model, how = gazetell.load(folder, **EXACT), {"beam": 1, "max_length": 8}
+    assert "its weights are a pickle; nothing but tensors is read from it" in caplog.text
+    told, same = (x.caption(pictures[0], **how) for x in (model, opened("blip")))
+    assert (told.text, told.log_prob) == (same.text, pytest.approx(same.log_prob, abs=1e-4))
+    torch.save(state | {"deed": Deed(tmp_path / "done")}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot be opened"):
+        gazetell.load(folder, **EXACT)
+    assert not (tmp_path / "done").exists()
+
+
+OWN = """
+from transformers import Idefics3Config, Idefics3ForConditionalGeneration
+
+class OwnConfig(Idefics3Config):
+    model_type = "own"
+
+class OwnModel(Idefics3ForConditionalGeneration):
+    config_class = OwnConfig
+"""
+
+
+@pytest.mark.parametrize("kind", ["AutoModelForImageTextToText", "AutoModelForCausalLM"])
+def test_code_of_a_repository_runs_with_trust_alone(
+    large, opened, pictures, tmp_path, monkeypatch, kind
+):
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    classes = {"AutoConfig": "own.OwnConfig", kind: "own.OwnModel"}
+    folder = broken(large("chat"), tmp_path, model_type="own", auto_map=classes)
+    (folder / "own.py").write_text(OWN)
+    with pytest.raises(ModelError, match="is code of its own"):
+        gazetell.load(folder, **EXACT)
+    assert not (tmp_path / "modules").exists()
+    model, how = gazetell.load(folder, trust=True, **EXACT), {"beam": 1, "max_length": 6}
+    assert type(model.captioner.network.model).__name__ == "OwnModel"
+    told = captioner(opened, "chat").caption(pictures[0], **how)
+    assert model.caption(pictures[0], **how).text == told.text
+
+
 def test_weights_that_do_not_fit_are_refused(large, tmp_path):
     folder = broken(large("blip"), tmp_path)
     from safetensors.torch import load_file, save_file
@@ -371,7 +458,7 @@ def test_weights_that_do_not_fit_are_refused(large, tmp_path):
     with pytest.raises(ModelError, match=r"do not fit: 1, first vision_model.post_layernorm"):
         gazetell.load(folder, **EXACT)
     (folder / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ModelError, match="transformers cannot open it"):
+    with pytest.raises(ModelError, match="cannot be opened"):
         gazetell.load(folder, **EXACT)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..files import read_text
 from ..inference.compare import Comparison
 from ..inference.compare import compare as compare_models
 from ..inference.report import write_comparison
@@ -18,6 +19,7 @@ def compare(
     *pictures: str,
     model: tuple[str, ...] = (),
     question: tuple[str, ...] = (),
+    answers: Path | None = None,
     split: str | None = None,
     column: str | None = None,
     limit: int = 0,
@@ -38,6 +40,8 @@ def compare(
             more.
         question: Compare the answers to this question instead of captions; can be given several
             times.
+        answers: File with an answer per line, among which large models choose; without it they
+            write their own.
         split: Split of a prepared dataset; test if not given.
         column: Parquet: the column that holds the pictures' bytes or their paths.
         limit: Use only the first N pictures; 0 for all.
@@ -55,6 +59,7 @@ def compare(
         pictures,
         split=split,
         questions=question,
+        listed=None if answers is None else read_text(answers).splitlines(),
         column=column,
         limit=limit,
         how=vars(computing),

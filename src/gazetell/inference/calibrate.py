@@ -7,9 +7,8 @@ not known, so it calls no picture unfamiliar.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,11 @@ from ..models.confidence import (
     likeliest,
 )
 from ..models.decoding import Decoded
+from ..models.encoders import Grid
 from ..models.folder import update_settings
 from ..models.large import calibration_file
 from ..process import bar
-from .evaluate import opened, scored_records, with_references
+from .evaluate import asked_grids, asked_records, opened, scored_records
 from .large import Large, LargeAnswerer, LargeCaptioner
 from .predict import Answerer, Captioner
 
@@ -80,10 +80,8 @@ def calibrate(
         raise UsageError("a blind captioner looks at no picture and gets no confidence")
     records = scored_records(dataset, "val", limit)
     images = [record.image for record in records]
-    training, text_of = None, model.tokenizer.decode
-    if isinstance(model, LargeCaptioner):
-        text_of = model.said
-    else:
+    training = None
+    if not isinstance(model, Large):
         names = [record.image for record in dataset.split("train")]
         training = _training(model, dataset, names, batch)
     pooled, captions = list[torch.Tensor](), list[Decoded]()
@@ -96,7 +94,7 @@ def calibrate(
     novelty = None if training is None else fit_novelty(training, seen)
     far = novelty.distance(seen) if isinstance(novelty, Novelty) else np.zeros(len(captions))
     said = [record.captions for record in records]
-    fitted = fit_confidence(captions, far, text_of, said)
+    fitted = fit_confidence(captions, far, model.tokenizer.decode, said)
     if isinstance(fitted, str):
         raise DataError(f"{dataset.folder}: no confidence can be fitted: {fitted}")
     model.confidence, model.novelty = fitted, _told(novelty)
@@ -145,10 +143,7 @@ def calibrate_and_keep(
 
 
 def _answers(model: Answerer, dataset: Dataset, batch: int, limit: int, progress: bool) -> int:
-    asked: dict[str, list[QuestionRecord]] = {}
-    for record in with_references(dataset, "val", dataset.questions_of("val")):
-        asked.setdefault(record.image, []).append(record)
-    asked = dict(islice(asked.items(), limit or None))
+    asked = asked_records(dataset, "val", limit)
     total = sum(map(len, asked.values()))
     if total < ANSWERS:
         raise DataError(
@@ -156,30 +151,24 @@ def _answers(model: Answerer, dataset: Dataset, batch: int, limit: int, progress
             f"{ANSWERS} or more"
         )
     if isinstance(model, LargeAnswerer):
-        return _large_answers(model, dataset, asked, batch, progress)
+        return _large_answers(model, asked_grids(model, dataset, asked, batch, progress))
     unk = model.tokenizer.unk
     novelty: Novelty | str | None = None
     names = [record.image for record in dataset.questions_of("train")]
     training = None if model.blind else _training(model, dataset, names, batch)
-    pooled, images, begin = list[torch.Tensor](), list(asked), 0
+    pooled = list[torch.Tensor]()
     logits: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     right: tuple[list[float], list[float]] = ([], [])
-    with bar("answers", progress) as update:
-        for grid in grids(model, dataset, images, batch):
-            some = images[begin : begin + len(grid.cells)]
-            begin += len(some)
-            pooled.append(grid.pooled.float().cpu())
-            records = [record for image in some for record in asked[image]]
-            owner = torch.tensor([n for n, image in enumerate(some) for _ in asked[image]])
-            whole = [model.read_question(record.question) for record in records]
-            hidden = [hide_a_word(q.ids, unk) for q in whole]
-            masked = [replace(q, ids=ids) for q, ids in zip(whole, hidden, strict=True)]
-            for questions, found, scores in zip((whole, masked), logits, right, strict=True):
-                found.append(model.logits(grid, questions, owner)[0])
-                said = [model.answers.answers[best] for best in found[-1].argmax(1).tolist()]
-                pairs = zip(records, said, strict=True)
-                scores += [answer_accuracy(record.answers, text) for record, text in pairs]
-            update(len(right[0]), total)
+    for grid, records, owner in asked_grids(model, dataset, asked, batch, progress):
+        pooled.append(grid.pooled.float().cpu())
+        whole = [model.read_question(record.question) for record in records]
+        hidden = [hide_a_word(q.ids, unk) for q in whole]
+        masked = [replace(q, ids=ids) for q, ids in zip(whole, hidden, strict=True)]
+        for questions, found, scores in zip((whole, masked), logits, right, strict=True):
+            found.append(model.logits(grid, questions, owner)[0])
+            said = [model.answers.answers[best] for best in found[-1].argmax(1).tolist()]
+            pairs = zip(records, said, strict=True)
+            scores += [answer_accuracy(record.answers, text) for record, text in pairs]
     if training is not None:
         novelty = fit_novelty(training, torch.cat(pooled))
     sure = likeliest(torch.cat(logits[0]), model.temperature, model.sigmoid)
@@ -191,26 +180,14 @@ def _answers(model: Answerer, dataset: Dataset, batch: int, limit: int, progress
 
 
 def _large_answers(
-    model: LargeAnswerer,
-    dataset: Dataset,
-    asked: Mapping[str, Sequence[QuestionRecord]],
-    batch: int,
-    progress: bool,
+    model: LargeAnswerer, asked: Iterable[tuple[Grid, list[QuestionRecord], torch.Tensor]]
 ) -> int:
     """Fit the temperature of the log-odds of written answers, and the bound to abstain below."""
-    sure, right, images, begin = list[float](), list[float](), list(asked), 0
-    with bar("answers", progress) as update:
-        for grid in grids(model, dataset, images, batch):
-            some = images[begin : begin + len(grid.cells)]
-            begin += len(some)
-            records = [record for image in some for record in asked[image]]
-            owner = torch.tensor([n for n, image in enumerate(some) for _ in asked[image]])
-            for record, answer in zip(
-                records, model.answer(grid, [r.question for r in records], owner), strict=True
-            ):
-                sure.append(answer.confidence)
-                right.append(answer_accuracy(record.answers, answer.text))
-            update(begin, len(images))
+    sure, right = list[float](), list[float]()
+    for grid, records, owner in asked:
+        told = model.answer(grid, [record.question for record in records], owner)
+        sure += [answer.confidence for answer in told]
+        right += [answer_accuracy(r.answers, x.text) for r, x in zip(records, told, strict=True)]
     p = np.array(sure).clip(1e-300, 1 - 1e-9)
     logits = model.temperature * (np.log(p) - np.log1p(-p))[:, None]
     model.temperature = fit_temperature(logits, right, sigmoid=True)

@@ -15,9 +15,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -39,12 +40,13 @@ from ..metrics import (
     split,
 )
 from ..models.folder import KINDS, fetch, is_pair, read_config
-from ..models.large import is_large
+from ..models.large import VQA, is_large, takes_prompt
 from ..pictures import NamedBytes
 from ..process import bar, keep_memory, peak_memory
-from .evaluate import scored_records, with_references
+from .evaluate import asked_records, scored_records
 from .figures import compare as compare_texts
 from .figures import references_of
+from .large import LargeAnswerer
 from .load import load_answerer, load_captioner
 from .predict import check_members
 from .results import Answer, Caption
@@ -57,38 +59,22 @@ Told = Caption | Answer | str  # a text is the error instead
 
 
 class Case(NamedTuple):
-    """A picture and what is asked about it.
-
-    Attributes:
-        name: of the picture.
-        content: a path or the bytes of a file, or why it cannot be had.
-        questions: about it; none for a caption.
-        records: with references; one, or one a question.
-    """
+    """A picture and what is asked about it: no questions for a caption; one record, or one each."""
 
     name: str
-    content: NamedBytes | str | ImageError
+    content: NamedBytes | str | ImageError  # a path, the bytes of a file, or why there are none
     questions: tuple[str, ...] = ()
     records: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True)
 class Work:
-    """What each model does.
-
-    Attributes:
-        parts: cases, and sources of pictures.
-        answers: whether it is asked, not told.
-        questions: about each picture of a source.
-        limit: pictures in all; 0 for no limit.
-        options: of decoding.
-        how: options of ``gazetell.load``.
-        progress: show a progress bar.
-    """
+    """What each model does, by the arguments of ``compare``; ``kind`` as of a model folder."""
 
     parts: Sequence[Source | Case]
-    answers: bool = False
-    questions: tuple[str, ...] = ()
+    kind: str = "captioner"
+    questions: tuple[str, ...] = ()  # about each picture of a source
+    listed: Sequence[str] | None = None
     limit: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     how: Mapping[str, Any] = field(default_factory=dict)
@@ -96,34 +82,25 @@ class Work:
 
     def cases(self) -> Iterator[Case]:
         """All pictures, the same whenever they are asked for."""
-        return islice(self._all(), self.limit or None)
 
-    def _all(self) -> Iterator[Case]:
-        for part in self.parts:
+        def of(part: Source | Case) -> Iterable[Case]:
             if isinstance(part, Case):
-                yield part
-                continue
-            for block in part.blocks:
-                for item in part.reader(block):
-                    yield Case(item.name, item.content, self.questions)
+                return [part]
+            items = (item for block in part.blocks for item in part.reader(block))
+            return (Case(item.name, item.content, self.questions) for item in items)
+
+        return islice(chain.from_iterable(map(of, self.parts)), self.limit or None)
 
 
 @dataclass
 class Column:
-    """What one model told, and what it cost.
+    """What one model told, a result or an error for each row, and what it cost.
 
-    Attributes:
-        model: its name as it was given.
-        told: a result or an error for each row.
-        cpu_ms: processor time a picture, of all threads together; the median of all but the first.
-        ms: the time that passed, likewise.
-        peak: bytes in memory at most, Python and the libraries included; None where the model had
-            no process of its own.
-        own: those beyond what Python and the libraries took before it was loaded.
-        gpu: bytes of a GPU's memory at most; None without one.
-        error: why the model told nothing at all.
-        notes: warnings, a line each.
-        metrics: where there are references, of the rows that every model told something of.
+    ``cpu_ms``, the processor time of all threads together, and ``ms``, the time that passed, are
+    medians over all pictures but the first. Bytes at most: ``peak`` in memory, Python and the
+    libraries included (None where the model had no process of its own), ``own`` of them beyond
+    what was there before it was loaded, ``gpu`` in a GPU's memory. ``error`` says why it told
+    nothing at all. ``metrics`` are of the rows of which every model told something.
     """
 
     model: str
@@ -140,13 +117,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two models agree.
+    """How far two models agree: the mean over the rows that both told something of, in [0, 1].
 
-    Attributes:
-        models: their names.
-        value: mean over the rows, in [0, 1]; see the module.
-        equal: share of rows with the same words.
-        rows: that both told something of.
+    ``equal`` is the share of those with the same words.
     """
 
     models: tuple[str, str]
@@ -157,48 +130,34 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several models on the same pictures.
-
-    Attributes:
-        work: what was done.
-        rows: of each caption or answer its picture's name, the question ("" for none) and the
-            record (None without references).
-        columns: one a model.
-        agreements: of each pair of models that told something of the same picture.
-        apart: of each row the mean disagreement of the pairs, 0 to 1.
-        differences: of the metrics of two models, where there are references, by their names.
-        failed: one line for each picture or model that failed.
-    """
+    """Several models on the same pictures."""
 
     work: Work
-    rows: Sequence[tuple[str, str, Record | None]]
-    columns: Sequence[Column]
-    agreements: Sequence[Agreement]
-    apart: Sequence[float]
-    differences: Mapping[tuple[str, str], dict[str, Difference]]
-    failed: Sequence[str]
+    rows: Sequence[tuple[str, str, Record | None]]  # picture, question or "", what people said
+    columns: Sequence[Column]  # one a model
+    agreements: Sequence[Agreement]  # of pairs that told something of the same picture
+    apart: Sequence[float]  # of each row the mean disagreement of the pairs, 0 to 1
+    differences: Mapping[tuple[str, str], dict[str, Difference]]  # of metrics, by two models
+    failed: Sequence[str]  # a line for each picture or model
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        models = [
-            {k: v for k, v in vars(column).items() if k not in ("told", "notes")}
-            for column in self.columns
-        ]
         pictures = []
         for n, (name, question, record) in enumerate(self.rows):
             row: dict[str, Any] = {"picture": name} | ({"question": question} if question else {})
             if record is not None:
                 row["references"] = list(references_of(record))
-            told = {column.model: column.told[n] for column in self.columns}
-            pictures.append(row | {"told": {name: _plain(one) for name, one in told.items()}})
-        differences = [
-            {"models": pair, "metrics": {name: asdict(one) for name, one in found.items()}}
-            for pair, found in self.differences.items()
-        ]
+            told = ((c.model, c.told[n]) for c in self.columns)
+            row["told"] = {k: {"error": x} if isinstance(x, str) else x.to_dict() for k, x in told}
+            pictures.append(row)
+        about = [vars(column).items() for column in self.columns]
         return {
-            "models": models,
+            "models": [{k: v for k, v in x if k not in ("told", "notes")} for x in about],
             "agreement": [asdict(one) for one in self.agreements],
-            "differences": differences,
+            "differences": [
+                {"models": pair, "metrics": {name: asdict(one) for name, one in found.items()}}
+                for pair, found in self.differences.items()
+            ],
             "pictures": pictures,
             "failed": list(self.failed),
         }
@@ -207,13 +166,12 @@ class Comparison:
         """A table with a row a model: its costs and metrics."""
         metrics = [name for name in MAIN if any(name in c.metrics for c in self.columns)]
         gpu = any(column.gpu is not None for column in self.columns)
-        heads = ["model", "CPU ms", "ms", "peak MB", "of the model"]
-        heads += ["GPU MB"] * gpu + [TITLES[name] for name in metrics] + ["failed"]
-        rows = [heads]
+        heads = ["model", "CPU ms", "ms", "peak MB", "of the model", *["GPU MB"] * gpu]
+        rows = [[*heads, *(TITLES[name] for name in metrics), "failed"]]
         for column in self.columns:
             memory = [column.peak, column.own] + [column.gpu] * gpu
-            cells = [_figure(column.cpu_ms), _figure(column.ms)]
-            cells += [_figure(None if x is None else x / 1e6) for x in memory]
+            costs = [column.cpu_ms, column.ms, *(x and x / 1e6 for x in memory)]
+            cells = ["-" if x is None else f"{x:,.{int(x < 100)}f}" for x in costs]
             cells += [points(name, column.metrics.get(name)) for name in metrics]
             failed = sum(isinstance(one, str) for one in column.told)
             rows.append([column.model, *cells, str(failed)])
@@ -221,12 +179,12 @@ class Comparison:
 
     def agreement_lines(self) -> list[str]:
         """How far each pair of models agrees, a line each."""
-        lines = []
-        for one in self.agreements:
-            equal = f"the same in {round(one.equal * one.rows)} of {one.rows}"
-            rouge = "" if self.answers else f"ROUGE-L {100 * one.value:.1f}, "
-            lines.append(f"{' and '.join(one.models)}: {rouge}{equal}")
-        return lines
+        return [
+            f"{' and '.join(one.models)}: "
+            + ("" if self.answers else f"ROUGE-L {100 * one.value:.1f}, ")
+            + f"the same in {round(one.equal * one.rows)} of {one.rows}"
+            for one in self.agreements
+        ]
 
     def difference_rows(self) -> list[list[str]]:
         """A table of the differences of the main metrics; a head alone without any."""
@@ -247,7 +205,7 @@ class Comparison:
     @property
     def answers(self) -> bool:
         """Whether it is answers that were compared."""
-        return self.work.answers
+        return self.work.kind == "answerer"
 
 
 def compare(
@@ -256,6 +214,7 @@ def compare(
     *,
     split: str | None = None,
     questions: Sequence[str] = (),
+    listed: Sequence[str] | None = None,
     column: str | None = None,
     limit: int = 0,
     how: Mapping[str, Any] | None = None,
@@ -270,9 +229,10 @@ def compare(
         pictures: files, and what ``open_source`` reads; or one prepared dataset.
         split: of the dataset; ``test`` if not given.
         questions: that are asked about each picture, instead of captions.
+        listed: answers among which large models choose.
         column: of Parquet.
         limit: only the first so many pictures; 0 for all.
-        how: options of ``gazetell.load``.
+        how: options of ``gazetell.load``; ``prompt`` is of the large models that take one.
         alone: each model in a process of its own; else in this one, and no memory is measured.
         progress: show a progress bar for each model.
         options: of decoding captions.
@@ -280,17 +240,21 @@ def compare(
     Raises:
         UsageError: fewer than two models, one that is given twice or cannot do it, an option
             without effect.
-        DataError: a split without references.
-        ImageError: no pictures.
-        ModelError: no model told anything.
+        GazetellError: no pictures, a split without references, no model told anything.
     """
     if limit < 0:
         raise UsageError(f"limit {limit}: expected 0 or more")
-    kinds = _check_models(models)
-    parts, answers = _parts(kinds, [os.fspath(x) for x in pictures], split, questions, column)
-    if answers and options:
+    kinds, folders = _check_models(models)
+    parts, kind = _parts(kinds, [os.fspath(x) for x in pictures], split, questions, column)
+    if kind == "answerer" and options:
         raise UsageError(f"{next(iter(options))}: has no effect on answers")
-    work = Work(parts, answers, tuple(questions), limit, options, how or {}, progress)
+    how = dict(how or {})
+    if (prompt := how.get("prompt")) is not None:
+        _effect("prompt", models, {x for x in models if takes_prompt(folders[x])})
+    if listed is not None:
+        large = {x for x in models if is_large(folders[x]) and kind == "answerer"}
+        _effect("answers", models, large)
+    work = Work(parts, kind, tuple(questions), listed, limit, options, how, progress)
     rows = [
         (case.name, question, case.records[n] if case.records else None)
         for case in work.cases()
@@ -300,36 +264,48 @@ def compare(
         raise ImageError(f"{pictures[0]}: no pictures there")
     columns = []
     for model in models:
-        columns.append(_alone(model, work) if alone else _column(model, work))
+        own = work
+        if prompt is not None and not takes_prompt(folders[model]):
+            own = replace(work, how=how | {"prompt": None})
+        columns.append(_alone(model, own) if alone else _column(model, own))
         for note in columns[-1].notes:
             log.warning("%s: %s", model, note)
         if columns[-1].error:
             columns[-1].told = [columns[-1].error] * len(rows)
     if all(column.error for column in columns):
         raise ModelError(f"{columns[0].model}: {columns[0].error}")
-    agreements, apart = _agreements(columns, answers, len(rows))
-    differences = _measure(columns, [record for *_, record in rows], answers)
+    agreements, apart = _agreements(columns, kind == "answerer", len(rows))
+    differences = _measure(columns, [record for *_, record in rows], kind == "answerer")
     return Comparison(work, rows, columns, agreements, apart, differences, _failed(columns))
 
 
-def _check_models(models: Sequence[str]) -> dict[str, set[str]]:
-    """The kinds of each model."""
+def _effect(option: str, models: Sequence[str], some: Collection[str]) -> None:
+    """Refuse an option that none of the models takes; say which do not."""
+    others = ", ".join(name for name in models if name not in some)
+    if not some:
+        raise UsageError(f"{option}: has no effect on {others}")
+    if others:
+        log.warning("--%s: has no effect on %s", option, others)
+
+
+def _check_models(models: Sequence[str]) -> tuple[dict[str, set[str]], dict[str, Path]]:
+    """The kinds of each model, and its folder."""
     if len(models) < 2:
         raise UsageError("model: expected two models or more to compare")
     check_members(models)
-    folders: dict[str, str] = {}
-    kinds = {}
+    kinds, folders = dict[str, set[str]](), dict[str, Path]()
     for name in models:
-        folder = fetch(name)
-        if (first := folders.setdefault(os.path.realpath(folder), name)) != name:
+        folder = fetch(name).resolve()
+        if first := next((x for x, other in folders.items() if other == folder), None):
             raise UsageError(f"model {name}: is the same as {first}; expected different ones")
+        folders[name] = folder
         if is_large(folder):
             # What it does with a question shows when it is loaded.
-            named = str(read_json(folder / "config.json").get("architectures"))
-            kinds[name] = {"answerer"} if "QuestionAnswering" in named else set(KINDS)
+            asked = VQA in (read_json(folder / "config.json").get("architectures") or ())
+            kinds[name] = {"answerer"} if asked else set(KINDS)
         else:
             kinds[name] = set(KINDS) if is_pair(folder) else {read_config(folder)["kind"]}
-    return kinds
+    return kinds, folders
 
 
 def _parts(
@@ -338,49 +314,39 @@ def _parts(
     split: str | None,
     questions: Sequence[str],
     column: str | None,
-) -> tuple[list[Source | Case], bool]:
-    """What is to be done, and whether it is answering."""
-
-    def check(kind: str, otherwise: str) -> None:
-        for name, can in kinds.items():
-            if kind not in can:
-                raise UsageError(f"model {name}: does not do this; expected {otherwise}")
-
+) -> tuple[Sequence[Source | Case], str]:
+    """What is to be done, and by which kind of model."""
     sets = [name for name in pictures if (Path(name) / "dataset.json").is_file()]
+    kind = "answerer" if questions else "captioner"
+    if sets:
+        if len(pictures) > 1:
+            raise UsageError(f"{sets[0]}: is a prepared dataset; expected nothing beside it")
+        for option, value in (("column", column), ("question", questions or None)):
+            if value is not None:
+                raise UsageError(f"{option}: has no effect on a prepared dataset")
+        dataset, chosen = Dataset.open(sets[0]), split or "test"
+        tells = all("captioner" in can for can in kinds.values())
+        if not (dataset.captions and (tells or not dataset.questions)):
+            kind = "answerer"
+    elif split is not None:
+        raise UsageError(f"split {split}: has no effect on pictures without references")
+    expected = "a model that captions" + ("" if sets else ", or questions")
+    expected = expected if kind == "captioner" else "a model that answers questions"
+    if unable := next((name for name, can in kinds.items() if kind not in can), None):
+        raise UsageError(f"model {unable}: does not do this; expected {expected}")
     if not sets:
-        if split is not None:
-            raise UsageError(f"split {split}: has no effect on pictures without references")
-        check(
-            *("answerer", "a model that answers questions")
-            if questions
-            else ("captioner", "a model that captions, or questions")
-        )
-        parts: list[Source | Case] = []
-        for name in pictures:
-            if os.path.isfile(name) and not name.lower().endswith((*TARS, ".parquet")):
-                parts.append(Case(name, name, tuple(questions)))
-            else:
-                parts.append(open_source(name, column))
-        return parts, bool(questions)
-    if len(pictures) > 1:
-        raise UsageError(f"{sets[0]}: is a prepared dataset; expected nothing beside it")
-    for name, value in (("column", column), ("question", questions or None)):
-        if value is not None:
-            raise UsageError(f"{name}: has no effect on a prepared dataset")
-    dataset, chosen = Dataset.open(sets[0]), split or "test"
-    tells = all("captioner" in can for can in kinds.values())
-    if dataset.captions and (tells or not dataset.questions):
-        check("captioner", "a model that captions")
+        own = [os.path.isfile(x) and not x.lower().endswith((*TARS, ".parquet")) for x in pictures]
+        return [
+            Case(name, name, tuple(questions)) if one else open_source(name, column)
+            for name, one in zip(pictures, own, strict=True)
+        ], kind
+    if kind == "captioner":
         told = scored_records(dataset, chosen)
-        return [Case(r.image, str(dataset.path(r)), (), (r,)) for r in told], False
-    check("answerer", "a model that answers questions")
-    asked: dict[str, list[QuestionRecord]] = {}
-    for record in with_references(dataset, chosen, dataset.questions_of(chosen)):
-        asked.setdefault(record.image, []).append(record)
+        return [Case(r.image, str(dataset.path(r)), (), (r,)) for r in told], kind
     return [
         Case(image, str(dataset.path(some[0])), tuple(r.question for r in some), tuple(some))
-        for image, some in asked.items()
-    ], True
+        for image, some in asked_records(dataset, chosen).items()
+    ], kind
 
 
 # One model's work
@@ -413,26 +379,18 @@ def _alone(model: str, work: Work) -> Column:
     return found
 
 
-class _Notes(logging.Handler):
-    """Keeps warnings, each once."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: dict[str, None] = {}
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines[" ".join(record.getMessage().split())] = None
-
-
 def _send_column(send: Any, model: str, work: Work) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     keep_memory()
-    logger, notes, before = logging.getLogger("gazetell"), _Notes(), peak_memory()
-    logger.addHandler(notes)
+    notes, before = BufferingHandler(10**6), peak_memory()
+    notes.setLevel(logging.WARNING)
+    logging.getLogger("gazetell").addHandler(notes)
     try:
         found: Any = _column(model, work)
-        found.peak, found.notes = peak_memory(), list(notes.lines)
+        found.peak = peak_memory()
         found.own = found.peak - before
+        lines = (" ".join(record.getMessage().split()) for record in notes.buffer)
+        found.notes = list(dict.fromkeys(lines))
     except UsageError as error:
         found = error
     send.send(found)
@@ -446,8 +404,10 @@ def _column(name: str, work: Work) -> Column:
     """
     found, cpu, wall = Column(name), list[float](), list[float]()
     try:
-        opened = load_answerer if work.answers else load_captioner
+        opened = load_captioner if work.kind == "captioner" else load_answerer
         model: Any = opened(name, **work.how)
+        if isinstance(model, LargeAnswerer):
+            model = LargeAnswerer(model.network, work.listed)
         total = sum(1 for _ in work.cases()) if work.progress else 0
         with bar(name, work.progress) as update:
             for number, case in enumerate(work.cases(), 1):
@@ -502,12 +462,10 @@ def _failed(columns: Sequence[Column]) -> list[str]:
     """One line for each model or picture that failed."""
     models: dict[str, list[str]] = {}
     for column in columns:
-        errors = [one for one in column.told if isinstance(one, str)]
-        for error in dict.fromkeys(errors):
+        for error in dict.fromkeys(one for one in column.told if isinstance(one, str)):
             models.setdefault(error, []).append(column.model)
-    every = len(columns)
     return [
-        error if len(names) == every else f"{', '.join(names)}: {error}"
+        error if len(names) == len(columns) else f"{', '.join(names)}: {error}"
         for error, names in models.items()
     ]
 
@@ -519,13 +477,13 @@ def _agreements(
     found, apart = [], [list[float]() for _ in range(rows)]
     for first, second in combinations(columns, 2):
         values, equal = list[float](), 0
-        for n, (one, other) in enumerate(zip(first.told, second.told, strict=True)):
+        for one, other, distances in zip(first.told, second.told, apart, strict=True):
             if isinstance(one, str) or isinstance(other, str):
                 continue
             value, same = agreement(one.text, other.text, answers)
             values.append(value)
             equal += same
-            apart[n].append(1 - value)
+            distances.append(1 - value)
         if values:
             pair = first.model, second.model
             found.append(Agreement(pair, fmean(values), equal / len(values), len(values)))
@@ -545,34 +503,29 @@ def _measure(
     columns: Sequence[Column], records: Sequence[Record | None], answers: bool
 ) -> dict[tuple[str, str], dict[str, Difference]]:
     """Put the metrics into the columns; and the bootstrap of each pair of models."""
-    working = [column for column in columns if not column.error]
-    rows = [
-        (record, [column.told[n] for column in working])
-        for n, record in enumerate(records)
-        if record is not None
-    ]
-    whole = [(r, told) for r, told in rows if not any(isinstance(x, str) for x in told)]
-    if not rows:
+    if not records or records[0] is None:
         return {}
-    if len(whole) < len(rows):
-        log.warning(f"metrics leave out what a model failed at: {len(rows) - len(whole)}")
+    working = [column for column in columns if not column.error]
+    told = list(zip(*(column.told for column in working), strict=True))
+    whole = [n for n, row in enumerate(told) if not any(isinstance(x, str) for x in row)]
+    if len(whole) < len(records):
+        log.warning(f"metrics leave out what a model failed at: {len(records) - len(whole)}")
     if not whole:
         return {}
-    wanted: Any = [record for record, _ in whole]
+    wanted: Any = [records[n] for n in whole]
     references = {record.id: references_of(record) for record in wanted}
     said: dict[str, dict[str, str]] = {}
-    problem = None if answers else cider_problem(references)
-    for place, column in enumerate(working):
-        texts = {r.id: told[place].text for r, told in whole}  # type: ignore[union-attr]
+    if problem := None if answers else cider_problem(references):
+        log.warning("CIDEr says nothing here: %s", problem)
+    for column in working:
+        some: Any = [column.told[n] for n in whole]
+        texts = {r.id: one.text for r, one in zip(wanted, some, strict=True)}
         said[column.model] = texts
         if answers:
             column.metrics = {"accuracy": score_answers(references, texts)["accuracy"]}
         else:
             column.metrics = score_captions(references, texts)
-            if problem:
-                column.metrics |= {"cider": None, "cider_d": None}
-    if problem:
-        log.warning("CIDEr says nothing here: %s", problem)
+            column.metrics |= {"cider": None, "cider_d": None} if problem else {}
     if len(whole) < 2:
         log.warning("no bootstrap: it needs two pictures or questions with references")
         return {}
@@ -580,11 +533,3 @@ def _measure(
         pair: compare_texts(wanted, *(said[name] for name in pair))
         for pair in combinations(said, 2)
     }
-
-
-def _plain(told: Told) -> dict[str, Any]:
-    return {"error": told} if isinstance(told, str) else told.to_dict()
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

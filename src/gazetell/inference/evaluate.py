@@ -12,8 +12,9 @@ says why.
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -288,6 +289,31 @@ def scored_records(dataset: Dataset, split: str, limit: int = 0) -> list[Caption
     return with_references(dataset, split, dataset.split(split))[: limit or None]
 
 
+def asked_records(dataset: Dataset, split: str, limit: int = 0) -> dict[str, list[QuestionRecord]]:
+    """The questions with answers about each of a split's first pictures; DataError without any."""
+    asked: dict[str, list[QuestionRecord]] = {}
+    for record in with_references(dataset, split, dataset.questions_of(split)):
+        asked.setdefault(record.image, []).append(record)
+    return dict(islice(asked.items(), limit or None))
+
+
+def asked_grids(
+    model: Answerer,
+    dataset: Dataset,
+    asked: Mapping[str, Sequence[QuestionRecord]],
+    batch: int,
+    progress: bool,
+) -> Iterator[tuple[Grid, list[QuestionRecord], torch.Tensor]]:
+    """Grids of pictures, the questions about them, and which picture (N,) each is about."""
+    rest, total, done = iter(asked.values()), sum(map(len, asked.values())), 0
+    with bar("answers", progress) as update:
+        for grid in grids(model, dataset, list(asked), batch):
+            some = list(islice(rest, len(grid.cells)))
+            owner = torch.tensor([n for n, records in enumerate(some) for _ in records])
+            yield grid, [record for records in some for record in records], owner
+            update(done := done + len(owner), total)
+
+
 def _no_pointing(
     model: Captioner | Answerer, pointed: object, unnamed: str, boxes: bool
 ) -> str | None:
@@ -365,11 +391,8 @@ def evaluate_answers(
     check_bound(abstain_below)
     bound = model.abstain_below if abstain_below is None else abstain_below
     dataset = opened(dataset, batch, limit)
-    asked: dict[str, list[QuestionRecord]] = {}
-    for record in with_references(dataset, split, dataset.questions_of(split)):
-        asked.setdefault(record.image, []).append(record)
-    images = list(asked)[: limit or None]
-    records = [record for image in images for record in asked[image]]
+    asked = asked_records(dataset, split, limit)
+    records = [record for some in asked.values() for record in some]
     if question_only is not None and len(records) < 2:
         raise DataError(
             f"{dataset.folder}: split {split!r} has one answered question; a comparison with a "
@@ -378,25 +401,19 @@ def evaluate_answers(
     answers: list[Answer] = []
     gazes: list[tuple[np.ndarray, View, Sequence[Box]]] = []  # (P, height, width)
     changed = _Evidence(model)
-    seconds, first = 0.0, 0
-    with bar("answers", progress) as update:
-        for grid in grids(model, dataset, images, batch):
-            some = images[first : first + len(grid.cells)]
-            first += len(some)
-            now = [record for image in some for record in asked[image]]
-            questions = [model.read_question(record.question) for record in now]
-            owner = torch.tensor([n for n, image in enumerate(some) for _ in asked[image]])
-            began = time.perf_counter()
-            batch_answers = model.answer(grid, questions, owner, abstain_below=bound)
-            seconds += time.perf_counter() - began
-            if evidence:
-                changed.ask(grid, questions, owner)
-            for record, answer in zip(now, batch_answers, strict=True):
-                if answer.attention is not None and record.boxes and not model.blind:
-                    view = model.view(dataset.path(record))
-                    gazes.append((answer.attention, view, record.boxes))
-                answers.append(replace(answer, attention=None))
-            update(len(answers), len(records))
+    seconds = 0.0
+    for grid, now, owner in asked_grids(model, dataset, asked, batch, progress):
+        questions = [model.read_question(record.question) for record in now]
+        began = time.perf_counter()
+        batch_answers = model.answer(grid, questions, owner, abstain_below=bound)
+        seconds += time.perf_counter() - began
+        if evidence:
+            changed.ask(grid, questions, owner)
+        for record, answer in zip(now, batch_answers, strict=True):
+            if answer.attention is not None and record.boxes and not model.blind:
+                view = model.view(dataset.path(record))
+                gazes.append((answer.attention, view, record.boxes))
+            answers.append(replace(answer, attention=None))
     references = {record.id: record.answers for record in records}
     predictions = _texts(records, [answer.text for answer in answers])
     scores = list(answer_scores(references, predictions).values())
@@ -414,7 +431,7 @@ def evaluate_answers(
     if split == "val" and model.temperature != 1:
         logger.warning("the temperature was fitted on val: its calibration error is too good")
     training = [r for r in dataset.questions if r.split == "train" and r.answers]
-    one = evidence and len(images) == 1
+    one = evidence and len(asked) == 1
     passes = range(len(gazes[0][0]) if gazes else 0)
     pointed = [pointing((gaze[p], *rest) for gaze, *rest in gazes) for p in passes]
     not_measured = {
@@ -437,7 +454,7 @@ def evaluate_answers(
         "split": split,
         "fit": model.encoder.config.fit,
         "questions": len(records),
-        "pictures": len(images),
+        "pictures": len(asked),
         "temperature": model.temperature,
         "selective": _selective(sure, scores, bound),
         "bias": bias(training, records, model.answers),

@@ -8,11 +8,11 @@ An answer's confidence, with p the probability of its sequence and a temperature
 calibration was kept, is ``sigmoid(log(p / (1 - p)) / temperature)``, which is p at 1; of a given
 list of answers ``softmax(log p / temperature)``.
 
-Shapes: ``N`` questions, ``T`` words, ``t`` tokens of a word, ``R`` patches.
+Shapes: ``N`` questions, ``T`` words, ``t`` tokens of all, ``R`` patches.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,14 +23,14 @@ from ..data.answers import AnswerVocabulary
 from ..data.text import Question
 from ..errors import ImageError, UsageError
 from ..features import Model
-from ..models.confidence import Confidence, judge
+from ..models.confidence import Confidence
 from ..models.decoding import Decoded, DecodingOptions
 from ..models.encoders import Grid
 from ..models.large import USUAL, WORD, Network, Pictures
 from ..models.weights import shown_name
 from ..pictures import LoadedPicture
-from .predict import Answerer, Captioner
-from .results import TOP, Answer, Caption
+from .predict import Answerer, Captioner, Found
+from .results import TOP, Caption
 
 log = logging.getLogger(__name__)
 LISTED = 64  # answers of a list at a time
@@ -52,27 +52,24 @@ class Large(Model):
             fingerprint=lambda: network.fingerprint,
         )
         self.own_fit, self.architecture = sight.fit, type(network.model).__name__
-        self.tokenizer: Any = network
-        self.attentive = all(sight.patches)
+        self.attentive = sight.patches > 0
         self.about = {"model": network.name}
         self.name = shown_name(network.name)
 
     def see(self, loaded: Sequence[LoadedPicture | ImageError]) -> Grid:
         """The pictures themselves."""
-        arrays = []
+        arrays: Any = []
         for picture in loaded:
             if isinstance(picture, ImageError):
                 raise picture
             arrays.append(picture.pixels)
-        return Pictures.of_arrays(arrays)
+        return Pictures(arrays, torch.empty(len(arrays), 0), 0, 0)
 
-    def maps(self, groups: Sequence[Any]) -> np.ndarray | None:
-        """Attention (T, height, width) of words, from the maps (t, R) of the tokens of each."""
-        if not self.attentive:
-            return None
-        means = [np.asarray(group, np.float32).mean(0) for group in groups]
-        scaled = [mean / max(float(mean.sum()), 1e-12) for mean in means]
-        return np.array(scaled, np.float32).reshape(-1, *self.network.sight.patches)
+    def maps(self, attention: Any, groups: Sequence[Any]) -> np.ndarray | None:
+        """The attention (T, height, width) of words, from that of tokens (t, R) in groups."""
+        side = self.network.sight.patches
+        rows = [np.asarray(attention[group]).mean(0) for group in groups] if side else []
+        return np.array(rows, np.float32).reshape(-1, side, side) if side else None
 
 
 class LargeCaptioner(Large, Captioner):
@@ -80,7 +77,8 @@ class LargeCaptioner(Large, Captioner):
 
     def __init__(self, network: Network) -> None:
         self.take(network)
-        self.members, self.decoding = 1, network.decoding
+        self.members, self.decoding, asked = 1, network.decoding, network.prompt
+        self.tokenizer = SimpleNamespace(decode=lambda tokens: network.worded(tokens, asked)[0])
         kept = network.kept.get("confidence")
         self.confidence = Confidence.from_dict(kept) if kept else None
 
@@ -96,32 +94,18 @@ class LargeCaptioner(Large, Captioner):
         """Texts in lower case, without marks of punctuation."""
         return [" ".join(WORD.findall(text.lower())) for text in texts]
 
-    def said(self, tokens: Sequence[int]) -> str:
-        """The text of a caption's tokens, without the prompt that it may repeat."""
-        return self.network.worded(tokens, self.network.prompt)[0]
+    def decode_best(self, *given: Any, **more: Any) -> list[list[Caption]]:
+        """As ``Captioner.decode_best``; tokens that differ may read alike, and then count once."""
+        told = super().decode_best(*given, **more)
+        return [
+            [x for n, x in enumerate(best) if x.text not in [y.text for y in best[:n]]]
+            for best in told
+        ]
 
-    def decode_best(
-        self,
-        grid: Grid,
-        options: DecodingOptions,
-        count: int,
-        positions: Sequence[int] | None = None,
-    ) -> list[list[Caption]]:
-        """As ``Captioner.decode_best``."""
-
-        def caption(one: Decoded) -> Caption:
-            text, words, groups = self.network.worded(one.tokens, self.network.prompt)
-            rows = [one.attention[group] for group in groups if self.attentive]
-            sure = judge(one, (), self.confidence, None)
-            return Caption(text, words, self.maps(rows), one.log_prob, one.ended, *sure)
-
-        told = []
-        for best in self.search(grid, options, count, positions):
-            different: dict[str, Caption] = {}
-            for one in map(caption, best):
-                different.setdefault(one.text, one)  # tokens that differ may read alike
-            told.append(list(different.values()))
-        return told
+    def worded(self, one: Decoded, grid: Grid) -> tuple[str, list[str], np.ndarray | None]:
+        """As ``Captioner.worded``."""
+        text, words, groups = self.network.worded(one.tokens, self.network.prompt)
+        return text, words, self.maps(one.attention, groups)
 
     def search(
         self,
@@ -131,16 +115,14 @@ class LargeCaptioner(Large, Captioner):
         positions: Sequence[int] | None = None,
     ) -> list[list[Decoded]]:
         """What ``decode_best`` makes captions of; draws depend on seed and position alone."""
-        how: dict[str, Any] = {"num_beams": options.beam, "do_sample": options.sample}
+        how = {name: getattr(options, name) for name in ("temperature", "top_k", "top_p")}
+        how |= {"num_beams": options.beam, "do_sample": options.sample}
         how |= {"no_repeat_ngram_size": options.no_repeat_ngram}
-        how |= {"min_new_tokens": options.min_length} if options.min_length else {}
-        how |= {"length_penalty": options.length_penalty} if options.beam > 1 else {}
+        how |= {"min_new_tokens": options.min_length, "length_penalty": options.length_penalty}
         texts, limit = [self.network.prompt] * len(grid.cells), options.max_length
         pictures: Any = grid.cells
         if not options.sample:
             return self.network.tell(pictures, texts, limit, count, **how)
-        for name in ("temperature", "top_k", "top_p"):
-            how[name] = getattr(options, name)
         drawn = []
         for n, position in enumerate(positions or range(len(pictures))):
             with torch.random.fork_rng():
@@ -179,60 +161,50 @@ class LargeAnswerer(Large, Answerer):
             raise UsageError(f"question {text!r:.60}: {mark} is a mark of the model's own")
         return Question(text, [], [])
 
-    def answer(
-        self,
-        grid: Grid,
-        questions: Sequence[str | Question],
-        owner: torch.Tensor,
-        *,
-        abstain_below: float | None = None,
-        evidence: bool = False,
-    ) -> list[Answer]:
-        """As ``Answerer.answer``."""
-        asked = [q if isinstance(q, Question) else self.read_question(q) for q in questions]
-        texts = [self.network.question.format(question.text) for question in asked]
-        pictures: Any = [grid.cells[n] for n in owner.tolist()]
-        limit = self.network.decoding.max_length
+    def search(
+        self, grid: Grid, asked: Sequence[Question], owner: torch.Tensor, evidence: bool
+    ) -> Iterator[Found]:
+        """As ``Answerer.search``."""
+        network, listed = self.network, list[list[int]]()
         if self.answers:
-            found = self._rank(pictures, texts, self.answers.answers)
-        else:
-            how: dict[str, Any] = {"num_beams": self.beam, "do_sample": False}
-            found = self.network.tell(pictures, texts, limit, self.beam, **how)
-            if cut := sum(not best[0].ended for best in found):
-                log.warning("%s: answers cut at %d tokens: %d", self.network.name, limit, cut)
-        shares = [self._shares(best) for best in found]
-        best = [int(np.argmax(row)) for row in shares]
-        plain: list[float | None] = [None] * len(asked)
+            read = network.words(list(self.answers.answers), add_special_tokens=False)
+            listed = [[*row, network.ends[0]] for row in read.input_ids]
+        texts = [network.question.format(question.text) for question in asked]
+        pictures: Any = [grid.cells[n] for n in owner.tolist()]
+        told = self._told(pictures, texts, [listed] * len(texts))
+        best = [int(np.argmax(self._shares(rows))) for rows in told]
+        without: list[float | None] = [None] * len(texts)
         if evidence:
-            grey: Any = list(self.blank.cells) * len(asked)
-            if self.answers:
-                again = self._rank(grey, texts, self.answers.answers)
-            else:
-                likeliest = [row[n] for row, n in zip(found, best, strict=True)]
-                first = [[*one.tokens, self.network.ends[0]] for one in likeliest]
-                again = self.network.tell(grey, texts, limit, 1, first)
-            places = best if self.answers else [0] * len(asked)
-            plain = [float(self._shares(x)[n]) for x, n in zip(again, places, strict=True)]
-        bound = self.abstain_below if abstain_below is None else abstain_below
-        answers = []
-        for question, rows, likely, without in zip(asked, found, shares, plain, strict=True):
-            top: dict[str, float] = {}
-            for n in np.argsort(-likely, kind="stable")[:TOP]:
-                text = self.network.worded(rows[n].tokens, question.text)[0]
-                top[text] = top.get(text, 0.0) + float(likely[n])
-            ((text, sure), *_), maps = list(top.items()), rows[int(np.argmax(likely))].attention
-            answers.append(
-                Answer(
-                    question.text,
-                    text,
-                    sure,
-                    list(top.items()),
-                    self.maps([] if maps is None else [maps]),
-                    abstained=sure < bound,
-                    without_picture=without,
-                )
-            )
-        return answers
+            grey: Any = list(self.blank.cells) * len(texts)
+            own = [[*rows[n].tokens, network.ends[0]] for rows, n in zip(told, best, strict=True)]
+            again = self._told(grey, texts, [listed or [row] for row in own])
+            places = best if listed else [0] * len(texts)
+            without = [float(self._shares(x)[n]) for x, n in zip(again, places, strict=True)]
+        for question, rows, place, plain in zip(asked, told, best, without, strict=True):
+            shares, top = self._shares(rows), dict[str, float]()
+            for n in np.argsort(-shares, kind="stable")[:TOP]:
+                text = network.worded(rows[n].tokens, question.text)[0]
+                top[text] = top.get(text, 0.0) + float(shares[n])  # tokens may read alike
+            attention = rows[place].attention
+            yield list(top.items()), self.maps(attention, [slice(None)]), plain
+
+    def _told(
+        self, pictures: Sequence[np.ndarray], texts: Sequence[str], rows: Sequence[list[list[int]]]
+    ) -> list[list[Decoded]]:
+        """What the network makes of as many rows of tokens of each; without any, what it writes."""
+        network, limit = self.network, self.network.decoding.max_length
+        if not any(rows):
+            how: dict[str, Any] = {"num_beams": self.beam, "do_sample": False}
+            written = network.tell(pictures, texts, limit, self.beam, **how)
+            if cut := sum(not best[0].ended for best in written):
+                log.warning("%s: answers cut at %d tokens: %d", network.name, limit, cut)
+            return written
+        told: list[list[Decoded]] = [[] for _ in texts]
+        for n in range(0, len(rows[0]), LISTED):
+            some = [row for each in rows for row in each[n : n + LISTED]]
+            more = network.tell(pictures, texts, max(map(len, some)), len(some) // len(rows), some)
+            told = [[*best, *others] for best, others in zip(told, more, strict=True)]
+        return told
 
     def _shares(self, told: Sequence[Decoded]) -> np.ndarray:
         """The probabilities of some answers; of a list they sum to 1."""
@@ -242,17 +214,3 @@ class LargeAnswerer(Large, Answerer):
             return np.asarray(scaled / scaled.sum())
         logits = logs - np.log(-np.expm1(logs))
         return np.asarray(1 / (1 + np.exp(-logits / self.temperature)))
-
-    def _rank(
-        self, pictures: Sequence[np.ndarray], texts: Sequence[str], answers: Sequence[str]
-    ) -> list[list[Decoded]]:
-        """What the network makes of each answer of a list."""
-        words, end = self.network.words, self.network.ends[:1]
-        rows = [words(text, add_special_tokens=False).input_ids + end for text in answers]
-        found: list[list[Decoded]] = [[] for _ in pictures]
-        for n in range(0, len(rows), LISTED):
-            some = rows[n : n + LISTED]
-            limit, forced = max(map(len, some)), some * len(pictures)
-            told = self.network.tell(pictures, texts, limit, len(some), forced)
-            found = [[*best, *more] for best, more in zip(found, told, strict=True)]
-        return found

@@ -20,7 +20,7 @@ from ..models.folder import (
     named_or_photo,
     told,
 )
-from ..models.large import Network, is_large, open_network
+from ..models.large import Network, is_large
 from .large import LargeAnswerer, LargeCaptioner
 from .predict import Answerer, Captioner, PathLike, check_members
 
@@ -133,5 +133,5 @@ def _network(paths: Sequence[PathLike], trust: bool, **how: Unpack[Computing]) -
             raise UsageError(f"{path}: joins no ensemble, as a model of transformers")
         if (fit := how.pop("fit", None)) is not None:
             raise UsageError(f"--fit {fit}: the processor of {path} fits pictures itself")
-        return open_network(folder, os.fspath(path), trust=trust, **how)  # type: ignore[misc]
+        return Network(folder, os.fspath(path), trust=trust, **how)  # type: ignore[misc]
     return None

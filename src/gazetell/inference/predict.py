@@ -35,6 +35,8 @@ from .results import TOP, Answer, Caption
 PathLike = str | os.PathLike[str]
 T = TypeVar("T")
 R = TypeVar("R")
+# Of a question the likeliest answers, the attention, and the first's probability without a picture.
+Found = tuple[list[tuple[str, float]], np.ndarray | None, float | None]
 log = logging.getLogger(__name__)
 
 
@@ -173,18 +175,19 @@ class Captioner(Model):
         positions: Sequence[int] | None = None,
     ) -> list[list[Caption]]:
         """As ``decode``, the ``count`` best captions of each picture, best first."""
-        words = self.tokenizer
         decoded = self.search(grid, options, count, positions)
 
         def caption(one: Decoded, pooled: torch.Tensor) -> Caption:
-            # A mark of punctuation has its blanks about it.
-            texts = words.decode(one.tokens), [x.strip() for x in words.words(one.tokens)]
             sure = judge(one, pooled, self.confidence, self.novelty)
-            maps = _maps(one.attention, grid)
-            return Caption(*texts, maps, one.log_prob, one.ended, sure[0], sure[1], sure[2])
+            return Caption(*self.worded(one, grid), one.log_prob, one.ended, *sure)
 
         pairs = zip(decoded, grid.pooled.float().cpu(), strict=True)
         return [[caption(one, pooled) for one in best] for best, pooled in pairs]
+
+    def worded(self, one: Decoded, grid: Grid) -> tuple[str, list[str], np.ndarray | None]:
+        """A caption's text, its words, and the attention of each (T, height, width)."""
+        words = [word.strip() for word in self.tokenizer.words(one.tokens)]  # blanks about a mark
+        return self.tokenizer.decode(one.tokens), words, _maps(one.attention, grid)
 
     @torch.inference_mode()
     def search(
@@ -397,6 +400,30 @@ class Answerer(Model):
             evidence: as for ``ask``.
         """
         asked = [q if isinstance(q, Question) else self.read_question(q) for q in questions]
+        bound = self.abstain_below if abstain_below is None else abstain_below
+        pictures: Sequence[bool | None] = [None] * len(grid.cells)
+        if self.novelty:
+            pictures = self.novelty.unfamiliar(grid.pooled.float().cpu())
+        found, places = self.search(grid, asked, owner, evidence), owner.tolist()
+        return [
+            Answer(
+                question.text,
+                *top[0],
+                top=top,
+                attention=attention,
+                unknown=question.unknown,
+                cut=question.cut,
+                abstained=top[0][1] < bound or (abstain_below is None and question.unreadable),
+                unfamiliar=pictures[place],
+                without_picture=without,
+            )
+            for question, place, (top, attention, without) in zip(asked, places, found, strict=True)
+        ]
+
+    def search(
+        self, grid: Grid, asked: Sequence[Question], owner: torch.Tensor, evidence: bool
+    ) -> Iterator[Found]:
+        """What ``answer`` makes answers of, one a question."""
         logits, attention = self.logits(grid, asked, owner)
         shares = self.probabilities(logits, asked)
         if not bool(shares.isfinite().all()):
@@ -405,30 +432,12 @@ class Answerer(Model):
         if evidence:
             nowhere = torch.zeros_like(owner)
             plain = self.probabilities(self.logits(self.blank, asked, nowhere)[0], asked)
-        bound = self.abstain_below if abstain_below is None else abstain_below
-        pictures: Sequence[bool | None] = [None] * len(grid.cells)
-        if self.novelty:
-            pictures = self.novelty.unfamiliar(grid.pooled.float().cpu())
         best = shares.topk(min(TOP, shares.shape[1]), dim=1)
-        answers = []
-        for n, question in enumerate(asked):
-            places, chances = best.indices[n].tolist(), best.values[n].tolist()
+        for n, places in enumerate(best.indices.tolist()):
             texts = [self.answers.answers[place] for place in places]
-            unfamiliar = pictures[int(owner[n])]
-            answer = Answer(
-                question.text,
-                texts[0],
-                chances[0],
-                top=list(zip(texts, chances, strict=True)),
-                attention=_maps(None if attention is None else attention[n], grid),
-                unknown=question.unknown,
-                cut=question.cut,
-                abstained=chances[0] < bound or (abstain_below is None and question.unreadable),
-                unfamiliar=unfamiliar,
-                without_picture=None if plain is None else float(plain[n, places[0]]),
-            )
-            answers.append(answer)
-        return answers
+            without = None if plain is None else float(plain[n, places[0]])
+            maps = _maps(None if attention is None else attention[n], grid)
+            yield list(zip(texts, best.values[n].tolist(), strict=True)), maps, without
 
     @torch.inference_mode()
     def logits(

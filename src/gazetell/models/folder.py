@@ -34,7 +34,7 @@ from .captioners import CaptionModel, build_captioner, captioner_config
 from .confidence import Confidence, Novelty
 from .decoding import DecodingOptions
 from .encoders import Encoder, EncoderConfig, Geometry
-from .large import is_foreign, is_large, recognise
+from .large import is_large, recognise
 from .options import import_architecture
 from .weights import download, load_weights, shown_name, write_weights
 
@@ -465,7 +465,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = read_json(path)
     except DataError as error:
         raise ModelError(str(error)) from error
-    if is_foreign(config):
+    if is_large(folder):
         raise ModelError(f"{path}: is a model of transformers, which this command does not take")
     keys = {"format", "kind", "encoder", "about", "sha256"}
     if (
