@@ -110,14 +110,16 @@ def test_a_run_of_it_is_resumed(own, scenes_folder):
     assert all((again[name] == weight).all() for name, weight in finished.items())
 
 
-def test_its_options_stand_in_the_help_and_are_nobody_elses(own, tmp_path):
+def test_its_options_stand_in_the_help_and_are_nobody_elses(own, scenes_folder, tmp_path):
     text = own(f"train --architecture {OWN} --help").out
     assert re.search(
         r"--depth INT +Layers of the GRU +\(mine:", " ".join(text.split()).replace("│", "")
     )
     assert "depth" not in flags()
     assert "Unknown option" in own("train data --out x --depth 2", UsageError.exit_code).err
-    said = own(f"train data --out x --architecture={OWN} --depth 0", UsageError.exit_code).err
+    said = own(
+        f"train {scenes_folder} --out x --architecture={OWN} --depth 0", UsageError.exit_code
+    ).err
     assert "--depth 0: expected 1 or more" in said
     recipe = tmp_path / "own.toml"
     recipe.write_text(f'architecture = "{OWN}"\ndepth = 3\n')
@@ -162,11 +164,11 @@ class Taken(RNNCaptioner):
         ("broken:Taken", "--epochs: training has it"),
     ],
 )
-def test_what_is_no_architecture(name, said, own):
+def test_what_is_no_architecture(name, said, own, scenes_folder):
     Path("broken.py").write_text(BROKEN)
     Path("raises.py").write_text("1 / 0\n")
     status = UsageError.exit_code if "training has it" in said else ModelError.exit_code
-    line = own(f"train data --out x --architecture {name}", status).err
+    line = own(f"train {scenes_folder} --out x --architecture {name}", status).err
     sys.modules.pop("broken", None)
     assert re.search(re.escape(said).replace(r"\.\*", ".*"), line)
     assert len(line.splitlines()) == 1

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from gazetell.models.captioners import CAPTIONERS
 from gazetell.models.confidence import Novelty
 from gazetell.models.decoding import DecodingOptions
 from gazetell.models.export import save_graphs
+from test_contributing import OWN, example
 
 QUESTIONS = ("what is left of the red circle", "is there a zebra", "colour")
 ANSWERERS = [
@@ -81,8 +83,18 @@ def same(ours, theirs):
     return True
 
 
-@pytest.mark.parametrize("architecture", CAPTIONERS)
-def test_captions(architecture, untrained, confidence, pictures, tmp_path):
+@pytest.fixture(scope="module")
+def own():
+    """The captioner of CONTRIBUTING.md, in a module that has been imported."""
+    module = ModuleType(OWN.partition(":")[0])
+    exec(example("captioner"), vars(module))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, module)
+        yield
+
+
+@pytest.mark.parametrize("architecture", [*CAPTIONERS, OWN])
+def test_captions(architecture, own, untrained, confidence, pictures, tmp_path):
     own = DecodingOptions(no_repeat_ngram=2, max_length=9)
     folder = untrained(architecture=architecture, decoding=own, confidence=confidence())
     folder.novelty = novelty(architecture)

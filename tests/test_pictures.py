@@ -673,7 +673,7 @@ def test_grey_arrays(grey):
         ),
         (torch.from_numpy(RGB), r"a tensor 5 x 7 x 3: expected .* 3 x H x W; permute\(2, 0, 1\)"),
         (torch.zeros(2, 3, 5, 7), r"2 x 3 x 5 x 7: .*; list\(\) makes pictures of a batch"),
-        (np.zeros((3, 9, 3), np.uint8), "3 x 9 x 3: channels first or last"),
+        (np.zeros((3, 9, 3), np.uint8), "3 x 9 x 3: channels may be first or last"),
         (np.zeros((5, 7, 2), np.uint8), "5 x 7 x 2: expected H x W or H x W x 3"),
         (np.zeros((0, 7, 3), np.uint8), "0 x 7 x 3: expected"),
         (RGB.astype(float), "numbers from 0 to 104; expected 0 to 1"),

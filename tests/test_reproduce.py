@@ -248,7 +248,11 @@ def test_rows_begin_with_photo_are_taught_by_rows_and_count_in_a_dataset(tmp_pat
         ('"both"]', '"both", "first"]', "row 'taught': names 'first-seed0' twice"),
         ('"both"]', '"photo"]', "row 'taught': needs 'photo', which is not a row above it"),
         ('name = "both"', 'name = "photo"', "is the name of a model that comes with"),
-        ("samples = 2,", 'teacher = ["a"],', "teacher is among the options; expected it beside"),
+        (
+            "samples = 2,",
+            'teacher = ["a"],',
+            "teacher is among the options; expected it in",
+        ),
         ("samples = 2,", "hidden = 3,", "row 'rewarded': --hidden 3: --init-from .* has 16"),
         ('reward = "cider", samples = 2,', "", "--reward-references .*expected --reward beside"),
     ],

@@ -80,3 +80,9 @@ def check_device(name: str) -> None:
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name, re.ASCII):
         raise UsageError(f"device {name!r}: {DEVICES}")
+
+
+def check_precision(name: str) -> None:
+    """The same for the name of a number format."""
+    if name not in ("auto", "bf16", "fp32"):
+        raise UsageError(f"precision {name!r}: expected auto, bf16 or fp32")

@@ -141,7 +141,7 @@ class Model:
         self.own_fit = encoder.config.fit
         if fit not in (None, self.own_fit):
             encoder.config = replace(encoder.config, fit=fit)
-            log.warning("the fit of pictures is %s; the model learned with %s", fit, self.own_fit)
+            log.warning("pictures are fitted by %s; the model learned with %s", fit, self.own_fit)
         self.encoder = encoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @cached_property

@@ -3,6 +3,8 @@
 A file is written beside its target and renamed over it, so a reader sees the old or the new
 content and a full disk leaves the old one. JSON is UTF-8; JSON Lines is one object a line. What
 is read may be packed by gzip or xz, which its first bytes tell.
+
+Whether a folder is one of a model or of a run is checked here too: it takes no torch.
 """
 
 import gzip
@@ -19,9 +21,17 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, ImageError, UsageError, WriteError
+from .errors import DataError, ImageError, ModelError, UsageError, WriteError
 
 log = logging.getLogger(__name__)
+PHOTO = "photo"
+SHIPPED = (PHOTO, f"{PHOTO}/captioner", f"{PHOTO}/answerer")  # models that come with gazetell
+# What a run writes into its folder.
+RUN_FILES = (
+    *("training.json", "config.json", "model.safetensors", "tokenizer.json", "answers.json"),
+    *("metrics.json", "metrics.jsonl", "README.md", "recipe.toml", "checkpoints"),
+    *("tensorboard", "csv"),
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet runs begins with one
 _UNPACK = {b"\x1f\x8b": ("gzip", gzip.decompress), b"\xfd7zXZ\0": ("xz", lzma.decompress)}
 
@@ -179,6 +189,42 @@ def picture_path(name: str | os.PathLike[str]) -> str:
     if re.match("https?://", path, re.IGNORECASE):
         raise ImageError(f"{path}: addresses are not fetched; download the picture first")
     return path
+
+
+def is_named_model(name: str) -> bool:
+    """Whether a model is named that lies in no folder here: on the hub, or with gazetell."""
+    return name.startswith("hf://") or Path(name).as_posix() in SHIPPED
+
+
+def check_models(*names: str | os.PathLike[str]) -> None:
+    """Refuse what is no model folder, without torch, which takes seconds to load.
+
+    Raises:
+        ModelError: no model there, or not yet.
+    """
+    for folder in (Path(name) for name in names if not is_named_model(os.fspath(name))):
+        if any((folder / part / "config.json").is_file() for part in ("", "captioner")):
+            continue
+        if (folder / "checkpoints").is_dir() and not (folder / "model.safetensors").exists():
+            raise ModelError(
+                f"{folder}: its training is not finished; go on: gazetell train --resume {folder}, "
+                f"or take the best model so far: gazetell train --finish {folder}"
+            )
+        raise ModelError(f"{folder}: is not a model folder (no config.json)")
+
+
+def check_new_run(out: Path) -> None:
+    """Refuse a folder that holds something of a run already, with a UsageError."""
+    if present := [name for name in RUN_FILES if (out / name).exists()]:
+        how = f"go on with --resume {out}, or name another folder"
+        said = how if present[0] == "training.json" else "expected a new folder for the run"
+        raise UsageError(f"{out}: already contains {present[0]}; {said}")
+
+
+def check_run(out: Path) -> None:
+    """Refuse a folder without a run, with a ModelError."""
+    if not (out / "training.json").is_file():
+        raise ModelError(f"{out}: has no run to resume (no training.json)")
 
 
 # What a cell may say, in any case: spreadsheets make TRUE of true.

@@ -112,7 +112,7 @@ class Model:
             ModelError: the folder has no captioner.
         """
         if self.decoding is None:
-            raise ModelError(f"{self.folder}: answers questions; it has no captioner")
+            raise ModelError(f"{self.folder}: has no captioner; it only answers questions")
         check_plain(chosen := changed(self.decoding, options))
         x, words = self.encode(image), self.tokenizers["captioner"]
         found = self._search(x.cells, chosen)
@@ -132,7 +132,7 @@ class Model:
     ) -> Answer:
         """Answer a question about a picture; arguments and errors as ``Answerer.ask``'s."""
         if "answerer" not in self.about:
-            raise ModelError(f"{self.folder}: tells captions; it has no answerer")
+            raise ModelError(f"{self.folder}: has no answerer; it only captions")
         check_bound(abstain_below)
         own = self.about["answerer"]
         asked = read_question(self.tokenizers["answerer"], question, own["max_question"])

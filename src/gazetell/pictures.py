@@ -150,7 +150,7 @@ def array_image(source: Any) -> Image.Image:
     expected = f"expected H x W or {'H x W x 3' if numpy else '3 x H x W'}"
     first, last = (len(shape) == 3 and shape[n] in (1, 3, 4) for n in (0, 2))
     if first and last:
-        raise ImageError(f"{said}: channels first or last? expected an image of Pillow for these")
+        raise ImageError(f"{said}: channels may be first or last; expected an image of Pillow")
     if source.size == 0 or not (len(shape) == 2 or (last if numpy else first)):
         turn = "; transpose(1, 2, 0) makes it so" if first else ""
         turn = "; permute(2, 0, 1) makes it so" if last else turn

@@ -59,12 +59,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .data.records import SPLITS, Dataset
 from .data.vectors import write_word2vec
 from .errors import DataError, GazetellError, UsageError
-from .files import read_json, read_jsonl, read_toml, toml_names, write_json, write_text
+from .files import (
+    SHIPPED,
+    read_json,
+    read_jsonl,
+    read_toml,
+    toml_names,
+    write_json,
+    write_text,
+)
 from .inference.evaluate import evaluate, evaluate_answers
 from .inference.figures import HEADERS, cells, compare, difference, header, kind_of, line, spread
 from .inference.predict import Answerer, Captioner
 from .models.decoding import DecodingOptions
-from .models.folder import SHIPPED, read_config, update_metrics
+from .models.folder import read_config, update_metrics
 from .models.options import import_architecture
 from .training import options as training
 from .training.fit import is_finished, resume, train
@@ -288,14 +296,14 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
             raise DataError(f"needs {name!r}, which is not a row above it")
     beside = {"init_from", "encoder_from", "word_vectors", "teacher", "reward_references"}
     for name in row.options.keys() & beside:
-        of = "a dataset's" if name == "reward_references" else "a row's"
-        raise DataError(f"{name} is among the options; expected it beside them, with {of} name")
+        of = "a dataset" if name == "reward_references" else "an earlier row"
+        raise DataError(f"{name} is among the options; expected it in the row, naming {of}")
     if row.name in SHIPPED:
         raise DataError("is the name of a model that comes with gazetell; expected another")
     if row.run_name(0) in {other.run_name(0) for other in above.values()}:
         raise DataError("another row has the same name or folder")
     if not row.seeds or not plan.beams or "seed" in row.options:
-        raise DataError("expected seeds, beams, and no seed among the options")
+        raise DataError("expected seeds in the row, beams in the plan, no seed in the options")
     if len(set(row.seeds)) < len(row.seeds):
         raise DataError("expected seeds that differ")
     if wrong := [name for name in (*row.members, *row.teacher) if plan.answers(above[name])]:
@@ -321,7 +329,7 @@ def _check(plan: Plan, row: Row, above: dict[str, Row]) -> None:
         brought = {name for name in brought if not name.startswith("encoder")}
     wrong = sorted((row.options.keys() | row.lenders.keys() - {"init_from"}) & brought)
     if wrong := wrong or ["vectors"] * bool(row.vectors and (first or row.word_vectors)):
-        raise DataError(f"{wrong[0]}: is taken from {first or row.word_vectors}")
+        raise DataError(f"{wrong[0]}: is taken from {first or row.word_vectors}; leave it out")
     if row.vectors and plan.answers(row):
         raise DataError("vectors are made from captions, but this row answers questions")
 

@@ -10,37 +10,146 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gazetell import cli
+from gazetell.cli.features import TRAINED, Seen
+from gazetell.cli.train import Given
 from gazetell.errors import StoppedError
 from gazetell.inference.load import load
 from gazetell.models.confidence import Novelty
 from gazetell.models.folder import save_model, update_settings
-from gazetell.training.options import train_options
+from gazetell.training.options import EncoderOptions, flags, train_options
+
+# Wrong commands of every verb, and what is said of each; "model" has a config.json.
+QUICK = """
+captoin a.png | captoin
+caption a.png --device CPU | --device 'CPU': expected auto, cpu, cuda, cuda:N or mps
+caption a.png --precision=fp8 | --precision 'fp8': expected auto, bf16 or fp32
+caption lost.png | lost.png: no such file or folder
+caption a.png --model lost | lost: is not a model folder
+caption a.png --model model --beem 3 | --beem
+caption a.png --model model --beam 0 | --beam 0: expected 1 to 100
+caption a.png --model model --n-best 0 | --n-best 0
+caption a.png --model model --gaze a.bmp | --gaze a.bmp
+ask lost.png what | lost.png: no such file or folder
+ask a.png what --model lost | lost: is not a model folder
+ask a.png what --model model --answers lost | lost: cannot be read
+describe lost --out a.csv | lost: does not exist
+describe https://x.org/a --out a.csv | https://x.org/a: addresses are not fetched
+describe . --out a.doc | --out a.doc
+describe . --out a.csv --model lost | lost: is not a model folder
+describe . --model model | --out is missing: for example --out captions.html
+compare a.png --model model | --model: expected two models or more
+compare a.png --model model --model lost | lost: is not a model folder
+compare lost.png --model model --model photo | lost.png: does not exist
+demo --model lost | lost: is not a model folder
+demo --train --epochs 0 | --epochs 0: expected 1 or more
+serve --model lost | lost: is not a model folder
+serve --model name=lost | lost: is not a model folder
+serve --port 70000 | --port 70000
+data table lost.csv --out new | lost.csv: cannot be read
+data show lost | lost: is not a prepared dataset
+train | expected a prepared dataset and --out
+train data | --out is missing: for example --out runs/mine
+train lost --out new | lost: is not a prepared dataset
+train data --out new --lr 1 | Did you mean --learning-rate?
+train data --out new --epochs many | --epochs
+train data --out new --schedule linear | --schedule
+train data --out new --recipe lost | --recipe lost: expected a .toml file or one of
+train data --out model | already contains config.json
+train --resume data | has no run to resume
+train --finish data | has no run to resume
+evaluate model --data lost | lost: is not a prepared dataset
+evaluate lost --data data | lost: is not a model folder
+evaluate model --data data --against lost | lost: is not a model folder
+evaluate model --data data --beam 0 | --beam 0: expected 1 to 100
+evaluate model | --data is missing
+calibrate lost data | lost: is not a model folder
+calibrate model lost | lost: is not a prepared dataset
+score --references lost --predictions lost | lost: cannot be read
+features lost | lost: is not a prepared dataset
+features data --recipe lost | --recipe lost
+features data --encode resnet18 | --encode
+vectors lost --out a.txt | lost: is not a prepared dataset
+reproduce lost data | plan lost: expected a .toml file or one of
+reproduce photo lost | lost: is not a prepared dataset
+export model | --out is missing
+export lost --out new | lost: is not a model folder
+push lost hf://a/b | lost: is not a model folder
+models lost | lost: is not a model folder
+"""
 
 
-def test_help_and_a_device_that_is_none_do_not_import_torch():
+def test_help_and_errors_in_arguments_take_no_torch(scenes_folder, tmp_path):
+    """It takes seconds to load, of which nobody wants to wait for a slip of the pen."""
+    (tmp_path / "data").symlink_to(scenes_folder)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    rows = [row.rsplit(" | ", 1) for row in QUICK.strip().splitlines()]
     code = (
         "import sys; from gazetell.cli import main\n"
-        "for line in ('caption a.png --device CPU', 'evaluate a --device=cuda:', '--help'):\n"
+        "for line in sys.stdin.read().splitlines():\n"
         "    sys.argv = ['gazetell', *line.split()]\n"
         "    try: main()\n"
         "    except SystemExit: pass\n"
-        "sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
+        "    assert not {'torch', 'lightning', 'transformers'} & {*sys.modules}, line\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    lines = "\n".join(["--help", *(command for command, _ in rows)])
+    ran = {"capture_output": True, "text": True, "cwd": tmp_path, "input": lines}
+    done = subprocess.run([sys.executable, "-c", code], check=False, **ran)
     assert done.returncode == 0, done.stderr
-    said = "error: --device {}: expected auto, cpu, cuda, cuda:N or mps\n"
-    assert done.stderr == said.format("'CPU'") + said.format("'cuda:'")
+    told = done.stderr.splitlines()
+    assert len(told) == len(rows), done.stderr
+    for (command, said), line in zip(rows, told, strict=True):
+        assert line.startswith("error: "), (command, line)
+        assert said in line, (command, line)
     lines = [line.strip(" │") for line in done.stdout.splitlines()]
     named = [line.partition(" ")[0] for line in lines if line.partition(" ")[2].strip()]
     assert [name for name in named if name in cli.VERBS] == [*cli.VERBS]  # each with its summary
     assert "Exit status: 0 done" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "data", "model"]
+
+
+def test_torch_and_torchvision_that_do_not_fit_are_one_line(run, world, monkeypatch):
+    def fail(*paths, **options):
+        said = "raise RuntimeError('operator torchvision::nms does not exist')"
+        exec(compile(said, "torchvision/_meta_registrations.py", "exec"))
+
+    monkeypatch.setattr("gazetell.inference.predict.Captioner.load", fail)
+    monkeypatch.setattr(
+        "importlib.metadata.version", {"torch": "2.15.0+cpu", "torchvision": "0.1"}.get
+    )
+    for needed, fits in (
+        ("torch (==2.15.0)", True),
+        ("torch==1.5.0 ; extra == 'x'", True),
+        ("torch==1.5.0", False),
+    ):
+        monkeypatch.setattr("importlib.metadata.requires", lambda name, needed=needed: [needed])
+        if fits:
+            with pytest.raises(RuntimeError, match="nms"):
+                cli._status(["caption", "a.png", "--model", "tell"])
+            continue
+        assert run("caption a.png --model tell") == (
+            1,
+            "",
+            "error: torch 2.15.0+cpu and torchvision 0.1 do not fit together: this torchvision "
+            "needs torch==1.5.0; install a pair, as pip does when it chooses both\n",
+        )
+
+
+def test_options_of_a_run_are_read_as_the_models_have_them():
+    """Their names and types, which the command line takes from the source."""
+    assert get_type_hints(Given) == {name: each.type | None for name, each in flags().items()}
+    encoder = {each.name for each in fields(EncoderOptions)} - {*TRAINED}
+    assert {*get_type_hints(Seen)} == encoder | {"encoder_from", "flip"}
 
 
 @pytest.mark.parametrize("verb", [*cli.VERBS])
@@ -82,7 +191,7 @@ def test_photo_is_described_and_measured_without_writing_into_it(run, world, pho
     assert "# dmn-plus on" in cards
     status, out, err = run("evaluate photo --data data --beam 1 --json")
     assert (status, json.loads(out)["beam"]) == (0, 1)
-    assert "data: has captions and questions; expected photo/answerer for those" in err
+    assert "data: its captions are measured; for questions evaluate photo/answerer" in err
     assert "predictions are not kept: photo is not a model folder of yours; --out keeps them" in err
     status, out, err = run("evaluate photo/answerer --data data --json --out kept")
     assert (status, json.loads(out)["questions"]) == (0, 15)

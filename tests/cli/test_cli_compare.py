@@ -57,7 +57,7 @@ def test_json_has_all_of_it_and_a_failure_is_told_once(run, world):
         ("compare --model tell --model lstm", "expected pictures"),
         ("compare a.png --model tell", "--model: expected two models or more"),
         ("compare a.png --model tell --model tell", "tell: is named twice"),
-        ("compare a.png --model tell --model ask", "--model ask: does not do this"),
+        ("compare a.png --model tell --model ask", "--model ask: cannot do this"),
         ("compare a.png --model tell --model lstm --prompt x", "--prompt: has no effect on tell"),
         (
             "compare a.png --model tell --model lstm --answers list.txt",

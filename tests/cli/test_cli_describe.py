@@ -90,7 +90,7 @@ def test_options_reach_the_search(run, home):
         (["pictures", *MODEL, "--out", "c.csv", "--beam", 0], 2, "beam 0"),
         (["pictures", *MODEL, "--out", "c", "--address", "auto"], 2, "--address: has no effect"),
         (
-            ["pictures", "--model", "nowhere", "--out", "c", *RAY, "here"],
+            ["pictures", *MODEL, "--out", "c", *RAY, "here"],
             2,
             "expected auto or host",
         ),

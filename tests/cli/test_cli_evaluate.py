@@ -75,7 +75,7 @@ def test_the_verb_calibrates_as_the_option_does(run, world, monkeypatch):
         (2, "tell questions", "questions: has no captions to fit tell to"),
         (2, "ask data --limit -1", "--limit -1: expected 0 or more"),
         (3, "tell data --limit 2", "data: no confidence can be fitted: "),
-        (2, "data data", "data: is not a model folder of yours"),
+        (5, "data data", "data: is not a model folder (no config.json)"),
     ],
 )
 def test_what_the_verb_cannot_calibrate(mistake, world, photo, status, line, said):
@@ -115,7 +115,7 @@ def test_answers(run, world):
 def test_another_fit_is_told_and_measured_apart(run, world, model, name):
     status, out, err = run(f"evaluate {model} --data data --fit crop --json")
     assert status == 0
-    assert "the fit of pictures is crop; the model learned with pad\n" in err
+    assert "pictures are fitted by crop; the model learned with pad\n" in err
     assert "not on the model's card: measured with a --fit that is not its own\n" in err
     figures, folder = json.loads(out), model.split()[0]
     assert figures["fit"] == "crop"

@@ -32,6 +32,32 @@ def test_a_verb_has_the_options_and_the_help_of_its_reader(run, verb):
     assert "bad rows and pictures out" in told
 
 
+def test_bad_rows_are_told_together_and_nothing_is_written(run, tmp_path):
+    """How many of the whole table, the first five with their lines; nothing is written."""
+    table, out = tmp_path / "a.csv", tmp_path / "out"
+    picture(tmp_path / "a.png")
+    rows = ["image,caption", *[f"a.png,word {n}" for n in range(2, 5001)]]
+    for n in range(100, 5001, 100):
+        rows[n - 1] = "a.png,"
+    rows[149] = "a.png,one,two"
+    table.write_text("\n".join(rows))
+    _, told, err = run("data", "table", table, "--out", out, status=3)
+    empty = "caption is empty"
+    first = [f"{table}:100: {empty}", f"{table}:150: expected 2 fields, found 3"]
+    first += [f"{table}:{n}: {empty}" for n in (200, 300, 400)]
+    last = "bad rows: 51, the first 5 named; --skip-bad leaves them out"
+    assert (told, err) == ("", f"error: {'; '.join([*first, last])}\n")
+    table.write_text("image,caption\na.png,\n,x\n")
+    _, _, err = run("data", "table", table, "--out", out, status=3)
+    assert err == (
+        f"error: {table}:2: {empty}; {table}:3: image is empty; expected the name of a picture; "
+        "bad rows: 2, all named; --skip-bad leaves them out\n"
+    )
+    assert not out.exists()
+    prepare = "data", "table", table, "--out", out, "--skip-bad"
+    assert "has no picture with a caption or question" in run(*prepare, status=3)[2]
+
+
 @pytest.fixture
 def official(tmp_path) -> Path:
     """VQA v1: ten training pictures and two of val, a question each."""
@@ -151,8 +177,11 @@ def test_the_file_of_the_course(run, tmp_path):
     content = {"vocab": {"idx_to_token": ["<NULL>", "<START>", "<END>", "<UNK>", "a", "dog"]}}
     for split, rows in (("train", slice(4)), ("val", slice(4, 10))):
         content |= {f"{split}_images": images[rows], f"{split}_captions": captions[rows]}
-    torch.save(content, file)
     here = ["data", "course", file, "--out", out]
+    torch.save(content | {"train_captions": torch.full_like(captions[:4], 99)}, file)
+    assert "bad rows: 4, all named" in run(*here, status=3)[2]
+    assert not out.exists()
+    torch.save(content, file)
     _, told, err = run(*here, "--test-from-val", 0.33, "--json", status=0)
     summary = json.loads(told)
     assert summary["splits"] == {"train": 3, "val": 4, "test": 2}

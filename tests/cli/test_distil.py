@@ -125,7 +125,7 @@ def test_what_a_person_approved_is_published_and_learned(run, mistake, tmp_path,
     for words, status, said in (
         ("--out alt.wordpress.csv --url https://x.org", 2, "alt.wordpress.csv: already exists"),
         ("--out b.csv", 2, "expected a name in .img.html or .wordpress.csv for shop.csv"),
-        ("--out b.img.html --beam 2", 2, "--beam: has no effect on shop.csv, of which no model is"),
+        ("--out b.img.html --beam 2", 2, "--beam: has no effect on shop.csv, which needs no model"),
         ("--out b.img.html --model photo", 2, "--model: has no effect on shop.csv"),
         ("--out b.img.html --device cpu", 2, "--device: has no effect on shop.csv"),
     ):

@@ -1,6 +1,7 @@
 """``gazetell score``: captions, answers, two models compared, a subset."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,33 @@ def test_captions(run, files):
     status, out, err = run("score", *files(*captions(RIGHT)))
     assert out.splitlines()[0].split() == ["BLEU-1", "100.0"]
     assert out.splitlines()[-1].split() == ["SPICE", "not", "computed"]
+
+
+def test_tables(run, files, tmp_path):
+    """As ``data table`` reads them and ``describe`` writes them."""
+    told = {i: f"={text}" for i, text in MIXED.items()}
+    expected = run("score", *files(*captions(told)), "--json", status=0)[1]
+    rows = [f"{i}.png,{text}" for i, texts in CAPTIONS.items() for text in texts]
+    Path(tmp_path, "r.csv").write_text("\n".join(["image,caption", *reversed(rows)]))
+    rows = [f"./{i}.png\t'{text}\t-1" for i, text in told.items()]  # as a spreadsheet takes it
+    Path(tmp_path, "p.tsv").write_text("\n".join(["picture\tcaption\tlog_prob", *rows]))
+    options = ("--references", tmp_path / "r.csv", "--predictions", tmp_path / "p.tsv")
+    assert run("score", *options, "--json") == (0, expected, "")
+    Path(tmp_path, "p.csv").write_text("picture,caption\nimages/1.png,a dog\n")
+    options = ("--references", tmp_path / "r.csv", "--predictions", tmp_path / "p.csv")
+    _, _, err = run("score", *options, status=3)
+    assert err.endswith("p.csv: images/1.png; without their folder these names are there\n")
+    rows = [f"{i},a.png,is it?,{text}" for i, (texts, *_) in ANSWERS.items() for text in texts]
+    Path(tmp_path, "r.csv").write_text("\n".join(["id,image,question,answer", *rows]))
+    rows = [f"{i};a.png;is it?;{text}" for i, text in ANSWERED.items()]
+    Path(tmp_path, "p.csv").write_text("\n".join(["ID;image;question;answer", *rows]))
+    options = ("--references", tmp_path / "r.csv", "--predictions", tmp_path / "p.csv")
+    status, out, err = run("score", *options, "--json")
+    types = {"per_answer_type": {}, "per_question_type": {}}
+    assert (status, json.loads(out)) == (0, SCORES | types)
+    assert err == "p.csv: read as ';' between fields\n"
+    Path(tmp_path, "p.csv").write_text("id,image,question,answer\n1,a,b?,no\n1,a,b?,yes\n")
+    assert "p.csv:3: question '1' twice, first on line 2" in run("score", *options, status=3)[2]
 
 
 def test_answers(run, files):

@@ -220,7 +220,9 @@ def test_bad_predictions(tmp_path, content, name, rows, message):
         ("none.jsonl", None, "none.jsonl: cannot be read"),
         ("bad.json.gz", gzip.compress(b"\n[{,", mtime=0), "bad.json.gz:2: is not JSON"),
         ("bad.json", b'{"id": "a"}\n{"id": "b"}', "the name of JSON Lines ends in .jsonl"),
-        ("bad.csv", b"image,caption\n", r"bad.csv:1: is not JSON .*; expected .* captions.jsonl"),
+        ("bad.txt", b"image,caption\n", r"bad.txt:1: is not JSON .*; expected .* captions.jsonl"),
+        ("bad.csv", b"a,caption\n", r"bad.csv:1: no column 'image'; columns: a, caption"),
+        ("bad.csv", b"image,caption\na.png,a,dog\n", "bad.csv:2: expected 2 fields, found 3"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, name, data, message):

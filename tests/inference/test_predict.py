@@ -119,7 +119,7 @@ def test_another_fit_is_told_and_used(
         found = many if how == "caption_many" else model.caption(wide)
         expected = captioner.caption(middle)
     assert same(found, expected)
-    assert "the fit of pictures is crop; the model learned with pad" in caplog.text
+    assert "pictures are fitted by crop; the model learned with pad" in caplog.text
     assert len(caplog.records) == 1
     assert found.view.seen == (0.25, 0, 0.75, 1)
     assert expected.view.seen == (0, 0, 1, 1)
@@ -567,7 +567,7 @@ def test_a_folder_named_photo_is_ones_own(photo, model_folder, monkeypatch, capl
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo").mkdir()
     assert fetch("photo") == photo
-    assert "photo: the model of gazetell; the folder here has none" in caplog.text
+    assert "photo: that of gazetell is used; the folder here has no model" in caplog.text
     model_folder.rename(tmp_path / "photo" / "captioner")
     assert fetch("photo/captioner") == Path("photo/captioner")
     assert "the model in this folder is used" in caplog.text

@@ -69,7 +69,9 @@ def test_what_a_person_wrote_into_the_card_stays(folder_of, caplog):
     (folder / "README.md").write_text("mine alone")
     update_metrics(folder, {"metrics": {"bleu_4": 0.75}})
     assert (folder / "README.md").read_text() == "mine alone"
-    assert "README.md: has no section Measured any more; it stays as it is" in caplog.text
+    assert (
+        "README.md: has no section Measured, so the new figures are not on the card" in caplog.text
+    )
     assert load_model(folder).metrics["metrics"] == {"bleu_4": 0.75}
 
 

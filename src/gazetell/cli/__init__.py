@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,7 +27,14 @@ from cyclopts import (
 )
 
 from .. import __version__
-from ..errors import GazetellError, OtherRankError, StoppedError, UsageError, check_device
+from ..errors import (
+    GazetellError,
+    OtherRankError,
+    StoppedError,
+    UsageError,
+    check_device,
+    check_precision,
+)
 from ..process import interrupted_by, keep_memory
 from .terminal import STDIN, on_terminal, report, standard_streams
 
@@ -196,26 +204,30 @@ def main() -> None:
 
 
 def _options_of(tokens: list[str]) -> AbstractContextManager[None]:
-    """What ``train`` takes besides, where its line names an architecture of one's own."""
-    if tokens[:1] != ["train"]:
+    """What ``train`` and ``features`` take, where their names are not enough."""
+    if tokens[:1] not in (["train"], ["features"]):
         return nullcontext()
-    from .train import taking_own
+    from . import features, train
 
-    return taking_own(tokens)
+    if tokens[0] == "train":
+        return train.with_all_options(train.train, tokens)
+    return train.with_all_options(features.features, tokens, features.NAMES)
 
 
-def _check_devices(tokens: list[str]) -> None:
-    """Refuse a ``--device`` that is none before a verb loads torch, which takes seconds."""
+def _check_computing(tokens: list[str]) -> None:
+    """Refuse a device or precision that is none before a verb loads torch, which takes seconds."""
+    checks = {"--device": check_device, "--precision": check_precision}
     for name, following in zip(tokens, [*tokens[1:], ""], strict=True):
         option, equals, value = name.partition("=")
-        if option == "--device" and (value := value if equals else following) not in ("", STDIN):
-            check_device(value)
+        value = value if equals else following
+        if option in checks and value not in ("", STDIN):
+            checks[option](value)
 
 
 def _status(tokens: list[str]) -> int:
     """Run a command; the exit status. Every error that a user can cause is one line here."""
     try:
-        _check_devices(tokens)
+        _check_computing(tokens)
     except UsageError as error:
         report(f"error: --{error}")
         return error.exit_code
@@ -249,11 +261,34 @@ def _status(tokens: list[str]) -> int:
         return 1  # the reader of our output (head, less) left; say nothing more
     except Exception as error:
         # By its name: torch is not imported for this.
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            said = "no memory is left; a smaller batch, beam or model needs less"
+        elif not (said := _unfit_torchvision(error)):
             raise
-        message, status = "error: no memory is left; a smaller batch, beam or model needs less", 1
+        message, status = f"error: {said}", 1
     report(message)
     return status
+
+
+def _unfit_torchvision(error: Exception) -> str:
+    """What is wrong where torchvision raised and was made for another torch; else empty."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not any("torchvision" in frame.filename for frame in frames):
+        return ""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    found = {name: metadata.version(name) for name in ("torch", "torchvision")}
+    for needed in map(Requirement, metadata.requires("torchvision") or ()):
+        fits = needed.specifier.contains(found["torch"], prereleases=True)
+        if needed.name == "torch" and not (needed.marker or fits):
+            return (
+                f"torch {found['torch']} and torchvision {found['torchvision']} do not fit "
+                f"together: this torchvision needs torch{needed.specifier}; install a pair, as "
+                "pip does when it chooses both"
+            )
+    return ""
 
 
 def _unknown(error: UnknownOptionError) -> str:

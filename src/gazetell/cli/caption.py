@@ -13,12 +13,16 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import ImageError, UsageError
-from ..files import picture_path, read_text, spreadsheet_name, spreadsheet_text
-from ..inference.large import Large, LargeAnswerer
-from ..inference.load import load_answerer, load_captioner
-from ..inference.predict import Answer, Caption, caption_best
+from ..files import (
+    PHOTO,
+    check_models,
+    picture_path,
+    read_text,
+    spreadsheet_name,
+    spreadsheet_text,
+)
+from ..inference.results import Answer, Caption
 from ..models.confidence import check_bound
-from ..models.folder import PHOTO
 from ..pictures import NamedBytes, image_files
 from .terminal import (
     HERE,
@@ -100,9 +104,16 @@ def caption(
     given = {os.path.realpath(item) for item in items if not isinstance(item, bytes)}
     several = "captions" if n_best > 1 else "pictures"
     one_file = is_gaze_file(gaze, given, n_best * len(items), several)
+    if n_best < 1:
+        raise UsageError(f"--n-best {n_best}: expected 1 or more")
+    check_models(*model)
+    from ..inference.large import Large
+    from ..inference.load import load_captioner
+    from ..inference.predict import caption_best
+
     captioner = load_captioner(*model, **vars(computing))
     chosen = captioner.options(**decoding.given())
-    if n_best < 1 or (n_best > chosen.beam and not chosen.sample):
+    if n_best > chosen.beam and not chosen.sample:
         raise UsageError(f"--n-best {n_best}: expected 1 to {chosen.beam}, the beam (--beam)")
     if gaze is not None and not captioner.attentive:
         raise UsageError(f"--gaze {gaze}: {' '.join(model) or PHOTO} has no attention to show")
@@ -227,6 +238,8 @@ def ask(
         raise UsageError(
             "-: is not a question; without questions they are read from standard input"
         )
+    if picture != STDIN and not os.path.lexists(picture):
+        image_files([picture])  # says that it is missing
     given = {os.path.realpath(picture_path(picture))}
     one_file = is_gaze_file(gaze, given, len(questions), "questions")
     asked: Iterable[str] = questions or _typed()
@@ -235,9 +248,13 @@ def ask(
             raise UsageError("give a question: as an argument, or one a line on standard input")
         asked = chain([first], typed)
     content = _standard_input() if picture == STDIN else picture
+    check_models(*filter(None, [model]))
+    listed = None if answers is None else read_text(answers).splitlines()
+    from ..inference.large import LargeAnswerer
+    from ..inference.load import load_answerer
+
     answerer = load_answerer(model, **vars(computing))
     if isinstance(answerer, LargeAnswerer):
-        listed = None if answers is None else read_text(answers).splitlines()
         answerer = LargeAnswerer(answerer.network, listed, top or 1)
     elif answers is not None:
         raise UsageError(f"--answers: {model or PHOTO} has a list of its own")
@@ -275,7 +292,7 @@ def _typed() -> Iterator[str]:
     """Questions from standard input, with a prompt where a person types them."""
     person = sys.stdin.isatty()
     if person:
-        report("ask, a question a line; an empty line ends")
+        report("type a question; an empty line ends")
     while True:
         if person:
             print("? ", end="", file=sys.stderr, flush=True)

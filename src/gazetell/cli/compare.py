@@ -4,15 +4,16 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..files import read_text
-from ..inference.compare import Comparison
-from ..inference.compare import compare as compare_models
+from ..files import check_models, read_text
 from ..inference.report import write_comparison
 from .score import comparison
-from .terminal import HERE, OWN, Here, Own, on_terminal, one_line, print_json, report
+from .terminal import HERE, OWN, Here, Own, check_source, on_terminal, one_line, print_json, report
+
+if TYPE_CHECKING:
+    from ..inference.compare import Comparison
 
 
 def compare(
@@ -54,6 +55,13 @@ def compare(
         raise UsageError("expected pictures: files, folders, patterns, or a prepared dataset")
     if out is not None and (out.suffix.lower() != ".html" or out.is_dir()):
         raise UsageError(f"--out {out}: expected the name of an .html file")
+    if len(model) < 2:
+        raise UsageError("--model: expected two models or more to compare")
+    check_models(*model)
+    if len(pictures) == 1:
+        check_source(pictures[0], column)
+    from ..inference.compare import compare as compare_models
+
     found = compare_models(
         model,
         pictures,
@@ -91,7 +99,7 @@ def compare(
     return 1 if found.failed else 0
 
 
-def _lines(found: Comparison) -> list[str]:
+def _lines(found: "Comparison") -> list[str]:
     """What each model told, then what it cost and where the models agree."""
     width = max(len(column.model) for column in found.columns)
     lines = []

@@ -25,7 +25,7 @@ class _Preparing:
 
     Attributes:
         skip_bad: Leave bad rows and pictures out and list them in OUT/quarantine.jsonl, instead of
-            stopping at the first.
+            writing nothing.
         without: Leave out the pictures that this prepared dataset has, or FOLDER:SPLIT of it.
         check: Look for each picture (exists), open each (decode), or trust the files (none).
         json: Print the summary as one JSON object.

@@ -12,24 +12,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from ..data.records import CaptionRecord, Dataset, QuestionRecord
 from ..errors import UsageError
-from ..files import read_jsonl, write_error
-from ..inference.evaluate import Evaluation, evaluate, evaluate_answers
-from ..inference.load import load
-from ..inference.predict import Answer, Answerer, Caption, Captioner
+from ..files import RUN_FILES, check_models, read_jsonl, write_error
 from ..inference.report import Example, figure_text, write_report
+from ..inference.results import Answer, Caption
 from ..metrics import METRICS, TITLES, points
-from ..models.folder import update_metrics
 from ..process import bar
 from .terminal import HERE, Computing, Here, on_terminal, one_line, report
 
-Captions = Evaluation[CaptionRecord, Caption]
-Answers = Evaluation[QuestionRecord, Answer]
+if TYPE_CHECKING:
+    from ..inference.evaluate import Evaluation
+    from ..inference.predict import Answerer
+
+    Captions = Evaluation[CaptionRecord, Caption]
+    Answers = Evaluation[QuestionRecord, Answer]
 Figures = Mapping[str, Any]
 EXAMPLES = Path(str(resources.files("gazetell") / "examples"))
 # What is asked about each of the photographs.
@@ -128,6 +129,9 @@ def _photographs(names: tuple[str, ...], out: Path, computing: Computing) -> Non
     page = out / "report.html"
     if (out.exists() and not out.is_dir()) or (out / "scenes").exists():
         raise UsageError(f"--out {out}: is not empty; expected a new or empty folder")
+    check_models(*names)
+    from ..inference.load import load
+
     how: Any = asdict(computing)
     # Captioner, answerer, or both in one.
     models: list[Any] = [load(name, **how) for name in names] or [load(**how)]
@@ -208,14 +212,17 @@ def _credits() -> list[str]:
 
 def _from_nothing(out: Path, training: Training, computing: Computing) -> None:
     """Generate scenes, train on them, evaluate, and write the page."""
-    from .. import scenes  # late, like training: the photographs need neither
-    from ..training.options import train_options
-
-    began = time.perf_counter()
     for name, least in LEAST.items():
         number = getattr(training, name)
         if number is not None and number < least:
             raise UsageError(f"{name} {number}: expected {least} or more")
+    from .. import scenes
+    from ..inference.evaluate import evaluate, evaluate_answers
+    from ..inference.predict import Answerer, Captioner
+    from ..models.folder import update_metrics
+    from ..training.options import train_options
+
+    began = time.perf_counter()
     test_pictures, seed = training.test_pictures or 600, training.seed or 0
     sizes: dict[str, Any] = {"train": training.train_pictures or 7800, "test": test_pictures}
     sizes["val"] = training.val_pictures or 100
@@ -281,8 +288,6 @@ def _from_nothing(out: Path, training: Training, computing: Computing) -> None:
 
 def _clear(out: Path, again: bool) -> None:
     """Refuse to write over anything but, if asked, an earlier demo."""
-    from ..training.fit import RUN_FILES
-
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; expected a folder")
     names = {path.name for path in out.iterdir()} if out.exists() else set()
@@ -308,7 +313,7 @@ def _train(data: Path, out: Path, recipe: str, epochs: int | None, **more: Any) 
     train(data, out, options, report=report, progress=on_terminal())
 
 
-def _told(captions: Captions, dataset: Dataset, indices: Sequence[int]) -> list[Example]:
+def _told(captions: "Captions", dataset: Dataset, indices: Sequence[int]) -> list[Example]:
     """Some test pictures with their captions and whether these are true."""
     examples = []
     for index in indices:
@@ -332,7 +337,7 @@ def _told(captions: Captions, dataset: Dataset, indices: Sequence[int]) -> list[
     return examples
 
 
-def _asked(answers: Answers, dataset: Dataset, model: Answerer) -> list[Example]:
+def _asked(answers: "Answers", dataset: Dataset, model: "Answerer") -> list[Example]:
     """Eight questions about different scenes, with the gaze of each pass."""
     asked: dict[str, list[int]] = {}
     for index, record in enumerate(answers.records):

@@ -4,14 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import UsageError
-from ..inference.cluster import Ray
-from ..inference.describe import check_out, check_site, is_for_site, publish
-from ..inference.describe import describe as describe_source
-from ..inference.load import load_answerer, load_captioner
-from ..inference.outputs import Parts, kept_journal
-from ..models.folder import fetch, is_pair
-from ..models.large import is_large
-from .terminal import HERE, OWN, Here, Own, on_terminal, report
+from ..files import check_models
+from ..inference.outputs import Parts, check_out, check_site, is_for_site, kept_journal
+from .terminal import HERE, OWN, Here, Own, check_source, on_terminal, report
 
 SHOWN = 20  # errors of pictures that are told a line each, of parts
 
@@ -68,7 +63,9 @@ def describe(
         own |= {n: value != vars(HERE)[n] for n, value in vars(computing).items()}
         if name := next((name for name, value in (own | decoding.given()).items() if value), None):
             option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option}: has no effect on {source}, of which no model is asked")
+            raise UsageError(f"{option}: has no effect on {source}, which needs no model")
+        from ..inference.describe import publish
+
         written, left = publish(source, out, url=url, again=again)
         report(f"{out}: {written} approved texts" + f", {left} not approved, left out" * bool(left))
         return 0
@@ -83,13 +80,24 @@ def describe(
     else:
         Parts(out, question, "").there()
     check_site(out, url, question)
+    check_models(*model)
+    check_source(source, column)
+    from ..inference.describe import describe as describe_source
+    from ..inference.load import load_answerer, load_captioner
+    from ..models.folder import fetch, is_pair
+    from ..models.large import is_large
+
     folder = fetch(model[0]) if question and model else None
     if folder and not is_pair(folder) and not is_large(folder):
         raise UsageError(
             f"--question: {model[0]} has no answerer; expected a captioner and answerer in one, "
             "such as photo or what gazetell export writes"
         )
-    work = Ray(model, address, **vars(computing)) if engine == "ray" else None
+    work = None
+    if engine == "ray":
+        from ..inference.cluster import Ray
+
+        work = Ray(model, address, **vars(computing))
     # With Ray it is loaded here too: what is wrong with it is seen before a cluster is asked.
     here = {**vars(computing), "device": "cpu", "precision": "fp32"} if work else vars(computing)
     captioner = load_captioner(*model, **here)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import UsageError
-from ..files import read_text
+from ..files import PHOTO, check_models, read_text
 from .terminal import print_json, report
 
 LIBRARIES = (
@@ -28,7 +28,7 @@ def doctor(*, online: bool = False, json: bool = False) -> None:
     """
     import torch
 
-    from ..models.folder import PHOTO, PRETRAINED, has_model
+    from ..models.folder import PRETRAINED, has_model
     from ..models.precision import choose_device, choose_precision
 
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
@@ -93,6 +93,7 @@ def models(run: str | None = None, *, json: bool = False, trust: bool = False) -
         trust: Run the code of an architecture that is not of gazetell, which the model names.
     """
     if run is not None:
+        check_models(run)
         from ..models.folder import KINDS, fetch, is_pair, load_model, read_config
 
         folder = fetch(run)
@@ -112,7 +113,7 @@ def models(run: str | None = None, *, json: bool = False, trust: bool = False) -
     from ..models.answerers import ANSWERERS
     from ..models.captioners import CAPTIONERS
     from ..models.encoders import encoder_names, timm_names
-    from ..models.folder import PHOTO, PRETRAINED, has_model
+    from ..models.folder import PRETRAINED, has_model
     from ..training.options import recipe_names
 
     lists = {
@@ -155,6 +156,19 @@ def export(
         int8: With --onnx, keep the matrices of captioner and answerer in 8 bits.
         trust: Run the code of an architecture that is not of gazetell, which a model names.
     """
+    target = onnx or out
+    if target is None:
+        raise UsageError("--out is missing: for example --out small, or --onnx graphs")
+    if onnx and out:
+        raise UsageError("--out and --onnx: expected only one of them")
+    if not runs:
+        raise UsageError("expected one model folder, or those of a captioner and an answerer")
+    if int8 and not onnx:
+        raise UsageError("--int8: has no effect without --onnx")
+    if target.exists():
+        option = "--onnx" if onnx else "--out"
+        raise UsageError(f"{option} {target}: already exists; expected a new folder")
+    check_models(*runs)
     from ..models.folder import (
         KINDS,
         AnswererFolder,
@@ -166,14 +180,6 @@ def export(
         save_pair,
     )
 
-    target = onnx or out
-    if target is None or (onnx and out):
-        raise UsageError("expected one of --out and --onnx")
-    if int8 and not onnx:
-        raise UsageError("--int8: has no effect without --onnx")
-    if target.exists():
-        option = "--onnx" if onnx else "--out"
-        raise UsageError(f"{option} {target}: already exists; expected a new folder")
     folders = [fetch(run) for run in runs]
     parts = [part for x in folders for part in ([x / k for k in KINDS] if is_pair(x) else [x])]
     models = sorted(
@@ -213,6 +219,7 @@ def push(run: str, target: str, *, license: str | None = None, private: bool = F
             names none.
         private: Make the repository one that only its owner sees.
     """
+    check_models(run)
     from ..models.hub import push as send
 
     address, sent = send(run, target, license=license, private=private)

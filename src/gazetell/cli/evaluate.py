@@ -4,24 +4,20 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.records import Dataset
 from ..errors import DataError, UsageError
-from ..files import read_json, read_jsonl, write_json
-from ..inference.calibrate import calibrate_and_keep
-from ..inference.describe import identity
-from ..inference.evaluate import Evaluation, evaluate_answers, scored_records
-from ..inference.evaluate import evaluate as evaluate_captions
+from ..files import check_models, read_json, read_jsonl, write_json
 from ..inference.figures import compare
-from ..inference.large import Large
-from ..inference.load import Pair, load, load_answerer
-from ..inference.predict import Answerer, Captioner
 from ..metrics import TITLES, cider_problem, points
-from ..models.folder import fetch, has_model, read_config, update_metrics, update_settings
-from ..models.large import is_large
+from ..models.search import check_ranges
 from .score import comparison
 from .terminal import HERE, Decoding, Here, on_terminal, print_json, report
+
+if TYPE_CHECKING:
+    from ..inference.evaluate import Evaluation
+    from ..inference.predict import Answerer, Captioner
 
 # In the name of a folder.
 SHORT = {"length_penalty": "penalty", "max_length": "words", "min_length": "least"}
@@ -107,13 +103,10 @@ def evaluate(
         raise UsageError("--keep-best: expected --beam, --length-penalty or --max-length to keep")
     if keep_best and beam_groups is not None:
         raise UsageError("--keep-best: has no effect on --beam-groups, which no model keeps")
-    # A folder that results may be written to.
-    own = has_model(Path(runs[0])) and not is_large(Path(runs[0]))
-    if keep_best and not own:
-        raise UsageError(f"--keep-best: {runs[0]} is not a model folder of yours")
-    if calibrate and (len(runs) > 1 or split == "val" or not own):
-        why = "expected one model folder, and a --split other than val, which the fit uses"
-        raise UsageError(f"--calibrate: {why}")
+    for name, values in {"beam": beam, "length_penalty": length_penalty}.items():
+        for value in values:
+            check_ranges({name: value})
+    check_ranges(more)
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out}: is a file; expected a folder")
     if out is not None and (out / "config.json").exists():
@@ -132,11 +125,24 @@ def evaluate(
             "--question-only": question_only,
         },
     }
-    where = vars(computing)
-    model, dataset = load(*runs, **where), Dataset.open(data)
+    check_models(*runs, *filter(None, [against, question_only]))
+    dataset, where = Dataset.open(data), vars(computing)
+    from ..inference import evaluate as measuring
+    from ..inference.calibrate import calibrate_and_keep
+    from ..inference.load import Pair, load, load_answerer
+    from ..inference.predict import Answerer, Captioner
+    from ..models.folder import fetch, update_metrics, update_settings
+
+    own = _is_own(runs[0])
+    if keep_best and not own:
+        raise UsageError(f"--keep-best: {runs[0]} is not a model folder of yours")
+    if calibrate and (len(runs) > 1 or split == "val" or not own):
+        why = "expected one model folder, and a --split other than val, which the fit uses"
+        raise UsageError(f"--calibrate: {why}")
+    model = load(*runs, **where)
     if isinstance(model, Pair):
         if dataset.captions and dataset.questions:
-            report(f"{data}: has captions and questions; expected {runs[0]}/answerer for those")
+            report(f"{data}: its captions are measured; for questions evaluate {runs[0]}/answerer")
         model = model.captioner if dataset.captions else model.answerer
     home = fetch(runs[0], "captioner" if isinstance(model, Captioner) else "answerer")
     does = _does(model)
@@ -165,7 +171,9 @@ def evaluate(
                 "with --blind"
             )
         shared |= {"abstain_below": abstain_below, "evidence": evidence, "question_only": twin}
-        results[_folder(model, {}, split, limit)] = evaluate_answers(model, dataset, **shared)
+        results[_folder(model, {}, split, limit)] = measuring.evaluate_answers(
+            model, dataset, **shared
+        )
     else:
         settings = _settings(model, beam, length_penalty, more)
         if out is not None and len(settings) > 1:
@@ -173,11 +181,11 @@ def evaluate(
         if against is not None and len(settings) > 1:
             raise UsageError("--against: expected one beam and one length penalty")
         if keep_best:
-            references = {r.id: r.captions for r in scored_records(dataset, split, limit)}
+            references = {r.id: r.captions for r in measuring.scored_records(dataset, split, limit)}
             if problem := cider_problem(references):
-                raise UsageError(f"--keep-best: nothing to choose by: {problem}")
+                raise UsageError(f"--keep-best: CIDEr cannot choose: {problem}")
         for setting in settings:
-            result = evaluate_captions(model, dataset, java=java, **shared, **setting)
+            result = measuring.evaluate(model, dataset, java=java, **shared, **setting)
             results[_folder(model, setting, split, limit)] = result
     if out is None and not own:
         report(
@@ -245,8 +253,16 @@ def calibrate(model: str, /, data: Path, *, limit: int = 0, computing: Here = HE
         limit: Use only the first N validation pictures; 0 for all.
         computing: Where.
     """
-    dataset, large = Dataset.open(data), is_large(fetch(model))
-    if not (large or has_model(Path(model))):
+    check_models(model)
+    dataset = Dataset.open(data)
+    from ..inference.calibrate import calibrate_and_keep
+    from ..inference.load import Pair, load
+    from ..inference.predict import Captioner
+    from ..models.folder import fetch
+    from ..models.large import is_large
+
+    large = is_large(fetch(model))
+    if not (large or _is_own(model)):
         raise UsageError(f"{model}: is not a model folder of yours, where it could be kept")
     loaded = load(model, **vars(computing))
     some: list[Any] = [loaded]
@@ -271,14 +287,29 @@ def calibrate(model: str, /, data: Path, *, limit: int = 0, computing: Here = HE
         raise failed[-1]
 
 
-def _does(model: Captioner | Answerer) -> str:
+def _is_own(run: str) -> bool:
+    """Whether a model lies in a folder of gazetell, which figures may be written to."""
+    from ..models.folder import has_model
+    from ..models.large import is_large
+
+    return has_model(Path(run)) and not is_large(Path(run))
+
+
+def _does(model: "Captioner | Answerer") -> str:
+    from ..inference.predict import Captioner
+
     return "captions" if isinstance(model, Captioner) else "answers questions"
 
 
 def _of(
-    runs: Sequence[str], model: Captioner | Answerer, dataset: Dataset, setting: dict[str, Any]
+    runs: Sequence[str], model: "Captioner | Answerer", dataset: Dataset, setting: dict[str, Any]
 ) -> dict[str, Any]:
     """What predictions are of: with anything else they would be others."""
+    from ..inference.describe import identity
+    from ..inference.large import Large
+    from ..inference.predict import Captioner
+    from ..models.folder import fetch, read_config
+
     kind = "captioner" if isinstance(model, Captioner) else "answerer"
     if isinstance(model, Large):
         hashes = [identity(model)]
@@ -296,13 +327,17 @@ def _of(
 
 def _said(
     run: str,
-    model: Captioner | Answerer,
+    model: "Captioner | Answerer",
     dataset: Dataset,
     setting: dict[str, Any],
     common: dict[str, Any],
     ids: Sequence[str],
 ) -> dict[str, str]:
     """What another model says of the records of these ids, read where it was kept."""
+    from ..inference import evaluate as measuring
+    from ..inference.predict import Captioner
+    from ..models.folder import fetch
+
     captions = isinstance(model, Captioner)
     home = fetch(run, "captioner" if captions else "answerer") / "evaluation"
     folder = home / _folder(model, setting, common["split"], common["limit"])
@@ -314,10 +349,10 @@ def _said(
             return {row["id"]: row["caption" if captions else "answer"] for row in rows}
     result: Evaluation[Any, Any]
     if isinstance(model, Captioner):
-        result = evaluate_captions(model, dataset, **common, **setting)
+        result = measuring.evaluate(model, dataset, **common, **setting)
     else:
-        result = evaluate_answers(model, dataset, **common)
-    if has_model(Path(run)) and not is_large(Path(run)) and not folder.exists():
+        result = measuring.evaluate_answers(model, dataset, **common)
+    if _is_own(run) and not folder.exists():
         result.save(folder)
         write_json(folder / "of.json", of | {"java": False})
         report(f"--against: predictions and figures in {folder}")
@@ -325,7 +360,7 @@ def _said(
 
 
 def _settings(
-    model: Captioner, beams: tuple[int, ...], penalties: tuple[float, ...], more: dict[str, Any]
+    model: "Captioner", beams: tuple[int, ...], penalties: tuple[float, ...], more: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """The decoding options of each evaluation; a beam of 1 has no length penalty.
 
@@ -345,8 +380,10 @@ def _settings(
     return settings
 
 
-def _folder(model: Captioner | Answerer, setting: dict[str, Any], split: str, limit: int) -> str:
+def _folder(model: "Captioner | Answerer", setting: dict[str, Any], split: str, limit: int) -> str:
     """The folder of an evaluation: two that differ in their options have two."""
+    from ..inference.predict import Captioner
+
     name = split
     if isinstance(model, Captioner):
         name += f"-beam{model.options(**setting).beam}"

@@ -1,29 +1,22 @@
 """``gazetell features`` and ``gazetell vectors``: what is computed once, before training."""
 
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from cyclopts import Parameter
 
 from ..data.records import Dataset
 from ..data.vectors import Word2VecModel, write_word2vec
 from ..errors import DataError, StoppedError, UsageError
-from ..features import build_cache
-from ..inference.cluster import check_ready, ray_records
-from ..models.precision import choose_device, choose_precision
 from ..process import bar
-from ..training.options import EncoderOptions, flags, train_options
-from ..training.task import first_encoder
 from .terminal import on_terminal, report
-from .train import Recipe, given, given_class
+from .train import Recipe, check_data, declared, given, named_class
 
 # What a run has of an encoder, but what it trains.
-TRAINED = ("encoder_trainable", "encoder_project")
-NAMES = [each.name for each in fields(EncoderOptions) if each.name not in TRAINED]
-Seen = given_class("Seen", [flags()[name] for name in (*NAMES, "encoder_from", "flip")])
+TRAINED = ("encoder_trainable", "encoder_project", "encoder_learning_rate")
+NAMES = [x for x in declared() if x.startswith("encoder") and x not in TRAINED] + ["flip"]
+Seen = named_class("Seen", NAMES)
 
 
 def features(
@@ -59,6 +52,15 @@ def features(
     """
     if engine == "local" and address is not None:
         raise UsageError("--address: has no effect without --engine ray")
+    check_data(data, recipe)
+    import torch
+
+    from ..features import build_cache
+    from ..inference.cluster import check_ready, ray_records
+    from ..models.precision import choose_device, choose_precision
+    from ..training.options import train_options
+    from ..training.task import first_encoder
+
     if engine == "ray":
         check_ready(device, address)
         if workers is not None:

@@ -54,9 +54,11 @@ def score(
 
     Args:
         references: Captions: JSON Lines {"id", "captions": [...]}, or COCO annotation JSON.
-            Answers: JSON Lines {"id", "answers": [...]}, or VQA annotation JSON.
+            Answers: JSON Lines {"id", "answers": [...]}, or VQA annotation JSON. Of both also a
+            .csv or .tsv table with the columns of gazetell data table.
         predictions: Captions: JSON Lines {"id", "caption"}, or COCO result JSON. Answers: JSON
-            Lines {"id", "answer"}, or VQA result JSON.
+            Lines {"id", "answer"}, or VQA result JSON. Of both also a table, such as gazetell
+            describe and caption --csv write.
         against: Other predictions of the same pictures or questions: print both scores and the
             95 % interval of their difference, by the paired bootstrap.
         split: Of a prepared captions.jsonl or questions.jsonl as references: only the rows of this
@@ -83,7 +85,8 @@ def score(
         raise UsageError(f"--seed {seed}: expected 0 or more")
     if year not in (None, *YEARS):
         raise UsageError(f"--year {year}: expected {' or '.join(map(str, YEARS))}")
-    files = [RowFile.read(path) for path in (references, predictions, against) if path is not None]
+    told = [predictions, *([against] if against else [])]
+    files = [RowFile.read(references), *(RowFile.read(path, model=True) for path in told)]
     about_data = references.parent / "dataset.json"
     prepared = references.name in ("captions.jsonl", "questions.jsonl") and about_data.is_file()
     if prepared and (made := dict(read_json(about_data)).get("machine_made")):
@@ -104,7 +107,7 @@ def score(
     if left_out:
         logger.warning("left out, since they have no prediction: %d of the %s", left_out, items)
     if against is not None and len(wanted.texts) < 2:
-        raise DataError(f"{references}: one of the {items}; a comparison needs at least two")
+        raise DataError(f"{references}: has one of the {items}; a comparison needs at least two")
     rules = year or max(YEARS)
     compare: Any = compare_captions
     if content == "answers":

@@ -1,10 +1,12 @@
 """``gazetell serve``."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from ..errors import UsageError
+from ..files import check_models
 from ..serve.guard import ServeOptions
 from .terminal import report
 
@@ -33,6 +35,9 @@ def serve(
             if not given, one is started here and ends with the service.
         options: Address, device, limits.
     """
+    for text in model:
+        path = text if Path(text).is_dir() else text.partition("=")[2] or text
+        check_models(path)
     if engine == "ray":
         from ..serve import replicas as cluster
 

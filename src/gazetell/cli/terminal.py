@@ -6,6 +6,7 @@ the like after a backslash: no picture and no row is lost for its name.
 Options that several verbs have stand here too.
 """
 
+import glob
 import io
 import json
 import logging
@@ -22,7 +23,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ..errors import UsageError
-from ..files import write_error
+from ..files import picture_path, write_error
+from ..inference.sources import open_source
+from ..models.search import check_ranges
 from ..pictures import Fit
 
 STDIN = "<standard input>"  # what a lone hyphen on the command line becomes
@@ -175,6 +178,9 @@ class Decoding:
     beam_groups: int | None = None
     diversity: float | None = None
 
+    def __post_init__(self) -> None:
+        check_ranges(self.given())
+
     def given(self) -> dict[str, Any]:
         """The options that were given."""
         values = asdict(self).items()
@@ -184,6 +190,13 @@ class Decoding:
 Here = Annotated[Computing, Parameter(name="*")]
 Own = Annotated[Decoding, Parameter(name="*")]
 HERE, OWN = Computing(), Decoding()
+
+
+def check_source(name: str, column: str | None) -> None:
+    """Refuse a source of pictures that is not there; what else is wrong shows when it is read."""
+    picture_path(name)
+    if "://" not in name and not glob.has_magic(name) and not os.path.lexists(name):
+        open_source(name, column)  # says so
 
 
 def is_gaze_file(gaze: Path | None, pictures: Collection[str], count: int, what: str) -> bool:

@@ -1,13 +1,18 @@
 """``gazetell train`` and ``gazetell reproduce``.
 
-The options of ``train`` are those of training and of all architectures.
+The options of ``train`` are those of training and of all architectures. They stand beside the
+models, whose modules load torch, which takes seconds. So a command line is read by their names and
+types as the source has them, and only the help loads them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import ast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import make_dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal  # noqa: F401  # Literal: in the source
 
 from cyclopts import Group, Parameter
 
@@ -16,33 +21,52 @@ from ..data.readers.captions import flickr8k
 from ..data.readers.rows import BadRows
 from ..data.records import Dataset
 from ..errors import UsageError
-from ..models.options import import_architecture
-from ..reproduce import plan_names, read_plan
-from ..reproduce import reproduce as make_table
-from ..training.fit import finish as finish_run
-from ..training.fit import resume as resume_run
-from ..training.fit import train as train_run
-from ..training.options import Flag, flags, train_options
+from ..files import check_new_run, check_run, read_toml, toml_names
 from .terminal import on_terminal, report
 
+if TYPE_CHECKING:
+    from ..training.options import Flag
+
 Recipe = Annotated[str | None, Parameter(name=("--recipe", "--config"))]
-GROUPS = {each.group: Group.create_ordered(each.group) for each in flags().values()}
+SOURCE = resources.files("gazetell")
+OWNERS = ("encoders", "captioners", "answerers")  # of options, and training
 
 
-def _field(each: Flag) -> tuple[str, Any, None]:
-    """A flag whose value is None where it was not given."""
-    unset = each.default is None or each.default is False or each.default == ()
-    shown = Parameter(
-        help=each.help, group=GROUPS[each.group], show_default=False if unset else str(each.default)
-    )
-    return each.name, Annotated[each.type | None, shown], None
+@cache
+def declared() -> dict[str, str]:
+    """The type of each option of a run by its name, as the source writes it."""
+    found: dict[str, str] = {}
+    for path in (*(f"models/{name}.py" for name in OWNERS), "training/options.py"):
+        for owner in ast.parse((SOURCE / path).read_text(encoding="utf-8")).body:
+            for each in owner.body if isinstance(owner, ast.ClassDef) else ():
+                match each:
+                    case ast.AnnAssign(
+                        target=ast.Name(name), value=ast.Call(func=ast.Name("option"))
+                    ):
+                        if path == "models/encoders.py":
+                            name = "encoder" if name == "name" else f"encoder_{name}"
+                        found[name] = ast.unparse(each.annotation)
+    return found
 
 
-def given_class(name: str, options: Iterable[Flag]) -> type[Any]:
-    """A dataclass of options of a run, for a verb to take; see ``given``."""
+def named_class(name: str, names: Iterable[str]) -> type[Any]:
+    """A dataclass of options of a run, for a verb to take: None where one was not given."""
+    rows = [(each, f"{declared()[each]} | None", None) for each in names]
     # Cyclopts takes a class without a module of its own for a plain value.
-    own = {"__module__": __name__}
-    return make_dataclass(name, map(_field, options), frozen=True, namespace=own)
+    return make_dataclass(name, rows, frozen=True, namespace={"__module__": __name__})
+
+
+def explained_class(options: "Iterable[Flag]") -> type[Any]:
+    """The same with the help of each option, in groups."""
+    groups: dict[str, Group] = {}
+    rows = []
+    for each in options:
+        group = groups.setdefault(each.group, Group.create_ordered(each.group))
+        unset = each.default is None or each.default is False or each.default == ()
+        default = False if unset else str(each.default)
+        shown = Parameter(help=each.help, group=group, show_default=default)
+        rows.append((each.name, Annotated[each.type | None, shown], None))
+    return make_dataclass("Given", rows, frozen=True, namespace={"__module__": __name__})
 
 
 def given(options: Any) -> dict[str, Any]:
@@ -50,7 +74,7 @@ def given(options: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if value is not None}
 
 
-Given = given_class("Given", flags().values())
+Given = named_class("Given", declared())
 
 
 def train(
@@ -82,6 +106,9 @@ def train(
     if finish is not None:
         if whole or resume is not None or chosen.keys() - {"device"}:
             raise UsageError("--finish takes only the run folder, with --device")
+        check_run(finish)
+        from ..training.fit import finish as finish_run
+
         finish_run(finish, **chosen, trust=trust, report=report)
         return
     if resume is not None:
@@ -90,29 +117,61 @@ def train(
                 "--resume takes only the run folder, with --epochs, --device, --devices, --nodes "
                 "and --strategy; its other options are read from there"
             )
+        check_run(resume)
+        from ..training.fit import resume as resume_run
+
         resume_run(resume, **chosen, trust=trust, report=report, progress=on_terminal())
         return
-    if data is None or out is None:
+    if data is None:
         raise UsageError("expected a prepared dataset and --out RUN, --resume RUN or --finish RUN")
+    if out is None:
+        raise UsageError("--out is missing: for example --out runs/mine")
+    check_data(data, recipe)
+    check_new_run(out)
+    from ..training.fit import train as train_run
+    from ..training.options import train_options
+
     run = train_options(recipe, trust=trust, **chosen)
     train_run(data, out, run, trust=trust, report=report, progress=on_terminal())
 
 
-@contextmanager
-def taking_own(tokens: Sequence[str]) -> Iterator[None]:
-    """Let ``train`` take the options of the own architecture that its command line names, too."""
+def check_data(data: Path, recipe: str | None) -> None:
+    """Refuse what is no prepared dataset and no recipe."""
+    if not (data / "dataset.json").is_file():
+        Dataset.open(data)  # says what is wrong
+    if recipe is not None:
+        read_toml(recipe, SOURCE / "training" / "recipes", "--recipe")
+
+
+def with_all_options(
+    verb: Callable[..., None], tokens: Sequence[str], names: Sequence[str] = ()
+) -> AbstractContextManager[None]:
+    """Give a verb the options that only the models know, all or these, where it needs them.
+
+    That is the help of options, and those of the own architecture that it names.
+    """
     following = zip(tokens, [*tokens[1:], ""], strict=True)
     pairs = (x.partition("=")[::2] if "=" in x else (x, after) for x, after in following)
     named = dict(pairs).get("--architecture", "")
+    if ":" not in named and not {"--help", "-h"} & {*tokens}:
+        return nullcontext()
+    from ..models.options import import_architecture
+    from ..training.options import flags
+
     import_architecture(named, trust=True)  # somebody wrote it there
-    before = train.__annotations__["options"]
-    if ":" in named:
-        taken = given_class("Given", flags(named).values())
-        train.__annotations__["options"] = Annotated[taken, Parameter(name="*")]
+    every = flags(named)
+    return _taking(verb, explained_class([every[name] for name in names or every]))
+
+
+@contextmanager
+def _taking(verb: Any, options: type[Any]) -> Iterator[None]:
+    """Let a verb take these options."""
+    before = verb.__annotations__["options"]
+    verb.__annotations__["options"] = Annotated[options, Parameter(name="*")]
     try:
         yield
     finally:
-        train.__annotations__["options"] = before
+        verb.__annotations__["options"] = before
 
 
 def reproduce(
@@ -137,16 +196,23 @@ def reproduce(
         java: Also METEOR, where Java and pycocoevalcap are there.
         trust: Run the code of architectures that are not of gazetell, which the plan names.
     """
+    plans = SOURCE / "plans"
     if plan is None:
         options = {"--out": out, "--encoder-weights": encoder_weights, "--split": split}
         for name, value in (options | {"--java": java or None}).items():
             if value is not None:
                 raise UsageError(f"{name}: has no effect without a plan")
-        print("\n".join(plan_names()))
+        print("\n".join(toml_names(plans)))
         return
-    chosen = read_plan(plan, trust=trust)
+    read_toml(plan, plans, "plan")
     if data is None:
         raise UsageError("expected a prepared dataset after the plan (see gazetell data)")
+    if not data.is_dir():
+        Dataset.open(data)  # says that it is none
+    from ..reproduce import read_plan
+    from ..reproduce import reproduce as make_table
+
+    chosen = read_plan(plan, trust=trust)
     folder = out or Path("runs") / Path(plan).stem
     if not (data / "dataset.json").is_file() and plan == "flickr8k":
         if not (folder / "data" / "dataset.json").is_file():

@@ -1,7 +1,7 @@
 """Files to score: reference captions or people's answers, and what a model said.
 
-Captions are of pictures, answers of questions; all else is alike. Two formats, told apart by the
-file name, each plain or gzip'd. JSON Lines (any name but ``*.json`` and ``*.json.gz``)::
+Captions are of pictures, answers of questions; all else is alike. Three formats, told apart by the
+file name, each plain or packed. JSON Lines (any other name than those of the next two)::
 
     {"id": "12", "captions": ["a dog runs", "a brown dog"]}                 references
     {"id": "7", "answers": ["red", "dark red"], "answer_type": "other"}
@@ -9,7 +9,9 @@ file name, each plain or gzip'd. JSON Lines (any name but ``*.json`` and ``*.jso
     {"id": "7", "answer": "red"}
 
 so a prepared ``captions.jsonl`` or ``questions.jsonl`` is a file of references as it stands; other
-keys are ignored. And the official COCO and VQA files (``*.json``)::
+keys are ignored. Tables (``*.csv``, ``*.tsv``) with the columns that ``data table`` reads and
+``caption --csv`` and ``describe`` write: several rows of a picture are its references. And the
+official COCO and VQA files (``*.json``)::
 
     {"images": [{"id": 12}], "annotations": [{"image_id": 12, "caption": "a dog runs"}]}
     {"annotations": [{"question_id": 7, "answers": [{"answer": "red"}], "question_type": ...}]}
@@ -24,10 +26,13 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..errors import DataError
 from ..files import read_json, read_jsonl
+from .readers.rows import unpacked
+from .readers.table import table_rows
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +42,7 @@ NAMED = 5  # how many ids a message names
 _LINES = (
     'JSON Lines: references {"id", "captions": [...]} or {"id", "answers": [...]}, as in '
     "captions.jsonl or questions.jsonl of a prepared dataset (gazetell data); predictions "
-    '{"id", "caption"} or {"id", "answer"}'
+    '{"id", "caption"} or {"id", "answer"}; or tables, .csv or .tsv'
 )
 _DOCUMENT = "a JSON document of COCO or VQA; the name of JSON Lines ends in .jsonl"
 
@@ -67,12 +72,18 @@ class RowFile:
     content: Any  # a JSON document, or of JSON Lines a list of (line number, object)
 
     @classmethod
-    def read(cls, path: FilePath) -> "RowFile":
-        """Read JSON or JSON Lines, plain or packed (told apart by content).
+    def read(cls, path: FilePath, *, model: bool = False) -> "RowFile":
+        """Read a table, JSON or JSON Lines, plain or packed.
+
+        Args:
+            path: of the file.
+            model: it holds predictions.
 
         Raises:
-            DataError: missing, damaged, not UTF-8 or not JSON.
+            DataError: missing, damaged, not UTF-8 or not JSON, or a table with a bad row.
         """
+        if unpacked(str(path)).lower().endswith((".csv", ".tsv", ".tab")):
+            return cls(path, True, _of_table(Path(path), model))
         lines = not str(path).lower().removesuffix(".gz").endswith(".json")
         try:
             return cls(path, lines, list(read_jsonl(path)) if lines else read_json(path))
@@ -137,6 +148,28 @@ class RowFile:
             if item and first != number:
                 raise DataError(f"{where}: {item} {str(value)!r} twice, first on {name} {first}")
             yield where, str(value), row
+
+
+def _of_table(path: Path, model: bool) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a table as those of JSON Lines; several references of an id are one row.
+
+    The id is that of the column ``id``, else the picture's name, of a question with the question.
+    """
+    found: list[tuple[int, dict[str, Any]]] = []
+    first: dict[str, dict[str, Any]] = {}
+    for line, texts in table_rows(path):
+        key = "caption" if "caption" in texts else "answer"
+        named = [texts["image"], texts["question"]] if key == "answer" else [texts["image"]]
+        row: dict[str, Any] = {"id": texts.get("id") or " ".join(named)}
+        row |= {name: texts[name] for name in ("split",) if name in texts}
+        if model:
+            found.append((line, row | {key: texts[key]}))
+        elif row["id"] in first:
+            first[row["id"]][f"{key}s"].append(texts[key])
+        else:
+            first[row["id"]] = row | {f"{key}s": [texts[key]]}
+            found.append((line, first[row["id"]]))
+    return found
 
 
 def content_of(files: Sequence[RowFile]) -> Content:
@@ -251,6 +284,8 @@ def _refuse_lack(have: Texts, want: Texts, item: str, hint: str = "") -> None:
     if missing:
         # Where nothing is there, a subset would hold nothing.
         hint = hint.format(f"{item}s") if len(missing) < len(want.texts) else ""
+        if os.path.basename(missing[0]) in have.texts:
+            hint = "; without their folder these names are there"
         raise DataError(
             f"{have.path}: lacks {len(missing)} of the {len(want.texts)} {item}s of {want.path}: "
             f"{_named(missing)}{hint}"

@@ -257,10 +257,15 @@ def read_and_prepare(
     others = [x for x in (*arguments, *options.values()) if isinstance(x, Path)]
     if own := own + [str(x) for x in others if x.resolve() in replaced]:
         raise UsageError(f"--out {out}: {own[0]} is read here; expected another folder")
-    bad, left = BadRows(skip=skip_bad), [open_part(text) for text in without]
+    bad, left = BadRows(skip=skip_bad, whole=True), [open_part(text) for text in without]
     if "pictures" in taken:
         options["pictures"] = out / "images"
-    dataset = reader(*arguments, bad=bad, **options)
+    try:
+        dataset = reader(*arguments, bad=bad, **options)
+    except DataError:
+        bad.refuse()  # perhaps no row is left
+        raise
+    bad.refuse()
     return prepare(dataset, out, check_images=check, without=left, bad=bad)
 
 

@@ -333,7 +333,7 @@ def _parts(
     expected = "a model that captions" + ("" if sets else ", or questions")
     expected = expected if kind == "captioner" else "a model that answers questions"
     if unable := next((name for name, can in kinds.items() if kind not in can), None):
-        raise UsageError(f"model {unable}: does not do this; expected {expected}")
+        raise UsageError(f"model {unable}: cannot do this; expected {expected}")
     if not sets:
         own = [os.path.isfile(x) and not x.lower().endswith((*TARS, ".parquet")) for x in pictures]
         return [

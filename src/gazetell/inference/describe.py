@@ -21,7 +21,6 @@ its blocks are others.
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -43,11 +42,16 @@ from .outputs import (
     COLUMNS,
     FORMAT,
     PART_COLUMNS,
+    TAGS,
+    WORDPRESS,
     Parts,
     Row,
     answer_columns,
+    check_out,
+    check_site,
     content_of,
     drafts,
+    is_for_site,
     open_journal,
     output_digest,
     review_sheet,
@@ -58,8 +62,6 @@ from .outputs import (
 from .predict import Answer, Answerer, Caption, Captioner, in_parts
 from .sources import Block, Item, Source, ahead, open_source
 
-FORMATS = (".csv", ".jsonl", ".html")
-TAGS, WORDPRESS = ".img.html", ".wordpress.csv"  # forms of the first and the last for web sites
 SIDE = 320  # longer side of a picture on the sheet, in pixels
 
 log = logging.getLogger(__name__)
@@ -451,54 +453,6 @@ def publish(
     as_csv = Path(out).suffix.lower() == ".csv"
     write_text(out, site_text(Path(review).stem, told, base.rstrip("/"), as_csv))
     return len(told), left
-
-
-def check_out(out: str | os.PathLike[str]) -> bool:
-    """Refuse what needs no model to be seen; whether the output is one file.
-
-    Raises:
-        UsageError: an output of another suffix, or a folder where a file is expected.
-    """
-    name = os.fspath(out)
-    suffix, slash = Path(name).suffix.lower(), name.endswith("/")
-    if suffix in FORMATS and not slash and "://" not in name:
-        if Path(out).is_dir():
-            more = f", or {out}/ for a folder of parts" * (suffix == ".jsonl")
-            raise UsageError(f"--out {out}: is a folder; expected a file{more}")
-        return True
-    if suffix not in ("", ".parquet", ".jsonl") and not (slash and suffix not in FORMATS):
-        raise UsageError(
-            f"--out {out}: expected a name that ends in {', '.join(FORMATS)} or .parquet, or a "
-            "folder"
-        )
-    return False
-
-
-def is_for_site(out: str | os.PathLike[str]) -> bool:
-    """Whether what is written is for a web site."""
-    return os.fspath(out).lower().endswith((TAGS, WORDPRESS))
-
-
-def check_site(out: str | os.PathLike[str], url: str | None, questions: Sequence[str]) -> bool:
-    """Refuse what does not go with an output for a web site; whether it is one.
-
-    Raises:
-        UsageError: no address where importers need one, or an option without effect.
-    """
-    if not is_for_site(out):
-        if url is not None:
-            raise UsageError(
-                f"--url: has no effect on {out}; expected a name in {TAGS}, {WORDPRESS}"
-            )
-        return False
-    if questions:
-        raise UsageError(f"--question: has no effect on {out}, which holds only alt texts")
-    if os.fspath(out).lower().endswith(WORDPRESS) and not re.match("https?://.", url or ""):
-        raise UsageError(
-            f"--out {out}: WordPress knows a picture by its address; expected --url "
-            "https://.../wp-content/uploads, where the folder is"
-        )
-    return True
 
 
 def _check_questions(model: Captioner, answerer: Answerer | None, questions: Sequence[str]) -> None:

@@ -158,7 +158,7 @@ class LargeAnswerer(Large, Answerer):
         if not isinstance(text, str) or not WORD.search(text):
             raise UsageError(f"question {text!r:.60}: has no words")
         if mark := next((x for x in self.network.words.all_special_tokens if x in text), None):
-            raise UsageError(f"question {text!r:.60}: {mark} is a mark of the model's own")
+            raise UsageError(f"question {text!r:.60}: leave out {mark}, a mark of the model")
         return Question(text, [], [])
 
     def search(

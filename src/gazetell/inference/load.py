@@ -116,7 +116,7 @@ def load_answerer(
     else:
         network = _network(() if path is None else (path,), trust, **how)
         if how.get("prompt") is not None:
-            raise UsageError("--prompt: has no effect on answers, which questions ask for")
+            raise UsageError("--prompt: has no effect on answers; the question is the prompt")
     if network is None:
         return Answerer.load(path, trust=trust, **how)
     if not network.question:
@@ -130,8 +130,10 @@ def _network(paths: Sequence[PathLike], trust: bool, **how: Unpack[Computing]) -
         if not is_large(folder := fetch(path)):
             continue
         if len(paths) > 1:
-            raise UsageError(f"{path}: joins no ensemble, as a model of transformers")
+            raise UsageError(
+                f"{path}: an ensemble takes only models of gazetell, none of transformers"
+            )
         if (fit := how.pop("fit", None)) is not None:
-            raise UsageError(f"--fit {fit}: the processor of {path} fits pictures itself")
+            raise UsageError(f"--fit {fit}: has no effect: the processor of {path} fits pictures")
         return Network(folder, os.fspath(path), trust=trust, **how)  # type: ignore[misc]
     return None

@@ -39,11 +39,13 @@ from ..files import (
     write_jsonl,
 )
 from ..models.confidence import certainty
-from ..models.decoding import DecodingOptions
+from ..models.search import DecodingOptions
 from .gaze import fill, one_line, template
 from .sources import file_system, need
 
 Row = dict[str, Any]
+FORMATS = (".csv", ".jsonl", ".html")
+TAGS, WORDPRESS = ".img.html", ".wordpress.csv"  # forms of the first and the last for web sites
 FORMAT = 1  # of the journal and of the parts
 COLUMNS = (
     *("picture", "caption", "alt_text", "confidence", "sure", "probability", "log_prob", "ended"),
@@ -60,6 +62,46 @@ MANIFEST = "_gazetell.json"  # what reads a folder of Parquet files passes over 
 LARGE = 100_000_000  # bytes of a sheet that a browser is slow to open
 
 log = logging.getLogger(__name__)
+
+
+def check_out(out: str | os.PathLike[str]) -> bool:
+    """Whether the output is one file; a UsageError for another suffix, or a folder for a file."""
+    name = os.fspath(out)
+    suffix, slash = Path(name).suffix.lower(), name.endswith("/")
+    if suffix in FORMATS and not slash and "://" not in name:
+        if Path(out).is_dir():
+            more = f", or {out}/ for a folder of parts" * (suffix == ".jsonl")
+            raise UsageError(f"--out {out}: is a folder; expected a file{more}")
+        return True
+    if suffix not in ("", ".parquet", ".jsonl") and not (slash and suffix not in FORMATS):
+        raise UsageError(
+            f"--out {out}: expected a name that ends in {', '.join(FORMATS)} or .parquet, or a "
+            "folder"
+        )
+    return False
+
+
+def is_for_site(out: str | os.PathLike[str]) -> bool:
+    """Whether what is written is for a web site."""
+    return os.fspath(out).lower().endswith((TAGS, WORDPRESS))
+
+
+def check_site(out: str | os.PathLike[str], url: str | None, questions: Sequence[str]) -> bool:
+    """Whether the output is for a web site; a UsageError for what does not go with it."""
+    if not is_for_site(out):
+        if url is not None:
+            raise UsageError(
+                f"--url: has no effect on {out}; expected a name in {TAGS}, {WORDPRESS}"
+            )
+        return False
+    if questions:
+        raise UsageError(f"--question: has no effect on {out}, which holds only alt texts")
+    if os.fspath(out).lower().endswith(WORDPRESS) and not re.match("https?://.", url or ""):
+        raise UsageError(
+            f"--out {out}: WordPress knows a picture by its address; expected --url "
+            "https://.../wp-content/uploads, where the folder is"
+        )
+    return True
 
 
 def answer_columns(questions: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -234,7 +234,9 @@ def in_parts(
             why = "picture: no memory is left for it" if full else str(error)
             return [ImageError(why)]
         if full:
-            log.warning(f"the device has no memory for {len(items)} pictures at once: halved")
+            log.warning(
+                f"the device has no memory for {len(items)} pictures at once: half are taken"
+            )
     half = len(items) // 2
     return in_parts(work, items[:half]) + in_parts(work, items[half:])
 

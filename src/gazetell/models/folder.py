@@ -27,7 +27,7 @@ from torch import nn
 from ..data.answers import AnswerVocabulary
 from ..data.text import Tokenizer
 from ..errors import DataError, GazetellError, ModelError, UsageError
-from ..files import read_json, read_text, write_json, write_text
+from ..files import PHOTO, SHIPPED, check_models, read_json, read_text, write_json, write_text
 from ..metrics import TITLES, points
 from .answerers import AnswerModel, answerer_config, build_answerer
 from .captioners import CaptionModel, build_captioner, captioner_config
@@ -43,8 +43,6 @@ FORMAT = 1
 # Settings that the folders of older versions lack.
 LATER = ("confidence", "abstain_below", "novelty", "unknown_temperature")
 SHARED = "../encoder.safetensors"  # of both models of a pair
-PHOTO = "photo"
-SHIPPED = (PHOTO, f"{PHOTO}/captioner", f"{PHOTO}/answerer")
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # the models that come with gazetell
 
 
@@ -373,7 +371,7 @@ def update_metrics(folder: str | os.PathLike[str], metrics: dict[str, Any]) -> N
     measured = re.compile(r"^## Measured\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
     old = read_text(path) if path.is_file() else card
     if not measured.search(old):
-        log.warning("%s: has no section Measured any more; it stays as it is", path)
+        log.warning("%s: has no section Measured, so the new figures are not on the card", path)
     write_json(folder / "metrics.json", metrics)
     # The rest may be a person's by now, as the licence is.
     write_text(path, measured.sub(lambda _: measured.findall(card)[0], old, count=1))
@@ -405,17 +403,14 @@ def fetch(path: str | os.PathLike[str], kind: str = "") -> Path:
         folder = download(name, lambda there: is_large(there) and recognise(there, name))
     elif folder.as_posix() in SHIPPED:
         if has_model(folder):
-            log.warning("%s: the model in this folder is used, not the one of gazetell", name)
+            log.warning(
+                "%s: the model in this folder is used, not that which comes with gazetell", name
+            )
         else:
             if folder.exists():
-                log.warning("%s: the model of gazetell; the folder here has none", name)
+                log.warning("%s: that of gazetell is used; the folder here has no model", name)
             folder = shipped(name)
     return folder / kind if kind and is_pair(folder) else folder
-
-
-def is_named_model(name: str) -> bool:
-    """Whether a model is named that lies in no folder here: on the hub, or with gazetell."""
-    return name.startswith("hf://") or Path(name).as_posix() in SHIPPED
 
 
 def shipped(name: str = PHOTO) -> Path:
@@ -455,12 +450,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if is_pair(folder):
             expected = " or ".join(str(folder / kind) for kind in KINDS)
             raise ModelError(f"{folder}: holds two models; expected {expected}")
-        if (folder / "checkpoints").is_dir() and not (folder / "model.safetensors").exists():
-            raise ModelError(
-                f"{folder}: its training is not finished; go on: gazetell train --resume {folder}, "
-                f"or take the best model so far: gazetell train --finish {folder}"
-            )
-        raise ModelError(f"{folder}: is not a model folder (no config.json)")
+        check_models(folder)
     try:
         config = read_json(path)
     except DataError as error:

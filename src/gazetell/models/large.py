@@ -202,24 +202,25 @@ class Network:
             if bars:
                 library.enable_progress_bar()
         if lacking := sorted([*found["missing_keys"], *map(str, found["mismatched_keys"])]):
-            raise ModelError(f"{name}: its weights do not fit: {len(lacking)}, first {lacking[0]}")
+            said = f"weights missing or of another shape: {len(lacking)}, first {lacking[0]}"
+            raise ModelError(f"{name}: {said}")
         self.model.to(self.device).eval()
         end = config.text_config.sep_token_id if family == "blip" else options.eos_token_id
         if (end := self.words.eos_token_id if end is None else end) is None:
-            raise ModelError(f"{name}: names no token that ends a text (eos_token_id)")
+            raise ModelError(f"{name}: has no token that ends a text (eos_token_id)")
         self.ends = [end] if isinstance(end, int) else list(end)
         form = (PROMPT, "{}") if not direct and self.images.chat_template else FORMS.get(family)
         if form is None:
-            raise ModelError(f"{name}: has no chat template; nothing says how {family} is asked")
+            raise ModelError(f"{name}: has no chat template, which {family} needs")
         self.prompt, self.captions = form[0] if prompt is None else prompt, named != VQA
         self.question = form[1] if self.captions else "{}"
         vision = getattr(config, "vision_config", None) or getattr(config, "encoder", None)
         # Where words go through the same layers as pictures there is no map.
         self.sight = Sight.of(looks, vision if direct else None)
         if not self.sight.patches:
-            log.warning("%s: shows not where it looked: there is no plain map of patches", name)
+            log.warning("%s: cannot show where it looked: it has no plain map of patches", name)
         if family == "git":
-            log.warning("%s: answers well only if it was trained to, which nothing here says", name)
+            log.warning("%s: may not have been trained to answer: check its answers", name)
         self.fingerprint, self.kept = _fingerprint(folder), dict[str, Any]()
         if (path := calibration_file(self.fingerprint)).is_file():
             self.kept = read_json(path)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..errors import DEVICES, UsageError, check_device
+from ..errors import DEVICES, UsageError, check_device, check_precision
 
 
 class Precision(NamedTuple):
@@ -105,12 +105,11 @@ def choose_precision(device: torch.device, name: str = "auto") -> Precision:
     Raises:
         UsageError: a name other than auto, bf16 and fp32.
     """
+    check_precision(name)
     if name == "bf16":
         return Precision(torch.bfloat16, "asked for")
     if name == "fp32":
         return Precision(torch.float32, "asked for")
-    if name != "auto":
-        raise UsageError(f"precision {name!r}: expected auto, bf16 or fp32")
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision(torch.bfloat16, "the GPU multiplies bf16")

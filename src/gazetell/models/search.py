@@ -3,7 +3,7 @@
 Needs no torch: ``decoding`` and ``gazetell.onnx`` search by the same options.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any
@@ -16,6 +16,26 @@ TYPES: dict[type, tuple[type, str]] = {
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
 }
+RANGES: dict[str, tuple[float, float]] = {
+    "beam": (1, 100),
+    "max_length": (1, 1000),
+    "min_length": (0, 1000),  # and the greatest length at most
+    "length_penalty": (0, 5),
+    "no_repeat_ngram": (0, 100),
+    "temperature": (1e-3, 100),
+    "top_k": (0, 10**9),
+    "top_p": (1e-6, 1),
+    "seed": (0, 2**63),
+    "beam_groups": (1, 100),
+    "diversity": (1e-3, 100),
+}
+
+
+def check_ranges(given: Mapping[str, Any]) -> None:
+    """Refuse values that no model decodes with, with a UsageError."""
+    for name, (low, high) in RANGES.items():
+        if name in given and not low <= given[name] <= high:
+            raise UsageError(f"{name} {given[name]}: expected {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -52,22 +72,9 @@ class DecodingOptions:
     diversity: float = 0.5
 
     def __post_init__(self) -> None:
-        checks = (
-            ("beam", self.beam, 1, 100),
-            ("max_length", self.max_length, 1, 1000),
-            ("min_length", self.min_length, 0, self.max_length),
-            ("length_penalty", self.length_penalty, 0, 5),
-            ("no_repeat_ngram", self.no_repeat_ngram, 0, 100),
-            ("temperature", self.temperature, 1e-3, 100),
-            ("top_k", self.top_k, 0, 10**9),
-            ("top_p", self.top_p, 1e-6, 1),
-            ("seed", self.seed, 0, 2**63),
-            ("beam_groups", self.beam_groups, 1, 100),
-            ("diversity", self.diversity, 1e-3, 100),
-        )
-        for name, value, low, high in checks:
-            if not low <= value <= high:
-                raise UsageError(f"{name} {value}: expected {low} to {high}")
+        check_ranges(vars(self))
+        if self.min_length > self.max_length:
+            raise UsageError(f"min_length {self.min_length}: expected 0 to {self.max_length}")
         if self.sample and self.beam > 1:
             raise UsageError(f"sample with beam {self.beam}: expected beam 1")
         if self.beam % self.beam_groups:

@@ -168,7 +168,10 @@ class Captions(Task):
                 "trained one (--encoder-trainable)"
             )
         if replace(teacher.encoder.frame, fill=own.frame.fill) != own.frame:
-            raise UsageError(f"--teacher {path}: takes pictures of another size or fit")
+            raise UsageError(
+                f"--teacher {path}: takes pictures of another size or fit; expected its "
+                "--encoder-size and --encoder-fit"
+            )
         return teacher
 
     def _decode(self, grid: Grid, options: DecodingOptions, **rest: Any) -> list[Decoded]:

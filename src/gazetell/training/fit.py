@@ -43,7 +43,15 @@ from ..data.batches import NoPictures, PixelSource, Source
 from ..data.records import Dataset
 from ..errors import ModelError, StoppedError, UsageError
 from ..features import build_cache
-from ..files import read_json, read_jsonl, write_error, write_json, write_text
+from ..files import (
+    check_new_run,
+    check_run,
+    read_json,
+    read_jsonl,
+    write_error,
+    write_json,
+    write_text,
+)
 from ..models.folder import ModelFolder, has_model, load_model, read_config, save_model
 from ..models.options import import_architecture
 from ..models.precision import choose_precision
@@ -67,13 +75,6 @@ from .module import (
 )
 from .options import OVERFIT, AnswerOptions, TrainOptions, recipe_text, saved_options
 from .task import Report, Task
-
-# What a run writes into its folder.
-RUN_FILES = (
-    *("training.json", "config.json", "model.safetensors", "tokenizer.json", "answers.json"),
-    *("metrics.json", "metrics.jsonl", "README.md", "recipe.toml", "checkpoints"),
-    *("tensorboard", "csv"),
-)
 
 
 def train(
@@ -106,10 +107,7 @@ def train(
         GazetellError: one of several processes was killed.
     """
     out = Path(out)
-    if present := [name for name in RUN_FILES if (out / name).exists()]:
-        how = f"go on with --resume {out}, or name another folder"
-        said = how if present[0] == "training.json" else "expected a new folder for the run"
-        raise UsageError(f"{out}: already contains {present[0]}; {said}")
+    check_new_run(out)
     run = {
         "data": str(Path(data).resolve()),
         "options": options.to_dict(),
@@ -193,8 +191,7 @@ def is_finished(out: Path) -> bool:
 def _begun(out: Path, given: dict[str, Any]) -> dict[str, Any]:
     """The training.json of a run, with the options that are given; ``planned`` is its epochs."""
     file = out / "training.json"
-    if not file.is_file():
-        raise ModelError(f"{out}: has no run to resume (no training.json)")
+    check_run(out)
     run = read_json(file)
     try:
         run["planned"] = run["options"].get("epochs", TrainOptions.epochs)

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
 
 from ..errors import DataError, UsageError, unknown_option
-from ..files import read_toml, toml_names
+from ..files import is_named_model, read_toml, toml_names
 from ..models.answerers import ANSWERERS, answerer_config
 from ..models.captioners import CAPTIONERS, captioner_config
 from ..models.encoders import SMALL_CNN, EncoderConfig
-from ..models.folder import architecture_in, fetch, is_named_model, read_config
+from ..models.folder import architecture_in, fetch, read_config
 from ..models.options import (
     POSITIVE,
     SHARE,
@@ -480,7 +480,7 @@ def _with_encoder(recipe: str, encoder: str | None, trust: bool) -> dict[str, An
     own = values.get("encoder", EncoderConfig.name)
     if encoder not in (None, own) and (left := [n for n in OF_ITS_ENCODER if values.pop(n, None)]):
         what = ", ".join(left)
-        logger.warning("recipe %s: left out, being of its encoder %s: %s", recipe, own, what)
+        logger.warning("recipe %s: left out, only for its encoder %s: %s", recipe, own, what)
     return values
 
 

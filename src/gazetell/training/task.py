@@ -95,7 +95,7 @@ class Task(ABC):
         elif earlier:
             self._take_language(earlier.network)
             if not options.blind:
-                report(f"--init-from {options.init_from} is blind: what sees starts at random")
+                report(f"--init-from {options.init_from} is blind: what sees is random")
         self._set_words(texts, report)
         self.training = self.learnable(report)
         self._tell_words(report)

@@ -1,7 +1,7 @@
 """Readers: each turns the outside form of one family of datasets into a ``Dataset``.
 
 A reader takes files, options and a ``BadRows``, by which the first bad row is an error unless it
-skips them. It raises ``DataError`` for a file that is missing, of another form or without usable
+collects them. It raises ``DataError`` for a file that is missing, of another form or without usable
 rows, and for a bad row; ``UsageError`` for an option out of range or one that would do nothing.
 
 Its signature and the ``Args`` of its docstring are the options and the help of its verb in

@@ -107,6 +107,7 @@ def course(
         if number:
             collector.bad.count(what, number=number)
     collector.draw(val=0, test=test_from_val if val.rows else 0, seed=seed, pool="val")
+    collector.bad.refuse()  # before anything is written
     _write(collector.root, (train, val), progress)
     return collector.dataset(file.stem, "course", file)
 

@@ -47,7 +47,7 @@ def merge(*prepared: str, bad: BadRows | None = None) -> Dataset:
     try:
         root = Path(os.path.commonpath(roots))
     except ValueError as error:  # two drives
-        raise DataError(f"pictures in {roots[0]} and {roots[-1]}: no folder has both") from error
+        raise DataError(f"pictures in {roots[0]} and {roots[-1]}: expected one drive") from error
     collector = Collector(root, bad)
     asked: dict[str, QuestionRecord] = {}
     for text, dataset, place in zip(prepared, datasets, roots, strict=True):

@@ -24,6 +24,7 @@ from ...files import read_text
 from ..records import CaptionRecord, Dataset, QuestionRecord
 
 _ROW_TEXT = 500
+_NAMED = 5  # bad rows that an error names
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -53,6 +54,7 @@ class BadRows:
 
     Attributes:
         skip: collect instead of raising (the command line's ``--skip-bad``).
+        whole: collect until ``refuse`` is called, which then raises.
         rows: what was collected, in order.
         notes: lines about what the reader decided by itself: what it left out rightly, such as
             pictures of no official split, and what it guessed.
@@ -61,13 +63,23 @@ class BadRows:
     skip: bool = False
     rows: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    whole: bool = False
     _counts: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False)
 
     def add(self, where: str, reason: str, row: Any = "") -> None:
-        """Report a bad row; raises ``DataError`` unless ``skip`` is on."""
-        if not self.skip:
+        """Report a bad row; raises ``DataError`` unless ``skip`` or ``whole`` is on."""
+        if not (self.skip or self.whole):
             raise DataError(_writable(f"{where}: {reason}"))
         self.rows.append(BadRow(*map(_writable, (where, reason, str(row)[:_ROW_TEXT]))))
+
+    def refuse(self) -> None:
+        """Raise ``DataError`` for the rows that were collected, unless ``skip`` is on."""
+        told = [f"{row.where}: {row.reason}" for row in self.rows[:_NAMED]]
+        if len(self.rows) > 1:
+            shown = f"the first {_NAMED}" if self.rows[_NAMED:] else "all"
+            told.append(f"bad rows: {len(self.rows):,}, {shown} named; --skip-bad leaves them out")
+        if told and not self.skip:
+            raise DataError("; ".join(told))
 
     @contextmanager
     def catch(self, where: str, row: Any = "") -> Iterator[None]:

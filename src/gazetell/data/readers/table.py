@@ -18,6 +18,7 @@ are left out: failed, empty, cut off, not sure, not approved. Answers become que
 
 import csv
 import json
+import logging
 import re
 import unicodedata
 from collections import Counter
@@ -31,6 +32,7 @@ from ...files import YES_OR_NO, read_bytes, spreadsheet_plain
 from ..records import CaptionRecord, Dataset, QuestionRecord
 from .rows import BadRows, BadValue, Collector, refuse, split_name, unpacked
 
+log = logging.getLogger(__name__)
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 _WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _WORKBOOK = "is a workbook; save the sheet as CSV UTF-8 and give that file"
@@ -172,6 +174,35 @@ def table(
         return dataset
     collector.draw(val=0.1 if val is None else val, test=0.1 if test is None else test, seed=seed)
     return collector.dataset(dataset.name, "table", file, made)
+
+
+def table_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The line and the texts of each row of a CSV or TSV file, by what they hold.
+
+    That is ``image``, ``caption`` or ``question`` and ``answer``, and where they are there
+    ``split`` and ``id``. No row of ``gazetell describe`` is left out.
+
+    Raises:
+        DataError: missing, another encoding, without these columns, or a bad row.
+    """
+    bad, given = BadRows(), dict.fromkeys(_NAMES)
+    usual = _DELIMITERS[Path(unpacked(file.name)).suffix.lower()]
+    text = _Delimited(file, usual, None, None, given, bad)
+    given["id"] = _column(text.header, "id", text.where)
+    try:
+        columns = _columns(text.header, given, text.where, file.name, bad)
+    except DataError as error:
+        said = str(error).partition("; expected one")[0]
+        raise DataError(f"{said}; gazetell data table takes other names, too") from error
+    described = "caption" in columns and {"picture", "caption"} < {*text.header} & _DESCRIBED
+    for where, row in text.rows(columns["image"]):
+        texts = {role: row[column].strip() for role, column in columns.items()}
+        texts["image"] = texts["image"].removeprefix("./")
+        if described:
+            texts["caption"] = spreadsheet_plain(texts["caption"])
+        yield int(where.rpartition(":")[2]), texts
+    for note in [] if described else bad.notes:
+        log.warning(note.partition("; --")[0])  # options of ``table``
 
 
 def _columns(
