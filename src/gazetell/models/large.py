@@ -338,7 +338,8 @@ class Network:
                 attention = look(out.sequences[:, :-1]) if look and self.sight.patches else None
         except ValueError as error:  # of the processor
             raise ImageError(f"picture: {self.name} cannot take it: {error}") from error
-        rows, beams = torch.arange(len(out.sequences)), getattr(out, "beam_indices", None)
+        beams = getattr(out, "beam_indices", None)
+        rows = torch.arange(len(out.sequences), device=self.device)
         beams = rows.expand(len(out.logits), -1) if beams is None else beams.T.clamp(min=0)
         tokens = out.sequences[:, -len(beams) :]
         steps = zip(out.logits, beams, tokens.T, strict=False)
