@@ -269,7 +269,7 @@ def compare(
             own = replace(work, how=how | {"prompt": None})
         columns.append(_alone(model, own) if alone else _column(model, own))
         for note in columns[-1].notes:
-            log.warning("%s: %s", model, note)
+            log.warning("%s: %s", model, note.removeprefix(f"{model}: "))
         if columns[-1].error:
             columns[-1].told = [columns[-1].error] * len(rows)
     if all(column.error for column in columns):
