@@ -116,9 +116,7 @@ class Sight(Frame):
 
     def doubt(self, size: tuple[int, int]) -> str:
         """As of ``Frame``."""
-        if self.plain:
-            return super().doubt(size)
-        return Frame(USUAL).doubt(size).partition(":")[0]
+        return super().doubt(size) if self.plain else Frame(USUAL).doubt(size).partition(":")[0]
 
     def pixels(self, picture: Image.Image, crop: Area = WHOLE) -> np.ndarray:
         """The picture (height, width, 3), made smaller where it is far larger than is shown."""
@@ -160,8 +158,7 @@ class Network:
 
         if foreign and not trust:
             raise ModelError(f"{name}: is code of its own ({family}); --trust would run it")
-        direct = family in DIRECT
-        if direct and prompt is not None:
+        if (direct := family in DIRECT) and prompt is not None:
             raise UsageError(f"prompt {prompt!r}: {name} takes no prompt")
         self.name, self.family = name, family if direct else "chat"
         self.device, self.precision = choose(device, precision)
