@@ -20,8 +20,10 @@ import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 QUESTIONS = ("What is in the picture?", "How many people are there?", "Is it sunny?")
@@ -51,12 +53,13 @@ def needed(names: Iterable[str]) -> dict[str, Distribution]:
 
 def installed(names: Iterable[str]) -> float:
     """Megabytes of distributions and of what they require."""
-    files = {
-        Path(str(each.locate_file(file))).resolve()
-        for each in needed(names).values()
-        for file in each.files or ()
-    }
-    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+    files = {}  # each once, though two distributions may name it
+    for each in needed(names).values():
+        for file in each.files or ():
+            with suppress(OSError):
+                found = os.stat(each.locate_file(file))
+                files[found.st_dev, found.st_ino] = found
+    return sum(found.st_size for found in files.values() if S_ISREG(found.st_mode)) / 1e6
 
 
 def measure_size(options: Namespace) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What many tests share: a small scenes dataset and an untrained model folder, made once."""
 
 import functools
+import gc
 import os
 from functools import cache
 from pathlib import Path
@@ -12,10 +13,17 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Equal runs are equal to the bit on a CPU. CUDA_VISIBLE_DEVICES=0 pytest tries a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# What is imported stays: looking for garbage takes a third of the time of importing torch.
+gc.disable()
 
 
-# One process of two runs all tests of these files, which share what takes seconds to make.
-TOGETHER = ("test_onnx.py", "test_page.py", "test_photo.py", "test_review.py")
+# One process of two runs all tests of a group, which share what takes seconds to make or import.
+FILES = ("contributing", "gaze", "onnx", "page", "photo", "review")
+TOGETHER = {f"test_{name}.py": name for name in FILES}
+TOGETHER |= dict.fromkeys(("test_cluster.py", "test_replicas.py"), "ray")
+# All of transformers.
+LARGE = ("test_large.py", "test_compare_large.py", "test_cli_large.py", "test_distil.py")
+TOGETHER |= dict.fromkeys(LARGE, "large")
 # These take longest and come first, so that both processes end at about the same time.
 LONG = ("test_devices.py", "test_overfit.py", "test_house.py", "test_faults.py")
 
@@ -23,22 +31,18 @@ LONG = ("test_devices.py", "test_overfit.py", "test_house.py", "test_faults.py")
 def pytest_collection_modifyitems(items):
     """Both processes sort alike."""
     items.sort(key=lambda item: item.path.name not in LONG)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """The tests on Ray run in one process, which starts it once; see ``TOGETHER``.
-
-    xdist's own groups have no effect with pytest 9.2.
-    """
+    """See ``TOGETHER``. xdist's own groups have no effect with pytest 9.2."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Shared(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0].rpartition("/")[2]
-            if file in ("test_cluster.py", "test_replicas.py") or "[ray" in nodeid:
-                return "ray"
-            return file if file in TOGETHER else nodeid
+            return "ray" if "[ray" in nodeid else TOGETHER.get(file, nodeid)
 
     return Shared(config, log)
 

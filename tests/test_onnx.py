@@ -46,7 +46,8 @@ def novelty(architecture):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick(tmp_path_factory):
-    """What is the same in all exports is made once: torch's table of operators, and the encoder."""
+    """What is the same in all exports is made once: torch's tables of operators, the encoder."""
+    from torch._export import utils
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
     encoder, write = tmp_path_factory.mktemp("encoder") / "encoder.onnx", export._write
@@ -62,6 +63,9 @@ def quick(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         once = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
         patch.setattr(ONNXRegistry, "from_torchlib", once)
+        name = "_materialize_cpp_cia_ops"
+        operators = functools.cache(getattr(utils, name, lambda: None))
+        patch.setattr(utils, name, operators, raising=False)
         patch.setattr(export, "_write", write_once)
         yield
 

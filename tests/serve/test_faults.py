@@ -120,7 +120,7 @@ def test_a_terminated_service_answers_what_it_took_in(untrained, tmp_path, pictu
     save_model(tmp_path / "model", untrained())
     command = [sys.executable, "-m", "gazetell", "serve", "--port", "0"]
     # They are all in the queue long before the first of them has waited enough.
-    command += ["--model", str(tmp_path / "model"), "--gather", "3000"]
+    command += ["--model", str(tmp_path / "model"), "--gather", "1500"]
     with contextlib.ExitStack() as stack:
         service = stack.enter_context(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
         lines = iter(service.stderr.readline, "")

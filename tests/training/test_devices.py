@@ -5,12 +5,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from functools import partial
 
 import pytest
 import torch
+import torch.distributed.run as torchrun
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +24,9 @@ from gazetell.training.fit import resume, train
 NEAR = {"rel": 1e-4, "abs": 1e-5}
 FROZEN = {"encoder_trainable": "none"}
 forked = partial(devices.start_processes, start_method="fork")
+# Fresh ones, but of a process that has imported once what takes longer than all the rest.
+fresh = partial(devices.start_processes, start_method="forkserver")
+multiprocessing.set_forkserver_preload(["gazetell.training.fit"])
 
 
 def alike(tiny, one, other):
@@ -80,23 +82,26 @@ def test_the_batches_of_all_ranks_are_those_of_one(words, batch, world):
 # -- two processes -----------------------------------------------------------------------------
 
 
-def test_two_processes_of_torchrun_train_as_one(tiny, tmp_path):
-    """Batches of 5, 5, 5 and 1 of 16 pictures: the last leaves one process without a picture."""
+def test_two_processes_of_torchrun_train_as_one(tiny, tmp_path, capfd):
+    """Batches of 5, 5, 5 and 1 of 16 pictures: the last leaves one process without a picture.
+
+    The launcher is a fork, and what it starts are forks: importing torch takes longer than all.
+    """
     shutil.copytree(tiny.data, tmp_path / "data", ignore=shutil.ignore_patterns("features"))
     chosen = {"attention_penalty": 0.5, "batch": 5, "epochs": 3, "ema": 0.5, **FROZEN}
-    # It forks what has been imported once, which takes longer than all the rest.
     script = tmp_path / "script.py"
     script.write_text("from gazetell.cli import main\nmain()\n")
-    code = "import sys, gazetell.training.fit, torch.distributed.run as torchrun\n"
-    code += "torchrun.main(sys.argv[1:])"
     port = str(devices.find_free_network_port())
-    launcher = [sys.executable, "-c", code, "--nproc-per-node", "2", "--master-port", port]
-    launcher += ["--start-method", "fork", "--run-path", script, "train"]
-    command = [*launcher, tmp_path / "data", "--out", tmp_path / "two", *tiny.flags(**chosen)]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    words = ["--nproc-per-node", "2", "--master-port", port, "--start-method", "fork"]
+    words += ["--run-path", script, "train", tmp_path / "data", "--out", tmp_path / "two"]
+    words = [*map(str, words), *tiny.flags(**chosen)]
+    launcher = multiprocessing.get_context("fork").Process(target=torchrun.main, args=(words,))
+    launcher.start()
+    launcher.join()
+    said = capfd.readouterr().err
+    assert launcher.exitcode == 0, said
     for line in ("2 processes", "model written to"):
-        assert ran.stderr.count(line) == 1
+        assert said.count(line) == 1
     tiny.train(tmp_path / "one", data=tmp_path / "data", **chosen)
     alike(tiny, tmp_path / "one", tmp_path / "two")
     # The cache was made once, by the first of them.
@@ -109,7 +114,8 @@ def test_two_processes_of_torchrun_train_as_one(tiny, tmp_path):
     assert models[0].confidence == models[1].confidence
 
 
-def test_a_killed_process_ends_all_and_one_goes_on(tiny, tmp_path):
+def test_a_killed_process_ends_all_and_one_goes_on(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "start_processes", fresh)
     chosen = {"architecture": "dmn-plus", "attention_width": 12, "batch": 6, "epochs": 4}
     chosen |= {"label_smoothing": 0.0, **FROZEN}
     run = tmp_path / "run"
