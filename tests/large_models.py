@@ -105,7 +105,7 @@ def _vit_gpt2() -> tuple[Any, ...]:
     tokenizer = _byte_tokenizer(end, bos_token=end, eos_token=end, pad_token=end)
     decoder = GPT2Config(
         vocab_size=len(tokenizer),
-        n_embd=16,
+        n_embd=24,  # other than of the encoder, whose states are then projected
         n_layer=2,
         n_head=2,
         n_positions=128,
