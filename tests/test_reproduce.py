@@ -9,8 +9,9 @@ from gazetell import reproduce as module
 from gazetell import scenes
 from gazetell.data.records import Dataset
 from gazetell.errors import DataError, UsageError
+from gazetell.files import toml_names
 from gazetell.models.folder import load_model
-from gazetell.reproduce import line, page, plan_names, read_plan, reproduce
+from gazetell.reproduce import PLANS, line, page, read_plan, reproduce
 
 TINY = """options = {architecture = "lstm", encoder_trainable = "none", epochs = 1, embedding = 8, \
 hidden = 12, encoder_size = 32}"""
@@ -300,7 +301,7 @@ def test_a_page_has_rows_spread_and_differences(tmp_path):
     assert "| Somebody 2015 | 1 / 2 / 3 / 4 |  |  |" in text
 
 
-@pytest.mark.parametrize("name", plan_names())
+@pytest.mark.parametrize("name", toml_names(PLANS))
 def test_the_plans_that_come_along_are_sound(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.safetensors").touch()

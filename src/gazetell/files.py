@@ -203,7 +203,8 @@ def check_models(*names: str | os.PathLike[str]) -> None:
         ModelError: no model there, or not yet.
     """
     for folder in (Path(name) for name in names if not is_named_model(os.fspath(name))):
-        if any((folder / part / "config.json").is_file() for part in ("", "captioner")):
+        one, *pair = ((folder / x / "config.json").is_file() for x in ("", "captioner", "answerer"))
+        if one or all(pair):
             continue
         if (folder / "checkpoints").is_dir() and not (folder / "model.safetensors").exists():
             raise ModelError(

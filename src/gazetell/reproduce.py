@@ -64,7 +64,6 @@ from .files import (
     read_json,
     read_jsonl,
     read_toml,
-    toml_names,
     write_json,
     write_text,
 )
@@ -234,11 +233,6 @@ class Plan(Part):
         # Each run may project the grid in its own way: that is no part of the CNN.
         config = replace(options.encoder_config(), project=None)
         return config, seed if config.weights == "none" else None
-
-
-def plan_names() -> list[str]:
-    """The plans that come with gazetell."""
-    return toml_names(PLANS)
 
 
 def read_plan(name: str, *, trust: bool = False) -> Plan:

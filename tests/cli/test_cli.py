@@ -49,6 +49,7 @@ describe . --model model | --out is missing: for example --out captions.html
 compare a.png --model model | --model: expected two models or more
 compare a.png --model model --model lost | lost: is not a model folder
 compare lost.png --model model --model photo | lost.png: does not exist
+demo --modell lost | Did you mean --model?
 demo --model lost | lost: is not a model folder
 demo --train --epochs 0 | --epochs 0: expected 1 or more
 serve --model lost | lost: is not a model folder
@@ -69,6 +70,7 @@ train --finish data | has no run to resume
 evaluate model --data lost | lost: is not a prepared dataset
 evaluate lost --data data | lost: is not a model folder
 evaluate model --data data --against lost | lost: is not a model folder
+evaluate model --data data --against model | --against model: is the model itself
 evaluate model --data data --beam 0 | --beam 0: expected 1 to 100
 evaluate model | --data is missing
 calibrate lost data | lost: is not a model folder
@@ -77,6 +79,7 @@ score --references lost --predictions lost | lost: cannot be read
 features lost | lost: is not a prepared dataset
 features data --recipe lost | --recipe lost
 features data --encode resnet18 | --encode
+vectors data --out a.txt --epochs 0 | epochs
 vectors lost --out a.txt | lost: is not a prepared dataset
 reproduce lost data | plan lost: expected a .toml file or one of
 reproduce photo lost | lost: is not a prepared dataset

@@ -125,6 +125,8 @@ def evaluate(
             "--question-only": question_only,
         },
     }
+    if against is not None and against in runs:
+        raise UsageError(f"--against {against}: is the model itself; expected another")
     check_models(*runs, *filter(None, [against, question_only]))
     dataset, where = Dataset.open(data), vars(computing)
     from ..inference import evaluate as measuring
@@ -146,8 +148,6 @@ def evaluate(
         model = model.captioner if dataset.captions else model.answerer
     home = fetch(runs[0], "captioner" if isinstance(model, Captioner) else "answerer")
     does = _does(model)
-    if against is not None and against in runs:
-        raise UsageError(f"--against {against}: is the model itself; expected another")
     second: Any = None if against is None else load(against, **where)
     if isinstance(second, Pair):
         second = second.captioner if isinstance(model, Captioner) else second.answerer
