@@ -167,3 +167,15 @@ def test_misuse(options, message):
 def test_scipy_is_imported_when_it_is_needed():
     code = "import sys, gazetell.metrics; sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_trace_of_smoothing_is_no_difference():
+    """Captions without a common 4-gram have a BLEU-4 above 0 all the same."""
+    references = {
+        str(n): [f"a {word} runs here now"] for n, word in enumerate(("dog", "cat", "cow"))
+    }
+    near = {name: " ".join([*text.split()[:3], "by", "it"]) for name, (text,) in references.items()}
+    found = compare_captions(references, near, dict.fromkeys(references, "two men"))
+    assert found["bleu_4"].low > 0.00001
+    assert not found["bleu_4"].significant
+    assert found["bleu_1"].significant

@@ -30,6 +30,8 @@ from .captions import Scored
 from .ngrams import ORDERS, Scores, bleu_of_counts
 
 _COUNTS = 2 + 2 * ORDERS  # columns of bleu_counts
+# Without a common n-gram BLEU is a trace of its smoothing, (1e-15)**(1/4) at most, and no score.
+_LEAST = 2e-4
 _CELLS = 1 << 22  # of draws at a time
 
 
@@ -43,7 +45,7 @@ class Difference:
         difference: first - second.
         low: lower end of the interval of the difference.
         high: upper end.
-        significant: whether the interval leaves 0 out.
+        significant: whether the interval leaves 0 out, by more than a trace of BLEU's smoothing.
     """
 
     first: float
@@ -166,7 +168,8 @@ def _bootstrap(
     ).confidence_interval
     return {
         name: Difference(
-            first[name], second[name], first[name] - second[name], low, high, not low <= 0 <= high
+            *(first[name], second[name], first[name] - second[name], low, high),
+            low > _LEAST or high < -_LEAST,
         )
         for name, low, high in zip(
             first, interval.low.tolist(), interval.high.tolist(), strict=True
