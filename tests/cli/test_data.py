@@ -34,7 +34,7 @@ def test_a_verb_has_the_options_and_the_help_of_its_reader(run, verb):
 
 def test_bad_rows_are_told_together_and_nothing_is_written(run, tmp_path):
     """How many of the whole table, the first five with their lines; nothing is written."""
-    table, out = tmp_path / "a.csv", tmp_path / "out"
+    table, out = tmp_path / "t.csv", tmp_path / "out"
     picture(tmp_path / "a.png")
     rows = ["image,caption", *[f"a.png,word {n}" for n in range(2, 5001)]]
     for n in range(100, 5001, 100):
@@ -53,9 +53,12 @@ def test_bad_rows_are_told_together_and_nothing_is_written(run, tmp_path):
         f"error: {table}:2: {empty}; {table}:3: image is empty; expected the name of a picture; "
         "bad rows: 2, all named; --skip-bad leaves them out\n"
     )
-    assert not out.exists()
     prepare = "data", "table", table, "--out", out, "--skip-bad"
     assert "has no picture with a caption or question" in run(*prepare, status=3)[2]
+    table.write_text("image,caption\na,a dog\n")
+    _, _, err = run("data", "table", table, "--out", out, status=3)
+    assert err.endswith("1 missing (first: a); a.png is there; expected names with their suffix\n")
+    assert not out.exists()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ how many answers there are and the ceiling that a vocabulary of the most frequen
 the accuracy of each split.
 """
 
+import glob
 import hashlib
 import inspect
 import json
@@ -209,6 +210,8 @@ def prepare(
             parts.append(f"{len(unreadable):,} unreadable (first: {name}: {reason})")
         some = "--skip-bad leaves them out"
         hint = some if len(missing) < total else "is it the folder of the pictures?"
+        if missing and (there := glob.glob(f"{glob.escape(str(dataset.root / missing[0]))}.*")):
+            hint = f"{Path(there[0]).name} is there; expected names with their suffix"
         raise DataError(f"{dataset.root}: of {total:,} pictures {' and '.join(parts)}; {hint}")
     quarantine = list(bad.rows)
     for record in dataset.records:
