@@ -427,8 +427,8 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_that_dies_and_is_resumed_ends_as_if_it_had_not(name, tiny, tmp_path):
-    tiny.train(tmp_path / "whole", epochs=4, **RUNS[name])
-    tiny.killed(tmp_path / "died", **RUNS[name])
+    tiny.train(tmp_path / "whole", epochs=3, **RUNS[name])
+    tiny.killed(tmp_path / "died", epochs=3, **RUNS[name])
     with pytest.raises(ModelError, match="--resume"):
         load_model(tmp_path / "died")
     lines = tiny.resume(tmp_path / "died")
