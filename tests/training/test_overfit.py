@@ -3,9 +3,9 @@
 Data sizes, number of epochs and bounds are those of the exercise on image captioning in Justin
 Johnson's Deep Learning for Computer Vision (University of Michigan, EECS 498-007), where the loss
 is the cross-entropy summed over the words of a caption, the mean over captions. States are half as
-wide and the learning rate is three times as high, which takes half the time. In place of photos and
-sentences stand random grids and words drawn by Zipf's law, so that nothing can be guessed from the
-language.
+wide and the learning rate is five times as high, which takes a third of the time. In place of
+photos and sentences stand random grids and words drawn by Zipf's law, so that nothing can be
+guessed from the language.
 """
 
 import pytest
@@ -17,7 +17,7 @@ from gazetell.models.encoders import Grid
 
 BOUNDS = {"rnn": 0.5, "lstm": 4, "attention-lstm": 9, "show-attend-tell": 9, "dual-attention": 9}
 BOUNDS["up-down"] = 15  # two LSTMs in a row learn later
-HIDDEN, RATE = 256, 3e-3  # width of the state, the attention and the words
+HIDDEN, RATE = 256, 5e-3  # width of the state, the attention and the words
 CAPTIONS, BATCH, WORDS, VOCABULARY, CHANNELS, SIDE = 50, 25, 16, 1004, 400, 4
 PAD, START, END, SPECIAL = 0, 1, 2, 4
 
