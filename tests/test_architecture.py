@@ -156,9 +156,9 @@ def test_the_size_stays_within_its_ceilings():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert max(lines.values()) <= 600
     assert len(lines) <= 98
-    assert sum(lines.values()) <= 30_441
+    assert sum(lines.values()) <= 30_509
     tests = Path(__file__).parent.rglob("*.py")
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 23_320
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 23_391
 
 
 def test_every_module_says_what_it_is():

@@ -93,6 +93,28 @@ def test_a_captioner_of_ones_own_is_used_where_it_is_trusted(own, scenes_folder)
     assert served.captioner.config["depth"] == 2
 
 
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("outputs[-1], State(outputs[1:])", "not enough values to unpack"),
+        (
+            "outputs[-1], State(outputs[1:]), outputs[-1].new_full((2, 7), 1 / 7)",
+            "attention (2, 1, 7)",
+        ),
+        ("outputs[-1], State(outputs[1:]), outputs[-1].new_ones(2, 16)", "shares of the regions"),
+    ],
+)
+def test_one_that_cannot_work_is_refused_before_a_run_begins(own, scenes_folder, returned, said):
+    code = Path("mine.py").read_text()
+    right = "return outputs[-1], State(outputs[1:]), None"
+    assert right in code
+    Path("mine.py").write_text(code.replace(right, f"return {returned}"))
+    err = own(f"train {scenes_folder} --out bad --architecture {OWN} {SMALL}", 2).err
+    assert f"error: --architecture {OWN}: cannot read a picture and a word: ValueError: " in err
+    assert said in err.splitlines()[-1]
+    assert not Path("bad").exists()
+
+
 def test_a_run_of_it_is_resumed(own, scenes_folder):
     finished = load_model("run", trust=True).captioner.state_dict()
     options = json.loads(Path("run/training.json").read_text())["options"]

@@ -119,6 +119,7 @@ def test_the_gaze(run, world, typed, name):
     [
         ("ask --model ask", None, 2, "PICTURE"),
         ("ask a.png --model ask", "?!", 2, "question '?!': has no words"),
+        ("ask a.png a.png --model ask", "is it", 2, "a.png: is a file, not a question"),
         ("ask - --model ask", None, 2, "expected questions as arguments"),
         ("ask a.png --model ask", "-", 2, "-: is not a question"),
         ("ask a.png --model ask --gaze a.png", "is it", 2, "a.png: is one of the pictures"),

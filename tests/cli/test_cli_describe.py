@@ -106,6 +106,13 @@ def test_options_reach_the_search(run, home):
             2,
             "--question: has no",
         ),
+        (["pictures", *MODEL, "--out", "c.html", "--question", "why?"], 2, "holds only alt texts"),
+        (
+            ["pictures", *MODEL, "--out", "c.img.html", "--url", "x.org/a"],
+            2,
+            "--url x.org/a: expected the address of a folder",
+        ),
+        (["pictures", "more", *MODEL, "--out", "c.csv"], 2, "too many arguments: more; expected"),
         (["s3:/pictures", *MODEL, "--out", "c"], 4, "s3:/pictures: does not exist; expected"),
         (["nowhere", *MODEL, "--out", "c.csv"], 4, "nowhere: does not exist"),
         (["pictures", "--model", "nowhere", "--out", "mine.csv"], 2, "mine.csv: already exists"),

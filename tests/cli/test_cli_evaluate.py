@@ -6,6 +6,7 @@ import shutil
 import huggingface_hub
 import pytest
 
+from gazetell.data.records import Dataset
 from gazetell.inference.load import load
 
 
@@ -186,6 +187,24 @@ def test_references_stand_beside_predictions(run, world):
         people = (world / f"data/{name}.jsonl").read_text().splitlines()
         expected = {row["id"]: row[texts] for row in map(json.loads, people)}
         assert all(row["references"] == expected[row["id"]] for row in map(json.loads, kept))
+
+
+def test_test_pictures_that_were_trained_on_are_told(run, world):
+    made = {"data": "data", "sha256": Dataset.open("data").fingerprint()}
+    (world / "tell/training.json").write_text(json.dumps(made))
+    told = "tell: was trained on pictures of split"
+    assert told not in run("evaluate tell --data data", status=0)[2]
+    shutil.copytree(world / "data", world / "other")
+    rows = [json.loads(line) for line in (world / "data/captions.jsonl").read_text().splitlines()]
+    for row in rows[:2]:
+        row["split"] = "test"
+    (world / "other/captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    about = json.loads((world / "other/dataset.json").read_text())
+    about["root"] = str(world / "data")
+    (world / "other/dataset.json").write_text(json.dumps(about))
+    assert f"{told} 'test': 2 of 7" in run("evaluate tell --data other", status=0)[2]
+    (world / "data/captions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    assert "data: has changed since tell was" in run("evaluate tell --data data", status=0)[2]
 
 
 def test_limits_of_words_are_measured_apart(run, world):

@@ -436,3 +436,16 @@ def test_a_table_is_never_overwritten(tmp_path, name):
         prepare(dataset(tmp_path, 3), tmp_path)
     assert (tmp_path / name).read_text() == "mine"
     assert not (tmp_path / "dataset.json").exists()
+
+
+def test_an_earlier_dataset_of_another_kind_and_the_pictures_stay_as_they_are(tmp_path):
+    captions = dataset(tmp_path, 3)
+    with pytest.raises(UsageError, match="is the folder of the pictures"):
+        prepare(captions, captions.root)
+    prepare(captions, tmp_path / "out")
+    there = (tmp_path / "out" / "captions.jsonl").read_text()
+    question = QuestionRecord("q", captions.captions[0].image, "is it?", ["yes"], "train")
+    asked = dataclasses.replace(captions, captions=[], questions=[question])
+    with pytest.raises(UsageError, match=r"already contains captions.jsonl"):
+        prepare(asked, tmp_path / "out")
+    assert (tmp_path / "out" / "captions.jsonl").read_text() == there

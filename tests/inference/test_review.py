@@ -11,7 +11,7 @@ from PIL import Image
 
 from gazetell.errors import ImageError
 from gazetell.inference.describe import thumbnail
-from gazetell.inference.outputs import review_sheet
+from gazetell.inference.outputs import review_sheet, reviewed
 
 EVIL = "</script><script>document.title='evil'</script>"
 
@@ -292,3 +292,12 @@ def test_a_phone_shows_all_of_it(visit):
     assert page.evaluate("document.documentElement.scrollWidth") == 320
     page.get_by_role("checkbox").tap()
     has_counts(page, 1, 0, 0, 0, 1)
+
+
+def test_a_review_that_a_spreadsheet_saved_again_is_read(tmp_path):
+    file = tmp_path / "review.csv"
+    for between in ",;\t":
+        rows = (("picture", "alt_text", "approved"), ("a.jpg", "A cat, asleep", "yes"))
+        text = "\n".join(between.join(f'"{x}"' for x in row) for row in rows)
+        file.write_text(text, encoding="utf-8")
+        assert reviewed(file) == ([("a.jpg", "A cat, asleep", "")], 0)

@@ -24,6 +24,7 @@ from cyclopts import (
     Parameter,
     Token,
     UnknownOptionError,
+    UnusedCliTokensError,
 )
 
 from .. import __version__
@@ -245,6 +246,11 @@ def _status(tokens: list[str]) -> int:
             said = _missing(error, tokens)
         elif isinstance(error, UnknownOptionError):
             said = _unknown(error)
+        elif isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+            more = ", ".join(error.unused_tokens[:3]) + ", ..." * (len(error.unused_tokens) > 3)
+            said = f"too many arguments: {more}"
+            if tokens[0] == "describe":
+                said += "; expected one folder, or a pattern in quotation marks"
         # Its own box would be several lines.
         message, status = "error: " + " ".join(said.split()), UsageError.exit_code
     except OtherRankError as error:
@@ -341,5 +347,5 @@ def _with_flags(message: str, tokens: list[str]) -> str:
         return word[0] if word[0] in tokens else names.get(word[0], word[0])
 
     head, colon, rest = message.partition(":")
-    head = re.sub(r"^\w+|(?<= and )\w+", named, head)
+    head = re.sub(r"^\w+(?![\w./-])|(?<= and )\w+", named, head)
     return head + re.sub(r"\b\w+_\w+\b|(?<= without )\w+$", named, colon + rest)

@@ -238,6 +238,8 @@ def ask(
         raise UsageError(
             "-: is not a question; without questions they are read from standard input"
         )
+    if file := next((text for text in questions if os.path.isfile(text)), None):
+        raise UsageError(f"{file}: is a file, not a question; expected one picture")
     if picture != STDIN and not os.path.lexists(picture):
         image_files([picture])  # says that it is missing
     given = {os.path.realpath(picture_path(picture))}

@@ -159,6 +159,7 @@ def evaluate(
                 raise UsageError(f"{name}: has no effect, since {runs[0]} {does}")
     if calibrate:
         report(calibrate_and_keep(model, home, dataset, progress=on_terminal()))
+    _tell_trained_on(home, dataset, split)
     common: dict[str, Any] = {"split": split, "limit": limit, "progress": on_terminal()}
     shared = dict(common)
     results: dict[str, Evaluation[Any, Any]] = {}
@@ -293,6 +294,29 @@ def _is_own(run: str) -> bool:
     from ..models.large import is_large
 
     return has_model(Path(run)) and not is_large(Path(run))
+
+
+def _tell_trained_on(home: Path, dataset: Dataset, split: str) -> None:
+    """Say that pictures to be measured on were trained on, as after another draw of the splits."""
+    if split == "train" or not (home / "training.json").is_file():
+        return
+    made = read_json(home / "training.json")
+    try:
+        trained = Dataset.open(made["data"])
+    except DataError:
+        return
+    if dataset.fingerprint() == made.get("sha256"):
+        return
+    if trained.fingerprint() != made.get("sha256"):
+        if trained.folder == dataset.folder:
+            report(f"{dataset.folder}: has changed since {home} was trained on it")
+        return
+    first, second = (
+        {each.path(record).resolve() for record in each.records if record.split == name}
+        for each, name in ((trained, "train"), (dataset, split))
+    )
+    if same := len(first & second):
+        report(f"{home}: was trained on pictures of split {split!r}: {same} of {len(second)}")
 
 
 def _does(model: "Captioner | Answerer") -> str:

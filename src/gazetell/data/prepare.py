@@ -221,9 +221,12 @@ def prepare(
     dataset = dataset.without(reasons)
     if not dataset.captions and not dataset.questions:
         raise DataError(f"{dataset.name}: no picture is left; expected at least one")
+    if folder.resolve() == dataset.root.resolve() and not (folder / "dataset.json").exists():
+        raise UsageError(f"{folder}: is the folder of the pictures; expected another folder")
     # Without dataset.json such a file is somebody's own, perhaps the table that was read.
-    for name in () if (folder / "dataset.json").exists() else RECORDS:
-        if (folder / name).exists():
+    earlier = (folder / "dataset.json").exists()
+    for name, records in zip(RECORDS, (dataset.captions, dataset.questions), strict=True):
+        if (folder / name).exists() and not (earlier and records):
             raise UsageError(f"{folder}: already contains {name}; expected another folder")
     summary = _summary(dataset, folder, bad, reasons, digests)
     _write(dataset, folder, quarantine)

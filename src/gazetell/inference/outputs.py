@@ -88,14 +88,17 @@ def is_for_site(out: str | os.PathLike[str]) -> bool:
 
 def check_site(out: str | os.PathLike[str], url: str | None, questions: Sequence[str]) -> bool:
     """Whether the output is for a web site; a UsageError for what does not go with it."""
-    if not is_for_site(out):
-        if url is not None:
-            raise UsageError(
-                f"--url: has no effect on {out}; expected a name in {TAGS}, {WORDPRESS}"
-            )
-        return False
-    if questions:
+    site = is_for_site(out)
+    if questions and (site or os.fspath(out).lower().endswith(".html")):
         raise UsageError(f"--question: has no effect on {out}, which holds only alt texts")
+    if not site:
+        if url is None:
+            return False
+        raise UsageError(f"--url: has no effect on {out}; expected a name in {TAGS}, {WORDPRESS}")
+    if url is not None and not re.match(r"(https?://|/)[^?#]+$", url):
+        raise UsageError(
+            f"--url {url}: expected the address of a folder, such as https://example.org/a"
+        )
     if os.fspath(out).lower().endswith(WORDPRESS) and not re.match("https?://.", url or ""):
         raise UsageError(
             f"--out {out}: WordPress knows a picture by its address; expected --url "
@@ -484,16 +487,16 @@ def reviewed(path: Path) -> tuple[list[tuple[str, str, str]], int]:
         DataError: another file.
     """
     expected = "expected the CSV that a review sheet saved"
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    between = max(",;\t", key=text.partition("\n")[0].count)  # as a spreadsheet may save it
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=between)
     try:
         if lost := {"picture", "alt_text", "approved"} - set(rows.fieldnames or ()):
             raise DataError(f"{path}: has no column {min(lost)}; {expected}")
         told, left = [], 0
         for row in rows:
-            if (
-                None in row.values()
-                or (yes := YES_OR_NO.get(row["approved"].strip().lower())) is None
-            ):
+            yes = YES_OR_NO.get((row["approved"] or "").strip().lower())
+            if yes is None or None in row.values():
                 raise DataError(
                     f"{path}:{rows.line_num}: approved is {row['approved']!r:.40}; expected yes or "
                     "no, true or false, 1 or 0"

@@ -18,7 +18,7 @@ from ..data.batches import Source
 from ..data.records import Dataset
 from ..data.text import SPECIAL, Tokenizer
 from ..data.vectors import WordVectors, coverage, embedding_matrix, vectors_for
-from ..errors import DataError, UsageError
+from ..errors import DataError, GazetellError, UsageError
 from ..models.answerers import ANSWERERS
 from ..models.captioners import CAPTIONERS
 from ..models.confidence import SAMPLE, Novelty, fit_novelty
@@ -89,7 +89,7 @@ class Task(ABC):
             )
         sizes = {"channels": self.encoder.channels, "vocabulary": self.tokenizer.vocab_size}
         sizes |= self.sizes(earlier)
-        self.network = type(self).build(options.architecture, **sizes, **options.model())
+        self.network = self._built(sizes)
         if seen:
             self.network.load_state_dict(seen.network.state_dict())
         elif earlier:
@@ -99,6 +99,36 @@ class Task(ABC):
         self._set_words(texts, report)
         self.training = self.learnable(report)
         self._tell_words(report)
+
+    def _built(self, sizes: dict[str, int]) -> Any:
+        """The network; one of somebody's own only after it has read a word of a picture."""
+        name = self.options.architecture
+        try:
+            network = type(self).build(name, **sizes, **self.options.model())
+            if ":" in name:
+                self._try(network.eval(), sizes.get("answers", sizes["vocabulary"]))
+        except Exception as error:  # what runs there may raise anything
+            if ":" not in name or isinstance(error, GazetellError):
+                raise
+            why = f"cannot read a picture and a word: {type(error).__name__}: {error}"
+            raise UsageError(f"--architecture {name}: {why}") from error
+        return network.train()
+
+    @torch.no_grad()
+    def _try(self, network: Any, outputs: int) -> None:
+        height, width = self.encoder.height, self.encoder.width
+        grid = Grid.of(torch.zeros(2, height * width, self.encoder.channels), height, width)
+        tokens, lengths = torch.full((2, 1), self.tokenizer.unk), torch.ones(2).long()
+        logits, attention = network(grid, tokens, lengths)
+        if logits.shape[-1] != outputs:
+            raise ValueError(f"logits {tuple(logits.shape)}; expected (..., {outputs})")
+        if attention is None:
+            return
+        if attention.shape[-1] != height * width:
+            shape = tuple(attention.shape)
+            raise ValueError(f"attention {shape}; expected (..., {height * width})")
+        if attention.min() < 0 or (attention.sum(-1) - 1).abs().max() > 0.01:
+            raise ValueError("attention: expected shares of the regions, which sum to 1")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Itself: whoever copies the weights to average them needs no second set of records."""

@@ -166,10 +166,11 @@ def table(
         what = f"{'captions' if told else 'questions'} mix scripts ({shares})"
         hint = "--where COLUMN=VALUE takes the rows of one language"
         collector.bad.notes.append(f"{file.name}: {what}; {hint}")
+    drawn: dict[str, Any] = {"val": val, "test": test, "seed": seed or None}
     if "split" in columns:
-        refuse(f"column {columns['split']!r} tells the splits", val=val, test=test, split=split)
+        refuse(f"column {columns['split']!r} tells the splits", **drawn, split=split)
     if split:
-        refuse("every picture goes to one split", val=val, test=test)
+        refuse("every picture goes to one split", **drawn)
     if split or "split" in columns:
         return dataset
     collector.draw(val=0.1 if val is None else val, test=0.1 if test is None else test, seed=seed)
