@@ -158,7 +158,7 @@ def test_the_size_stays_within_its_ceilings():
     assert len(lines) <= 98
     assert sum(lines.values()) <= 30_509
     tests = Path(__file__).parent.rglob("*.py")
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 23_392
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in tests) <= 23_400
 
 
 def test_every_module_says_what_it_is():

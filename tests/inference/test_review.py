@@ -142,16 +142,24 @@ def test_captions_are_put_right_approved_and_downloaded(visit):
     assert page.locator(".notice").first.inner_text().endswith("with =, +, - or @: 1.")
 
 
+def is_kept(other, picture):
+    """Wait until the browser has what a page kept last: it is told to other pages then."""
+    other.wait_for_function(
+        "name => Object.keys(localStorage).some((key) => key.endsWith('/' + name))", arg=picture
+    )
+
+
 def test_nothing_is_lost_on_reload(visit):
-    page = visit(rows())
+    other, page = visit(rows(), key="other"), visit(rows())
     field(page, 4).fill("mine")
     box(page, 5).check()
-    page.reload()
+    is_kept(other, "5.png")
+    page.close()
+    page = visit(rows())
     shown(field(page, 4)).to_have_value("mine")
     shown(box(page, 5)).to_be_checked()
     has_counts(page, 8, 2, 7, 1, 1)
     # Another sheet has reviews of its own.
-    other = visit(rows(), key="other")
     has_counts(other, 8, 2, 8, 0, 0)
     # Two windows on one sheet agree.
     twin = visit(rows())
@@ -211,6 +219,7 @@ def test_leaving_asks_until_all_is_downloaded(visit):
     assert page.is_closed()
     page = visit(rows())
     field(page, 2).fill("more")
+    is_kept(other, "2.png")
     page.close()
     page = visit(rows())  # what was not downloaded then is not downloaded now
     field(page, 0).click()
