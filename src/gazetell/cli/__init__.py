@@ -168,6 +168,9 @@ EXAMPLES = {
 }
 
 
+NAMES = {"--device": check_device, "--precision": check_precision}
+
+
 def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> None:
     """Refuse a lone hyphen and an empty value of an option, and an address where a path belongs.
 
@@ -179,6 +182,9 @@ def _check_arguments(app: App, commands: tuple[str, ...], arguments: Any) -> Non
             raise UsageError(f"{argument.name} -: standard input cannot be used here")
         if any(not t.value and t.implicit_value is UNSET for t in argument.tokens):
             raise UsageError(f"{argument.name} '': is empty; expected a value")
+        if check := NAMES.get(argument.name):  # before a verb loads torch, which takes seconds
+            for token in argument.tokens:
+                check(token.value)
         # A path would lose a slash of it.
         if Path in (argument.hint, *get_args(argument.hint)):
             for token in argument.tokens:
@@ -215,23 +221,8 @@ def _options_of(tokens: list[str]) -> AbstractContextManager[None]:
     return train.with_all_options(features.features, tokens, features.NAMES)
 
 
-def _check_computing(tokens: list[str]) -> None:
-    """Refuse a device or precision that is none before a verb loads torch, which takes seconds."""
-    checks = {"--device": check_device, "--precision": check_precision}
-    for name, following in zip(tokens, [*tokens[1:], ""], strict=True):
-        option, equals, value = name.partition("=")
-        value = value if equals else following
-        if option in checks and value not in ("", STDIN):
-            checks[option](value)
-
-
 def _status(tokens: list[str]) -> int:
     """Run a command; the exit status. Every error that a user can cause is one line here."""
-    try:
-        _check_computing(tokens)
-    except UsageError as error:
-        report(f"error: --{error}")
-        return error.exit_code
     try:
         # The service ends by itself.
         numbers = () if tokens[:1] == ["serve"] else (signal.SIGTERM,)

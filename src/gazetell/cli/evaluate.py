@@ -301,11 +301,11 @@ def _tell_trained_on(home: Path, dataset: Dataset, split: str) -> None:
     if split == "train" or not (home / "training.json").is_file():
         return
     made = read_json(home / "training.json")
+    if dataset.fingerprint() == made.get("sha256"):
+        return
     try:
         trained = Dataset.open(made["data"])
     except DataError:
-        return
-    if dataset.fingerprint() == made.get("sha256"):
         return
     if trained.fingerprint() != made.get("sha256"):
         if trained.folder == dataset.folder:

@@ -10,6 +10,7 @@ Shapes: ``B`` pictures, ``N`` captions or questions, ``T`` words (of a caption w
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
@@ -155,7 +156,7 @@ class Draws(TypedDict, total=False):
     epoch: int
 
 
-class _PictureTexts(Dataset[Batch], Generic[Batch]):
+class _PictureTexts(Dataset[Batch], ABC, Generic[Batch]):
     """Pictures with their texts; torch's loader asks for a whole batch by a list of pictures.
 
     Args:
@@ -188,9 +189,9 @@ class _PictureTexts(Dataset[Batch], Generic[Batch]):
         """A batch of one picture."""
         return self.__getitems__([index])
 
+    @abstractmethod
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The batch of some pictures."""
-        raise NotImplementedError
 
     def _draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """The pictures; of each text that is drawn whose it is, 0 to B - 1, and its number."""

@@ -4,6 +4,7 @@ Plain values, which need no torch: ``gazetell.onnx`` gives them too.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -20,7 +21,7 @@ from .gaze import Gaze, picture_uri
 TOP = 5  # answers that an ``Answer`` tells
 
 
-class _Result:
+class _Result(ABC):
     """What a caption and an answer can do with their picture and their attention."""
 
     doubted: ClassVar[dict[str, bool]]  # what it says where nothing sure can be told
@@ -34,9 +35,9 @@ class _Result:
         """The same of a picture, and not sure where there is a doubt (``Frame.doubt``)."""
         return replace(self, view=view, image=image, **self.doubted if doubt else {})  # type: ignore[type-var]
 
+    @abstractmethod
     def _shown(self) -> tuple[Sequence[str], str | None, str]:
         """A label for each map of the attention, a title above them, and the text as HTML."""
-        raise NotImplementedError
 
     def save_gaze(self, path: str | os.PathLike[str]) -> None:
         """Save where the model looked for each word, or in each pass.

@@ -74,10 +74,10 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         if missing := _missing(device):
-            raise NotImplementedError(missing)
+            raise RuntimeError(missing)
         torch.empty(1, device=device)
     # torch raises AssertionError for a device that it was not built for.
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else "no reason given"
         raise UsageError(f"device {name!r} cannot be used: {reason}; {DEVICES}") from error
     return device
